@@ -1,0 +1,345 @@
+"""The schema of a study's YAML.
+
+Every default stands here and is shown by ``rssearch plan``; every error names the file, the key, the value and what is
+allowed. Nothing heavy is imported, so that the command line starts fast.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from rssearch.errors import InputError
+from rssearch.space import Dimension, parse_dimension
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Direction = Literal["max", "min"]
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that also reads 1e-3 as a number, as everybody means it (YAML 1.1 wants 1.0e-3)."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+SPLITS: dict[str, dict[str, float]] = {
+    # The published splits know no validation set: a tenth of the training share is held out for selection.
+    name: {"train": share * 0.9, "val": share * 0.1, "test": 1 - share}
+    for name, share in {"80/20": 0.8, "70/30": 0.7, "20/80": 0.2, "10/90": 0.1}.items()
+}
+
+
+class Section(BaseModel):
+    """A mapping of the YAML: unknown keys are errors, values do not change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Split(Section):
+    """Shares of the images, stratified by class. In the YAML also one of the published splits, such as ``80/20``."""
+
+    train: Share = 0.7
+    val: Share = 0.1
+    test: Share = 0.2
+    seed: int = Field(0, ge=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _published(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            if value not in SPLITS:
+                raise ValueError(f"no published split is called {value!r}; known: {', '.join(SPLITS)}")
+            return SPLITS[value]
+        return value
+
+    @model_validator(mode="after")
+    def _sums_to_one(self) -> Split:
+        total = self.train + self.val + self.test
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"train + val + test must be 1, not {total:g}")
+        if self.train <= 0 or self.val <= 0:
+            raise ValueError("train and val must be above 0: networks are trained on one and selected on the other")
+        return self
+
+
+class Augment(Section):
+    """Random changes of the training images, drawn anew for each image of each batch."""
+
+    crop: int = Field(4, ge=0, description="pixels of reflected border before a random crop back to the size; 0: off")
+    hflip: bool = True
+    vflip: bool = True
+    rotate90: bool = True
+    jitter: Share = Field(0.0, description="largest relative change of brightness, contrast and saturation; 0: off")
+
+
+class Recipe(Section):
+    """How a network is trained."""
+
+    epochs: int = Field(10, ge=0)
+    batch_size: int = Field(128, ge=2)
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    lr: float = Field(0.1, gt=0, description="learning rate after the warm-up")
+    momentum: Share = 0.9
+    nesterov: bool = False
+    weight_decay: float = Field(5e-4, ge=0)
+    schedule: Literal["cosine", "step", "constant"] = "cosine"
+    milestones: tuple[Share, ...] = Field((0.5, 0.75), description="schedule step: shares of the epochs")
+    gamma: float = Field(0.1, gt=0, description="schedule step: factor on the learning rate at each milestone")
+    warmup_epochs: float = Field(0.0, ge=0, description="linear warm-up, in epochs")
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    distill: Share = Field(0.0, description="weight of the distillation loss from the baseline; the labels get the rest")
+    temperature: float = Field(4.0, gt=0, description="of the distillation")
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    recalibrate_batches: int = Field(0, ge=0, description="batches that reset the BN statistics before the training")
+
+    @model_validator(mode="after")
+    def _nesterov_needs_momentum(self) -> Recipe:
+        if self.nesterov and (self.optimizer != "sgd" or self.momentum == 0):
+            raise ValueError("nesterov needs optimizer: sgd and a momentum above 0")
+        return self
+
+
+class ModelOptions(Section):
+    """Options of the network. Those left null take the network's own default."""
+
+    stem: Literal["imagenet", "small"] | None = Field(None, description="small: 3x3 stride 1, no max-pooling")
+    shortcut: Literal["A", "B"] | None = Field(None, description="of the CIFAR ResNets")
+    weights: str | None = Field(None, description="name of torchvision weights, such as IMAGENET1K_V1")
+
+    def given(self) -> dict[str, Any]:
+        """The options that were set, as keyword arguments of ``rssearch.models.create``."""
+        return {name: value for name, value in self.model_dump().items() if value is not None}
+
+
+class Pruning(Section):
+    """How scores become a smaller network."""
+
+    allocation: Literal["uniform", "global"] | None = Field(None, description="null: the method's own")
+    round_to: int = Field(1, ge=1, description="kept channels are multiples of this; 8 suits most hardware")
+    min_channels: int = Field(1, ge=1, description="no group of coupled channels gets smaller than this")
+    score_batches: int = Field(5, ge=1, description="mini-batches of the training split that the data-driven scores see")
+    score_batch_size: int = Field(128, ge=1)
+
+
+class Settings(Section):
+    """What all trials of a study share. A dimension of the space may override a value by its dotted name."""
+
+    input_size: int | None = Field(None, ge=8, le=4096, description="images are scaled to this height and width")
+    split: Split = Split()
+    augment: Augment = Augment()
+    model: ModelOptions = ModelOptions()
+    train: Recipe = Recipe()
+    finetune: Recipe = Recipe(epochs=5, lr=0.01, recalibrate_batches=10)
+    pruning: Pruning = Pruning()
+    on_error: Literal["raise", "skip"] = Field("raise", description="what a corrupt image does")
+    download: bool = Field(False, description="fetch a missing dataset into the data root")
+    memory_share: Share = Field(0.4, description="a set larger than this share of the node's memory is streamed")
+    keep_models: Literal["front", "all"] = Field("front", description="whose weights stay in the store at the end")
+    options: dict[str, Any] = Field(default_factory=dict, description="for a trial of your own")
+
+
+class Bound(Section):
+    """Limits of a metric."""
+
+    max: float | None = None
+    min: float | None = None
+
+    @model_validator(mode="after")
+    def _one_is_given(self) -> Bound:
+        if self.max is None and self.min is None:
+            raise ValueError("give max, min or both")
+        if self.max is not None and self.min is not None and self.min > self.max:
+            raise ValueError(f"min {self.min:g} is above max {self.max:g}")
+        return self
+
+
+SamplerName = Literal["grid", "random", "qmc", "tpe", "nsga2", "nsga3", "gp", "cmaes"]
+
+
+class Search(Section):
+    """How points of the space are proposed and judged."""
+
+    sampler: SamplerName = "grid"
+    trials: int = Field(60, ge=1, description="budget of every sampler but grid")
+    seed: int = Field(0, ge=0)
+    objectives: dict[str, Direction] = Field(default={"val_accuracy": "max", "macs": "min"}, min_length=1)
+    constraints: dict[str, Bound] = Field(default_factory=dict)
+    early_stopping: Literal["none"] = "none"
+
+
+class Resources(Section):
+    """What one trial takes of the cluster."""
+
+    cpus: float = Field(1.0, gt=0)
+    gpus: float = Field(0.0, ge=0)
+    max_concurrent: int | None = Field(None, ge=1, description="null: as many as the cluster holds")
+    max_failures: int = Field(3, ge=0, description="how often a trial whose worker died is started again")
+
+
+def _dimensions(value: Any) -> Any:
+    if not isinstance(value, Mapping) or not value:
+        raise ValueError("must be a mapping from a name to a list of choices or a range")
+    return {str(name): parse_dimension(str(name), spec) for name, spec in value.items()}
+
+
+class StudyConfig(Section):
+    """A study: one question."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+    study: str
+    trial: str
+    space: Annotated[dict[str, Dimension], BeforeValidator(_dimensions)]
+    settings: Settings = Settings()
+    search: Search = Search()
+    resources: Resources = Resources()
+    data_root: str = "data"
+    storage: str = "results"
+    tracking_uri: str | None = None
+
+    @field_validator("study")
+    @classmethod
+    def _name(cls, value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9_.-]{1,100}", value) or value.strip(".") == "":
+            raise ValueError("a study's name has 1 to 100 letters, digits, '-', '_' and '.'")
+        return value
+
+    @field_validator("trial")
+    @classmethod
+    def _import_string(cls, value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", value):
+            raise ValueError("a trial is named as package.module:function")
+        return value
+
+    @field_validator("storage")
+    @classmethod
+    def _local_path(cls, value: str) -> str:
+        if "://" in value:
+            raise ValueError("a storage is a folder (local or shared by all nodes); object stores are not supported yet")
+        return value
+
+    def resolved(self) -> dict[str, Any]:
+        """The whole study with every default, as plain YAML values."""
+        plain: dict[str, Any] = self.model_dump(mode="json", exclude={"space"})
+        space = {name: dimension.to_yaml() for name, dimension in self.space.items()}
+        return {"study": plain.pop("study"), "trial": plain.pop("trial"), "space": space, **plain}
+
+
+def load_study(path: Path, overrides: Mapping[str, Any] | None = None) -> StudyConfig:
+    """Read and check a study.
+
+    Args:
+        path: the YAML file.
+        overrides: dotted keys and values that replace those of the file, as ``--set`` gives them.
+
+    Raises:
+        InputError: the file cannot be read, is no YAML mapping, or has a bad key or value.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from None
+    try:
+        document = yaml.load(text, _Loader)  # noqa: S506 (a SafeLoader)
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(document, dict):
+        raise InputError(f"{path}: must be a mapping with the keys study, trial and space")
+    for key, value in (overrides or {}).items():
+        _set(document, key, value)
+    return parse_study(document, str(path))
+
+
+def parse_study(document: Mapping[str, Any], source: str = "study") -> StudyConfig:
+    """Check a study that is already a mapping. Raises InputError, whose messages begin with `source`."""
+    try:
+        return StudyConfig.model_validate(document)
+    except ValidationError as error:
+        raise InputError("\n".join(f"{source}: {line}" for line in _explain(error))) from None
+
+
+def override_settings(settings: Settings, values: Mapping[str, Any]) -> Settings:
+    """`settings` with some values replaced by their dotted names, checked like the YAML.
+
+    Raises:
+        InputError: a name that does not exist or a value that is not allowed.
+    """
+    document = settings.model_dump(mode="json")
+    for key, value in values.items():
+        _set(document, key, value)
+    try:
+        return Settings.model_validate(document)
+    except ValidationError as error:
+        raise InputError("; ".join(_explain(error, prefix=("settings",)))) from None
+
+
+def parse_assignment(text: str) -> tuple[str, Any]:
+    """``key.path=value`` with a YAML value, as ``--set`` takes it. Raises InputError."""
+    key, equals, value = text.partition("=")
+    if not equals or not re.fullmatch(r"[\w.-]+(\.[\w.-]+)*", key):
+        raise InputError(f"--set {text}: must be key.path=value, for example settings.train.epochs=2")
+    try:
+        return key, yaml.load(value, _Loader)  # noqa: S506 (a SafeLoader)
+    except yaml.YAMLError as error:
+        raise InputError(f"--set {text}: the value is not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def _set(document: dict[str, Any], dotted: str, value: Any) -> None:
+    """Replace the value at a dotted key; a name that itself has dots (a dimension) is found whole."""
+    node, parts = document, dotted.split(".")
+    while len(parts) > 1:
+        if ".".join(parts) in node:
+            break
+        child = node.setdefault(parts[0], {})
+        if not isinstance(child, dict):
+            raise InputError(f"{dotted}: {parts[0]!r} is no mapping, so nothing can be set below it")
+        node, parts = child, parts[1:]
+    node[".".join(parts)] = value
+
+
+def _explain(error: ValidationError, prefix: tuple[str, ...] = ()) -> list[str]:
+    """One line for each mistake: key, value, what is allowed."""
+    lines = []
+    for item in error.errors(include_url=False):
+        location = prefix + tuple(str(part) for part in item["loc"] if part not in {"function-before", "dict"})
+        key = ".".join(location) or "study"
+        value = item.get("input")
+        match item["type"]:
+            case "extra_forbidden":
+                allowed = sorted(_section(location[:-1]).model_fields)
+                close = difflib.get_close_matches(location[-1], allowed, n=1, cutoff=0.6)
+                hint = f" Did you mean {close[0]!r}?" if close else ""
+                lines.append(f"{key}: unknown key.{hint} Allowed here: {', '.join(allowed)}.")
+            case "missing":
+                lines.append(f"{key}: is required")
+            case "literal_error":
+                expected = str(item.get("ctx", {}).get("expected", ""))
+                names = re.findall(r"'([^']*)'", expected)
+                close = difflib.get_close_matches(str(value), names, n=1, cutoff=0.6)
+                hint = f" Did you mean {close[0]!r}?" if close else ""
+                lines.append(f"{key}: {value!r} is not allowed.{hint} Allowed: {', '.join(names)}.")
+            case "value_error":
+                lines.append(f"{key}: {item['msg'].removeprefix('Value error, ')}")
+            case _:
+                lines.append(f"{key}: {value!r} is not allowed: {item['msg'][0].lower()}{item['msg'][1:]}")
+    return lines
+
+
+def _section(location: tuple[str, ...]) -> type[Section]:
+    """The section of the schema that a location lies in, for the list of its keys."""
+    section: type[Section] = StudyConfig
+    for name in location:
+        field = section.model_fields.get(name)
+        candidates = [field.annotation, *get_args(field.annotation)] if field else []
+        nested = [c for c in candidates if isinstance(c, type) and issubclass(c, Section)]
+        nested += [a for c in candidates for a in get_args(c) if isinstance(a, type) and issubclass(a, Section)]
+        section = nested[0] if nested else section
+    return section

@@ -1,0 +1,28 @@
+"""The errors that a user can cause, and those that a trial can end with."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """What the user gave cannot be used. The command line prints the message alone and exits with status 2."""
+
+
+class TrialFailed(RuntimeError):
+    """A trial cannot go on, for a reason that another try would meet again (a diverged loss, an impossible ratio)."""
+
+
+def unknown(what: str, name: object, allowed: Iterable[str]) -> InputError:
+    """The error for a name that is not in a registry.
+
+    Args:
+        what: the kind of thing, for example ``"method"``.
+        name: what was asked for.
+        allowed: the names that exist.
+    """
+    names = sorted(allowed)
+    close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.6)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return InputError(f"unknown {what} {name!r}.{hint} Known: {', '.join(names)}.")

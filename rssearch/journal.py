@@ -1,0 +1,59 @@
+"""What has ended, on disk: one JSON line for each trial of a study.
+
+This file is what a study resumes from. MLflow holds the same for people to look at, but may be away.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+Record = dict[str, Any]
+
+_log = logging.getLogger(__name__)
+
+
+class Journal:
+    """The records of a study by the content key of their trial. A later record of a key replaces the earlier one."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.records: dict[str, Record] = {}
+        if path.exists():
+            self._read()
+
+    def _read(self) -> None:
+        content = self.path.read_bytes()
+        whole = content[: content.rfind(b"\n") + 1]
+        if len(whole) < len(content):  # the writer was killed within a line, whose trial will be run again
+            with self.path.open("r+b") as file:
+                file.truncate(len(whole))
+        for number, line in enumerate(whole.splitlines(), 1):
+            try:
+                record = json.loads(line)
+                self.records[record["key"]] = self.records.get(record["key"], {}) | record
+            except (ValueError, KeyError, TypeError) as error:
+                _log.warning("%s: line %d is damaged and left out (%s)", self.path, number, error)
+
+    def add(self, record: Record) -> None:
+        """Append a record, safe on disk when this returns. Values that a known record lacks here are kept."""
+        self.records[record["key"]] = self.records.get(record["key"], {}) | record
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        line = json.dumps(record, allow_nan=False) + "\n"
+        with self.path.open("ab") as file:
+            file.write(line.encode())
+            file.flush()
+            os.fsync(file.fileno())
+
+    def archive(self) -> Path | None:
+        """Put the file away under a name with the time, and begin an empty one. None where there was nothing."""
+        self.records = {}
+        if not self.path.exists():
+            return None
+        target = self.path.with_name(f"{self.path.stem}-until-{time.strftime('%Y%m%dT%H%M%S')}{self.path.suffix}")
+        self.path.rename(target)
+        return target

@@ -1,0 +1,1 @@
+"""What one trial does: one module for each kind of study."""
