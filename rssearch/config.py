@@ -94,6 +94,7 @@ class Recipe(Section):
     milestones: tuple[Share, ...] = Field((0.5, 0.75), description="schedule step: shares of the epochs")
     gamma: float = Field(0.1, gt=0, description="schedule step: factor on the learning rate at each milestone")
     warmup_epochs: float = Field(0.0, ge=0, description="linear warm-up, in epochs")
+    loss: Literal["cross_entropy", "adaptive_mining"] = Field("cross_entropy", description="on the labels")
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     distill: Share = Field(0.0, description="weight of the distillation loss from the baseline; the labels get the rest")
     temperature: float = Field(4.0, gt=0, description="of the distillation")

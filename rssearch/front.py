@@ -1,0 +1,183 @@
+"""The Pareto front: non-dominated set, hypervolume, knee. Pure NumPy.
+
+Points are arrays of shape [N, M], one row per trial and one column per objective. Inside, every objective is turned
+into a cost (smaller is better).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from rssearch.errors import InputError
+
+Direction = Literal["max", "min"]
+Array = NDArray[np.float64]
+
+
+def non_dominated(points: ArrayLike, directions: Sequence[Direction]) -> NDArray[np.bool_]:
+    """Which points no other point dominates.
+
+    A point dominates another if it is at least as good in every objective and better in one. Equal points do not
+    dominate each other, so all copies of a member are members. A row with a NaN is never a member and dominates
+    nothing.
+
+    Args:
+        points: [N, M].
+        directions: ``max`` or ``min`` for each of the M objectives.
+
+    Returns:
+        A boolean mask of shape [N]. Sorting makes two objectives cost O(N log N); more cost O(N F), F members.
+
+    Raises:
+        InputError: the shapes disagree or a direction is neither ``max`` nor ``min``.
+    """
+    costs = _costs(points, directions)
+    mask = np.zeros(len(costs), dtype=bool)
+    valid = np.flatnonzero(~np.isnan(costs).any(axis=1))
+    if valid.size:
+        distinct, copy_of = np.unique(costs[valid], axis=0, return_inverse=True)
+        mask[valid] = _minimal(distinct)[copy_of.reshape(-1)]
+    return mask
+
+
+def hypervolume(points: ArrayLike, reference: ArrayLike, directions: Sequence[Direction]) -> float:
+    """Volume between the points and a reference point: what the set dominates, in the product of the units. Exact.
+
+    Two objectives are summed along the sorted front; each further one is sliced (Knowles 2002; While et al. 2006,
+    "A faster algorithm for calculating hypervolume": hypervolume by slicing objectives).
+
+    Args:
+        points: [N, M]. Points that are not better than the reference in every objective, and rows with a NaN,
+            contribute nothing.
+        reference: [M], the worst point that still counts; see `reference_point`.
+        directions: ``max`` or ``min`` for each of the M objectives.
+
+    Raises:
+        InputError: the shapes disagree, or a value that counts is infinite.
+    """
+    costs = _costs(points, directions)
+    corner = _costs(np.atleast_2d(np.asarray(reference, dtype=float)), directions)[0]
+    if not np.isfinite(corner).all():
+        raise InputError(f"the reference point of a hypervolume must be finite, not {reference!r}")
+    costs = costs[(costs < corner).all(axis=1)]
+    if np.isinf(costs).any():
+        raise InputError("a point with an infinite objective has no hypervolume")
+    return _volume(costs, corner)
+
+
+def knee(points: ArrayLike, directions: Sequence[Direction]) -> int:
+    """Index of the knee: the member of the front that lies furthest from the chord between its ends, towards the ideal.
+
+    The objectives of the members are scaled so that 0 is the best and 1 the worst value on the front. The ends of a
+    front of two objectives are then (0, 1) and (1, 0), and the distance of a member c from their chord is
+    (1 - c1 - c2) / sqrt(2); with M objectives the chord becomes the plane sum(c) = 1 (Das 1999, "On characterizing
+    the knee of the Pareto curve"). A front that bulges away from the ideal has no member beyond the chord: the
+    knee is then one of its ends. Ties, and so every front of two members, go to the better first objective, then to
+    the lowest index.
+
+    Raises:
+        InputError: there is no member (no point, or a NaN in each), or the shapes disagree.
+    """
+    costs = _costs(points, directions)
+    members = np.flatnonzero(non_dominated(points, directions))
+    if not members.size:
+        raise InputError("no point without NaN: there is no front and no knee")
+    front = costs[members]
+    best = front.min(axis=0)
+    span = np.where(np.isfinite(spread := front.max(axis=0) - best) & (spread > 0), spread, 1.0)
+    scaled = (front - best) / span
+    # Rounding hides sums that are equal but for the last bits, so that ties are ties.
+    order = np.lexsort((members, front[:, 0], np.round(scaled.sum(axis=1), 12)))
+    return int(members[order[0]])
+
+
+def reference_point(
+    points: ArrayLike, directions: Sequence[Direction], known: Sequence[float | None] | None = None
+) -> Array:
+    """A reference point for `hypervolume`, in the units of the objectives.
+
+    A hypervolume can be compared over time and between studies only if its reference does not move with the trials.
+    So: a value in `known` is taken as it is (give a cost the value of the unpruned baseline); else an objective to
+    maximise gets 0 (accuracy, mIoU), or the worst value seen if that is negative; else an objective to minimise gets
+    the worst value seen, and the hypervolume is then comparable only within this set of trials.
+
+    Args:
+        points: [N, M]; rows with a NaN or an infinity are ignored.
+        directions: ``max`` or ``min`` for each of the M objectives.
+        known: [M], fixed values, None where there is none.
+
+    Raises:
+        InputError: an objective to minimise has neither a known value nor a point; or the shapes disagree.
+    """
+    values = _checked(points, directions)
+    values = values[np.isfinite(values).all(axis=1)]
+    fixed = [None] * len(directions) if known is None else list(known)
+    if len(fixed) != len(directions):
+        raise InputError(f"{len(fixed)} known values for {len(directions)} objectives")
+    reference = []
+    for column, (direction, value) in enumerate(zip(directions, fixed, strict=True)):
+        if value is not None:
+            reference.append(float(value))
+        elif direction == "max":
+            reference.append(min([0.0, *values[:, column]]))
+        elif len(values):
+            reference.append(values[:, column].max())
+        else:
+            raise InputError(f"objective {column} is to be minimised and has neither a known value nor a point")
+    return np.asarray(reference, dtype=float)
+
+
+def _checked(points: ArrayLike, directions: Sequence[Direction]) -> Array:
+    array = np.asarray(points, dtype=float)
+    if array.size == 0:
+        array = array.reshape(0, len(directions))
+    if array.ndim != 2 or array.shape[1] != len(directions) or not len(directions):
+        raise InputError(f"points of shape {array.shape} do not fit {len(directions)} objectives: expected [N, M]")
+    if wrong := [d for d in directions if d not in ("max", "min")]:
+        raise InputError(f"direction {wrong[0]!r} is not allowed; allowed: max, min")
+    return array
+
+
+def _costs(points: ArrayLike, directions: Sequence[Direction]) -> Array:
+    signs = np.array([-1.0 if direction == "max" else 1.0 for direction in directions])
+    costs: Array = _checked(points, directions) * signs + 0.0  # + 0.0: -0.0 and 0.0 are the same value
+    return costs
+
+
+def _minimal(costs: Array) -> NDArray[np.bool_]:
+    """Mask of the non-dominated rows among distinct rows in lexicographic order."""
+    count, objectives = costs.shape
+    mask = np.zeros(count, dtype=bool)
+    mask[0] = True
+    if objectives == 1:
+        return mask
+    if objectives == 2:
+        mask[1:] = costs[1:, 1] < np.minimum.accumulate(costs[:, 1])[:-1]
+        return mask
+    rest = np.arange(count)
+    while rest.size:  # the first of the rest in lexicographic order is dominated by none of the rest
+        first, rest = rest[0], rest[1:]
+        mask[first] = True
+        rest = rest[(costs[rest] < costs[first]).any(axis=1)]
+    return mask
+
+
+def _volume(costs: Array, corner: Array) -> float:
+    """Hypervolume of points that all lie below the corner in every cost."""
+    if not len(costs):
+        return 0.0
+    distinct = np.unique(costs, axis=0)
+    front = distinct[_minimal(distinct)]
+    if len(corner) == 1:
+        return float(corner[0] - front[0, 0])
+    if len(corner) == 2:
+        heights = np.concatenate([[corner[1]], front[:-1, 1]]) - front[:, 1]
+        return float(((corner[0] - front[:, 0]) * heights).sum())
+    # Between two neighbouring values of the last cost, the dominated region is a prism over those that came before.
+    front = front[np.argsort(front[:, -1], kind="stable")]
+    thickness = np.diff(np.append(front[:, -1], corner[-1]))
+    return float(sum(_volume(front[: i + 1, :-1], corner[:-1]) * t for i, t in enumerate(thickness) if t > 0))

@@ -1,0 +1,45 @@
+"""Losses on logits of shape [N, K] or [N, K, ...] with targets of shape [N] or [N, ...]; every loss is a mean.
+
+They are computed in float32 whatever the logits are, because a softmax in bfloat16 has three digits.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Cross entropy with label smoothing (Szegedy et al. 2016): the label gets 1 - s, and every class s / K on top."""
+    return F.cross_entropy(logits.float(), targets, label_smoothing=label_smoothing)
+
+
+def distillation(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+    """Distance of the student's softened probabilities from the teacher's (Hinton et al. 2015).
+
+    T^2 KL(softmax(teacher / T) || softmax(student / T)), summed over the classes. T^2 keeps the gradient's size
+    when the temperature changes, as the paper advises.
+    """
+    student = F.log_softmax(student_logits.float() / temperature, dim=1)
+    teacher = F.log_softmax(teacher_logits.float() / temperature, dim=1)
+    divergence = (teacher.exp() * (teacher - student)).sum(dim=1)
+    return divergence.mean() * temperature**2
+
+
+def adaptive_mining(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Adaptive mining loss of RemoteTrimmer: cross entropy and a term that weighs hard samples up.
+
+    With p = softmax(z) and K classes, the mean absolute error of a sample is d = mean_k |p_k - y_k| = 2 (1 - p_y) / K,
+    and the loss is mean(exp(d + d^2)) + cross entropy, both with weight 1. The first term lies in
+    [1, exp(2/K + 4/K^2)]; its gradient carries p_y (1 - p_y), so the hardest samples are pulled by the cross
+    entropy alone. Label smoothing concerns the cross entropy only.
+    """
+    error = 2 / logits.shape[1] * _miss(logits, targets)
+    return torch.exp(error + error.square()).mean() + cross_entropy(logits, targets, label_smoothing)
+
+
+def _miss(logits: Tensor, targets: Tensor) -> Tensor:
+    """1 - p_y of each sample."""
+    probability = F.softmax(logits.float(), dim=1)
+    return 1 - probability.gather(1, targets.unsqueeze(1)).squeeze(1)

@@ -1,0 +1,374 @@
+"""The one training loop: fit, evaluate, recalibrate.
+
+Weight decay is applied to every parameter, biases and batch normalisation included, as the pruning papers' recipes do.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from rssearch import losses
+from rssearch.config import Augment, Recipe
+from rssearch.data import loader
+from rssearch.errors import InputError, TrialFailed
+
+if TYPE_CHECKING:
+    from rssearch.data import ImageDataset
+
+Precision = Literal["auto", "fp32", "bf16"]
+OnEpoch = Callable[[dict[str, float], Callable[[], bytes]], None]
+
+LABEL_LOSSES = {"cross_entropy": losses.cross_entropy, "adaptive_mining": losses.adaptive_mining}
+LOOK_EVERY = 50  # steps
+
+
+def pick_device() -> torch.device:
+    """The GPU that this process may use, or else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def fit(
+    model: nn.Module,
+    train: ImageDataset,
+    val: ImageDataset,
+    recipe: Recipe,
+    *,
+    augment: Augment | None,
+    seed: int,
+    device: torch.device,
+    teacher: nn.Module | None = None,
+    resume: bytes | None = None,
+    on_epoch: OnEpoch | None = None,
+) -> list[dict[str, float]]:
+    """Train a network in place, and move it to the device.
+
+    The same arguments give the same weights: bit for bit on a CPU; on a GPU as far as cuDNN's deterministic kernels
+    reach. Every epoch draws its random numbers from (seed, epoch) alone, so a resumed run equals an uninterrupted one,
+    and the caller's random state is left as it was.
+
+    Args:
+        model: the network; gives logits [B, K].
+        train: images to learn from.
+        val: images to measure each epoch on.
+        recipe: how to train. With epochs 0 nothing is learned; a recalibration that it asks for is still done.
+        augment: random changes of the training images; None for none.
+        seed: of the order of the images, the augmentation and dropout.
+        device: where to train.
+        teacher: gives the logits to distil from, in evaluation mode; needed if recipe.distill is above 0, else unused.
+        resume: a checkpoint of the same recipe and seed, as made by the callable that `on_epoch` gets.
+        on_epoch: called after each epoch with its record and a callable that makes a checkpoint of this moment.
+
+    Returns:
+        One record for each epoch, those before a resumption included: epoch (from 1), train_loss (mean over the
+        images, in training mode), val_loss, val_accuracy, lr (of the last step), seconds (of training and
+        validation), images_per_second (of training).
+
+    Raises:
+        TrialFailed: the loss is NaN or infinite; no checkpoint of that epoch is made.
+        InputError: the recipe needs a teacher and there is none; the checkpoint is of another recipe or seed; a split
+            is too small.
+    """
+    if recipe.distill > 0 and teacher is None:
+        raise InputError(f"distill {recipe.distill:g} needs a teacher")
+    _place(model, device)
+    if teacher is not None:
+        _place(teacher, device).eval()
+    steps = steps_per_epoch(len(train), recipe.batch_size)
+    optimizer = _optimizer(model, recipe)
+    identity = {"recipe": recipe.model_dump(mode="json"), "seed": seed}
+    history: list[dict[str, float]] = []
+    with _reproducible(device):
+        if resume is not None:
+            history = _restore(resume, identity, model, optimizer, device)
+        elif recipe.recalibrate_batches:
+            recalibrate(
+                model, train, recipe.recalibrate_batches, batch_size=recipe.batch_size, device=device, seed=seed,
+                precision=recipe.precision,
+            )  # fmt: skip
+        for epoch in range(len(history), recipe.epochs):
+            begin = time.perf_counter()
+            _seed_epoch(seed, epoch, device)
+            data = loader.batches(
+                train, recipe.batch_size, device=device, train=True, augment=augment, seed=seed, epoch=epoch
+            )
+            log = _train_epoch(model, data, optimizer, recipe, epoch=epoch, steps=steps, teacher=teacher)
+            trained = time.perf_counter()
+            try:
+                measured = evaluate(model, val, batch_size=recipe.batch_size, device=device, precision=recipe.precision)
+            except TrialFailed as error:
+                raise TrialFailed(f"{error}, after epoch {epoch + 1}, learning rate {log.rate:g}") from None
+            record = {
+                "epoch": epoch + 1,
+                "train_loss": log.total / log.images,
+                "val_loss": measured["loss"],
+                "val_accuracy": measured["accuracy"],
+                "lr": log.rate,
+                "seconds": time.perf_counter() - begin,
+                "images_per_second": log.images / (trained - begin),
+            }
+            history.append(record)
+            if on_epoch is not None:
+                on_epoch(dict(record), lambda: _checkpoint(identity, model, optimizer, history))
+    return history
+
+
+def evaluate(
+    model: nn.Module, dataset: ImageDataset, *, batch_size: int, device: torch.device, precision: Precision = "auto"
+) -> dict[str, float]:
+    """Loss (cross entropy) and accuracy (top 1, in [0, 1]) in evaluation mode; the mode of the model is restored.
+
+    Raises:
+        TrialFailed: the loss is NaN or infinite, so that the accuracy would mean nothing.
+        InputError: the dataset has no images.
+    """
+    if not len(dataset):
+        raise InputError("there are no images to measure the network on: give that split a larger share")
+    loss = torch.zeros((), device=device)
+    correct = torch.zeros((), dtype=torch.int64, device=device)
+    images = targets = 0
+    with _mode(model, training=False), torch.inference_mode(), _autocast(device, precision):
+        for x, y in loader.batches(dataset, batch_size, device=device, train=False):
+            logits = model(_laid_out(x))
+            loss += losses.cross_entropy(logits, y) * len(y)
+            correct += (logits.argmax(dim=1) == y).sum()
+            images, targets = images + len(y), targets + y.numel()
+    mean_loss = loss.item() / images
+    if not math.isfinite(mean_loss):
+        raise TrialFailed(f"the loss on {images} images outside the training is {mean_loss}")
+    return {"loss": mean_loss, "accuracy": correct.item() / targets}
+
+
+def recalibrate(
+    model: nn.Module,
+    dataset: ImageDataset,
+    batches: int,
+    *,
+    batch_size: int,
+    device: torch.device,
+    seed: int,
+    precision: Precision = "auto",
+) -> None:
+    """Measure the running statistics of batch normalisation anew, in place, on at most `batches` training batches.
+
+    Pruning shifts the activations that the old statistics describe. They are reset and replaced by the plain average of
+    mean and variance over the batches, without augmentation; nothing else changes, and dropout stays off.
+    """
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    if not norms or not batches:
+        return
+    momenta = [norm.momentum for norm in norms]
+    data = loader.batches(dataset, batch_size, device=device, train=True, augment=None, seed=seed, epoch=0)
+    with _mode(model, training=False), torch.no_grad(), _autocast(device, precision):
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # PyTorch's sign for a cumulative average
+            norm.train()
+        try:
+            for x, _ in islice(data, batches):
+                model(_laid_out(x))
+        finally:
+            for norm, momentum in zip(norms, momenta, strict=True):
+                norm.momentum = momentum
+
+
+def steps_per_epoch(images: int, batch_size: int) -> int:
+    """Training batches of an epoch: a last batch of one image is left out, because it has no variance.
+
+    Raises:
+        InputError: there are fewer than two images.
+    """
+    if images < 2:
+        raise InputError(f"a training split of {images} images is too small: at least 2 are needed")
+    return images // batch_size + (images % batch_size > 1)
+
+
+def learning_rate(recipe: Recipe, step: int, steps: int, warmup: int) -> float:
+    """Learning rate of one step.
+
+    It grows linearly over the first `warmup` steps and reaches recipe.lr at the last of them. Then ``cosine`` falls
+    from recipe.lr towards 0, which the step after the last would have; ``step`` is multiplied by gamma at each
+    milestone, a share of all steps; ``constant`` stays.
+
+    Args:
+        recipe: schedule, lr, milestones and gamma are used.
+        step: counted from 0 over all epochs.
+        steps: of all epochs.
+        warmup: steps of the warm-up.
+    """
+    if step < warmup:
+        return recipe.lr * (step + 1) / warmup
+    match recipe.schedule:
+        case "cosine":
+            return recipe.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
+        case "step":
+            return recipe.lr * recipe.gamma ** sum(step >= round(share * steps) for share in recipe.milestones)
+        case "constant":
+            return recipe.lr
+
+
+class _LossLog:
+    """The losses of one epoch. They stay on the device, because each look at them makes the host wait for it."""
+
+    def __init__(self, epoch: int, steps: int) -> None:
+        self.epoch, self.steps = epoch, steps
+        self.images = self.step = 0
+        self.rate = 0.0
+        self.total = 0.0
+        self.pending: list[tuple[Tensor, int, float]] = []
+
+    def add(self, loss: Tensor, images: int, rate: float) -> None:
+        self.pending.append((loss.detach(), images, rate))
+        self.rate = rate
+        if len(self.pending) == LOOK_EVERY:
+            self.look()
+
+    def look(self) -> None:
+        """Move the losses to the sums. Raises TrialFailed at the first that is not finite."""
+        if not self.pending:
+            return
+        losses_, sizes, rates = zip(*self.pending, strict=True)
+        self.pending = []
+        for value, size, rate in zip(torch.stack(losses_).tolist(), sizes, rates, strict=True):
+            self.step += 1
+            if not math.isfinite(value):
+                where = f"epoch {self.epoch + 1}, step {self.step} of {self.steps}, learning rate {rate:g}"
+                raise TrialFailed(f"the training loss is {value} in {where}")
+            self.total += value * size
+            self.images += size
+
+
+def _train_epoch(
+    model: nn.Module,
+    data: Iterator[tuple[Tensor, Tensor]],
+    optimizer: torch.optim.Optimizer,
+    recipe: Recipe,
+    *,
+    epoch: int,
+    steps: int,
+    teacher: nn.Module | None,
+) -> _LossLog:
+    """One pass over the data, with every loss looked at."""
+    model.train()
+    log = _LossLog(epoch, steps)
+    warmup = round(recipe.warmup_epochs * steps)
+    for step, (images, labels) in enumerate(data):
+        x = _laid_out(images)
+        rate = learning_rate(recipe, epoch * steps + step, recipe.epochs * steps, warmup)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        with _autocast(x.device, recipe.precision):
+            loss = _loss(model, teacher, x, labels, recipe)
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        optimizer.step()
+        log.add(loss, len(x), rate)
+    log.look()
+    return log
+
+
+def _loss(model: nn.Module, teacher: nn.Module | None, x: Tensor, y: Tensor, recipe: Recipe) -> Tensor:
+    logits = model(x)
+    hard = LABEL_LOSSES[recipe.loss](logits, y, recipe.label_smoothing)
+    if teacher is None or recipe.distill == 0:
+        return hard
+    with torch.no_grad():
+        taught = teacher(x)
+    return (1 - recipe.distill) * hard + recipe.distill * losses.distillation(logits, taught, recipe.temperature)
+
+
+def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay)
+    return torch.optim.SGD(
+        parameters, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov, weight_decay=recipe.weight_decay
+    )
+
+
+def _checkpoint(
+    identity: dict[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer, history: list[dict[str, float]]
+) -> bytes:
+    """All that a resumption needs. There is no random state in it: every epoch seeds its own."""
+    buffer = io.BytesIO()
+    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "history": history}
+    torch.save({**identity, **state}, buffer)
+    return buffer.getvalue()
+
+
+def _restore(
+    checkpoint: bytes,
+    identity: dict[str, Any],
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    device: torch.device,
+) -> list[dict[str, float]]:
+    """Load a checkpoint into the model and the optimizer; returns the history."""
+    state = torch.load(io.BytesIO(checkpoint), map_location=device, weights_only=True)
+    for name, value in identity.items():
+        if state[name] != value:
+            raise InputError(f"the checkpoint was made with another {name}: {state[name]!r}, not {value!r}")
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    history: list[dict[str, float]] = state["history"]
+    return history
+
+
+def _place(model: nn.Module, device: torch.device) -> nn.Module:
+    """Move a model to the device, in the memory layout that the device is fast with."""
+    model.to(device)
+    return model.to(memory_format=torch.channels_last) if device.type == "cuda" else model
+
+
+def _laid_out(x: Tensor) -> Tensor:
+    """Images in the same layout as the model."""
+    return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cuda" else x
+
+
+def _autocast(device: torch.device, precision: Precision) -> AbstractContextManager[None]:
+    bf16 = precision == "bf16" or (precision == "auto" and device.type == "cuda")
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16)
+
+
+@contextmanager
+def _mode(model: nn.Module, *, training: bool) -> Iterator[None]:
+    """Put every module into one mode, and each back into its own at the end."""
+    before = [(module, module.training) for module in model.modules()]
+    model.train(training)
+    try:
+        yield
+    finally:
+        for module, was in before:
+            module.training = was
+
+
+@contextmanager
+def _reproducible(device: torch.device) -> Iterator[None]:
+    """Deterministic convolutions, and random numbers that the caller does not notice."""
+    cudnn = torch.backends.cudnn
+    before = cudnn.deterministic, cudnn.benchmark
+    cudnn.deterministic, cudnn.benchmark = True, False
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            yield
+    finally:
+        cudnn.deterministic, cudnn.benchmark = before
+
+
+def _seed_epoch(seed: int, epoch: int, device: torch.device) -> None:
+    """Seed the generators that dropout uses, those of this device alone."""
+    number = int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0])
+    torch.default_generator.manual_seed(number)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(number)
