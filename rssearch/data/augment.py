@@ -1,0 +1,118 @@
+"""Random changes of a batch on its device, each image with its own.
+
+The draws are made on the CPU for a whole epoch, so that an epoch is the same on every device and for every batch size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from rssearch.config import Augment
+from rssearch.errors import InputError
+
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow and torchvision weigh the channels for a grey image
+
+
+@dataclass
+class Draws:
+    """What happens to each of N images.
+
+    Attributes:
+        shift: int64 [N, 2], rows and columns from the corner of the bordered image to that of the crop.
+        flips: bool [N, 2], of the rows (vertical) and of the columns (horizontal).
+        turns: int64 [N], quarter turns counter-clockwise.
+        jitter: float32 [N, 3], factors of brightness, contrast and saturation; None: off.
+        border: pixels of the reflected border.
+    """
+
+    shift: npt.NDArray[np.int64]
+    flips: npt.NDArray[np.bool_]
+    turns: npt.NDArray[np.int64]
+    jitter: npt.NDArray[np.float32] | None
+    border: int
+
+
+def draw(count: int, augment: Augment, shape: tuple[int, int, int], rng: np.random.Generator) -> Draws:
+    """Draw the changes of an epoch of `count` images of `shape` (C, H, W).
+
+    Raises:
+        InputError: the border is as large as the image, or rotations are asked for images that are not square.
+    """
+    C, H, W = shape
+    if augment.crop >= min(H, W):
+        raise InputError(f"augment.crop: {augment.crop} must be less than the image's size, {min(H, W)}")
+    if augment.rotate90 and H != W:
+        raise InputError(f"augment.rotate90: needs square images, not {H}x{W}; set input_size, or rotate90: false")
+    if augment.jitter > 0 and C != 3:
+        raise InputError(f"augment.jitter: needs RGB images, not {C} channels")
+    # Everything is drawn, used or not, so that switching one change on or off leaves the others as they were.
+    shift = rng.integers(0, 2 * augment.crop + 1, (count, 2))
+    flips = rng.random((count, 2)) < 0.5
+    turns = rng.integers(0, 4, count)
+    factors = rng.uniform(1 - augment.jitter, 1 + augment.jitter, (count, 3))
+    return Draws(
+        shift=shift,
+        flips=flips & np.array([augment.vflip, augment.hflip]),
+        turns=turns if augment.rotate90 else np.zeros_like(turns),
+        jitter=factors.astype(np.float32) if augment.jitter > 0 else None,
+        border=augment.crop,
+    )
+
+
+def apply(images: Tensor, draws: Draws, rows: slice) -> Tensor:
+    """Change a batch.
+
+    Args:
+        images: uint8 [B, C, H, W], on any device.
+        draws: of the epoch.
+        rows: which of them belong to the batch.
+
+    Returns:
+        [B, C, H, W]: uint8, or float32 in [0, 255] with colour jitter. The input itself where nothing changes.
+    """
+    images = _move(images, draws, rows)
+    if draws.jitter is None:
+        return images
+    return _jitter(images.to(torch.float32), torch.from_numpy(draws.jitter[rows]).to(images.device))
+
+
+def _move(images: Tensor, draws: Draws, rows: slice) -> Tensor:
+    """Crop, flip and turn by one gather: every output pixel names the input pixel it comes from."""
+    shift, flips, turns = draws.shift[rows], draws.flips[rows], draws.turns[rows]
+    if draws.border == 0 and not flips.any() and not turns.any():
+        return images
+    B, C, H, W = images.shape
+    device = images.device
+    row = _reflected(H, shift[:, 0] - draws.border, flips[:, 0]).to(device)
+    column = _reflected(W, shift[:, 1] - draws.border, flips[:, 1]).to(device)
+    source = row[:, :, None] * W + column[:, None, :]
+    quarter = torch.from_numpy(turns).to(device)[:, None, None]
+    if turns.any():
+        source = torch.where(quarter % 2 == 1, source.transpose(1, 2).flip(1), source)
+        source = torch.where(quarter >= 2, source.flip(1, 2), source)
+    flat = source.reshape(B, 1, H * W).expand(-1, C, -1)
+    return images.reshape(B, C, H * W).gather(2, flat).reshape(B, C, H, W)
+
+
+def _reflected(size: int, start: npt.NDArray[np.int64], flip: npt.NDArray[np.bool_]) -> Tensor:
+    """Input positions [B, size] along one axis of a crop that begins at `start` (negative: in the border)."""
+    position = np.arange(size)
+    position = np.where(flip[:, None], size - 1 - position, position) + start[:, None]
+    position = np.abs(position)  # the border mirrors the image without repeating its edge
+    return torch.from_numpy(np.minimum(position, 2 * (size - 1) - position))
+
+
+def _jitter(images: Tensor, factors: Tensor) -> Tensor:
+    """Brightness, then contrast, then saturation, as blends with black, with the mean grey and with the grey image."""
+    brightness, contrast, saturation = factors[:, :, None, None, None].unbind(1)
+    luma = images.new_tensor(LUMA)[:, None, None]
+    images = (images * brightness).clamp_(0, 255)
+    mean = (images * luma).sum(1, keepdim=True).mean((2, 3), keepdim=True)
+    images = torch.lerp(mean, images, contrast).clamp_(0, 255)
+    grey = (images * luma).sum(1, keepdim=True)
+    return torch.lerp(grey, images, saturation).clamp_(0, 255)

@@ -1,0 +1,41 @@
+"""The small interface that every dataset family ends in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rssearch.data.listing import Listing, locate
+
+
+@dataclass(frozen=True)
+class Family:
+    """A dataset that is known by name.
+
+    Attributes:
+        name: as in ``dataset: [name]``.
+        summary: one line for people.
+        source: paper or origin.
+        folders: usual names of its folder or zip below a data root, in lower case.
+        expected: images of each class in the full set, where the set is published with fixed numbers.
+        stem: file name, without its ending, of the n-th image of a class in the full set.
+        open: finds the dataset at a data root; None: by `folders` and the names of the classes.
+        fetch: downloads it into a data root, with checksums; None: there is nothing to download.
+    """
+
+    name: str
+    summary: str
+    source: str
+    folders: tuple[str, ...] = ()
+    expected: Mapping[str, int] = field(default_factory=dict)
+    stem: Callable[[str, int], str] | None = None
+    open: Callable[[Path], Listing] | None = None
+    fetch: Callable[[Path], None] | None = None
+
+    def listing(self, root: Path, name: str) -> Listing:
+        """Find the dataset. Raises InputError with the places looked at."""
+        if self.open is not None:
+            return self.open(root)
+        hint = f"Get it with `rssearch data fetch {self.name}`, or name the folder it lies in as the data root."
+        return locate(name, root, self.folders, self.expected, hint)

@@ -1,0 +1,75 @@
+"""Batches for the training loop: uint8 until they are on the device, changed and normalised there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from rssearch.config import Augment
+from rssearch.data import augment as augmentation
+from rssearch.data.imageset import ImageDataset, normalise
+from rssearch.errors import InputError
+
+
+def num_batches(images: int, batch_size: int, *, train: bool) -> int:
+    """How many batches `batches` yields."""
+    return math.ceil(images / batch_size) - int(_lone_image(images, batch_size, train))
+
+
+def _lone_image(images: int, batch_size: int, train: bool) -> bool:
+    """Whether a training epoch would end in a batch of one image, which batch normalisation cannot train on."""
+    return train and images % batch_size == 1
+
+
+def batches(
+    dataset: ImageDataset,
+    batch_size: int,
+    *,
+    device: torch.device | str,
+    train: bool,
+    augment: Augment | None = None,
+    seed: int = 0,
+    epoch: int = 0,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """One epoch of a split.
+
+    Training epochs are shuffled and augmented by (seed, epoch) alone: the same on every device, in memory or streamed.
+    A last training batch of a single image is dropped. Otherwise images come in order and unchanged.
+
+    Yields:
+        float32 [B, C, H, W] normalised images and int64 [B] labels, on the device.
+
+    Raises:
+        InputError: the augmentation does not fit the images, or there are fewer than two images to train on.
+    """
+    device = torch.device(device)
+    count = len(dataset)
+    order: npt.NDArray[np.int64] = np.arange(count)
+    draws = None
+    if train:
+        if count < 2 or batch_size < 2:
+            raise InputError(f"training needs batches of two images or more; there are {count} images")
+        rng = np.random.default_rng([seed, epoch])
+        order = rng.permutation(count)
+        if augment is not None:
+            draws = augmentation.draw(count, augment, dataset.input_shape, rng)
+    limit = count - int(_lone_image(count, batch_size, train))
+    rows = [slice(start, min(start + batch_size, limit)) for start in range(0, limit, batch_size)]
+    stream = dataset.source.stream(dataset.indices[order[row]] for row in rows)
+    for row, images in zip(rows, stream, strict=True):
+        x = _to_device(images, device)
+        y = _to_device(torch.from_numpy(dataset.labels[order[row]]), device)
+        if draws is not None:
+            x = augmentation.apply(x, draws, row)
+        yield normalise(x, dataset.source), y
+
+
+def _to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)

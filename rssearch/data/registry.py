@@ -1,0 +1,261 @@
+"""Names of datasets, and the way from a name to images in memory."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from rssearch.config import Split
+from rssearch.data import cifar, eurosat, imagenet, resisc45, synthetic, ucmerced
+from rssearch.data.decode import Pixels, Progress, common_shape, decode_all, pixel_sums
+from rssearch.data.family import Family
+from rssearch.data.folder import PREFIX, open_folder
+from rssearch.data.imageset import ImageDataset, ImageSet
+from rssearch.data.listing import Files, Listing
+from rssearch.data.split import divide, split_hash
+from rssearch.data.streaming import Stream, node_memory
+from rssearch.errors import InputError, unknown
+
+FAMILIES: dict[str, Family] = {
+    family.name: family
+    for family in (
+        *cifar.FAMILIES,
+        eurosat.FAMILY,
+        imagenet.FAMILY,
+        resisc45.FAMILY,
+        synthetic.FAMILY,
+        ucmerced.FAMILY,
+    )
+}
+ALIASES = {"eurosat_rgb": "eurosat"}
+
+
+def list_datasets() -> list[str]:
+    """The registered names. ``folder:PATH`` and the alias ``eurosat_rgb`` are understood as well."""
+    return sorted(FAMILIES)
+
+
+def summary() -> list[dict[str, str]]:
+    """One row for each dataset: name, summary, source, and whether it can be downloaded."""
+    rows = [
+        {
+            "name": family.name,
+            "summary": family.summary,
+            "source": family.source,
+            "download": "yes" if family.fetch else "not needed",
+        }
+        for _, family in sorted(FAMILIES.items())
+    ]
+    own = {"name": f"{PREFIX}PATH", "summary": "your own images: one folder for each class, or a zip of them"}
+    return [*rows, own | {"source": "PATH is relative to the data root", "download": "no"}]
+
+
+def find(name: str) -> Family:
+    """The family of a registered name. Raises InputError with the known names."""
+    family = FAMILIES.get(ALIASES.get(name, name))
+    if family is None:
+        raise unknown("dataset", name, [*FAMILIES, *ALIASES, f"{PREFIX}PATH"])
+    return family
+
+
+def listing(name: str, root: str | Path) -> Listing:
+    """Find a dataset without reading its pixels.
+
+    Raises:
+        InputError: the name is unknown, or the dataset is not there; the message names the places looked at.
+    """
+    base = Path(root).expanduser()
+    return open_folder(name, base) if name.startswith(PREFIX) else find(name).listing(base, name)
+
+
+def fingerprint(name: str, root: str | Path) -> str:
+    """sha256 over the name and size of every file: cheap, and the same for a tree and for a zip of it.
+
+    Raises:
+        InputError: as `listing`.
+    """
+    return listing(name, root).fingerprint
+
+
+def fetch(name: str, root: str | Path) -> str:
+    """Download a dataset into a data root, unless it is there already, and say where it is.
+
+    Raises:
+        InputError: it cannot be downloaded.
+    """
+    if name.startswith(PREFIX):
+        return listing(name, root).where
+    family = find(name)
+    try:
+        return listing(name, root).where
+    except InputError:
+        if family.fetch is None:
+            raise
+    base = Path(root).expanduser()
+    try:
+        base.mkdir(parents=True, exist_ok=True)
+        family.fetch(base)
+    except (OSError, RuntimeError) as error:  # no network, no space; a checksum that does not match
+        raise InputError(f"dataset {name!r} could not be downloaded into {base}: {error}") from error
+    return listing(name, root).where
+
+
+def load(
+    name: str,
+    root: str | Path,
+    *,
+    input_size: int | None = None,
+    split: Split = Split(),  # noqa: B008  (frozen)
+    on_error: Literal["raise", "skip"] = "raise",
+    download: bool = False,
+    memory_share: float = 0.4,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> ImageSet:
+    """Read a dataset, check every image, and divide it.
+
+    Args:
+        name: a registered name, or ``folder:PATH``.
+        root: the data root, or the dataset's own folder or zip.
+        input_size: height and width of the images; None takes their own, which must then be the same for all.
+        split: shares of the images. A published test set stays the test set.
+        on_error: ``raise`` names the images that cannot be read, ``skip`` leaves them out and reports them.
+        download: fetch a missing dataset into the root.
+        memory_share: a set larger than this share of the node's memory is streamed from its files.
+        workers: decoding threads; None takes the CPUs of this process.
+        progress: called with (images done, images in all).
+
+    Raises:
+        InputError: unknown name, missing dataset, unreadable images, images that differ in size without
+            `input_size`, or a class without a training image.
+    """
+    if on_error not in ("raise", "skip"):
+        raise unknown("on_error", on_error, ("raise", "skip"))
+    if download:
+        fetch(name, root)
+    found = listing(name, root)
+    if isinstance(found.pixels, Files):
+        return _from_files(name, found, found.pixels, input_size, split, on_error, memory_share, workers, progress)
+    images = found.pixels(input_size)
+    if progress is not None:
+        progress(len(images), len(images))
+    sums = np.stack([pixel_sums(image) for image in images])
+    return _assemble(name, found, images, sums, split, groups=None, skipped=())
+
+
+def create(
+    name: str,
+    root: str | Path,
+    split: str,
+    *,
+    shares: Split = Split(),  # noqa: B008  (frozen)
+    **options: Any,
+) -> ImageDataset:
+    """One split of a dataset as a map-style torch dataset.
+
+    Args:
+        name: a registered name, or ``folder:PATH``.
+        root: the data root.
+        split: ``train``, ``val`` or ``test``.
+        shares: how the images are divided.
+        **options: the other options of `load`.
+
+    Raises:
+        InputError: as `load`, and for another split.
+    """
+    if split not in ("train", "val", "test"):
+        raise unknown("split", split, ("train", "val", "test"))
+    return load(name, root, split=shares, **options).split(split)
+
+
+def _from_files(
+    name: str,
+    found: Listing,
+    files: Files,
+    input_size: int | None,
+    split: Split,
+    on_error: str,
+    memory_share: float,
+    workers: int | None,
+    progress: Progress | None,
+) -> ImageSet:
+    shape = (3, input_size, input_size) if input_size is not None else common_shape(files, workers)
+    keep = len(files) * int(np.prod(shape)) <= memory_share * node_memory()
+    result = decode_all(files, shape, keep=keep, workers=workers, progress=progress)
+    broken = tuple(f"{files.location(index)}: {reason}" for index, reason in sorted(result.errors.items()))
+    if broken and on_error == "raise":
+        raise InputError(broken_message(name, broken, len(files)))
+    good = np.array([index for index in range(len(files)) if index not in result.errors], dtype=np.int64)
+    groups = [result.digests[index] for index in good]
+    images: Pixels | Stream
+    if broken:
+        found = dataclasses.replace(
+            found,
+            names=tuple(found.names[index] for index in good),
+            labels=found.labels[good],
+            fixed=tuple(found.fixed[index] for index in good) if found.fixed else None,
+        )
+        files = Files(files.base, tuple(files.members[index] for index in good))
+        result = dataclasses.replace(
+            result, images=None if result.images is None else result.images[good], sums=result.sums[good]
+        )
+    images = Stream(files, (len(good), *shape), workers) if result.images is None else result.images
+    return _assemble(name, found, images, result.sums, split, groups, broken)
+
+
+def broken_message(name: str, broken: Sequence[str], total: int) -> str:
+    """What is said of images that cannot be read: how many, and the first ten by name."""
+    rest = f"\n  and {len(broken) - 10} more" if len(broken) > 10 else ""
+    first = "".join(f"\n  {line}" for line in broken[:10])
+    return (
+        f"dataset {name!r}: {len(broken)} of {total} images cannot be read:{first}{rest}\n"
+        "Mend or remove them, or set on_error: skip to leave them out."
+    )
+
+
+def _assemble(
+    name: str,
+    found: Listing,
+    images: Pixels | Stream,
+    sums: npt.NDArray[np.int64],
+    split: Split,
+    groups: Sequence[bytes] | None,
+    skipped: tuple[str, ...],
+) -> ImageSet:
+    indices = divide(found.names, found.labels, split, found.fixed, groups)
+    train = indices["train"]
+    present = Counter(found.labels[train].tolist())
+    absent = [label for position, label in enumerate(found.classes) if present[position] == 0]
+    if absent:
+        why = f" ({len(skipped)} images were skipped)" if skipped else ""
+        raise InputError(f"dataset {name!r}: no training image for {', '.join(absent)}{why}")
+    mean, std = _moments(sums[train], images.shape[2] * images.shape[3])
+    return ImageSet(
+        name=name,
+        classes=found.classes,
+        images=images,
+        labels=found.labels,
+        indices=indices,
+        mean=mean,
+        std=std,
+        fingerprint=found.fingerprint,
+        split_hash=split_hash(found.names, indices),
+        skipped=skipped,
+    )
+
+
+def _moments(
+    sums: npt.NDArray[np.int64], pixels: int
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Mean and standard deviation of each channel in [0, 1], from exact sums of pixels and of their squares."""
+    first, second = sums.sum(0) / (len(sums) * pixels)
+    mean = first / 255
+    variance = second / 255**2 - mean**2
+    # A constant channel has no deviation; half a grey level keeps the division finite.
+    return mean.astype(np.float32), np.sqrt(np.maximum(variance, (0.5 / 255) ** 2)).astype(np.float32)

@@ -1,0 +1,126 @@
+"""Stratified, seeded splits that depend on the images' names alone."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from rssearch.config import Split
+
+SPLITS = ("train", "val", "test")
+
+
+def quotas(counts: Sequence[int], shares: Sequence[float]) -> list[list[int]]:
+    """How many images of each class go to each split.
+
+    Largest-remainder rounding, with the remainder carried from class to class: each row sums to its count, each
+    entry is within one of its share, and so are the totals of the columns. Every split whose share is positive gets
+    an image of every class that has enough of them, the first split (training) before the others.
+
+    Args:
+        counts: images of each class.
+        shares: of each split; they sum to 1.
+    """
+    rows: list[list[int]] = []
+    owed = [0.0] * len(shares)
+    present = [position for position, share in enumerate(shares) if share > 0]
+    for count in counts:
+        exact = [count * share for share in shares]
+        # 0.7 * 10 must not floor to 6: shares are decimals, so a billionth is rounding error of the floats.
+        row = [math.floor(value + 1e-9) for value in exact]
+        owed = [debt + value for debt, value in zip(owed, exact, strict=True)]
+        for _ in range(count - sum(row)):
+            open_ = [s for s in present if row[s] < exact[s] - 1e-9] or present
+            row[max(open_, key=lambda s: (round(owed[s] - row[s], 9), -s))] += 1
+        for position in present[:count]:
+            if row[position] == 0:
+                row[row.index(max(row))] -= 1
+                row[position] = 1
+        owed = [debt - given for debt, given in zip(owed, row, strict=True)]
+        rows.append(row)
+    return rows
+
+
+def stratified(
+    names: Sequence[str], labels: npt.NDArray[np.int64], split: Split, groups: Sequence[Hashable] | None = None
+) -> dict[str, npt.NDArray[np.int64]]:
+    """Divide images by class. The result does not depend on the order of the images.
+
+    Args:
+        names: unique name of each image.
+        labels: int64 [N].
+        split: shares and seed.
+        groups: images with the same key (copies of one another) stay on the same side; None: no copies.
+
+    Returns:
+        sorted int64 indices of ``train``, ``val`` and ``test``.
+    """
+    classes = int(labels.max()) + 1 if len(labels) else 0
+    room = np.array(quotas(np.bincount(labels, minlength=classes).tolist(), (split.train, split.val, split.test)))
+    side = np.zeros(len(names), dtype=np.int64)
+
+    # Hashes rather than a shuffled list: an image that is added later does not move the others about.
+    ranks = [hashlib.sha256(f"{split.seed}\t{name}".encode()).digest() for name in names]
+    order = sorted(range(len(names)), key=ranks.__getitem__)
+    copies: dict[Hashable, list[int]] = defaultdict(list)
+    if groups is not None:
+        often = {key for key, count in Counter(groups).items() if count > 1}
+        for index in order:
+            if groups[index] in often:
+                copies[groups[index]].append(index)
+    for group in copies.values():
+        need = np.bincount(labels[group], minlength=classes)
+        left = (room - need[:, None])[need > 0].min(axis=0)
+        # Where there is most room; training wins ties, and takes what fits nowhere.
+        choice = int(np.argmax(left)) if left.max() >= 0 else 0
+        side[group] = choice
+        room[:, choice] -= need
+
+    placed = {index for group in copies.values() for index in group}
+    singles: list[list[int]] = [[] for _ in range(classes)]
+    for index in order:
+        if index not in placed:
+            singles[labels[index]].append(index)
+    for members, (_, val, test) in zip(singles, np.maximum(room, 0).tolist(), strict=True):
+        train = max(len(members) - val - test, 0)
+        side[members[train : train + val]] = 1
+        side[members[train + val :]] = 2
+    return {name: np.flatnonzero(side == position) for position, name in enumerate(SPLITS)}
+
+
+def divide(
+    names: Sequence[str],
+    labels: npt.NDArray[np.int64],
+    split: Split,
+    fixed: Sequence[str] | None = None,
+    groups: Sequence[Hashable] | None = None,
+) -> dict[str, npt.NDArray[np.int64]]:
+    """As `stratified`, but keep to the sides that a dataset fixes.
+
+    A published test set stays the test set. Without a published validation set, the rest is divided in the
+    proportion of the train and val shares.
+    """
+    if fixed is None:
+        return stratified(names, labels, split, groups)
+    sides = np.array(fixed)
+    indices = {name: np.flatnonzero(sides == name) for name in SPLITS}
+    if len(indices["val"]) == 0:
+        rest = indices["train"]
+        known = split.train + split.val
+        shares = Split(train=split.train / known, val=split.val / known, test=0, seed=split.seed)
+        inner = stratified(
+            [names[i] for i in rest], labels[rest], shares, None if groups is None else [groups[i] for i in rest]
+        )
+        indices |= {"train": rest[inner["train"]], "val": rest[inner["val"]]}
+    return indices
+
+
+def split_hash(names: Sequence[str], indices: dict[str, npt.NDArray[np.int64]]) -> str:
+    """sha256 over the sorted names and their split."""
+    lines = sorted(f"{names[i]}\t{split}\n" for split, members in indices.items() for i in members)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -1,0 +1,82 @@
+"""Images that do not fit into memory: decoded when they are asked for, some batches ahead."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import psutil
+
+from rssearch.data.decode import DECODE_ERRORS, Pixels, available_cpus, decode
+from rssearch.data.listing import Files
+from rssearch.errors import InputError
+
+CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+AHEAD = 4  # batches in preparation: enough to even out slow reads, small beside the model's activations
+
+
+@dataclass
+class Stream:
+    """Stands for a uint8 array [N, C, H, W] whose images are read from their files. Small to pickle.
+
+    Attributes:
+        files: the encoded images.
+        shape: [N, C, H, W].
+        workers: decoding threads; None takes the CPUs of the process that reads.
+    """
+
+    files: Files
+    shape: tuple[int, int, int, int]
+    workers: int | None = None
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def take(self, indices: npt.NDArray[np.int64]) -> Pixels:
+        """Decode some images: uint8 [B, C, H, W]. Raises InputError where a file can no longer be read."""
+        return next(self.batches([indices]))
+
+    def batches(self, chunks: Iterable[npt.NDArray[np.int64]]) -> Iterator[Pixels]:
+        """Decode one batch after the other, with the next ones in preparation."""
+        with ThreadPoolExecutor(self.workers or available_cpus(), thread_name_prefix="stream") as pool:
+            pending: deque[list[Future[Pixels]]] = deque()
+            try:
+                for chunk in chunks:
+                    pending.append([pool.submit(self._one, int(index)) for index in chunk])
+                    if len(pending) > AHEAD:
+                        yield self._stack(pending.popleft())
+                while pending:
+                    yield self._stack(pending.popleft())
+            finally:  # also when the reader stops early
+                pool.shutdown(wait=True, cancel_futures=True)
+
+    def _stack(self, images: list[Future[Pixels]]) -> Pixels:
+        batch = np.empty((len(images), *self.shape[1:]), dtype=np.uint8)
+        for row, image in zip(batch, images, strict=True):
+            row[:] = image.result()
+        return batch
+
+    def _one(self, index: int) -> Pixels:
+        size = self.shape[2] if self.shape[2] == self.shape[3] else None
+        try:
+            image = decode(self.files.read(index), size)
+        except DECODE_ERRORS as error:
+            raise InputError(f"{self.files.location(index)}: cannot be read any more: {error}") from error
+        if image.shape != self.shape[1:]:
+            raise InputError(f"{self.files.location(index)}: has changed: it is {image.shape}, not {self.shape[1:]}")
+        return image
+
+
+def node_memory() -> int:
+    """Bytes of memory that this node, or the container it runs in, may use."""
+    limits = [psutil.virtual_memory().total]
+    for path in CGROUP_LIMITS:
+        text = path.read_text().strip() if path.is_file() else "max"
+        if text.isdigit():
+            limits.append(int(text))
+    return min(limits)
