@@ -84,7 +84,7 @@ def fit(
     _place(model, device)
     if teacher is not None:
         _place(teacher, device).eval()
-    steps = steps_per_epoch(len(train), recipe.batch_size)
+    steps = loader.num_batches(len(train), recipe.batch_size, train=True)
     optimizer = _optimizer(model, recipe)
     identity = {"recipe": recipe.model_dump(mode="json"), "seed": seed}
     history: list[dict[str, float]] = []
@@ -180,17 +180,6 @@ def recalibrate(
         finally:
             for norm, momentum in zip(norms, momenta, strict=True):
                 norm.momentum = momentum
-
-
-def steps_per_epoch(images: int, batch_size: int) -> int:
-    """Training batches of an epoch: a last batch of one image is left out, because it has no variance.
-
-    Raises:
-        InputError: there are fewer than two images.
-    """
-    if images < 2:
-        raise InputError(f"a training split of {images} images is too small: at least 2 are needed")
-    return images // batch_size + (images % batch_size > 1)
 
 
 def learning_rate(recipe: Recipe, step: int, steps: int, warmup: int) -> float:

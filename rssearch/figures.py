@@ -1,0 +1,289 @@
+"""The plot of a study's fronts as a PNG, by Matplotlib; `rssearch.page` shows the same to click on.
+
+One panel for each dataset; across, the first objective to minimise (with a single objective: the number of the trial);
+upwards, the first to maximise. The colour of a trial is its method, pale if it is dominated; with three objectives it
+is the third. Its marker is its model. The colours can be told apart by colour-blind readers (Okabe and Ito 2008;
+Tol 2021).
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rssearch.errors import InputError
+from rssearch.units import axis, number, title_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from rssearch.config import Bound
+    from rssearch.report import Front, Row
+
+COLOURS = (
+    *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"),
+    *("#882255", "#999933", "#332288", "#117733", "#AA4499", "#661100"),
+)
+GREY, DARK, RED = "#BBBBBB", "#333333", "#A00000"
+MARKERS = ("o", "s", "^", "D", "v", "P", "<", ">", "h", "X")
+COLOUR_MAP = "cividis"  # of a third objective
+DPI = 150
+LOG_RANGE = 25  # positive values that span more than this factor get a logarithmic axis
+
+
+@dataclass(frozen=True)
+class Look:
+    """What is drawn where, the same in all panels of a plot."""
+
+    x: str | None  # None: the number of the trial
+    y: str
+    third: str | None
+    labels: Mapping[str, str]  # of the axes
+    factors: Mapping[str, float]  # from an objective to the unit of its axis
+    log: bool
+    hue: str | None  # the column that gives the colours
+    colours: Mapping[str, str]
+    markers: Mapping[str, int]  # of the models: positions in MARKERS
+
+    @property
+    def x_label(self) -> str:
+        """Label of the horizontal axis."""
+        return "Trial" if self.x is None else self.labels[self.x]
+
+    def value(self, name: str, trial: Row) -> float:
+        """An objective in the unit of its axis."""
+        return float(trial[name]) * self.factors[name]
+
+    def points(self, front: Front, trials: Sequence[Row]) -> tuple[list[float], list[float]]:
+        """Coordinates of trials or baselines. Where trials are counted, a baseline is number 0."""
+        up = [self.value(self.y, trial) for trial in trials]
+        if self.x is None:
+            count = {id(trial): i + 1.0 for i, trial in enumerate(front.trials)}
+            return [count.get(id(trial), 0.0) for trial in trials], up
+        return [self.value(self.x, trial) for trial in trials], up
+
+    def colour(self, trial: Row) -> str:
+        """Colour of a trial's method."""
+        return self.colours.get(str(trial.get(self.hue or "")), COLOURS[0])
+
+    def marker(self, trial: Row) -> int:
+        """Position in MARKERS of a trial's model."""
+        return self.markers.get(str(trial.get("model")), 0)
+
+    def staircase(self, front: Front) -> tuple[list[float], list[float]]:
+        """Corners of what is attained at each cost, or up to each trial; none with three objectives."""
+        if self.third is not None or not front.members:  # the projection of a surface is no staircase
+            return [], []
+        if self.x is None:
+            xs, ys = self._best_so_far(front)
+        else:
+            xs, ys = self.points(front, sorted(front.members, key=lambda trial: float(trial[self.x or ""])))
+        rising_cost = self.x is None or front.objectives[self.x] == "min"
+        corners = list(zip(xs[1:], ys[:-1], strict=True) if rising_cost else zip(xs[:-1], ys[1:], strict=True))
+        across, up = [xs[0]], [ys[0]]
+        for corner, x, y in zip(corners, xs[1:], ys[1:], strict=True):
+            across += [corner[0], x]
+            up += [corner[1], y]
+        return across, up
+
+    def _best_so_far(self, front: Front) -> tuple[list[float], list[float]]:
+        sign = 1 if front.objectives[self.y] == "max" else -1
+        counted = {id(trial) for trial in (*front.members, *front.dominated)}
+        best: list[Row] = []
+        for trial in front.trials:
+            if id(trial) in counted and (not best or sign * trial[self.y] > sign * best[-1][self.y]):
+                best.append(trial)
+        xs, ys = self.points(front, best)
+        return [*xs, float(len(front.trials))], [*ys, ys[-1]]
+
+
+def look_of(found: Sequence[Front]) -> Look:
+    """Choose axes, units, colours and markers for a plot.
+
+    Raises:
+        InputError: there are more than three objectives.
+    """
+    objectives = found[0].objectives
+    if len(objectives) > 3:
+        raise InputError(f"a front of {len(objectives)} objectives cannot be drawn: at most 3, or formats csv and json")
+    y = next((name for name, direction in objectives.items() if direction == "max"), next(iter(objectives)))
+    others = sorted((name for name in objectives if name != y), key=lambda name: objectives[name] != "min")
+    x, third = (*others, None, None)[:2]
+    trials = [trial for front in found for trial in (*front.members, *front.dominated)]
+    points = [*trials, *(baseline for front in found for baseline in front.baselines)]
+    axes = {name: axis(name, [point[name] for point in points]) for name in objectives}
+    across = [point[x] for point in points] if x else []
+    hue = next((column for column in ("method", "model") if _names(trials, column)), None)
+    return Look(
+        x=x,
+        y=y,
+        third=third,
+        labels={name: label for name, (label, _) in axes.items()},
+        factors={name: factor for name, (_, factor) in axes.items()},
+        log=bool(across) and min(across) > 0 and max(across) / min(across) > LOG_RANGE,
+        hue=hue,
+        colours={name: COLOURS[i % len(COLOURS)] for i, name in enumerate(_names(trials, hue))},
+        markers={name: i % len(MARKERS) for i, name in enumerate(_names(points, "model"))},
+    )
+
+
+def png(found: Sequence[Front], study: str, constraints: Mapping[str, Bound]) -> bytes:
+    """The plot as a PNG: 1500 x 900 pixels for one dataset, 2400 x 900 for each row of two."""
+    buffer = io.BytesIO()
+    draw(found, study, constraints).savefig(buffer, format="png", dpi=DPI)
+    return buffer.getvalue()
+
+
+def draw(found: Sequence[Front], study: str, constraints: Mapping[str, Bound]) -> Figure:
+    """The plot as a Matplotlib figure, without the global state of pyplot."""
+    from matplotlib.figure import Figure
+
+    look = look_of(found)
+    columns = min(len(found), 2)
+    rows = math.ceil(len(found) / columns)
+    figure = Figure(figsize=(10 if columns == 1 else 16, 6 * rows), dpi=DPI, layout="constrained")
+    figure.suptitle(study, fontsize=14, fontweight="bold")
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for panel in panels[len(found) :]:
+        panel.remove()
+    panels = panels[: len(found)]
+    for panel, front in zip(panels, found, strict=True):
+        _panel(panel, front, look, constraints)
+    if any(front.members for front in found):
+        if look.third is not None:
+            _colour_by_third(figure, panels, found, look, look.third)
+        _legend(figure, found, look, constraints)
+    return figure
+
+
+def _panel(panel: Axes, front: Front, look: Look, constraints: Mapping[str, Bound]) -> None:
+    panel.set(xlabel=look.x_label, ylabel=look.labels[look.y])
+    panel.set_title(caption(front), fontsize=10)
+    panel.spines[["top", "right"]].set_visible(False)
+    if front.note:
+        panel.text(0.5, 0.5, front.note, transform=panel.transAxes, ha="center", va="center", color=DARK, fontsize=13)
+        panel.set(xticks=[], yticks=[])
+        return
+    panel.grid(color="#E6E6E6", linewidth=0.7)
+    panel.set_axisbelow(True)
+    for trial, x, y in _placed(front, front.dominated, look):
+        pale = GREY if look.third else _pale(look.colour(trial))
+        panel.scatter(x, y, s=28, marker=MARKERS[look.marker(trial)], color=pale, linewidths=0, zorder=2)
+    for trial, x, y in _placed(front, drawable(front.infeasible, look), look):
+        panel.scatter(x, y, s=28, marker=MARKERS[look.marker(trial)], facecolors="none", edgecolors=GREY, zorder=2)
+    panel.plot(*look.staircase(front), color=DARK, linewidth=1, zorder=3)
+    if look.third is None:
+        _members(panel, front, look, [look.colour(trial) for trial in front.members])
+    if front.knee is not None and look.x is not None:
+        for _, x, y in _placed(front, [front.knee], look):
+            panel.scatter(x, y, s=260, facecolors="none", edgecolors=DARK, linewidths=1.6, zorder=6)
+    for baseline, x, y in _placed(front, front.baselines, look):
+        panel.scatter(x, y, s=75, marker=MARKERS[look.marker(baseline)], color="black", zorder=4)
+    for name, line in ((look.x, panel.axvline), (look.y, panel.axhline)):
+        for limit in limits(name, constraints, look):
+            line(limit, color=RED, linestyle="--", linewidth=1, zorder=1)
+    if look.log:
+        _log_axis(panel)
+
+
+def _members(panel: Axes, front: Front, look: Look, colours: Sequence[str]) -> None:
+    for (trial, x, y), colour in zip(_placed(front, front.members, look), colours, strict=True):
+        shape = MARKERS[look.marker(trial)]
+        panel.scatter(x, y, s=75, marker=shape, color=colour, edgecolors=DARK, linewidths=0.8, zorder=5)
+
+
+def _colour_by_third(figure: Figure, panels: Sequence[Axes], found: Sequence[Front], look: Look, third: str) -> None:
+    """Draw the members in the colour of their third objective, on one scale for all panels."""
+    from matplotlib import colormaps
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize, to_hex
+
+    values = [look.value(third, trial) for front in found for trial in front.members]
+    scale, colours = Normalize(min(values), max(values)), colormaps[COLOUR_MAP]
+    for panel, front in zip(panels, found, strict=True):
+        _members(panel, front, look, [to_hex(colours(scale(look.value(third, trial)))) for trial in front.members])
+    bar = ScalarMappable(scale, colours)
+    figure.colorbar(bar, ax=list(panels), label=look.labels[third], fraction=0.04, pad=0.02)
+
+
+def _log_axis(panel: Axes) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    panel.set_xscale("log")
+    panel.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    panel.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _legend(figure: Figure, found: Sequence[Front], look: Look, constraints: Mapping[str, Bound]) -> None:
+    from matplotlib.lines import Line2D
+
+    def mark(label: str, **style: Any) -> Line2D:
+        return Line2D([], [], label=label, **{"linestyle": "none", "marker": "o", "markersize": 8, **style})
+
+    def line(label: str, style: str, colour: str) -> Line2D:
+        return mark(label, marker="none", linestyle=style, color=colour)
+
+    models = [mark(name, color="#777777", marker=MARKERS[i]) for name, i in look.markers.items()]
+    methods = [mark(name, color=colour) for name, colour in look.colours.items()] if look.third is None else []
+    if look.hue == "model" and methods:
+        methods, models = [], [mark(n, color=c, marker=MARKERS[look.markers[n]]) for n, c in look.colours.items()]
+    signs = [mark("on the front", markerfacecolor="white", markeredgecolor=DARK)]
+    signs.append(mark("dominated", color=GREY, markersize=6))
+    if any(drawable(front.infeasible, look) for front in found):
+        signs.append(mark("infeasible", markerfacecolor="none", markeredgecolor=GREY, markersize=6))
+    if look.x is not None:
+        signs.append(mark("knee", markersize=14, markerfacecolor="none", markeredgecolor=DARK, markeredgewidth=1.6))
+    if any(front.baselines for front in found):
+        signs.append(mark("baseline", color="black"))
+    if look.third is None:
+        signs.append(line("best so far" if look.x is None else "attained", "-", DARK))
+    if any(limits(name, constraints, look) for name in (look.x, look.y)):
+        signs.append(line("constraint", "--", RED))
+    sections = {title_of(look.hue or "method"): methods, "Model": models, "Trials": signs}
+    entries = [e for head, marks in sections.items() if marks for e in (mark(head, marker="none"), *marks)]
+    legend = figure.legend(handles=entries, loc="outside right upper", frameon=False, labelspacing=0.6)
+    for text in legend.get_texts():
+        if text.get_text() in sections:
+            text.set_fontweight("bold")
+
+
+def caption(front: Front) -> str:
+    """One line over a panel: dataset, counts and hypervolume."""
+    others = (("infeasible", front.infeasible), ("failed", front.failed))
+    parts = [f"{len(front.members) + len(front.dominated)} trials finished"]
+    parts += [f"{len(rows)} {name}" for name, rows in others if rows]
+    if front.relative_hypervolume is not None and len(front.objectives) > 1:
+        parts.append(f"relative hypervolume {front.relative_hypervolume:.3f}")
+    return (f"{front.dataset}: " if front.dataset else "") + ", ".join(parts)
+
+
+def drawable(trials: Sequence[Row], look: Look) -> list[Row]:
+    """Those of the infeasible trials that were measured all the same."""
+    return [t for t in trials if all(number(t.get(name)) is not None for name in (look.x, look.y) if name)]
+
+
+def limits(name: str | None, constraints: Mapping[str, Bound], look: Look) -> list[float]:
+    """The constraints on an axis, in its unit."""
+    bound = constraints.get(name) if name else None
+    if name is None or bound is None:
+        return []
+    return [limit * look.factors[name] for limit in (bound.min, bound.max) if limit is not None]
+
+
+def _placed(front: Front, trials: Sequence[Row], look: Look) -> list[tuple[Row, float, float]]:
+    return list(zip(trials, *look.points(front, trials), strict=True))
+
+
+def _pale(colour: str) -> str:
+    """A colour mixed with white."""
+    parts = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return "#" + "".join(f"{round(255 - 0.4 * (255 - part)):02x}" for part in parts)
+
+
+def _names(trials: Sequence[Row], column: str | None) -> list[str]:
+    return sorted({str(trial[column]) for trial in trials if column and trial.get(column) is not None})

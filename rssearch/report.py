@@ -1,0 +1,392 @@
+"""What a study leaves behind: trials.csv and front.csv, .json, .png, .html, and the table on the console.
+
+A trial is a flat mapping from a column to a value, with at least ``key`` and ``status`` (finished, failed or
+infeasible). Accuracies on different datasets cannot be compared, so there is one front for each dataset. Files appear
+whole or not at all.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from rssearch.errors import InputError, unknown
+from rssearch.front import Direction, hypervolume, knee, non_dominated, reference_point
+from rssearch.store import write_atomic
+from rssearch.units import human, number, title_of
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from rssearch.config import Bound
+
+Row = Mapping[str, Any]
+Format = Literal["csv", "json", "png", "html"]
+FORMATS: tuple[Format, ...] = ("csv", "json", "png", "html")
+SCHEMA = "rssearch.front/1"  # the number grows when a reader of the old layout would misread the new one
+
+REQUEST = ("dataset", "model", "method", "rate", "seed")
+MEASURED = (
+    *("val_accuracy", "test_accuracy", "val_miou", "test_miou"),
+    *("macs", "params", "macs_ratio", "params_ratio", "baseline_val_accuracy", "baseline_val_miou", "train_seconds"),
+)
+COLUMNS = ("key", "status", *REQUEST, *MEASURED)
+
+
+@dataclass(frozen=True)
+class Front:
+    """The trials of one dataset and what is best among them."""
+
+    dataset: str | None
+    objectives: Mapping[str, Direction]
+    trials: list[Row]  # all, in the order of the record; the next four are a partition of them
+    dominated: list[Row]  # finished and feasible
+    members: list[Row]  # by rising cost
+    infeasible: list[Row]
+    failed: list[Row]
+    knee: Row | None
+    reference: dict[str, float] | None
+    hypervolume: float
+    relative_hypervolume: float | None
+    baselines: list[dict[str, Any]]  # one for each model: its name and its objectives before pruning, mean of the seeds
+
+    @property
+    def note(self) -> str | None:
+        """Why the front is empty; None if it is not."""
+        if self.members:
+            return None
+        if self.infeasible and not self.failed:
+            return "No trial satisfies the constraints."
+        return "No finished trial yet."
+
+
+def fronts(
+    trials: Iterable[Row], objectives: Mapping[str, Direction], constraints: Mapping[str, Bound] | None = None
+) -> list[Front]:
+    """The front of each dataset, in the order of their names; always at least one, which may be empty.
+
+    A finished trial that breaks one of the constraints counts as infeasible, and one that lacks an objective (None,
+    NaN) as failed.
+
+    Raises:
+        InputError: there is no objective.
+    """
+    if not objectives:
+        raise InputError("a front needs at least one objective")
+    groups: dict[str | None, list[Row]] = {}
+    for trial in trials:
+        dataset = trial.get("dataset")
+        groups.setdefault(None if dataset is None else str(dataset), []).append(trial)
+    if not groups:
+        groups[None] = []
+    return [
+        _front(dataset, groups[dataset], objectives, constraints or {})
+        for dataset in sorted(groups, key=lambda name: name or "")
+    ]
+
+
+def front_rows(
+    trials: Iterable[Row], objectives: Mapping[str, Direction], constraints: Mapping[str, Bound] | None = None
+) -> list[dict[str, Any]]:
+    """The non-dominated trials among the finished and feasible, with all columns; by dataset, then by rising cost."""
+    return [dict(row) for front in fronts(trials, objectives, constraints) for row in front.members]
+
+
+def write_trials_csv(path: Path, trials: Sequence[Row]) -> None:
+    """Write one line for each trial. The contract's columns come first, the others follow by their names."""
+    write_atomic(path, _csv(trials).encode())
+
+
+def write_front(
+    directory: Path,
+    trials: Sequence[Row],
+    objectives: Mapping[str, Direction],
+    *,
+    study: str,
+    constraints: Mapping[str, Bound] | None = None,
+    formats: Sequence[Format] = FORMATS,
+) -> list[Path]:
+    """Write front.csv, front.json, front.png and front.html, or those that are asked for.
+
+    Without any member the files are written too, and say so.
+
+    Args:
+        directory: where to; made if it does not exist.
+        trials: all trials of the study.
+        objectives: one to three metrics are drawn; more are allowed in CSV and JSON.
+        study: the name, for titles.
+        constraints: limits of metrics. They are recorded and drawn; finished trials that break them are left out.
+        formats: which files.
+
+    Returns:
+        The paths, in the order of the formats.
+
+    Raises:
+        InputError: a format is not known.
+    """
+    if wrong := [name for name in formats if name not in FORMATS]:
+        raise unknown("format", wrong[0], FORMATS)
+    directory.mkdir(parents=True, exist_ok=True)
+    found = fronts(trials, objectives, constraints)
+    paths = []
+    for name in formats:
+        paths.append(directory / f"front.{name}")
+        write_atomic(paths[-1], _render(name, found, study, constraints or {}))
+    return paths
+
+
+def format_front(
+    trials: Sequence[Row],
+    objectives: Mapping[str, Direction],
+    format: str,  # noqa: A002 - the option's name
+    *,
+    study: str,
+    constraints: Mapping[str, Bound] | None = None,
+    out: Path | None = None,
+) -> Table | str | list[Path]:
+    """The front as the command line shows it.
+
+    Args:
+        trials: all trials of the study.
+        objectives: metrics and their directions.
+        format: table, csv, json, png, html or all.
+        study: the name.
+        constraints: limits of metrics.
+        out: the folder for files. Without it csv and json come back as text.
+
+    Returns:
+        A table, a text, or the paths that were written.
+
+    Raises:
+        InputError: the format is not known, or needs a folder that is not given.
+    """
+    if format not in ("table", "all", *FORMATS):
+        raise unknown("format", format, ("table", "all", *FORMATS))
+    found = fronts(trials, objectives, constraints)
+    if format == "table":
+        return table(front_rows(trials, objectives, constraints), objectives, knees=_knees(found), title=study)
+    if out is not None:
+        chosen = FORMATS if format == "all" else tuple(name for name in FORMATS if name == format)
+        return write_front(out, trials, objectives, study=study, constraints=constraints, formats=chosen)
+    if format in ("csv", "json"):
+        return _render("csv" if format == "csv" else "json", found, study, constraints or {}).decode()
+    raise InputError(f"format {format} makes files: give --out DIR")
+
+
+def table(
+    rows: Sequence[Row], objectives: Mapping[str, Direction], *, knees: Iterable[str] = (), title: str | None = None
+) -> Table:
+    """The rows of a front for the console, in units for people; a star marks the knees (given by their keys)."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    head, *body = summary(rows, objectives, knees)
+    caption = "★ knee" if body else "No finished and feasible trial: the front is empty."
+    result = Table(title=title, caption=caption, box=SIMPLE_HEAD, pad_edge=False)
+    for name in head:
+        result.add_column(Text(name), justify="right", overflow="fold")
+    for line in body:  # Text, because a value in brackets is no markup; a value stays with its unit
+        result.add_row(*(Text(cell.replace(" ", "\u00a0")) for cell in line))
+    return result
+
+
+def summary(rows: Sequence[Row], objectives: Mapping[str, Direction], knees: Iterable[str] = ()) -> list[list[str]]:
+    """The columns of a front that people compare, as text: a line of titles, then one for each row.
+
+    They are what was asked for (at most four columns that the contract does not know, if they vary; the dataset if there
+    are several), the objectives, the costs, and the key.
+    """
+    present = {name for row in rows for name, value in row.items() if value is not None}
+    known = {*COLUMNS, *objectives, "reason"}
+    own = sorted(name for name in present if name not in known and not name.startswith("baseline_"))
+    own = [name for name in own if len({str(row.get(name)) for row in rows}) > 1]
+    measured = ("test_accuracy", "test_miou", "macs", "macs_ratio")
+    asked = [name for name in REQUEST if name in present]
+    if len({row.get("dataset") for row in rows}) < 2:
+        asked = [name for name in asked if name != "dataset"]
+    columns = list(dict.fromkeys([*asked, *own[:4], *objectives, *(n for n in measured if n in present), "key"]))
+    marked = set(knees)
+    head = ["", *(title_of(name) for name in columns)]
+    stars = ["★" if row.get("key") in marked else "" for row in rows]
+    return [head, *([star, *(human(n, row.get(n)) for n in columns)] for star, row in zip(stars, rows, strict=True))]
+
+
+def _front(
+    dataset: str | None, trials: list[Row], objectives: Mapping[str, Direction], constraints: Mapping[str, Bound]
+) -> Front:
+    complete: list[Row] = []
+    infeasible: list[Row] = []
+    failed: list[Row] = []
+    for trial in trials:
+        finished = trial["status"] == "finished"
+        if trial["status"] == "infeasible" or (finished and _breaks(trial, constraints)):
+            infeasible.append(trial)
+        elif finished and all(number(trial.get(name)) is not None for name in objectives):
+            complete.append(trial)
+        else:
+            failed.append(trial)
+    directions = list(objectives.values())
+    points = _points(complete, objectives)
+    mask = non_dominated(points, directions)
+    cost = next((name for name, direction in objectives.items() if direction == "min"), next(iter(objectives)))
+    members = sorted(
+        (t for t, on in zip(complete, mask, strict=True) if on), key=lambda t: (t[cost], str(t.get("key")))
+    )
+    known = [_baseline_limit(trials, name) if direction == "min" else None for name, direction in objectives.items()]
+    reference = reference_point(points, directions, known) if members else None
+    volume = hypervolume(points, reference, directions) if reference is not None else 0.0
+    return Front(
+        dataset=dataset,
+        objectives=objectives,
+        trials=trials,
+        dominated=[t for t, on in zip(complete, mask, strict=True) if not on],
+        members=members,
+        infeasible=infeasible,
+        failed=failed,
+        knee=members[knee(_points(members, objectives), directions)] if members else None,
+        reference=None if reference is None else dict(zip(objectives, reference.tolist(), strict=True)),
+        hypervolume=volume,
+        relative_hypervolume=None if reference is None else _relative(volume, reference.tolist(), directions),
+        baselines=_baselines(trials, objectives),
+    )
+
+
+def _points(trials: Sequence[Row], objectives: Mapping[str, Direction]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    return np.array([[float(t[name]) for name in objectives] for t in trials]).reshape(len(trials), len(objectives))
+
+
+def _relative(volume: float, reference: Sequence[float], directions: Sequence[Direction]) -> float | None:
+    """The volume with each cost in units of its reference.
+
+    For accuracy against MACs with the baseline's MACs as reference: the best accuracy within a budget, averaged over
+    all budgets from 0 to the baseline's. It lies in [0, 1] and can be compared between networks and datasets.
+    """
+    scale = math.prod(value for value, direction in zip(reference, directions, strict=True) if direction == "min")
+    return volume / scale if scale > 0 else None
+
+
+def _baselines(trials: Sequence[Row], objectives: Mapping[str, Direction]) -> list[dict[str, Any]]:
+    found: dict[Any, set[tuple[float, ...]]] = {}
+    for trial in trials:
+        values = [_baseline(trial, name) for name in objectives]
+        numbers = [value for value in values if value is not None]
+        if len(numbers) == len(objectives):
+            found.setdefault(trial.get("model"), set()).add(tuple(numbers))
+    return [
+        {"model": model, **dict(zip(objectives, np.mean(sorted(points), axis=0).tolist(), strict=True))}
+        for model, points in sorted(found.items(), key=lambda item: str(item[0]))
+    ]
+
+
+def _baseline(trial: Row, name: str) -> float | None:
+    """Value of an objective before pruning. A ratio to the baseline is 1 there if the row knows its baseline at all."""
+    if name.endswith("_ratio") and trial.get("baseline_" + name) is None:
+        return 1.0 if any(column.startswith("baseline_") and trial[column] is not None for column in trial) else None
+    return number(trial.get("baseline_" + name))
+
+
+def _baseline_limit(trials: Sequence[Row], name: str) -> float | None:
+    """The largest baseline cost of the models: fixed by the space, so it does not move with the trials."""
+    return max((value for trial in trials if (value := _baseline(trial, name)) is not None), default=None)
+
+
+def _breaks(trial: Row, constraints: Mapping[str, Bound]) -> bool:
+    for name, bound in constraints.items():
+        value = number(trial.get(name))
+        if value is not None and not (
+            (bound.min is None or value >= bound.min) and (bound.max is None or value <= bound.max)
+        ):
+            return True
+    return False
+
+
+def _knees(found: Sequence[Front]) -> list[str]:
+    return [front.knee["key"] for front in found if front.knee is not None]
+
+
+def _render(name: Format, found: list[Front], study: str, constraints: Mapping[str, Bound]) -> bytes:
+    if name == "csv":
+        every = [row for f in found for row in (*f.members, *f.dominated, *f.infeasible, *f.failed)]
+        return _csv([row for f in found for row in f.members], columns=_columns(every)).encode()
+    if name == "json":
+        return _json(found, study, constraints).encode()
+    if name == "png":  # plotting libraries take a second to import
+        from rssearch.figures import png
+
+        return png(found, study, constraints)
+    from rssearch.page import page
+
+    return page(found, study, constraints)
+
+
+def _columns(rows: Sequence[Row]) -> list[str]:
+    """The contract's columns that some row has (all of them if there are no rows), then the others by name."""
+    present = {name for row in rows for name in row}
+    if not present:
+        return list(COLUMNS)
+    first = [name for name in COLUMNS if name in present or name in ("key", "status")]
+    return [*first, *sorted(present.difference(COLUMNS))]
+
+
+def _csv(rows: Sequence[Row], columns: Sequence[str] | None = None) -> str:
+    """None and NaN are empty, lists and mappings are JSON, floats have all their digits."""
+    names = columns or _columns(rows)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(names)
+    for row in rows:
+        values = [_plain(row.get(name)) for name in names]
+        writer.writerow([json.dumps(v) if isinstance(v, (list, dict)) else v for v in values])
+    return text.getvalue()
+
+
+def _json(found: Sequence[Front], study: str, constraints: Mapping[str, Bound]) -> str:
+    shares = [front.relative_hypervolume for front in found]
+    known = [share for share in shares if share is not None]
+    document = {
+        "schema": SCHEMA,
+        "study": study,
+        "objectives": dict(found[0].objectives),
+        "constraints": {name: bound.model_dump() for name, bound in constraints.items()},
+        "hypervolume": float(np.mean([front.hypervolume for front in found])),
+        "relative_hypervolume": float(np.mean(known)) if len(known) == len(shares) else None,
+        "fronts": [
+            {
+                "dataset": front.dataset,
+                "finished": len(front.members) + len(front.dominated),
+                "infeasible": len(front.infeasible),
+                "failed": len(front.failed),
+                "note": front.note,
+                "reference": front.reference,
+                "hypervolume": front.hypervolume,
+                "relative_hypervolume": front.relative_hypervolume,
+                "knee": None if front.knee is None else front.knee["key"],
+                "baselines": front.baselines,
+                "members": front.members,
+            }
+            for front in found
+        ],
+    }
+    return json.dumps(_plain(document), indent=2, allow_nan=False) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON knows it: NumPy scalars become numbers, what is not finite None, paths text."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)

@@ -1,0 +1,68 @@
+"""Metrics for people: names, units and numbers. The console table and the plots share them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from numbers import Real
+from typing import Any
+
+PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
+WORDS = {
+    "val": "validation",
+    "macs": "MACs",
+    "params": "parameters",
+    "miou": "mIoU",
+    "ms": "(ms)",
+    "seconds": "(s)",
+}
+
+
+def number(value: Any) -> float | None:
+    """A finite number, or None."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return None
+    return float(value) if math.isfinite(value) else None
+
+
+def human(name: str, value: Any) -> str:
+    """A metric's value with its unit: 91.4 % of an accuracy, 12.3 M of MACs; empty for None and NaN."""
+    quantity = number(value)
+    if quantity is None:
+        return "" if value is None or isinstance(value, float) else str(value)
+    if is_share(name):
+        return f"{100 * quantity:.1f} %"
+    if is_count(name):
+        rounded = float(f"{quantity:.3g}")  # first, so that 999.9 k becomes 1 M
+        unit, prefix = next((p for p in PREFIXES if abs(rounded) >= p[0]), (1.0, ""))
+        return f"{rounded / unit:g} {prefix}".rstrip()
+    return f"{quantity:.4g}" if isinstance(value, float) else str(value)
+
+
+def is_share(name: str) -> bool:
+    """Whether a metric is a part of one, better read in per cent."""
+    return name.endswith(("accuracy", "miou", "_ratio"))
+
+
+def is_count(name: str) -> bool:
+    """Whether a metric is a count of operations or parameters, better read in M or G."""
+    return name.endswith(("macs", "params"))
+
+
+def title_of(name: str) -> str:
+    """A column's name for people: ``val_accuracy`` is "Validation accuracy"."""
+    quantity, is_ratio = name.removesuffix("_ratio"), name.endswith(("macs_ratio", "params_ratio"))
+    text = " ".join(WORDS.get(word, word) for word in quantity.split("_") if word) + (" left" if is_ratio else "")
+    return text if text.startswith("mIoU") else text[:1].upper() + text[1:]
+
+
+def axis(name: str, values: Sequence[float]) -> tuple[str, float]:
+    """Label of a plot's axis with its unit, and the factor from the metric's values to that unit."""
+    if is_share(name):
+        of_baseline = " of the baseline" if name.endswith(("macs_ratio", "params_ratio")) else ""
+        return f"{title_of(name)} (%{of_baseline})", 100.0
+    if is_count(name):
+        smallest = min((abs(value) for value in values if value), default=0.0)
+        unit, prefix = next((p for p in PREFIXES if smallest >= p[0] / 10), (1.0, ""))
+        return title_of(name) + (f" ({prefix})" if prefix else ""), 1 / unit
+    return title_of(name), 1.0
