@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 import math
+import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -167,3 +168,14 @@ def contains(space: Mapping[str, Dimension], point: Mapping[str, Any]) -> bool:
         elif isinstance(dimension, Range) and not dimension.low <= value <= dimension.high:
             return False
     return True
+
+
+def draw(dimension: Dimension, rng: random.Random) -> Scalar:
+    """A random value of a dimension, uniform (log-uniform for a log range)."""
+    cells = dimension.cells()
+    if cells is not None:
+        return rng.choice(cells)
+    assert isinstance(dimension, Range)
+    if dimension.log:
+        return tidy(math.exp(rng.uniform(math.log(dimension.low), math.log(dimension.high))))  # type: ignore[no-any-return]
+    return tidy(rng.uniform(dimension.low, dimension.high))  # type: ignore[no-any-return]

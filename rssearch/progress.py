@@ -1,0 +1,107 @@
+"""What the console shows while a study runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+QUIET_SECONDS = 10.0  # between two lines where the console is no terminal
+
+
+class Display:
+    """A live display on a terminal, a line now and then elsewhere."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.done = self.running_count = self.failed = self.infeasible = self.total = 0
+        self.phase = self.best = ""
+        self.hypervolume: float | None = None
+        self._began, self._done_before, self._last_line = time.monotonic(), 0, 0.0
+        self._running: dict[str, str] = {}
+        self._live: Live | None = None
+
+    def __enter__(self) -> Display:
+        if self.console.is_terminal:
+            self._live = Live(get_renderable=self._render, console=self.console, refresh_per_second=4, transient=True)
+            self._live.__enter__()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        if self._live is not None:
+            self._live.__exit__(*exception)
+            self._live = None
+
+    def start(self, phase: str, total: int, done: int = 0) -> None:
+        """Begin a phase of `total` jobs, of which `done` ended in earlier sessions."""
+        self.phase, self.total, self.done, self._done_before = phase, total, done, done
+        self.failed = self.infeasible = 0
+        self._began = time.monotonic()
+        self._running.clear()
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        self.console.print(text, highlight=False, soft_wrap=True)
+
+    def running(self, key: str, title: str, detail: str = "") -> None:
+        """A job is under way."""
+        self._running[key] = f"{title}  {detail}".rstrip()
+        self._tick()
+
+    def ended(self, key: str, status: str) -> None:
+        """A job ended."""
+        self._running.pop(key, None)
+        self.done += status == "finished"
+        self.failed += status == "failed"
+        self.infeasible += status == "infeasible"
+        self._tick(force=self.done + self.failed + self.infeasible >= self.total)
+
+    def seconds_left(self) -> float | None:
+        """An estimate from the pace of this session; None before the first trial has ended."""
+        here = self.done + self.failed - self._done_before
+        left = self.total - self.done - self.failed - self.infeasible
+        return (time.monotonic() - self._began) / here * max(0, left) if here > 0 else None
+
+    def _summary(self) -> str:
+        left = self.seconds_left()
+        parts = [f"{self.done} of {self.total} done", f"{len(self._running)} running"]
+        parts += [f"{self.failed} failed"] if self.failed else []
+        parts += [f"{self.infeasible} infeasible"] if self.infeasible else []
+        parts += [f"best {self.best}"] if self.best else []
+        parts += [f"hypervolume {self.hypervolume:.4g}"] if self.hypervolume is not None else []
+        parts += [f"about {duration(left)} left"] if left is not None and left > 0 else []
+        return ", ".join(parts)
+
+    def _tick(self, *, force: bool = False) -> None:
+        if self._live is not None:
+            return
+        now = time.monotonic()
+        if force or now - self._last_line > QUIET_SECONDS:
+            self._last_line = now
+            self.say(f"{self.phase}: {self._summary()}")
+
+    def _render(self) -> RenderableType:
+        bar = Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        bar.add_task(self.phase, total=self.total or None, completed=self.done + self.failed + self.infeasible)
+        rows = Table.grid(padding=(0, 1))
+        for text in list(self._running.values())[:8]:
+            rows.add_row("  ", text)
+        return Group(bar, self._summary(), rows)
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: 45 s, 12 min, 3.4 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def best_text(row: Mapping[str, Any], objective: str) -> str:
+    """The best trial so far, in a few words."""
+    value = row.get(objective)
+    return f"{objective} {value:.4g}" if isinstance(value, int | float) else ""

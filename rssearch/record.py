@@ -1,0 +1,99 @@
+"""A study that has been run, read back from its folder."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rssearch import report
+from rssearch.config import Bound, load_study
+from rssearch.errors import InputError
+from rssearch.front import Direction
+from rssearch.journal import Journal
+from rssearch.study import flat
+
+_UNITS = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9}
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a study's folder says.
+
+    Attributes:
+        rows: one flat row for each trial of trials.csv.
+    """
+
+    study: str
+    folder: Path
+    storage: Path
+    objectives: Mapping[str, Direction]
+    constraints: Mapping[str, Bound]
+    rows: list[dict[str, Any]]
+
+    def front(self) -> list[report.Front]:
+        """The front of each dataset."""
+        return report.fronts(self.rows, self.objectives, self.constraints)
+
+
+def read(study: str, storage: Path) -> Recorded:
+    """Read a study.
+
+    Raises:
+        InputError: there is no such study in the storage; those that are there are named.
+    """
+    folder = storage.expanduser() / study
+    if not (folder / "study.yaml").is_file():
+        found = sorted(path.parent.name for path in storage.expanduser().glob("*/study.yaml"))
+        known = f"there are: {', '.join(found)}" if found else "there are no studies"
+        raise InputError(f"there is no study {study!r} in {storage}; {known}")
+    config = load_study(folder / "study.yaml")
+    records = Journal(folder / "trials.jsonl").records
+    listed = folder / "trials.csv"
+    keys = []
+    if listed.is_file():
+        with listed.open(newline="") as file:
+            keys = [row["key"] for row in csv.DictReader(file)]
+    rows = [flat(records[key]) for key in keys if key in records]
+    return Recorded(study, folder, storage.expanduser(), config.search.objectives, config.search.constraints, rows)
+
+
+def choose(found: Recorded, *, trial: str | None = None, best: str = "knee") -> dict[str, Any]:
+    """One trial of a study.
+
+    Args:
+        found: the study.
+        trial: its content key or the beginning of it; overrides `best`.
+        best: ``knee``, ``accuracy`` (the best first objective), or ``macs<=X`` (the best first objective within X).
+
+    Raises:
+        InputError: no trial fits, or the wish is not understood.
+    """
+    if trial is not None:
+        fits = [row for row in found.rows if str(row["key"]).startswith(trial) and row["status"] == "finished"]
+        if len(fits) != 1:
+            raise InputError(f"--trial {trial}: {len(fits)} finished trials of {found.study} have a key that begins so")
+        return fits[0]
+    fronts = [front for front in found.front() if front.members]
+    if not fronts:
+        raise InputError(f"study {found.study} has no finished trial on its front yet")
+    if len(fronts) > 1:
+        names = ", ".join(str(front.dataset) for front in fronts)
+        raise InputError(f"study {found.study} has a front for each of {names}: name one trial with --trial KEY")
+    front = fronts[0]
+    if best == "knee":
+        assert front.knee is not None
+        return dict(front.knee)
+    name, direction = next(iter(found.objectives.items()))
+    limit = re.fullmatch(r"macs<=([0-9.]+(?:e[0-9]+)?)\s*([KMG]?)", best)
+    if best != "accuracy" and limit is None:
+        raise InputError(f"--best {best}: must be knee, accuracy or macs<=X, with X such as 20e6 or 20M")
+    most = float(limit[1]) * _UNITS[limit[2]] if limit else float("inf")
+    members = [row for row in front.members if row.get("macs", 0) <= most]
+    if not members:
+        least = min(row["macs"] for row in front.members)
+        raise InputError(f"--best {best}: no member of the front is that small; the smallest has {least:g} MACs")
+    return dict((max if direction == "max" else min)(members, key=lambda row: row[name]))

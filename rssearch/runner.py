@@ -1,0 +1,219 @@
+"""Ray: connect to it, and run jobs on Ray Tune one after another until nothing more is proposed."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+# Before Ray is imported. Nothing calls home, and every process of a cluster agrees on authentication; the user's own
+# settings win.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's next default: leaves CUDA_VISIBLE_DEVICES alone
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # relative paths mean the same in a trial
+os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # MLflow and our own files are the record
+os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C reaches us, and we end cleanly
+os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
+os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "86400")  # nothing is resumed from Tune's own snapshots
+
+import ray
+from ray import tune
+from ray.tune.result import AUTO_RESULT_KEYS
+
+from rssearch.config import Resources
+from rssearch.errors import InputError
+from rssearch.searcher import Bridge
+from rssearch.trial import Context, supervised
+
+_log = logging.getLogger(__name__)
+
+Job = tuple[str, dict[str, Any]]  # content key and point
+_TUNE_KEYS = {*AUTO_RESULT_KEYS, "done", "trial_id", "experiment_tag", "training_iteration", "timestamp"}
+
+
+class Listener:
+    """What a study hears of its jobs. Each method gets the job's content key."""
+
+    def started(self, key: str, point: Mapping[str, Any]) -> None:
+        """A job is on a worker."""
+
+    def epoch(self, key: str, metrics: dict[str, Any]) -> None:
+        """A job reported."""
+
+    def ended(self, key: str, end: dict[str, Any]) -> None:
+        """A job ended: status, metrics or reason, notes."""
+
+    def retried(self, key: str, reason: str) -> None:
+        """A job's worker died, and the job is started again."""
+
+
+@contextmanager
+def connected(address: str | None, resources: Resources, *, verbose: bool) -> Iterator[None]:
+    """A connection to Ray, closed at the end; without an address, the running cluster of this machine or a new one.
+
+    Raises:
+        InputError: nothing answers at the address, or the cluster can never hold one trial.
+    """
+    if not verbose:
+        for name in ("ray", "ray.tune", "ray._private", "ray.train", "optuna"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+    already = ray.is_initialized()
+    if not already:
+        try:
+            ray.init(
+                address=address,
+                logging_level="INFO" if verbose else "ERROR",
+                log_to_driver=verbose,
+                include_dashboard=None if address else False,
+                configure_logging=True,
+            )
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise InputError(f"--address {address}: Ray does not answer: {str(error).splitlines()[0]}") from error
+    try:
+        _check_fits(resources)
+        yield
+    finally:
+        if not already:
+            ray.shutdown()
+
+
+def _check_fits(resources: Resources) -> None:
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if not any(node.get("CPU", 0) >= resources.cpus and node.get("GPU", 0) >= resources.gpus for node in nodes):
+        shown = "; ".join(f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs" for node in nodes)
+        if _may_grow():
+            return
+        raise InputError(
+            f"resources: no node can hold a trial of {resources.cpus:g} CPUs and {resources.gpus:g} GPUs; there are: {shown}"
+        )
+
+
+def _may_grow() -> bool:
+    """Whether an autoscaler may bring larger nodes than those that are there now."""
+    return os.environ.get("RAY_ADDRESS") is not None or any("node:__internal_head__" not in n["Resources"] for n in ray.nodes())
+
+
+@contextmanager
+def stopped_by_sigterm() -> Iterator[None]:
+    """SIGTERM ends the study like Ctrl-C: what has ended is recorded, what runs has its checkpoints."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:  # not the main thread, as in a notebook's executor
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def run_jobs(
+    ask: Callable[[], Job | None], target: str, context: Context, resources: Resources, listener: Listener, *, verbose: bool
+) -> None:
+    """Run jobs on Ray Tune until `ask` gives None and all have ended.
+
+    A job whose worker dies is started again, at most `resources.max_failures` times; it goes on from its checkpoint.
+
+    Args:
+        ask: the next job; called whenever a slot is free.
+        target: import string of the function that does a job.
+        context: what all jobs share.
+        resources: what each takes, and how many at once.
+        listener: hears what happens.
+        verbose: leave Ray its own console output.
+    """
+    scratch = Path(tempfile.mkdtemp(prefix="rssearch-tune-"))
+    trainable = tune.with_resources(
+        tune.with_parameters(supervised, target=target, context=context), {"cpu": resources.cpus, "gpu": resources.gpus}
+    )
+    try:
+        tune.Tuner(
+            trainable,
+            tune_config=tune.TuneConfig(
+                search_alg=Bridge(ask),
+                num_samples=-1,
+                reuse_actors=True,
+                max_concurrent_trials=resources.max_concurrent,
+                trial_dirname_creator=lambda trial: trial.trial_id,
+            ),
+            run_config=tune.RunConfig(
+                name="study",
+                storage_path=str(scratch),
+                verbose=1 if verbose else 0,
+                callbacks=[_Events(listener)],
+                failure_config=tune.FailureConfig(max_failures=resources.max_failures),
+            ),
+        ).fit()
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+class _Events(tune.Callback):  # type: ignore[misc]  # Ray is untyped
+    """Turns Tune's callbacks into those of a `Listener`."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self._last: dict[str, dict[str, Any]] = {}  # what a plain trainable reported last
+        self._ended: set[str] = set()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles its callbacks for snapshots that we do not use; the listener stays here."""
+        return {}
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
+        self._listener.started(trial.config["key"], trial.config["point"])
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any  # noqa: ARG002
+    ) -> None:
+        key = trial.config["key"]
+        if key in self._ended:
+            return
+        match result.get("event"):
+            case "end":
+                self._end(key, result)
+            case "epoch":
+                self._listener.epoch(key, result["metrics"])
+            case _:
+                metrics = {n: v for n, v in result.items() if n not in _TUNE_KEYS and not n.startswith("__")}
+                metrics = {n: v for n, v in metrics.items() if isinstance(v, int | float | str | bool)}
+                self._last[key] = metrics
+                self._listener.epoch(key, {"epoch": result.get("training_iteration", 1)} | metrics)
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
+        self._listener.retried(trial.config["key"], _reason(trial))
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
+        key = trial.config["key"]
+        if key not in self._ended:
+            self._end(key, {"status": "failed", "reason": f"its worker died: {_reason(trial)}", "notes": []})
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
+        key = trial.config["key"]
+        if key not in self._ended:
+            self._end(key, {"status": "failed", "reason": "it ended without a result", "notes": []})
+
+    def _end(self, key: str, end: dict[str, Any]) -> None:
+        self._ended.add(key)
+        last = self._last.pop(key, {})
+        if end["status"] == "finished" and end.get("metrics") is None:
+            end = end | {"metrics": last}
+        self._listener.ended(key, end)
+
+
+def _reason(trial: Any) -> str:
+    error = trial.get_error() if hasattr(trial, "get_error") else None
+    return (str(error).strip().splitlines() or ["unknown"])[-1][:300] if error is not None else "unknown"

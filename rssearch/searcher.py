@@ -1,0 +1,383 @@
+"""Optuna <-> Ray Tune, our own ask/tell bridge.
+
+Ray's OptunaSearch leaves a trial RUNNING for ever when an objective is NaN, counts a crashed trial as complete and
+cannot pass constraints. Here every proposal ends in exactly one ``tell``: COMPLETE with its values and constraints, or FAIL.
+
+`Proposer` knows Optuna and nothing of Ray, `Bridge` is the thin adapter that Ray Tune calls.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+import statistics
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ray.tune.search import Searcher
+
+from rssearch.config import Bound, Search
+from rssearch.errors import InputError
+from rssearch.space import Choice, Dimension, Point, Range, draw, grid, grid_size, tidy
+
+if TYPE_CHECKING:
+    import optuna
+
+_log = logging.getLogger(__name__)
+
+Metrics = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Capability:
+    """What a sampler can do. `constraints` False: infeasible points are still refused, but nothing is learned from them."""
+
+    summary: str
+    many_objectives: bool = True
+    constraints: bool = True
+    choices: bool = True
+    continuous: bool = True
+    min_dimensions: int = 1
+
+
+CAPABILITIES: dict[str, Capability] = {
+    "grid": Capability("every cell, in the order of the YAML", constraints=False, continuous=False),
+    "random": Capability("independent draws; the baseline that others must beat", constraints=False),
+    "qmc": Capability("scrambled Sobol points; choices are drawn at random", constraints=False),
+    "tpe": Capability("tree-structured Parzen estimator, multivariate; 100 to 1,000 trials"),
+    "nsga2": Capability("evolution by non-dominated sorting; from about 100 trials"),
+    "nsga3": Capability("the same with reference points, for three and more objectives"),
+    "gp": Capability("Gaussian process; up to about 500 costly trials"),
+    "cmaes": Capability(
+        "covariance matrix adaptation", many_objectives=False, constraints=False, choices=False, min_dimensions=2
+    ),
+}
+
+
+def check_sampler(search: Search, space: Mapping[str, Dimension]) -> None:
+    """Refuse a sampler that cannot serve the study, by name and before anything starts. Raises InputError."""
+    can = CAPABILITIES[search.sampler]
+    continuous = sorted(name for name, d in space.items() if d.cells() is None)
+    varying_choices = sorted(name for name, d in space.items() if isinstance(d, Choice) and len(d.values) > 1)
+    varying = [name for name, d in space.items() if not (isinstance(d, Choice) and len(d.values) == 1)]
+
+    def refuse(problem: str, fits: Callable[[Capability], bool]) -> None:
+        others = ", ".join(name for name, c in CAPABILITIES.items() if fits(c))
+        raise InputError(f"search.sampler: {search.sampler} {problem}. Samplers that can: {others}.")
+
+    if len(search.objectives) > 1 and not can.many_objectives:
+        refuse(f"serves one objective, not {len(search.objectives)} ({', '.join(search.objectives)})",
+               lambda c: c.many_objectives)
+    if continuous and not can.continuous:
+        refuse(f"needs countable dimensions; {', '.join(continuous)} is a continuous range (give it a step)",
+               lambda c: c.continuous)
+    if varying_choices and not can.choices:
+        refuse(f"needs numeric ranges; {', '.join(varying_choices)} is a choice", lambda c: c.choices)
+    if len(varying) < can.min_dimensions:
+        refuse(f"needs at least {can.min_dimensions} dimensions that vary, not {len(varying)}",
+               lambda c: c.min_dimensions <= len(varying))
+
+
+def violations(constraints: Mapping[str, Bound], metrics: Metrics) -> dict[str, float]:
+    """How far each bounded metric that is known lies outside its bounds, relative to the bound; <= 0 is feasible."""
+    result = {}
+    for name, bound in constraints.items():
+        value = metrics.get(name)
+        if value is None:
+            continue
+        if bound.max is not None:
+            result[f"{name}<={bound.max:g}"] = (value - bound.max) / max(abs(bound.max), 1e-12)
+        if bound.min is not None:
+            result[f"{name}>={bound.min:g}"] = (bound.min - value) / max(abs(bound.min), 1e-12)
+    return result
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a trial ended. `metrics` holds the objectives when it finished, and at least the cost when it was infeasible."""
+
+    key: str
+    point: Point
+    status: str  # finished | infeasible | failed
+    metrics: Metrics
+
+
+class Proposer:
+    """Asks a sampler for points that have not been tried, and tells it how they ended.
+
+    Args:
+        space: the dimensions.
+        search: sampler, budget, seed, objectives, constraints.
+        key_of: the content key of a point.
+        known: what ended in earlier sessions, in the order in which it ended; failed trials are proposed again.
+        cost: metrics of a point that are known before it is trained; a point that breaks a constraint with them is told
+            to the sampler as infeasible, and goes to `on_infeasible` instead of being proposed.
+    """
+
+    def __init__(
+        self,
+        space: Mapping[str, Dimension],
+        search: Search,
+        *,
+        key_of: Callable[[Point], str],
+        known: Iterable[Outcome] = (),
+        cost: Callable[[Point], Metrics] | None = None,
+        on_infeasible: Callable[[Outcome], None] | None = None,
+    ) -> None:
+        check_sampler(search, space)
+        self.space, self.search = dict(space), search
+        self._key_of, self._cost, self._on_infeasible = key_of, cost, on_infeasible
+        self.size = grid_size(space)
+        self.outcomes: dict[str, Outcome] = {}
+        self._pending: dict[str, tuple[Point, optuna.Trial | None]] = {}
+        self._cells: Iterator[Point] = grid(space) if search.sampler == "grid" else iter(())
+        self._study = None if search.sampler == "grid" else _optuna_study(search)
+        for outcome in known:
+            if outcome.status != "failed":
+                self.outcomes[outcome.key] = outcome
+                self._replay(outcome)
+
+    @property
+    def total(self) -> int:
+        """How many trials the study will have, if none is infeasible."""
+        if self.search.sampler == "grid" and self.size is not None:
+            return self.size
+        return min(self.search.trials, self.size or self.search.trials)
+
+    @property
+    def used(self) -> int:
+        """How much of the budget is spent or under way. Infeasible points cost nothing and do not count."""
+        return len(self._pending) + sum(o.status != "infeasible" for o in self.outcomes.values())
+
+    def ask(self) -> tuple[str, Point] | None:
+        """The next key and point to run, or None when the budget is spent or nothing new is left."""
+        refused = 0
+        for point, trial in self._candidates():
+            key = self._key_of(point)
+            if self._is_feasible(key, point, trial):
+                self._pending[key] = (point, trial)
+                return key, point
+            refused += 1
+            if refused == 1000 and self.size is None:
+                _log.warning("%d points in a row break the constraints: the search ends", refused)
+                break
+        return None
+
+    def tell(self, key: str, status: str, metrics: Metrics) -> Outcome:
+        """Record how a proposed trial ended; an objective that is missing or not finite makes it a failed one."""
+        point, trial = self._pending.pop(key)
+        if status == "finished":
+            wrong = [n for n in self.search.objectives if not _is_finite(metrics.get(n))]
+            status = "failed" if wrong else status
+            if any(v > 0 for v in violations(self.search.constraints, metrics).values()) and not wrong:
+                status = "infeasible"
+        outcome = Outcome(key, point, status, metrics)
+        # Known from now on also when failed: within a session a failed point is not proposed a second time.
+        self.outcomes[key] = outcome
+        self._tell(trial, outcome)
+        return outcome
+
+    def point_of(self, key: str) -> Point:
+        """The point of a proposed trial that has not ended."""
+        return self._pending[key][0]
+
+    def _candidates(self) -> Iterator[tuple[Point, optuna.Trial | None]]:
+        """Points that are neither known nor under way, as the sampler proposes them."""
+        if self._study is None:
+            for point in self._cells:
+                if self._key_of(point) not in self.outcomes:
+                    yield point, None
+            return
+        repeats = 0
+        while self.used < self.search.trials:
+            if self.size is not None and len(self.outcomes) + len(self._pending) >= self.size:
+                return
+            if repeats >= self._patience:
+                self._study.enqueue_trial(self._random_point())
+            trial, point = self._ask_sampler()
+            key = self._key_of(point)
+            if key not in self._pending and key not in self.outcomes:
+                yield point, trial  # if it turns out infeasible, the loop goes on from here
+                continue
+            self._study.tell(trial, state=_state("FAIL"))  # it taught the sampler something when it was run
+            repeats += 1
+            if repeats > self._patience + 1000:
+                _log.warning("%s proposed nothing new %d times in a row: the search ends", self.search.sampler, repeats)
+                return
+
+    @property
+    def _patience(self) -> int:
+        """How many known points a sampler may propose in a row before a new one is drawn at random.
+
+        Seeded draws begin with the points that an earlier session has run, and are followed through them; a sampler with a
+        model that proposes a known point would do so again.
+        """
+        return 100 + 2 * len(self.outcomes) if self.search.sampler in {"random", "qmc"} else 5
+
+    def _ask_sampler(self) -> tuple[optuna.Trial, Point]:
+        assert self._study is not None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", category=_experimental_warning())
+            trial = self._study.ask(_distributions(self.space))
+        return trial, {name: tidy(trial.params[name]) for name in self.space}
+
+    def _random_point(self) -> Point:
+        """A point drawn at random; in a countable space one that has not been tried."""
+        rng = random.Random(self.search.seed + len(self.outcomes))
+        if self.size is not None and self.size <= 100_000:
+            known = self.outcomes.keys() | self._pending.keys()
+            return rng.choice([point for point in grid(self.space) if self._key_of(point) not in known])
+        return {name: draw(dimension, rng) for name, dimension in self.space.items()}
+
+    def _is_feasible(self, key: str, point: Point, trial: optuna.Trial | None) -> bool:
+        if self._cost is None or not self.search.constraints:
+            return True
+        metrics = self._cost(point)
+        if not any(v > 0 for v in violations(self.search.constraints, metrics).values()):
+            return True
+        outcome = Outcome(key, point, "infeasible", metrics)
+        self.outcomes[key] = outcome
+        self._tell(trial, outcome)
+        if self._on_infeasible is not None:
+            self._on_infeasible(outcome)
+        return False
+
+    def _tell(self, trial: optuna.Trial | None, outcome: Outcome) -> None:
+        if trial is None or self._study is None:
+            return
+        if outcome.status == "failed":
+            self._study.tell(trial, state=_state("FAIL"))
+            return
+        constraints = self.search.constraints if CAPABILITIES[self.search.sampler].constraints else {}
+        for name, value in violations(constraints, outcome.metrics).items():
+            trial.set_constraint(name, value)
+        self._study.tell(trial, self._values(outcome.metrics))
+
+    def _replay(self, outcome: Outcome) -> None:
+        """Show the sampler a trial of an earlier session."""
+        if self._study is None:
+            return
+        import optuna
+
+        self._study.add_trial(
+            optuna.trial.create_trial(
+                params={name: outcome.point[name] for name in self.space},
+                distributions=_distributions(self.space),
+                values=self._values(outcome.metrics),
+                constraints=violations(self.search.constraints, outcome.metrics) or None,
+            )
+        )
+
+    def _values(self, metrics: Metrics) -> list[float]:
+        """The objectives. One that was not measured (the point was infeasible) takes the median of those that were, so that
+        it draws the sampler's model neither up nor down.
+        """
+        values = []
+        for name in self.search.objectives:
+            value = metrics.get(name)
+            if not _is_finite(value):
+                seen = [o.metrics[name] for o in self.outcomes.values() if _is_finite(o.metrics.get(name))]
+                value = statistics.median(seen) if seen else 0.0
+            values.append(float(value))
+        return values
+
+
+class Bridge(Searcher):  # type: ignore[misc]  # Ray is untyped
+    """Gives Ray Tune what a source of (key, point) proposes.
+
+    Args:
+        ask: the next key and point; None: nothing more.
+    """
+
+    def __init__(self, ask: Callable[[], tuple[str, Point] | None]) -> None:
+        super().__init__()
+        self._ask = ask
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles its searcher for snapshots that we do not use; the study stays here."""
+        return {}
+
+    def suggest(self, trial_id: str) -> Any:  # noqa: ARG002
+        """The next configuration, as Ray Tune asks for it."""
+        proposal = self._ask()
+        return Searcher.FINISHED if proposal is None else {"key": proposal[0], "point": proposal[1]}
+
+    def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
+        """Nothing to do: outcomes go through the study's callback, which sees crashed trials as well."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing to save: the journal is what a study resumes from."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing to restore."""
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _state(name: str) -> optuna.trial.TrialState:
+    import optuna
+
+    return optuna.trial.TrialState[name]
+
+
+def _experimental_warning() -> type[Warning]:
+    import optuna
+
+    return optuna.exceptions.ExperimentalWarning
+
+
+def _distributions(space: Mapping[str, Dimension]) -> dict[str, optuna.distributions.BaseDistribution]:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    result: dict[str, optuna.distributions.BaseDistribution] = {}
+    for name, d in space.items():
+        if isinstance(d, Choice):
+            result[name] = CategoricalDistribution(d.values)
+        elif isinstance(d, Range) and d.whole:
+            # Optuna wants the last value to be on the step.
+            step = int(d.step or 1)
+            high = int(d.low) + (int(d.high) - int(d.low)) // step * step
+            result[name] = IntDistribution(int(d.low), high, log=d.log, step=step)
+        else:
+            cells = d.cells()
+            high_value = float(cells[-1]) if cells else float(d.high)  # type: ignore[arg-type]
+            result[name] = FloatDistribution(float(d.low), high_value, log=d.log, step=d.step)
+    return result
+
+
+def _optuna_study(search: Search) -> optuna.Study:
+    import optuna
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", category=optuna.exceptions.ExperimentalWarning)
+        return optuna.create_study(directions=[f"{d}imize" for d in search.objectives.values()], sampler=_sampler(search))
+
+
+def _sampler(search: Search) -> optuna.samplers.BaseSampler:
+    from optuna import samplers
+
+    seed = search.seed
+    # Populations that fill the budget several times over, so that small studies evolve as well.
+    population = max(4, min(50, search.trials // 5))
+    match search.sampler:
+        case "random":
+            return samplers.RandomSampler(seed=seed)
+        case "qmc":
+            return samplers.QMCSampler(seed=seed, scramble=True, warn_independent_sampling=False)
+        case "tpe":
+            return samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
+        case "nsga2":
+            return samplers.NSGAIISampler(seed=seed, population_size=population)
+        case "nsga3":
+            return samplers.NSGAIIISampler(seed=seed, population_size=population)
+        case "gp":
+            return samplers.GPSampler(seed=seed)
+        case "cmaes":
+            return samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
+        case name:
+            raise InputError(f"search.sampler: {name} has no Optuna sampler")

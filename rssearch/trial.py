@@ -1,0 +1,198 @@
+"""What a study asks of a trial's module, and what a running trial gets.
+
+A study names its trial by an import string such as ``trials.prune:run``. The function is a plain Ray Tune trainable: it takes
+``config`` (the point, and ``settings``), reports with ``ray.tune.report`` or returns its metrics. A function with a second
+parameter gets a `Session`, too. The function's module may offer more, each by its name:
+
+    check(point, settings)                          raise InputError for a point that cannot be run
+    identity(point, settings, data_root) -> plain   what else determines the result (data, code): part of the trial's key
+    share(points, settings, data_root, progress)    -> {name: object}, put into Ray's object store once, read by all trials
+    preparations(points, settings, data_root, store) -> [Preparation]: what must be there before the trials start
+    prepare(config, session)                        make one of them; config is its point
+    cost(point, session) -> metrics                 what is known before the training, such as MACs
+    measure(config, session) -> metrics             what only the members of the front are worth: test split, latency
+    estimate(point, session) -> seconds             of one trial, for the plan
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import inspect
+import logging
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from rssearch.config import Settings, override_settings
+from rssearch.errors import InputError, TrialFailed
+from rssearch.space import Point
+from rssearch.store import Store
+
+if TYPE_CHECKING:
+    import torch
+
+Metrics = dict[str, Any]
+CHECKPOINTS = "checkpoints"
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """Something that trials share, such as a trained baseline with its scores."""
+
+    key: str
+    title: str
+    point: dict[str, Any]
+    done: bool
+    parts: Mapping[str, int] = field(default_factory=dict)  # what it makes, for the plan: {"baselines": 1, "scores": 3}
+
+
+@dataclass(frozen=True)
+class Context:
+    """What all trials of a study share; travels to the workers once."""
+
+    study: str
+    storage: str
+    data_root: str
+    settings: Settings
+    cpus: float = 1.0
+    gpus: float = 0.0
+    shared: Mapping[str, Any] = field(default_factory=dict)  # references into Ray's object store, or the objects
+
+
+class Session:
+    """What one running trial gets besides its point."""
+
+    def __init__(
+        self, context: Context, key: str, point: Point, on_report: Callable[[Metrics], None] | None = None
+    ) -> None:
+        self.context, self.key = context, key
+        self.settings = point_settings(context.settings, point)
+        self.store = Store(context.storage)
+        self.data_root = Path(context.data_root)
+        self._on_report = on_report
+
+    @property
+    def device(self) -> torch.device:
+        """Where this trial computes: a GPU when it was given (a share of) one."""
+        import torch
+
+        return torch.device("cuda" if self.context.gpus > 0 and torch.cuda.is_available() else "cpu")
+
+    def shared(self, name: str) -> Any | None:
+        """An object that the study put into Ray's object store, mapped without a copy; None if it has no such name."""
+        value = self.context.shared.get(name)
+        if type(value).__name__ == "ObjectRef":
+            import ray
+
+            return ray.get(value)
+        return value
+
+    def report(self, metrics: Metrics) -> None:
+        """Tell the study about an epoch."""
+        if self._on_report is not None:
+            self._on_report(metrics)
+
+    def load_checkpoint(self) -> bytes | None:
+        """The checkpoint of the last epoch of this trial, if it was interrupted."""
+        files = self.store.get(CHECKPOINTS, self.key)
+        return None if files is None else files["checkpoint.pt"]
+
+    def save_checkpoint(self, content: bytes) -> None:
+        """Keep the state after an epoch, in place of that of the epoch before."""
+        self.store.put(CHECKPOINTS, self.key, {"checkpoint.pt": content})
+
+    def drop_checkpoint(self) -> None:
+        """Forget the checkpoint: the trial has ended."""
+        self.store.remove(CHECKPOINTS, self.key)
+
+
+def point_settings(settings: Settings, point: Mapping[str, Any]) -> Settings:
+    """The settings of one trial: dimensions with a dot in their name override them."""
+    dotted = {name: value for name, value in point.items() if "." in name}
+    return override_settings(settings, dotted) if dotted else settings
+
+
+def resolve(target: str) -> tuple[Callable[..., Any], ModuleType]:
+    """The function that an import string names, and its module. Raises InputError."""
+    name, _, attribute = target.partition(":")
+    if (here := str(Path.cwd())) not in sys.path and "" not in sys.path:
+        sys.path.insert(0, here)  # a module of one's own lies beside the YAML
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and not name.startswith(error.name):
+            raise InputError(f"trial: {target}: importing {name} failed: {error}") from error
+        raise InputError(f"trial: {target}: there is no module {name!r}") from None
+    except Exception as error:  # noqa: BLE001  # a user's module may raise anything while it is imported
+        raise InputError(f"trial: {target}: importing {name} failed: {type(error).__name__}: {error}") from error
+    function = getattr(module, attribute, None)
+    if not callable(function):
+        raise InputError(f"trial: {target}: {name} has no function {attribute!r}")
+    return function, module
+
+
+def call(function: Callable[..., Any], config: dict[str, Any], session: Session) -> Any:
+    """Call a trial's function with as many arguments as it takes."""
+    return function(config, session) if len(inspect.signature(function).parameters) > 1 else function(config)
+
+
+def supervised(config: dict[str, Any], *, target: str, context: Context) -> None:
+    """The Ray Tune trainable around every trial.
+
+    However the trial ends, the driver gets one last report that says so. An exception becomes a failed trial with its
+    reason; Tune's own retries are thus kept for workers that die.
+    """
+    from ray import tune
+
+    key, point = config["key"], config["point"]
+    notes = _Notes()
+    logging.getLogger("rssearch").addHandler(notes)
+    last: dict[str, Any] = {}
+    try:
+        _use_cpus(context.cpus)
+        function, _ = resolve(target)
+        session = Session(context, key, point, lambda m: tune.report({"event": "epoch", "metrics": m}))
+        result = call(function, {**point, "settings": context.settings.model_dump(mode="json")}, session)
+        last = {"status": "finished", "metrics": dict(result) if result is not None else None}
+    except (TrialFailed, InputError) as error:
+        last = {"status": "failed", "reason": str(error)}
+    except Exception as error:  # noqa: BLE001  # the boundary: any error of a trial becomes its recorded reason
+        last = {"status": "failed", "reason": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
+    finally:
+        logging.getLogger("rssearch").removeHandler(notes)
+        _release_memory()
+    tune.report({"event": "end", **last, "notes": notes.lines})
+
+
+class _Notes(logging.Handler):
+    """Collects the warnings of a trial, since a worker's console is not the user's."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+
+def _use_cpus(cpus: float) -> None:
+    """Give torch this trial's share of the threads: a reused worker keeps those of the trial before."""
+    if "torch" in sys.modules:
+        import torch
+
+        torch.set_num_threads(max(1, int(cpus)))
+
+
+def _release_memory() -> None:
+    """Leave nothing behind for the next trial of a reused worker."""
+    gc.collect()
+    if "torch" in sys.modules:
+        import torch
+
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
