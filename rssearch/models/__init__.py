@@ -1,0 +1,131 @@
+"""The networks that can be named in a study.
+
+``MODELS`` is the registry: a name, how the network is built, and the options that it has beside ``num_classes``,
+``in_channels`` and ``input_size``. ``torchvision:NAME`` names any other classification network of torchvision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from rssearch.errors import InputError, unknown
+from rssearch.models import vision
+from rssearch.models.resnet_cifar import cifar_resnet
+from rssearch.models.vgg_cifar import vgg16_cifar
+
+__all__ = ["MODELS", "Entry", "check_options", "create", "list_models"]
+
+STEMS = ("imagenet", "small")
+SHORTCUTS = ("A", "B")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A network of the registry.
+
+    Attributes:
+        build: called as ``build(num_classes, in_channels=..., **options)``.
+        options: allowed values by option; None leaves the check of the value to `build`.
+        sized: whether `build` takes ``input_size``.
+    """
+
+    build: Callable[..., nn.Module]
+    options: Mapping[str, tuple[str, ...] | None] = field(default_factory=dict)
+    sized: bool = False
+
+
+def _vision(name: str) -> Entry:
+    options: dict[str, tuple[str, ...] | None] = {"weights": tuple(vision.weights_of(name))}
+    if vision.has_stem(name):
+        options["stem"] = STEMS
+    return Entry(partial(vision.build, name), options)
+
+
+MODELS: dict[str, Entry] = {
+    "resnet20": Entry(partial(cifar_resnet, 20), {"shortcut": SHORTCUTS}),
+    "resnet56": Entry(partial(cifar_resnet, 56), {"shortcut": SHORTCUTS}),
+    "resnet110": Entry(partial(cifar_resnet, 110), {"shortcut": SHORTCUTS}),
+    "vgg16_cifar": Entry(vgg16_cifar, sized=True),
+    "resnet18": _vision("resnet18"),
+    "resnet34": _vision("resnet34"),
+    "resnet50": _vision("resnet50"),
+    "vgg16_bn": _vision("vgg16_bn"),
+    "mobilenet_v2": _vision("mobilenet_v2"),
+}
+
+
+def list_models() -> list[str]:
+    """The names of the registry. ``torchvision:NAME`` is understood beside them."""
+    return sorted(MODELS)
+
+
+def create(
+    name: str,
+    num_classes: int,
+    *,
+    in_channels: int = 3,
+    input_size: int | None = None,
+    stem: str | None = None,
+    shortcut: str | None = None,
+    weights: str | None = None,
+    **options: Any,
+) -> nn.Module:
+    """Build a network with fresh (or, if `weights` are named, trained) parameters.
+
+    Args:
+        name: see `list_models`, or ``torchvision:NAME``.
+        num_classes: outputs of the classifier.
+        in_channels: bands of the images.
+        input_size: height and width of the images, for networks whose head depends on it.
+        stem: ``"imagenet"`` or ``"small"`` (3x3, stride 1, no max-pooling: for images of 32 to 64 pixels).
+        shortcut: ``"A"`` or ``"B"``, of the CIFAR ResNets.
+        weights: name of torchvision's trained weights.
+        options: what else the network has.
+
+    Raises:
+        InputError: unknown name, option or value.
+    """
+    given = {"stem": stem, "shortcut": shortcut, "weights": weights, **options}
+    given = {key: value for key, value in given.items() if value is not None}
+    check_options(name, given)
+    for what, value in (("num_classes", num_classes), ("in_channels", in_channels)):
+        if value < 1:
+            raise InputError(f"{name}: {what} is {value}, but must be at least 1")
+    entry = _entry(name)
+    if entry.sized:
+        given["input_size"] = input_size
+    return entry.build(num_classes, in_channels=in_channels, **given)
+
+
+def check_options(name: str, options: Mapping[str, Any]) -> None:
+    """Check the options of a network without building it; those that are None count as not given.
+
+    Raises:
+        InputError: unknown network, an option that it does not have, or a value that is not allowed.
+    """
+    entry = _entry(name)
+    for option, value in options.items():
+        if value is None:
+            continue
+        if option not in entry.options:
+            has = f"it has: {', '.join(sorted(entry.options))}" if entry.options else "it has none"
+            raise InputError(f"model {name!r} has no option {option!r} ({value!r}); {has}")
+        allowed = entry.options[option]
+        if allowed is not None and value not in allowed:
+            raise unknown(f"{option} of {name}", value, allowed)
+
+
+def _entry(name: str) -> Entry:
+    if name in MODELS:
+        return MODELS[name]
+    prefix, _, rest = name.partition(":")
+    if prefix != "torchvision":
+        raise unknown("model", name, [*MODELS, "torchvision:NAME"])
+    if rest not in vision.names():
+        raise unknown("torchvision model", rest, vision.names())
+    return _vision(rest)

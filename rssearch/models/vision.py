@@ -1,0 +1,108 @@
+"""Networks of torchvision, adapted to other bands, classes and small images."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torchvision
+from torch import nn
+
+from rssearch.errors import InputError, unknown
+
+Stem = Literal["imagenet", "small"]
+
+# Their auxiliary classifiers make the output of the training mode a tuple, which no caller here expects.
+_EXCLUDED = frozenset({"googlenet", "inception_v3"})
+
+
+def names() -> list[str]:
+    """The classification networks that torchvision has."""
+    return [name for name in torchvision.models.list_models(module=torchvision.models) if name not in _EXCLUDED]
+
+
+def weights_of(name: str) -> list[str]:
+    """The names of the trained weights of a network."""
+    return [entry.name for entry in torchvision.models.get_model_weights(name)]
+
+
+def has_stem(name: str) -> bool:
+    """Whether the network can be asked for a stem: ResNets, MobileNetV2, and VGG, which has the small one already."""
+    return name.startswith(("resnet", "resnext", "wide_resnet", "vgg")) or name == "mobilenet_v2"
+
+
+def build(
+    name: str, num_classes: int, *, in_channels: int = 3, stem: Stem = "imagenet", weights: str | None = None
+) -> nn.Module:
+    """A network of torchvision.
+
+    The first convolution is replaced when the images do not have three bands, the last layer when trained weights
+    have other classes. From trained weights, band i of the new first convolution starts as band i mod 3 of the old
+    one, scaled by 3 / in_channels so that activations keep their size. The networks end in (adaptive) average pooling,
+    so any input size of at least 32 pixels serves; VGG repeats its smaller maps to 7x7 before the first linear layer.
+
+    Args:
+        name: as torchvision calls it.
+        num_classes: outputs of the classifier.
+        in_channels: bands of the images.
+        stem: ``"small"`` for images of 32 to 64 pixels: a ResNet begins with a 3x3 convolution of stride 1 (not
+            taken from trained weights) and has no max-pooling, MobileNetV2 begins with stride 1; a VGG is as it is.
+        weights: name of trained weights, such as ``IMAGENET1K_V1``; they are downloaded once.
+
+    Raises:
+        InputError: unknown weights, or weights that cannot be fetched.
+    """
+    if weights is None:
+        model: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=num_classes)
+    else:
+        if weights not in weights_of(name):
+            raise unknown(f"weights of {name}", weights, weights_of(name))
+        try:
+            model = torchvision.models.get_model(name, weights=weights, progress=False)
+        except (OSError, RuntimeError) as error:  # no connection, or a checksum that does not match
+            raise InputError(f"{name}: the weights {weights} could not be fetched: {error}") from error
+        _replace_head(model, num_classes)
+    if in_channels != 3:
+        _replace_first_conv(model, in_channels, trained=weights is not None)
+    if stem == "small":
+        _shrink_stem(model)
+    return model
+
+
+def _replace_head(model: nn.Module, num_classes: int) -> None:
+    heads = [(key, layer) for key, layer in model.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
+    key, old = heads[-1]
+    if isinstance(old, nn.Linear):
+        new: nn.Module = nn.Linear(old.in_features, num_classes)
+    else:  # SqueezeNet ends in a 1x1 convolution
+        new = nn.Conv2d(old.in_channels, num_classes, 1)
+    _set(model, key, new)
+
+
+def _replace_first_conv(model: nn.Module, in_channels: int, *, trained: bool) -> None:
+    key, old = next((key, layer) for key, layer in model.named_modules() if isinstance(layer, nn.Conv2d))
+    size, stride, padding = old.kernel_size, old.stride, old.padding
+    new = nn.Conv2d(in_channels, old.out_channels, size, stride, padding, bias=old.bias is not None)  # type: ignore[arg-type]
+    if trained:
+        bands = [band % 3 for band in range(in_channels)]
+        new.weight.data.copy_(old.weight.data[:, bands] * (3 / in_channels))
+        if old.bias is not None and new.bias is not None:
+            new.bias.data.copy_(old.bias.data)
+    else:
+        nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")
+    _set(model, key, new)
+
+
+def _shrink_stem(model: nn.Module) -> None:
+    if isinstance(model, torchvision.models.ResNet):
+        old = model.conv1
+        model.conv1 = nn.Conv2d(old.in_channels, old.out_channels, 3, padding=1, bias=False)
+        nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
+        model.maxpool = nn.Identity()
+    elif isinstance(model, torchvision.models.MobileNetV2):
+        first = next(layer for layer in model.modules() if isinstance(layer, nn.Conv2d))
+        first.stride = (1, 1)
+
+
+def _set(model: nn.Module, key: str, new: nn.Module) -> None:
+    parent, _, child = key.rpartition(".")
+    setattr(model.get_submodule(parent), child, new)

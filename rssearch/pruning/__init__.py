@@ -1,0 +1,35 @@
+"""Structured pruning: which channels belong together, which ones go, and the smaller network.
+
+graph = trace(model, example_input)             # coupled channels, and their exact cost
+scores = score(model, graph, "l1")              # how much each channel matters
+kept = allocate(graph, scores, allocation="uniform", macs_ratio=0.5)
+smaller, spec = cut(model, graph, kept)         # or all of it: prune(model, example_input, "l1", macs_ratio=0.5)
+"""
+
+from rssearch.pruning.allocate import allocate, check_amount
+from rssearch.pruning.channels import ChannelGraph, Group, Member
+from rssearch.pruning.graph import trace
+from rssearch.pruning.methods import METHODS, Method, PrunedModel, get_method, list_methods, prune, score
+from rssearch.pruning.ratios import layer_rates
+from rssearch.pruning.surgery import apply_spec, cut, make_spec, masked
+
+__all__ = [
+    "METHODS",
+    "ChannelGraph",
+    "Group",
+    "Member",
+    "Method",
+    "PrunedModel",
+    "allocate",
+    "apply_spec",
+    "check_amount",
+    "cut",
+    "get_method",
+    "layer_rates",
+    "list_methods",
+    "make_spec",
+    "masked",
+    "prune",
+    "score",
+    "trace",
+]

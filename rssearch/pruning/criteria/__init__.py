@@ -1,0 +1,1 @@
+"""Criteria: one file each, ``(model, graph, data, seed) -> {group: scores [width]}``, higher means keep."""

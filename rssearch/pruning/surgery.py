@@ -1,0 +1,226 @@
+"""From kept channels to a smaller network, and the description of it that rebuilds it.
+
+A cut slices every parameter and buffer along the index maps of the channel graph. Which channels of each side of each
+layer are kept is the *spec*: plain JSON, enough to give a fresh network of the same architecture the same shapes, so
+that weights travel without pickles.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
+
+from rssearch.cost import output_tensors
+from rssearch.errors import InputError
+from rssearch.models.resnet_cifar import IndexShortcut
+from rssearch.pruning.channels import ChannelGraph, Kept
+from rssearch.pruning.cost_table import Side
+
+SPEC_FORMAT = 1
+
+
+def cut(model: nn.Module, graph: ChannelGraph, kept: Kept) -> tuple[nn.Module, dict[str, Any]]:
+    """The network with only the kept channels, on the device and in the mode of `model`, which stays as it is.
+
+    Afterwards both the cut network and `masked` are run on noise, and their outputs compared: an architecture whose
+    channels were not followed rightly is refused, never silently damaged.
+
+    Args:
+        model: the network that `graph` was traced from (or one of the same architecture and widths).
+        graph: its channel graph.
+        kept: group -> channels to keep; groups that are not named stay whole.
+
+    Returns:
+        The smaller network and its spec.
+
+    Raises:
+        InputError: unknown groups or channels, a graph of another network, or an architecture that cannot be cut.
+    """
+    spec = make_spec(graph, kept)
+    pruned = apply_spec(copy.deepcopy(model), spec)
+    _compare(pruned, masked(model, graph, kept), graph)
+    return pruned, spec
+
+
+def make_spec(graph: ChannelGraph, kept: Kept) -> dict[str, Any]:
+    """The spec of a cut: ``{"format": 1, "layers": {layer: {"width": {side: full}, side: [kept channels]}}}``.
+
+    Only layers that lose channels are listed. `side` is ``in``, ``out`` or ``both``.
+    """
+    removed: dict[tuple[str, Side], set[int]] = {}
+    for name, channels in graph.check(kept).items():
+        group = graph.groups[name]
+        gone = sorted(set(range(group.width)) - set(channels))
+        for member in group.members if gone else ():
+            if member.kind == "passing":  # without parameters, so there is nothing to cut
+                continue
+            removed.setdefault((member.layer, member.side), set()).update(member.index[gone].ravel().tolist())
+    layers: dict[str, Any] = {}
+    for (layer, side), lost in removed.items():
+        width = graph.sizes[layer, side]
+        layers.setdefault(layer, {"width": {}})[side] = [c for c in range(width) if c not in lost]
+        layers[layer]["width"][side] = width
+    return {"format": SPEC_FORMAT, "layers": layers}
+
+
+def apply_spec(model: nn.Module, spec: dict[str, Any]) -> nn.Module:
+    """Cut a fresh network of the same architecture to the widths of a spec, in place, and return it.
+
+    Parameters keep the values of the kept channels; usually ``load_state_dict`` follows.
+
+    Raises:
+        InputError: a spec of another format, or of another architecture.
+    """
+    if not isinstance(spec, dict) or spec.get("format") != SPEC_FORMAT or not isinstance(spec.get("layers"), dict):
+        found = spec.get("format") if isinstance(spec, dict) else type(spec).__name__
+        raise InputError(f"the spec has format {found!r}; this version reads format {SPEC_FORMAT}")
+    modules = dict(model.named_modules())
+    for name, sides in spec["layers"].items():
+        if name not in modules:
+            raise InputError(f"the spec names layer {name!r}, which {type(model).__name__} does not have")
+        _check_sides(name, modules[name], sides)
+    for name, sides in spec["layers"].items():
+        for side in ("out", "in", "both"):
+            if side in sides:
+                _slice(modules[name], side, sides[side])
+    return model
+
+
+def masked(model: nn.Module, graph: ChannelGraph, kept: Kept) -> nn.Module:
+    """A copy of full size whose removed channels are zero where they are computed and unread where they are used.
+
+    In eval mode its outputs are those of the cut network, up to rounding.
+    """
+    twin = copy.deepcopy(model)
+    with torch.no_grad():
+        for name, sides in make_spec(graph, kept)["layers"].items():
+            layer = twin.get_submodule(name)
+            for side, width in sides["width"].items():
+                gone = torch.ones(width, dtype=torch.bool)
+                gone[sides[side]] = False
+                _zero(layer, side, gone.nonzero().ravel())
+    return twin
+
+
+def _check_sides(name: str, layer: nn.Module, sides: dict[str, Any]) -> None:
+    for side, width in sides["width"].items():
+        has = _width(layer, side)
+        if has != width:
+            raise InputError(f"the spec is for a layer {name!r} with {width} channels ({side}), but it has {has}")
+        channels = sides.get(side)
+        if not channels or sorted(set(channels)) != channels or channels[0] < 0 or channels[-1] >= width:
+            raise InputError(f"the spec's channels of {name!r} ({side}) are not ascending indices below {width}")
+
+
+def _width(layer: nn.Module, side: str) -> int | None:
+    """The channels of a side; None where the layer has no width of its own."""
+    attribute = _width_attribute(layer, side)
+    return None if attribute is None else int(getattr(layer, attribute))
+
+
+def _width_attribute(layer: nn.Module, side: str) -> str | None:
+    if isinstance(layer, nn.Linear):
+        return f"{side}_features"
+    if isinstance(layer, _ConvNd | IndexShortcut):
+        return f"{side}_channels"
+    if isinstance(layer, _NormBase):
+        return "num_features"
+    return "num_parameters" if isinstance(layer, nn.PReLU) else None
+
+
+def _slice(layer: nn.Module, side: str, channels: list[int]) -> None:
+    """Keep `channels` of one side of a layer."""
+    index = torch.tensor(channels)
+    if isinstance(layer, IndexShortcut):
+        layer.index = _cut_map(layer, side, index.to(layer.index.device))
+    elif isinstance(layer, _ConvNd):
+        grouped = layer.groups > 1
+        if (
+            grouped and side == "in"
+        ):  # whole blocks went with the outputs; the weight has one column per channel of a block
+            layer.groups = len(channels) * layer.groups // layer.in_channels
+        else:
+            axis = int((side == "in") != layer.transposed)
+            layer.weight = _keep(layer.weight, index, axis)
+    elif isinstance(layer, nn.Linear):
+        layer.weight = _keep(layer.weight, index, int(side == "in"))
+    elif isinstance(layer, _NormBase):
+        for name in ("running_mean", "running_var"):
+            buffer = getattr(layer, name)
+            if buffer is not None:
+                setattr(layer, name, buffer.index_select(0, index.to(buffer.device)))
+        if layer.affine:
+            layer.weight = _keep(layer.weight, index, 0)
+    elif isinstance(layer, nn.PReLU):
+        layer.weight = _keep(layer.weight, index, 0)
+    if side != "in" and isinstance(getattr(layer, "bias", None), nn.Parameter):
+        layer.bias = _keep(layer.bias, index, 0)
+    attribute = _width_attribute(layer, side)
+    if attribute is not None:
+        setattr(layer, attribute, len(channels))
+
+
+def _keep(parameter: Tensor, index: Tensor, axis: int) -> nn.Parameter:
+    kept = parameter.detach().index_select(axis, index.to(parameter.device))
+    return nn.Parameter(kept, requires_grad=parameter.requires_grad)
+
+
+def _cut_map(layer: IndexShortcut, side: str, channels: Tensor) -> Tensor:
+    """The index map of a shortcut after a cut; channels that are gone read the zero channel, which is the last."""
+    if side == "out":
+        return layer.index[channels]
+    position = torch.full((layer.in_channels + 1,), len(channels), device=layer.index.device)
+    position[channels] = torch.arange(len(channels), device=layer.index.device)
+    return position[layer.index]
+
+
+def _zero(layer: nn.Module, side: str, channels: Tensor) -> None:
+    """Silence `channels` of one side of a layer."""
+    if isinstance(layer, IndexShortcut):
+        channels = channels.to(layer.index.device)
+        silent = torch.isin(layer.index, channels)
+        if side == "out":
+            silent = torch.zeros_like(layer.index, dtype=torch.bool)
+            silent[channels] = True
+        layer.index[silent] = layer.in_channels
+        return
+    if isinstance(layer, _ConvNd) and layer.groups > 1 and side == "in":
+        return  # its outputs are silenced block by block
+    weight = getattr(layer, "weight", None)
+    if weight is None:
+        return
+    transposed = isinstance(layer, _ConvNd) and layer.transposed
+    axis = int((side == "in") != transposed) if side != "both" else 0
+    weight.index_fill_(axis, channels.to(weight.device), 0)
+    bias = getattr(layer, "bias", None)
+    if side != "in" and bias is not None:
+        bias.index_fill_(0, channels.to(bias.device), 0)
+
+
+def _compare(pruned: nn.Module, reference: nn.Module, graph: ChannelGraph) -> None:
+    """Run both networks in eval mode on the same noise. Raises InputError where they differ by more than rounding."""
+    parameter = next(pruned.parameters())
+    noise = torch.randn(1, *graph.input_shape[1:], generator=torch.Generator().manual_seed(0))
+    noise = noise.to(parameter.device, parameter.dtype)
+    modes = [(module, module.training) for module in pruned.modules()]
+    refusal = f"{type(pruned).__name__} cannot be cut: its channels are combined in a way that was not understood"
+    try:
+        with torch.no_grad():
+            outputs = zip(output_tensors(reference.eval()(noise)), output_tensors(pruned.eval()(noise)), strict=True)
+            for expected, found in outputs:
+                scale = float(expected.abs().amax())
+                if not torch.allclose(found, expected, rtol=0, atol=1e-3 * scale + 1e-6, equal_nan=True):
+                    error = float((found - expected).abs().amax())
+                    raise InputError(f"{refusal} (outputs of up to {scale:.3g} differ by {error:.3g})")
+    except (RuntimeError, ValueError, IndexError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{refusal} (after the cut it does not run: {error})") from error
+    finally:
+        for module, training in modes:
+            module.training = training
