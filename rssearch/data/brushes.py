@@ -7,14 +7,15 @@ more pixels. Every scene has its own random numbers, so that it does not depend 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.floating[Any]]  # float32 throughout
 
 UNIFORMS = 96  # single draws a scene may use
-TABLES = 20  # 16x16 tables of draws, for the cells of a pattern and the knots of a texture
+TABLES = 24  # 16x16 tables of draws, for the cells of a pattern and the knots of a texture
 KNOTS = 16
 
 
@@ -71,22 +72,22 @@ class Sheet:
         """One draw for each scene: [B, 1, 1]."""
         column = self._uniforms[:, self._uniform]
         self._uniform += 1
-        return (low + (high - low) * column)[:, None, None].astype(np.float32)
+        return (low + (high - low) * column)[:, None, None]
 
     def chance(self, probability: float) -> Floats:
         """1 in this share of the scenes, else 0: [B, 1, 1]."""
         return (self.uniform(0, 1) < probability).astype(np.float32)
 
-    def colour(self, *choices: tuple[int, int, int], spread: float = 10) -> Floats:
+    def colour(self, *choices: tuple[int, int, int], spread: float = 8) -> Floats:
         """One of the colours for each scene, somewhat changed: [B, 3, 1, 1]."""
         pick = (self.uniform(0, len(choices) - 1e-3)).astype(np.int64)[:, 0, 0]
         colour = np.array(choices, np.float32)[pick][:, :, None, None]
         common = self.uniform(-spread, spread)[:, None]
         own = np.stack([self.uniform(-spread / 2, spread / 2) for _ in range(3)], axis=1)
-        return np.asarray(colour + common + own, np.float32)
+        return colour + common + own
 
     def _next_table(self) -> Floats:
-        table = self._tables[:, self._table % TABLES]
+        table = self._tables[:, self._table]
         self._table += 1
         return table
 
@@ -96,11 +97,13 @@ class Sheet:
         position = np.linspace(0, knots - 1, self.size, dtype=np.float32)
         ramp = np.maximum(0, 1 - np.abs(position[:, None] - np.arange(knots, dtype=np.float32)))
         weights = (ramp * ramp * (3 - 2 * ramp)).astype(np.float32)
-        return np.asarray(weights @ grid @ weights.T, np.float32)
+        field: Floats = weights @ grid @ weights.T
+        return field
 
     def texture(self) -> Floats:
         """Noise of three scales, in about [-0.6, 0.6]: [B, S, S]."""
-        return np.asarray(0.5 * self.noise(4) + 0.35 * self.noise(9) + 0.3 * self.noise(16), np.float32)
+        field: Floats = 0.5 * self.noise(4) + 0.35 * self.noise(9) + 0.3 * self.noise(16)
+        return field
 
     def cells(self, width: Floats, height: Floats, shift: float = 0.0) -> Cells:
         """Divide the ground into rectangles of `width` x `height` metres."""
@@ -112,7 +115,7 @@ class Sheet:
 
     def each(self, cells: Cells) -> Floats:
         """A draw from [0, 1) for each cell, at its pixels: [B, S, S]."""
-        return np.asarray(np.ascontiguousarray(self._next_table()).reshape(-1).take(cells.key), np.float32)
+        return np.ascontiguousarray(self._next_table()).reshape(-1).take(cells.key)
 
     def cover(self, distance: Floats) -> Floats:
         """How much of each pixel a shape covers, from the signed distance to its edge (negative: inside)."""

@@ -30,6 +30,10 @@ ALLOWED = {
     *((f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")),
 }  # fmt: skip
 
+UNPICKLING_ERRORS = (
+    OSError, pickle.UnpicklingError, EOFError, ValueError, IndexError, KeyError, TypeError, AttributeError,
+)  # fmt: skip
+
 
 class _ArraysOnly(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
@@ -41,7 +45,16 @@ class _ArraysOnly(pickle.Unpickler):
 def _load(path: Path) -> dict[str, Any]:
     try:
         content = _ArraysOnly(io.BytesIO(path.read_bytes()), encoding="latin1").load()
-    except (OSError, pickle.UnpicklingError, EOFError, ValueError, IndexError, KeyError, TypeError, AttributeError) as e:
+    except (
+        OSError,
+        pickle.UnpicklingError,
+        EOFError,
+        ValueError,
+        IndexError,
+        KeyError,
+        TypeError,
+        AttributeError,
+    ) as e:
         raise InputError(f"{path}: is not a readable CIFAR batch: {e}") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: is not a readable CIFAR batch: it holds a {type(content).__name__}")

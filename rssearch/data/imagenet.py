@@ -22,9 +22,9 @@ def _open(root: Path) -> Listing:
             return from_files(archive)
     state = "" if root.exists() else f" The data root {root} does not exist."
     raise InputError(
-        f"dataset 'imagenet' was not found.{state} Looked for train/ and val/ in: {', '.join(map(str, places))}, and at "
-        f"{', '.join(map(str, archives))}. Put the official archives ({', '.join(TARS)}) into the data root and run "
-        "`rssearch data fetch imagenet`, which extracts them."
+        f"dataset 'imagenet' was not found.{state} Looked for train/ and val/ in: {', '.join(map(str, places))}, "
+        f"and at {', '.join(map(str, archives))}. Put the official archives ({', '.join(TARS)}) into the data root "
+        "and run `rssearch data fetch imagenet`, which extracts them."
     )
 
 

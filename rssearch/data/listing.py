@@ -83,7 +83,7 @@ class Listing:
 
 
 def scan(base: Path) -> list[tuple[str, int]]:
-    """Path below `base` and size in bytes of every image file in a folder or zip; hidden files and folders are left out.
+    """Path below `base` and size in bytes of every image file in a folder or zip, hidden ones left out.
 
     Raises:
         InputError: the zip cannot be read.
@@ -175,10 +175,16 @@ def locate(name: str, root: Path, folders: Iterable[str], known_classes: Iterabl
     """
     wanted = [name, *(folder for folder in folders if folder != name)]
     looked: list[str] = []
+    problem: InputError | None = None
     for place in _places(root, wanted, set(known_classes)):
         looked.append(str(place))
-        if entries := scan(place):
-            return from_files(place, entries)
+        try:
+            if entries := scan(place):
+                return from_files(place, entries)
+        except InputError as error:  # not the dataset, perhaps a picture beside it: told if nothing better is found
+            problem = problem or error
+    if problem is not None:
+        raise InputError(f"dataset {name!r}: {problem}")
     places = ", ".join([*looked, *(str(root / folder) + suffix for folder in wanted for suffix in ("", ".zip"))])
     state = "" if root.exists() else f" The data root {root} does not exist."
     raise InputError(f"dataset {name!r} was not found.{state} Looked at: {places}. {hint}")
@@ -196,12 +202,12 @@ def _places(root: Path, wanted: list[str], known: set[str]) -> Iterable[Path]:
         yield from here
         yield from (child for child in children if child.name.lower() == f"{folder}.zip" and child.is_file())
         yield from (archive for parent in here for archive in _zips(parent))
-    for folder in [root, *(child for child in children if child.is_dir())]:
-        if folder.is_dir() and len(known.intersection(os.listdir(folder))) >= 2:
-            yield folder
-    for folder in own:
-        yield folder
-        yield from _zips(folder)
+    for place in [root, *children]:
+        if place.is_dir() and len(known.intersection(os.listdir(place))) >= 2:
+            yield place
+    for place in own:
+        yield place
+        yield from _zips(place)
 
 
 def _zips(folder: Path) -> list[Path]:

@@ -141,12 +141,15 @@ def load(
         fetch(name, root)
     found = listing(name, root)
     if isinstance(found.pixels, Files):
-        return _from_files(name, found, found.pixels, input_size, split, on_error, memory_share, workers, progress)
+        return _from_files(
+            name, found, found.pixels, input_size=input_size, split=split, on_error=on_error, memory_share=memory_share,
+            workers=workers, progress=progress,
+        )  # fmt: skip
     images = found.pixels(input_size)
     if progress is not None:
         progress(len(images), len(images))
     sums = np.stack([pixel_sums(image) for image in images])
-    return _assemble(name, found, images, sums, split, groups=None, skipped=())
+    return _assemble(name, found, images, sums=sums, split=split, groups=None, skipped=())
 
 
 def create(
@@ -178,6 +181,7 @@ def _from_files(
     name: str,
     found: Listing,
     files: Files,
+    *,
     input_size: int | None,
     split: Split,
     on_error: str,
@@ -206,7 +210,7 @@ def _from_files(
             result, images=None if result.images is None else result.images[good], sums=result.sums[good]
         )
     images = Stream(files, (len(good), *shape), workers) if result.images is None else result.images
-    return _assemble(name, found, images, result.sums, split, groups, broken)
+    return _assemble(name, found, images, sums=result.sums, split=split, groups=groups, skipped=broken)
 
 
 def broken_message(name: str, broken: Sequence[str], total: int) -> str:
@@ -223,6 +227,7 @@ def _assemble(
     name: str,
     found: Listing,
     images: Pixels | Stream,
+    *,
     sums: npt.NDArray[np.int64],
     split: Split,
     groups: Sequence[bytes] | None,
@@ -250,9 +255,7 @@ def _assemble(
     )
 
 
-def _moments(
-    sums: npt.NDArray[np.int64], pixels: int
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+def _moments(sums: npt.NDArray[np.int64], pixels: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """Mean and standard deviation of each channel in [0, 1], from exact sums of pixels and of their squares."""
     first, second = sums.sum(0) / (len(sums) * pixels)
     mean = first / 255

@@ -113,8 +113,9 @@ def divide(
         rest = indices["train"]
         known = split.train + split.val
         shares = Split(train=split.train / known, val=split.val / known, test=0, seed=split.seed)
+        chosen = rest.tolist()
         inner = stratified(
-            [names[i] for i in rest], labels[rest], shares, None if groups is None else [groups[i] for i in rest]
+            [names[i] for i in chosen], labels[rest], shares, None if groups is None else [groups[i] for i in chosen]
         )
         indices |= {"train": rest[inner["train"]], "val": rest[inner["val"]]}
     return indices

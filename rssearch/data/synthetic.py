@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from rssearch.data.brushes import Floats, Sheet, box, disc
 from rssearch.data.decode import Pixels, available_cpus
@@ -22,16 +23,16 @@ from rssearch.errors import InputError
 
 VERSION = 1  # raise it whenever a scene changes: results on other scenes must not share a cache
 SEED = 0
-PER_CLASS = 220
+PER_CLASS = 250
 SIZE = 32
-METRES = (75.0, 125.0)
-CHUNK = 55  # scenes on a sheet: its arrays stay within the processor's cache at 32 pixels
+METRES = (48.0, 78.0)
+CHUNK = 50  # scenes on a sheet: its arrays stay within the processor's cache at 32 pixels
 
 GRASS = ((88, 112, 62), (104, 122, 70), (122, 126, 80), (74, 98, 58))
 CROPS = ((78, 108, 52), (128, 132, 72), (158, 138, 96), (136, 110, 82), (98, 120, 62), (176, 160, 104))
 SOIL = ((150, 122, 92), (172, 148, 114), (128, 106, 84), (184, 166, 132))
 TREES = ((42, 66, 38), (52, 76, 44), (60, 80, 48), (36, 58, 40))
-WATER = ((36, 58, 74), (48, 74, 82), (74, 88, 78), (96, 100, 82), (30, 46, 56))
+WATER = ((36, 60, 84), (44, 74, 92), (66, 88, 86), (28, 46, 62))
 ASPHALT = ((104, 104, 106), (124, 122, 120), (88, 88, 92), (146, 142, 136))
 TILES = ((152, 92, 72), (136, 82, 68), (122, 116, 112), (96, 90, 88), (168, 150, 132))
 METAL = ((186, 190, 194), (160, 164, 168), (206, 204, 198), (128, 142, 158), (150, 120, 108))
@@ -52,9 +53,9 @@ def _parcels(sheet: Sheet, mask: Floats, furrows: float) -> None:
     colour = np.where(crop < 0.34, first, np.where(crop < 0.67, second, third))
     along = np.where(sheet.each(cells) < 0.5, sheet.x, sheet.y)
     wave = np.sin(along * (2 * np.pi / sheet.uniform(3.5, 9)) + 6 * sheet.each(cells))
-    depth = furrows * sheet.uniform(0.3, 1) * sheet.each(cells)
+    depth = furrows * sheet.uniform(0.4, 1) * (0.3 + 0.7 * sheet.each(cells))
     colour = colour * (1 + depth * wave + 0.2 * sheet.texture())[:, None]
-    sheet.paint(mask, np.asarray(colour, np.float32))
+    sheet.paint(mask, colour)
 
 
 def _trees(sheet: Sheet, pitch: Floats, *, jitter: float, share: Floats, mask: Floats | float = 1.0) -> None:
@@ -69,23 +70,26 @@ def _trees(sheet: Sheet, pitch: Floats, *, jitter: float, share: Floats, mask: F
     crown = sheet.colour(*TREES)
     light = 1 - 0.35 * (x * dx + y * dy) / (radius * radius * 0.3)
     light = np.clip(light + 0.25 * (sheet.each(cells) - 0.5), 0.6, 1.5)
-    sheet.paint(np.asarray(there * sheet.cover(disc(x, y, radius)), np.float32), crown * light[:, None])
+    sheet.paint(there * sheet.cover(disc(x, y, radius)), crown * light[:, None])
 
 
 def _country(sheet: Sheet) -> None:
     """What rivers, lakes and roads lie in: meadows or parcels, with woods here and there."""
-    _plain(sheet, *GRASS, *SOIL, contrast=0.5)
-    _parcels(sheet, sheet.chance(0.5), furrows=0.25)
+    _plain(sheet, *GRASS, contrast=0.5)
+    _parcels(sheet, sheet.chance(0.4), furrows=0.2)
     woods = np.clip(6 * (sheet.noise(5) + sheet.uniform(-0.3, 0.05)), 0, 1)
     _trees(sheet, sheet.uniform(5, 8), jitter=0.4, share=sheet.uniform(0.6, 1), mask=woods)
 
 
-def _course(sheet: Sheet, bend: tuple[float, float]) -> Floats:
-    """Distance from a line that winds through the scene."""
-    amplitude, length = sheet.uniform(*bend), sheet.uniform(50, 130)
+def _course(sheet: Sheet, bend: float) -> Floats:
+    """Distance from a line that winds through the scene; `bend` is its steepest slope."""
+    turn = np.float32(2 * np.pi) / sheet.uniform(60, 150)
+    slope = sheet.uniform(0, bend)
     middle = sheet.y.mean((1, 2), keepdims=True) + sheet.uniform(-18, 18)
-    wave = np.sin(sheet.x * (2 * np.pi / length)) + 0.4 * np.sin(sheet.x * (4.6 * np.pi / length) + 1)
-    return np.asarray(sheet.y - middle - amplitude * wave, np.float32)
+    wave = np.sin(sheet.x * turn) + 0.3 * np.sin(2.3 * sheet.x * turn + 1)
+    incline = slope * np.cos(sheet.x * turn)
+    distance: Floats = (sheet.y - middle - slope / turn * wave) / np.sqrt(1 + incline**2)
+    return distance
 
 
 def _houses(
@@ -106,7 +110,7 @@ def _houses(
     first, second = sheet.colour(*roofs), sheet.colour(*roofs)
     side = np.where(half_width > half_height, np.sign(y) * dy, np.sign(x) * dx) / 2.2
     roof = np.where(kind < 0.6, first, second) * (0.92 + 0.16 * sheet.each(cells) - 0.16 * side)[:, None]
-    sheet.paint(there * sheet.cover(box(x, y, half_width, half_height)), np.asarray(roof, np.float32))
+    sheet.paint(there * sheet.cover(box(x, y, half_width, half_height)), roof)
 
 
 def _streets(sheet: Sheet, across: Floats, along: Floats, width: Floats) -> None:
@@ -118,17 +122,17 @@ def _streets(sheet: Sheet, across: Floats, along: Floats, width: Floats) -> None
 
 def bare_land(sheet: Sheet) -> None:
     """Sand, gravel or soil with ripples, tracks and a few shrubs."""
-    _plain(sheet, *SOIL, contrast=0.7)
-    ripples = np.sin((sheet.x + 8 * sheet.noise(6)) * (2 * np.pi / sheet.uniform(5, 16)))
-    sheet.shade(1 + sheet.uniform(0, 0.12) * ripples)
-    track = np.abs(_course(sheet, (2, 12))) - sheet.uniform(1, 3)
+    _plain(sheet, *SOIL, contrast=0.9)
+    ripples = np.sin((sheet.x + 8 * sheet.noise(6)) * (2 * np.pi / sheet.uniform(8, 20)))
+    sheet.shade(1 + sheet.uniform(0, 0.07) * ripples)
+    track = np.abs(_course(sheet, 1.0)) - sheet.uniform(1, 3)
     sheet.paint(sheet.chance(0.5) * 0.6 * sheet.cover(track), sheet.colour((196, 178, 146)))
     _trees(sheet, sheet.uniform(7, 12), jitter=0.5, share=sheet.uniform(0, 0.2))
 
 
 def dense_houses(sheet: Sheet) -> None:
     """Rows of houses wall to wall along streets."""
-    _plain(sheet, *ASPHALT, *GRASS, *SOIL, contrast=0.3)
+    _plain(sheet, *ASPHALT, *SOIL[:2], contrast=0.3)
     plot = sheet.uniform(11, 18)
     _trees(sheet, plot * 0.6, jitter=0.4, share=sheet.uniform(0, 0.35))
     _houses(sheet, plot, share=sheet.uniform(0.75, 1), fill=(0.55, 0.85), roofs=TILES)
@@ -138,9 +142,9 @@ def dense_houses(sheet: Sheet) -> None:
 def fields(sheet: Sheet) -> None:
     """Cultivated parcels with furrows."""
     _plain(sheet, *SOIL, contrast=0.3)
-    _parcels(sheet, np.ones_like(sheet.x), furrows=0.55)
+    _parcels(sheet, np.ones_like(sheet.x), furrows=0.8)
     _trees(sheet, sheet.uniform(8, 14), jitter=0.5, share=sheet.uniform(0, 0.08))
-    road = np.abs(_course(sheet, (0, 3))) - sheet.uniform(0.8, 2)
+    road = np.abs(_course(sheet, 0.15)) - sheet.uniform(0.8, 2)
     sheet.paint(sheet.chance(0.3) * sheet.cover(road), sheet.colour(*SOIL, *ASPHALT))
 
 
@@ -158,7 +162,7 @@ def highway(sheet: Sheet) -> None:
     """Two carriageways with marks and cars, straight or in a wide bend."""
     _country(sheet)
     width = sheet.uniform(3.5, 8)
-    away = _course(sheet, (0, 9))
+    away = _course(sheet, 0.35)
     sheet.paint(sheet.cover(np.abs(away) - width - 2), sheet.colour(*GRASS, *SOIL))
     sheet.paint(sheet.cover(np.abs(away) - width), sheet.colour(*ASPHALT))
     strip = sheet.uniform(0.4, 1.4)
@@ -197,7 +201,7 @@ def meadow(sheet: Sheet) -> None:
     """Grassland with bushes and paths."""
     _plain(sheet, *GRASS, *GRASS, (150, 138, 96), contrast=0.6)
     _parcels(sheet, 0.6 * sheet.chance(0.3), furrows=0.1)
-    path = np.abs(_course(sheet, (2, 14))) - sheet.uniform(0.6, 1.6)
+    path = np.abs(_course(sheet, 1.0)) - sheet.uniform(0.6, 1.6)
     sheet.paint(sheet.chance(0.4) * 0.7 * sheet.cover(path), sheet.colour(*SOIL))
     _trees(sheet, sheet.uniform(7, 13), jitter=0.5, share=sheet.uniform(0, 0.25))
 
@@ -214,7 +218,7 @@ def orchard(sheet: Sheet) -> None:
 def river(sheet: Sheet) -> None:
     """Flowing water with banks."""
     _country(sheet)
-    away = np.abs(_course(sheet, (3, 20)) + 5 * sheet.noise(6))
+    away = np.abs(_course(sheet, 1.1) + 5 * sheet.noise(6))
     width = sheet.uniform(2.5, 13)
     sheet.paint(sheet.cover(away - width - sheet.uniform(0, 5)), sheet.colour(*SOIL, *GRASS, *TREES))
     sheet.paint(sheet.cover(away - width), sheet.colour(*WATER) * (1 + 0.25 * sheet.texture())[:, None])
@@ -238,7 +242,7 @@ def sparse_houses(sheet: Sheet) -> None:
     _plain(sheet, *GRASS, *GRASS, *SOIL, contrast=0.45)
     plot = sheet.uniform(17, 32)
     _trees(sheet, sheet.uniform(6, 9), jitter=0.5, share=sheet.uniform(0.05, 0.5))
-    _houses(sheet, plot, share=sheet.uniform(0.4, 0.9), fill=(0.3, 0.55), roofs=TILES)
+    _houses(sheet, plot, share=sheet.uniform(0.4, 0.9), fill=(0.3, 0.55), roofs=TILES[:2] + TILES[4:])
     _streets(sheet, plot * 2, plot * 5, sheet.uniform(2.5, 5))
 
 
@@ -251,22 +255,23 @@ SCENES: dict[str, Callable[[Sheet], None]] = {
 }  # fmt: skip
 
 
-def _finish(sheet: Sheet) -> Pixels:
+def finish(sheet: Sheet) -> Pixels:
     """Light, haze, clouds and the sensor."""
-    sheet.shade(sheet.uniform(0.7, 1.2) + 0.35 * sheet.noise(3))
-    sheet.canvas *= 1 + np.stack([sheet.uniform(-0.07, 0.07) for _ in range(3)], axis=1)
+    sheet.shade(sheet.uniform(0.85, 1.12) + 0.2 * sheet.noise(3))
+    sheet.canvas *= 1 + np.stack([sheet.uniform(-0.04, 0.04) for _ in range(3)], axis=1)
     veil = sheet.colour((196, 204, 212), spread=12)
-    clouds = np.clip(4 * (sheet.noise(4) - 0.18), 0, 0.8) * sheet.chance(0.12)
-    sheet.paint(np.asarray(np.maximum(clouds, sheet.uniform(0, 0.4)), np.float32), veil)
-    softness = sheet.uniform(0, 0.6)[:, None]
+    clouds = np.clip(4 * (sheet.noise(4) - 0.18), 0, 0.8) * sheet.chance(0.08)
+    sheet.paint(np.maximum(clouds, sheet.uniform(0, 0.18)), veil)
+    softness = sheet.uniform(0, 0.5)[:, None]
     padded = np.pad(sheet.canvas, ((0, 0), (0, 0), (1, 1), (1, 1)), mode="edge")
     rows = padded[:, :, :-2] + padded[:, :, 1:-1] + padded[:, :, 2:]
     blurred = (rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]) / 9
-    image = sheet.canvas + softness * (blurred - sheet.canvas) + sheet.uniform(1, 9)[:, None] * sheet.grain
-    return np.clip(image + 0.5, 0, 255).astype(np.uint8)
+    image = sheet.canvas + softness * (blurred - sheet.canvas) + sheet.uniform(1, 5)[:, None] * sheet.grain
+    result: Pixels = np.clip(image + 0.5, 0, 255).astype(np.uint8)
+    return result
 
 
-def draw(label: int, indices: np.ndarray[tuple[int], np.dtype[np.int64]], size: int = SIZE, seed: int = SEED) -> Pixels:
+def draw(label: int, indices: npt.NDArray[np.int64], size: int = SIZE, seed: int = SEED) -> Pixels:
     """Draw scenes of one class.
 
     Args:
@@ -280,11 +285,11 @@ def draw(label: int, indices: np.ndarray[tuple[int], np.dtype[np.int64]], size: 
     """
     sheet = Sheet(seed, indices, size, METRES)
     list(SCENES.values())[label](sheet)
-    return _finish(sheet)
+    return finish(sheet)
 
 
 def draw_all(size: int | None = None, *, seed: int = SEED, workers: int | None = None) -> Pixels:
-    """Draw the whole dataset: uint8 [12 * 220, 3, size, size], class after class.
+    """Draw the whole dataset: uint8 [12 * 250, 3, size, size], class after class.
 
     Raises:
         InputError: fewer than 16 or more than 512 pixels are asked for.

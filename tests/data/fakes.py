@@ -1,0 +1,85 @@
+"""Small datasets of the layouts that the real ones come in."""
+
+import pickle
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from rssearch.data import eurosat, resisc45, ucmerced
+
+
+def picture(seed: int, size: tuple[int, int] = (16, 16)) -> Image.Image:
+    """A smooth random image of (width, height), so that JPEG changes it little."""
+    rng = np.random.default_rng(seed)
+    small = Image.fromarray(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8))
+    return small.resize(size, Image.Resampling.BICUBIC)
+
+
+def tree(
+    folder: Path,
+    classes: list[str],
+    count: int = 10,
+    *,
+    suffix: str = ".png",
+    size: tuple[int, int] = (16, 16),
+    seed: int = 0,
+):
+    """`count` images of each class, named class_1 and so on; every image differs."""
+    for label, name in enumerate(classes):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            picture(100_000 * seed + 1000 * label + number, size).save(folder / name / f"{name}_{number + 1}{suffix}")
+    return folder
+
+
+def zipped(folder: Path, archive: Path, prefix: str = "") -> Path:
+    """A zip of a tree, its files in another order than on the disk."""
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as out:
+        for path in sorted(folder.rglob("*"), reverse=True):
+            if path.is_file():
+                out.write(path, prefix + path.relative_to(folder).as_posix())
+    return archive
+
+
+def _cifar_batch(path: Path, key: str, count: int, classes: int, seed: int) -> None:
+    data = np.random.default_rng(seed).integers(0, 256, (count, 3072), dtype=np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(pickle.dumps({"data": data, key: [i % classes for i in range(count)]}, protocol=2))
+
+
+def cifar10(root: Path) -> None:
+    folder = root / "cifar-10-batches-py"
+    for number in range(1, 6):
+        _cifar_batch(folder / f"data_batch_{number}", "labels", 40, 10, number)
+    _cifar_batch(folder / "test_batch", "labels", 20, 10, 6)
+    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": [f"class{i}" for i in range(10)]}, protocol=2))
+
+
+def cifar100(root: Path) -> None:
+    folder = root / "cifar-100-python"
+    _cifar_batch(folder / "train", "fine_labels", 300, 100, 1)
+    _cifar_batch(folder / "test", "fine_labels", 100, 100, 2)
+    meta = {"fine_label_names": [f"class{i:02d}" for i in range(100)]}
+    (folder / "meta").write_bytes(pickle.dumps(meta, protocol=2))
+
+
+def imagenet(root: Path) -> None:
+    for seed, (split, count) in enumerate((("train", 10), ("val", 3))):
+        folder = root / "imagenet" / split
+        tree(folder, ["n01440764", "n01443537", "n01484850"], count, suffix=".JPEG", size=(40, 32), seed=seed)
+
+
+# Each makes the named dataset below a data root; None: it needs no files.
+FAKES = {
+    "cifar10": cifar10,
+    "cifar100": cifar100,
+    "eurosat": lambda root: tree(root / "eurosat" / "2750", list(eurosat.FAMILY.expected), suffix=".jpg"),
+    "imagenet": imagenet,
+    "resisc45": lambda root: tree(root / "NWPU-RESISC45", list(resisc45.CLASSES), suffix=".jpg"),
+    "synthetic_scenes": None,
+    "ucmerced": lambda root: tree(root / "UCMerced_LandUse" / "Images", list(ucmerced.CLASSES), suffix=".tif"),
+    "folder:mine": lambda root: tree(root / "mine", ["cloud", "clear"], suffix=".bmp"),
+}
