@@ -32,8 +32,7 @@ th, td { padding: .25rem .8rem; border-bottom: 1px solid #ddd; text-align: right
 OPTIONS = {
     "displaylogo": False,
     "responsive": True,
-    "showSendToCloud": False,  # Plotly 7 shows by default a button that uploads the data
-    "plotlyServerURL": "",
+    "showSendToCloud": False,  # a button that uploads the data, shown by default since Plotly 7
     "modeBarButtonsToRemove": ["lasso2d", "select2d"],
 }
 HOVER_LINES = 24

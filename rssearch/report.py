@@ -191,9 +191,11 @@ def table(
 
     head, *body = summary(rows, objectives, knees)
     caption = "★ knee" if body else "No finished and feasible trial: the front is empty."
-    result = Table(title=title, caption=caption, box=SIMPLE_HEAD, pad_edge=False)
-    for name in head:
-        result.add_column(Text(name), justify="right", overflow="fold")
+    result = Table(title=title, caption=caption, box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for name in head:  # a key is there to be copied: it stays in one piece
+        result.add_column(
+            Text(name.replace("Validation", "Val.")), justify="right", overflow="fold", no_wrap=name == "Key"
+        )
     for line in body:  # Text, because a value in brackets is no markup; a value stays with its unit
         result.add_row(*(Text(cell.replace(" ", "\u00a0")) for cell in line))
     return result
@@ -202,8 +204,8 @@ def table(
 def summary(rows: Sequence[Row], objectives: Mapping[str, Direction], knees: Iterable[str] = ()) -> list[list[str]]:
     """The columns of a front that people compare, as text: a line of titles, then one for each row.
 
-    They are what was asked for (at most four columns that the contract does not know, if they vary; the dataset if there
-    are several), the objectives, the costs, and the key.
+    They are what was asked for (the dataset if there are several; at most four columns that the contract does not know,
+    if they vary), the objectives, the costs, and the key.
     """
     present = {name for row in rows for name, value in row.items() if value is not None}
     known = {*COLUMNS, *objectives, "reason"}
