@@ -166,7 +166,7 @@ def plan(config: StudyConfig) -> Plan:
     for point in study.points:
         try:
             metrics = study.cost(point)
-        except TrialFailed:
+        except (TrialFailed, InputError):
             metrics, infeasible = {}, infeasible + 1
         if "macs" in metrics:
             known.append(int(metrics["macs"]))
@@ -355,7 +355,7 @@ class _Running:
     def _cost(self, point: Point) -> dict[str, Any]:
         try:
             return self.study.cost(point)
-        except TrialFailed as error:  # such as a MACs ratio that is out of reach; the trial itself will say so
+        except (TrialFailed, InputError) as error:  # such as a MACs ratio that is out of reach; the trial itself will say so
             _log.info("%s: %s", self.study.title(point), error)
             return {}
 

@@ -25,8 +25,10 @@ from rssearch import cost as costs
 from rssearch import data, models, pruning
 from rssearch.config import Settings
 from rssearch.data import ImageSet, loader
+from rssearch.data.describe import Description, describe
 from rssearch.errors import InputError, TrialFailed, unknown
 from rssearch.pruning import ChannelGraph
+from rssearch.pruning.channels import Kept
 from rssearch.pruning.methods import METHODS
 from rssearch.space import content_key
 from rssearch.store import Files, Store
@@ -209,16 +211,15 @@ def cost(point: Config, session: Session) -> Metrics:
     local = session.settings
     key = content_key(_baseline_inputs(point, local, session.data_root))
     about = _about_data(point, local, session.data_root)
-    graph = _graph(point["model"], _options_text(local), about["shape"], about["classes"])
-    if point["method"] == NO_METHOD:
-        kept = None
-    else:
+    network = (point["model"], _options_text(local), about.input_shape, about.num_classes)
+    graph, kept = _graph(*network), None
+    if point["method"] != NO_METHOD:
         name = _score_key(key, point["method"], local)
         found = session.store.get(SCORES, name) if session.store.has(SCORES, name) else None
         if found is None and _allocation(point, local) != "uniform":
             return {}
-        # How many channels a uniform allocation keeps does not depend on which ones they are.
-        ranks = load_tensors(found["scores.safetensors"]) if found else _any_scores(graph)
+        # How many channels a uniform allocation keeps does not depend on the weights.
+        ranks = load_tensors(found["scores.safetensors"]) if found else _untrained_scores(point["method"], *network)
         kept = _allocate(graph, ranks, point, local)
     return _cost_report(graph, kept)
 
@@ -251,11 +252,9 @@ def estimate(point: Config, session: Session) -> float:
     """Seconds of one trial on this machine, from a few training steps of the unpruned network: an upper bound."""
     local = session.settings
     about = _about_data(point, local, session.data_root)
-    per_image = _seconds_per_image(
-        point["model"], _options_text(local), about["shape"], about["classes"], local.finetune.batch_size,
-        session.device.type,
-    )  # fmt: skip
-    return float(per_image * about["images"] * local.split.train * local.finetune.epochs)
+    network = (point["model"], _options_text(local), about.input_shape, about.num_classes)
+    per_image = _seconds_per_image(*network, local.finetune.batch_size, session.device.type)
+    return per_image * about.num_images * local.split.train * local.finetune.epochs
 
 
 # Baselines and scores
@@ -338,7 +337,7 @@ def _cut(config: Config, session: Session, dense: nn.Module, base: Metrics) -> t
     kept = None
     if config["method"] != NO_METHOD:
         kept = _allocate(graph, scores(config, session), config, local)
-    model, spec = pruning.cut(dense, graph, kept if kept is not None else graph.everything())
+    model, spec = pruning.cut(dense, graph, kept or {})
     expected, profile = _cost_report(graph, kept), costs.profile(model, images.input_shape)
     if profile.macs != expected["macs"] or profile.params != expected["params"]:
         raise TrialFailed(
@@ -348,7 +347,7 @@ def _cut(config: Config, session: Session, dense: nn.Module, base: Metrics) -> t
     return model, spec, expected | {"macs_counter": profile.counter, "baseline_val_accuracy": base["val_accuracy"]}
 
 
-def _cost_report(graph: ChannelGraph, kept: pruning.Kept | None) -> Metrics:
+def _cost_report(graph: ChannelGraph, kept: Kept | None) -> Metrics:
     macs, params = graph.macs(kept), graph.params(kept)
     return {
         "macs": macs,
@@ -361,7 +360,7 @@ def _cost_report(graph: ChannelGraph, kept: pruning.Kept | None) -> Metrics:
     }
 
 
-def _allocate(graph: ChannelGraph, ranks: dict[str, torch.Tensor], point: Config, local: Settings) -> pruning.Kept:
+def _allocate(graph: ChannelGraph, ranks: dict[str, torch.Tensor], point: Config, local: Settings) -> Kept:
     return pruning.allocate(
         graph,
         ranks,
@@ -375,10 +374,6 @@ def _allocate(graph: ChannelGraph, ranks: dict[str, torch.Tensor], point: Config
 
 def _allocation(point: Config, local: Settings) -> str:
     return str(point.get("allocation") or local.pruning.allocation or METHODS[point["method"]].allocation)
-
-
-def _any_scores(graph: ChannelGraph) -> dict[str, torch.Tensor]:
-    return {group.name: torch.arange(group.width, dtype=torch.float32) for group in graph.groups}
 
 
 def _reporter(session: Session) -> Callable[[dict[str, float], Callable[[], bytes]], None]:
@@ -464,32 +459,44 @@ def _options_text(local: Settings) -> str:
     return json.dumps(local.model.given(), sort_keys=True)
 
 
+def _untrained(model: str, options: str, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    given = {name: value for name, value in json.loads(options).items() if name != "weights"}
+    return models.create(model, classes, in_channels=shape[0], input_size=shape[1], **given).eval()
+
+
 @lru_cache(maxsize=32)
 def _graph(model: str, options: str, shape: tuple[int, int, int], classes: int) -> ChannelGraph:
     """The coupled channels of a network; they do not depend on its weights."""
-    given = {name: value for name, value in json.loads(options).items() if name != "weights"}
-    network = models.create(model, classes, in_channels=shape[0], input_size=shape[1], **given)
-    return pruning.trace(network.eval(), torch.zeros(1, *shape))
+    return pruning.trace(_untrained(model, options, shape, classes), torch.zeros(1, *shape))
 
 
-def _about_data(point: Config, local: Settings, root: Path) -> Config:
+@lru_cache(maxsize=32)
+def _untrained_scores(
+    method: str, model: str, options: str, shape: tuple[int, int, int], classes: int
+) -> dict[str, torch.Tensor]:
+    """Scores that name the groups which the method can judge; their values mean nothing."""
+    graph = _graph(model, options, shape, classes)
+    if METHODS[method].needs_data:
+        return {name: torch.ones(group.width) for name, group in graph.groups.items()}
+    return pruning.score(_untrained(model, options, shape, classes), graph, method)
+
+
+def _about_data(point: Config, local: Settings, root: Path) -> Description:
     if local.download:
         data.fetch(point["dataset"], root)
     return _about(point["dataset"], str(root), local.input_size)
 
 
 @lru_cache(maxsize=32)
-def _about(dataset: str, root: str, input_size: int | None) -> Config:
-    shape, classes, images = data.describe(dataset, root, input_size=input_size)
-    return {"shape": shape, "classes": classes, "images": images}
+def _about(dataset: str, root: str, input_size: int | None) -> Description:
+    return describe(dataset, root, input_size=input_size)
 
 
 @lru_cache(maxsize=32)
 def _seconds_per_image(
     model: str, options: str, shape: tuple[int, int, int], classes: int, batch_size: int, device: str
 ) -> float:
-    given = {name: value for name, value in json.loads(options).items() if name != "weights"}
-    network = models.create(model, classes, in_channels=shape[0], input_size=shape[1], **given).to(device).train()
+    network = _untrained(model, options, shape, classes).to(device).train()
     x = torch.randn(batch_size, *shape, device=device)
     y = torch.randint(classes, (batch_size,), device=device)
     times = []

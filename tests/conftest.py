@@ -1,0 +1,46 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+# Before anything imports Ray or MLflow: nothing may call outside, and a test never joins somebody's cluster.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.pop("RAY_ADDRESS", None)
+os.environ.pop("MLFLOW_TRACKING_URI", None)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """With RSSEARCH_NO_SKIP set, as in CI, a skipped test is a failure: the tool that it needs must be installed."""
+    outcome = yield
+    result = outcome.get_result()  # type: ignore[attr-defined]
+    if result.skipped and not hasattr(result, "wasxfail") and os.environ.get("RSSEARCH_NO_SKIP"):
+        result.outcome = "failed"
+        result.longrepr = f"{item.nodeid} was skipped, which RSSEARCH_NO_SKIP forbids: {result.longrepr}"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_ray_left() -> Iterator[None]:
+    """Ray ends with the module that started it."""
+    yield
+    import sys
+
+    if "ray" in sys.modules:
+        import ray
+
+        if ray.is_initialized():
+            ray.shutdown()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    """Tests are exact and small: one thread is enough, and leaves the cores to others."""
+    import torch
+
+    torch.set_num_threads(1)
