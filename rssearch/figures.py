@@ -246,7 +246,8 @@ def _legend(figure: Figure, found: Sequence[Front], look: Look, constraints: Map
         signs.append(line("constraint", "--", RED))
     sections = {title_of(look.hue or "method"): methods, "Model": models, "Trials": signs}
     entries = [e for head, marks in sections.items() if marks for e in (mark(head, marker="none"), *marks)]
-    legend = figure.legend(handles=entries, loc="outside right upper", frameon=False, labelspacing=0.6)
+    size = 10 * min(1.0, 26 / len(entries))  # as many entries of 10 points fit beside one row of panels
+    legend = figure.legend(handles=entries, loc="outside right upper", frameon=False, fontsize=size, labelspacing=0.6)
     for text in legend.get_texts():
         if text.get_text() in sections:
             text.set_fontweight("bold")
@@ -255,9 +256,9 @@ def _legend(figure: Figure, found: Sequence[Front], look: Look, constraints: Map
 def caption(front: Front) -> str:
     """One line over a panel: dataset, counts and hypervolume."""
     others = (("infeasible", front.infeasible), ("failed", front.failed))
-    parts = [f"{len(front.members) + len(front.dominated)} trials finished"]
+    parts = [f"{len(front.members) + len(front.dominated)} finished"]
     parts += [f"{len(rows)} {name}" for name, rows in others if rows]
-    if front.relative_hypervolume is not None and len(front.objectives) > 1:
+    if front.relative_hypervolume is not None and front.baselines and len(front.objectives) > 1:
         parts.append(f"relative hypervolume {front.relative_hypervolume:.3f}")
     return (f"{front.dataset}: " if front.dataset else "") + ", ".join(parts)
 

@@ -144,7 +144,7 @@ def _checked(points: ArrayLike, directions: Sequence[Direction]) -> Array:
 
 def _costs(points: ArrayLike, directions: Sequence[Direction]) -> Array:
     signs = np.array([-1.0 if direction == "max" else 1.0 for direction in directions])
-    costs: Array = _checked(points, directions) * signs + 0.0  # + 0.0: -0.0 and 0.0 are the same value
+    costs: Array = _checked(points, directions) * signs
     return costs
 
 
