@@ -68,19 +68,19 @@ def macs_of_call(module: nn.Module, x: Tensor, output: Tensor) -> int:
         return int(output.numel() * module.in_features)
     if not isinstance(module, _ConvNd):
         raise TypeError(f"{type(module).__name__} is neither a convolution nor a linear layer")
-    channels: int = module.in_channels if module.transposed else module.out_channels
-    positions = (x if module.transposed else output).numel() // channels
-    return int(positions * module.weight.numel())
+    positions = x.numel() // module.in_channels if module.transposed else output.numel() // module.out_channels
+    macs: int = positions * module.weight.numel()
+    return macs
 
 
 def thop_macs(model: nn.Module, image: Tensor) -> int:
     """The count of thop. It changes the model: give it a copy."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # thop imports distutils and compares versions with it
+        warnings.simplefilter("ignore")  # thop imports distutils, and warns of its own functions
         import thop
 
         macs, _ = thop.profile(model, inputs=(image,), verbose=False)
-    return round(macs)
+    return int(macs)
 
 
 def thop_counts(module: nn.Module) -> bool:

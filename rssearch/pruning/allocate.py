@@ -38,10 +38,10 @@ def allocate(
 ) -> dict[str, tuple[int, ...]]:
     """The channels to keep.
 
-    * uniform, `rate`: each of the n channels of a group leave ``int(n * (1 - rate))``, the truncation of the papers.
+    * uniform, `rate`: of the n channels of each group ``int(n * (1 - rate))`` stay, the truncation of the papers.
     * uniform, `rates`: the same with a rate per layer; a layer stands for its group, groups not named stay whole.
-    * global, `rate`: the ``int(rate * total)`` lowest of all channels go. The highest 5 % of each group always stay, and
-      so do more channels if the rate asks for too many.
+    * global, `rate`: the ``int(rate * total)`` lowest of all channels go, or as many as there are outside the highest
+      5 % of each group, which always stay.
     * `macs_ratio`: bisection on the rate (uniform) or on the rank (global), then single channels where the step between
       two rates is too coarse, so that ``|MACs left / MACs asked - 1| <= 1 %``.
 
@@ -52,7 +52,7 @@ def allocate(
         rate: share to remove, in [0, 1).
         rates: layer (or group) -> share to remove.
         macs_ratio: remaining share of thop's MACs, in (0, 1].
-        round_to: kept widths are rounded down to multiples of this, but not below the first one; whole groups stay whole.
+        round_to: kept widths are rounded down to multiples of this, but not below the first; whole groups stay whole.
         min_channels: no group gets smaller than this (or than its width).
 
     Returns:
@@ -130,15 +130,16 @@ def _ranks(graph: ChannelGraph, scores: Mapping[str, Tensor]) -> dict[str, Count
             raise InputError(f"group {name!r} has scores that are not finite")
     ranks = {}
     for name, group in graph.groups.items():
-        value = scores[name].double().cpu().numpy() if name in scores else np.zeros(group.width)
+        of_group = scores[name].double().cpu().numpy() if name in scores else np.zeros(group.width)
         ranks[name] = np.empty(group.width, np.int64)
-        ranks[name][np.argsort(-value, kind="stable")] = np.arange(group.width)
+        ranks[name][np.argsort(-of_group, kind="stable")] = np.arange(group.width)
     return ranks
 
 
 def _floors(full: Counts, min_channels: int, round_to: int, share: float) -> Counts:
     least = np.maximum(min_channels, np.ceil(full * share).astype(np.int64))
-    return np.minimum(full, -(-least // round_to) * round_to)
+    floors: Counts = np.minimum(full, -(-least // round_to) * round_to)
+    return floors
 
 
 def _round(counts: Counts, full: Counts, floors: Counts, round_to: int) -> Counts:
@@ -161,9 +162,8 @@ def _rates_by_group(graph: ChannelGraph, rates: Mapping[str, float]) -> dict[str
                 continue
             raise unknown("layer", layer, graph.groups)
         if by_group.setdefault(group.name, rate) != rate:
-            raise InputError(
-                f"layer {layer!r} has rate {rate}, but its group {group.name!r} has {by_group[group.name]}"
-            )
+            known = by_group[group.name]
+            raise InputError(f"layer {layer!r} has rate {rate}, but its group {group.name!r} has {known}")
     return by_group
 
 
@@ -190,7 +190,7 @@ def _meet(graph: ChannelGraph, at: Callable[[float], Counts], floors: Counts, ro
         low, high = (middle, high) if macs(at(middle).astype(float)) >= target else (low, middle)
     candidates = [at(low), at(high)]
     counts = min(candidates, key=lambda c: abs(macs(c.astype(float)) - target))
-    counts = _refine(graph, counts, full, floors, round_to, target)
+    counts = _refine(graph, counts, floors, round_to, target)
     reached = macs(counts.astype(float))
     if abs(reached / target - 1) > TOLERANCE:
         least = macs(floors.astype(float)) / macs(full.astype(float))
@@ -201,8 +201,9 @@ def _meet(graph: ChannelGraph, at: Callable[[float], Counts], floors: Counts, ro
     return counts
 
 
-def _refine(graph: ChannelGraph, counts: Counts, full: Counts, floors: Counts, round_to: int, target: float) -> Counts:
-    """Widen or narrow single groups by one step, then pairs of them, while that brings the MACs nearer to the target."""
+def _refine(graph: ChannelGraph, counts: Counts, floors: Counts, round_to: int, target: float) -> Counts:
+    """Widen or narrow single groups by one step, or pairs of them, while that brings the MACs nearer to the target."""
+    full = graph.widths().astype(np.int64)
 
     def miss(widths: Counts) -> float:
         return abs(graph.tables["macs"](widths.astype(float)) / target - 1)

@@ -58,9 +58,9 @@ def trace(model: nn.Module, example_input: Tensor) -> ChannelGraph:
     Raises:
         InputError: the network cannot be traced, with the reason.
     """
-    twin = copy.deepcopy(model).eval().requires_grad_(True)
-    image = example_input[:1].detach().clone()
     with torch.inference_mode(False), torch.enable_grad():
+        twin = copy.deepcopy(model).eval().requires_grad_(True)
+        image = example_input[:1].detach().clone()
         calls = _record_calls(twin, image)
         atoms = _Atoms(twin, calls)
         for root, items in _coupled(twin, image, calls, atoms):
@@ -148,9 +148,8 @@ def _coupled(
     try:
         graph.build_dependency(model, image, forward_fn=forward, customized_pruners=custom, verbose=False)
     except (ArithmeticError, AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{type(model).__name__} has an operation whose channels cannot be followed ({type(error).__name__}: {error})"
-        ) from error
+        reason = f"{type(error).__name__}: {error}"
+        raise InputError(f"the channels of {type(model).__name__} cannot be followed ({reason})") from error
     names = {module: name for name, module in model.named_modules()}
     last = {output.grad_fn for output in outputs}
     done: set[nn.Module] = set()
@@ -167,28 +166,30 @@ def _coupled(
         group = graph.get_pruning_group(root, pruner.prune_out_channels, list(range(pruner.get_out_channels(root))))
         items: list[Item] = []
         for item in group:
-            node, handler = item.dep.target, item.dep.handler
+            node, layer = item.dep.target, item.dep.target.module
+            out = item.dep.handler == graph.get_pruner_of_module(layer).prune_out_channels
             index, of_root = np.asarray(item.idxs, np.int64), np.asarray(item.root_idxs, np.int64)
-            layer = node.module
-            out = handler == graph.get_pruner_of_module(layer).prune_out_channels
             if isinstance(layer, torch_pruning.ops._OutputOp) or (out and node.grad_fn in last):
                 atoms.fix(name, of_root, "reaches the output of the network")
-            if not isinstance(layer, nn.Module) or layer not in names:
-                if isinstance(layer, nn.Parameter):
-                    atoms.fix(name, of_root, "is combined with a bare parameter")
-                continue
-            if isinstance(layer, _ConvNd | nn.Linear | IndexShortcut):
-                if _is_depthwise(layer):
-                    items += [(names[layer], "in", index, of_root), (names[layer], "out", index, of_root)]
-                else:
-                    items.append((names[layer], "out" if out else "in", index, of_root))
-                    if out:
-                        done.add(layer)
-            elif (names[layer], "both") in atoms.sizes:
-                items.append((names[layer], "both", index, of_root))
-            else:
-                atoms.fix(name, of_root, f"passes through {names[layer]} ({type(layer).__name__})")
+            if isinstance(layer, nn.Parameter):
+                atoms.fix(name, of_root, "is combined with a bare parameter")
+            elif layer in names:  # else it is an operation such as an addition
+                sides = [side for side in _sides(layer, out) if (names[layer], side) in atoms.sizes]
+                items += [(names[layer], side, index, of_root) for side in sides]
+                if not sides:
+                    atoms.fix(name, of_root, f"passes through {names[layer]} ({type(layer).__name__})")
+                if out and len(index) == atoms.sizes.get((names[layer], "out")):
+                    done.add(layer)
         yield name, items
+
+
+def _sides(layer: nn.Module, out: bool) -> tuple[Side, ...]:
+    """The sides of a layer that an edge of Torch-Pruning touches; those of a depthwise convolution are one to it."""
+    if _is_depthwise(layer):
+        return ("in", "out")
+    if isinstance(layer, _ConvNd | nn.Linear | IndexShortcut):
+        return ("out",) if out else ("in",)
+    return ("both",)
 
 
 def _is_depthwise(layer: nn.Module) -> bool:

@@ -33,10 +33,11 @@ class Method:
         name: as in the registry.
         summary: one line.
         criterion: gives the scores.
-        allocation: ``uniform`` (each group by itself) or ``global`` (all channels ranked together), unless asked otherwise.
+        allocation: ``uniform`` (each group by itself) or ``global`` (all channels ranked together), where not asked
+            otherwise.
         needs_data: whether the criterion sees images and labels.
-        comparable: whether scores of different layers can be compared as they are. If not, `score` divides those of each
-            group by their mean, which changes no ranking inside a group.
+        comparable: whether scores of different layers can be compared as they are. If not, `score` divides those of
+            each group by their mean, which changes no ranking inside a group.
         source: the paper.
     """
 

@@ -20,8 +20,8 @@ def layer_rates(model_name: str, ratio_list: Sequence[float]) -> dict[str, float
     * ``resnet20|56|110`` (n blocks per stage): the stem, the outputs of stages 1 and 2, then the first convolution of
       each of the 3 n blocks. The outputs of stage 3 stay whole.
     * ``vgg16_cifar``: convolutions 1 to 12. The 13th stays whole.
-    * ``resnet50``: the stem, the outputs of stages 1 to 3, then for each of the 16 blocks the first two convolutions. The
-      outputs of stage 4 stay whole.
+    * ``resnet50``: the stem, the outputs of stages 1 to 3, then for each of the 16 blocks the first two convolutions.
+      The outputs of stage 4 stay whole.
 
     Raises:
         InputError: a network without such a convention, a list of the wrong length, a ratio outside [0, 1).

@@ -140,9 +140,8 @@ def _slice(layer: nn.Module, side: str, channels: list[int]) -> None:
         layer.index = _cut_map(layer, side, index.to(layer.index.device))
     elif isinstance(layer, _ConvNd):
         grouped = layer.groups > 1
-        if (
-            grouped and side == "in"
-        ):  # whole blocks went with the outputs; the weight has one column per channel of a block
+        if grouped and side == "in":
+            # Whole blocks went with the outputs, and the weight has one column per channel of a block.
             layer.groups = len(channels) * layer.groups // layer.in_channels
         else:
             axis = int((side == "in") != layer.transposed)
@@ -158,8 +157,9 @@ def _slice(layer: nn.Module, side: str, channels: list[int]) -> None:
             layer.weight = _keep(layer.weight, index, 0)
     elif isinstance(layer, nn.PReLU):
         layer.weight = _keep(layer.weight, index, 0)
-    if side != "in" and isinstance(getattr(layer, "bias", None), nn.Parameter):
-        layer.bias = _keep(layer.bias, index, 0)
+    bias = getattr(layer, "bias", None)
+    if side != "in" and isinstance(bias, nn.Parameter):
+        layer.bias = _keep(bias, index, 0)
     attribute = _width_attribute(layer, side)
     if attribute is not None:
         setattr(layer, attribute, len(channels))

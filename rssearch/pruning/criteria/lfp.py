@@ -1,12 +1,13 @@
 """Low-frequency preservation (LFP): spectra of feature maps.
 
-For the map M_j of channel j of one image, m_j is the flattened ``log(1 + |FFT2(M_j)|)``. With M the matrix of the m_j of
-one layer, the score of channel j is what the Frobenius norm of M loses with it (the paper's eq. 5-7),
+For the map M_j of channel j of one image, m_j is the flattened ``log(1 + |FFT2(M_j)|)``. With M the matrix of the m_j
+of one layer, the score of channel j is what the Frobenius norm of M loses with it (the paper's eq. 5-7),
 
     ||M||_F - sqrt(||M||_F^2 - r_j)  =  r_j / (||M||_F + sqrt(||M||_F^2 - r_j)),      r_j = ||m_j||^2,
 
-and the right-hand form has no cancellation. ``log(1 + x)`` is finite for dead maps; centring the spectrum permutes it and
-changes no norm. All bins weigh the same: the score measures log-spectral magnitude, not the share of low frequencies.
+and the right-hand form has no cancellation. ``log(1 + x)`` is finite for dead maps; centring the spectrum permutes it
+and changes no norm. All bins weigh the same: the score measures log-spectral magnitude, not the share of low
+frequencies.
 """
 
 from __future__ import annotations
@@ -49,8 +50,8 @@ def lfp(model: nn.Module, graph: ChannelGraph, data: Batches | None, seed: int) 
 
     A group's maps are those that its consuming layers read, taken behind the activation and before any pooling; after
     the addition where there is a residual. Maps that two branches read (behind the max-pooling of a ResNet's stem) are
-    taken where the branches part. Where a layer reads anything else (a bare concatenation, a gated map), its own input is
-    taken. The network runs in eval mode, once over the data.
+    taken where the branches part. Where a layer reads anything else (a bare concatenation, a gated map), its own input
+    is taken. The network runs in eval mode, once over the data.
 
     Raises:
         InputError: no data.
@@ -86,7 +87,7 @@ def spectral_energy(maps: Tensor) -> Tensor:
     if width % 2 == 0:
         copies[-1] = 1
     rows = max(1, _CHUNK // (maps.shape[1] * height * width))
-    spectra = (torch.fft.rfft2(part).abs().log1p().square() for part in maps.split(rows))
+    spectra = (torch.fft.rfft2(part).abs().log1p().square() for part in torch.split(maps, rows))
     return torch.cat([(spectrum * copies).sum((-2, -1)) for spectrum in spectra])
 
 

@@ -19,7 +19,7 @@ def filters(layer: nn.Module, weight: Tensor | None = None) -> Tensor:
         weight: a tensor of the weight's shape to take instead, such as its gradient.
     """
     if weight is None:
-        weight = layer.weight.detach()  # type: ignore[union-attr, operator]
+        weight = layer.get_parameter("weight").detach()
     if isinstance(layer, _ConvNd) and layer.transposed:
         weight = weight.transpose(0, 1)
     return weight.flatten(1)

@@ -1,4 +1,4 @@
-"""First-order Taylor expansion of the loss (Molchanov et al., 2019, "Importance Estimation for Neural Network Pruning")."""
+"""First-order Taylor expansion of the loss (Molchanov et al., CVPR 2019)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def taylor(model: nn.Module, graph: ChannelGraph, data: Batches | None, seed: in
     twin = copy.deepcopy(model).eval().requires_grad_(True)
     names = sorted({member.layer for group in graph.groups.values() for member in group.producers})
     layers = {name: twin.get_submodule(name) for name in names}
-    weights: list[Tensor] = [layer.weight for layer in layers.values()]  # type: ignore[misc]
+    weights: list[Tensor] = [layer.get_parameter("weight") for layer in layers.values()]
     totals = {name: torch.zeros(len(filters(layer))) for name, layer in layers.items()}
     batches = 0
     for x, y in on_device(data, twin, "taylor"):

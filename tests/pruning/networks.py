@@ -1,0 +1,68 @@
+"""Small networks and helpers for the tests of pruning."""
+
+import functools
+
+import torch
+from torch import Tensor, nn
+
+from rssearch import models, pruning
+
+
+def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
+    """Give normalisation layers scales, shifts and statistics that make every channel different."""
+    generator = torch.Generator().manual_seed(seed)
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            with torch.no_grad():
+                module.weight.uniform_(0.5, 1.5, generator=generator)
+                module.bias.normal_(0, 0.3, generator=generator)
+                module.running_mean.normal_(0, 0.3, generator=generator)
+                module.running_var.uniform_(0.5, 1.5, generator=generator)
+    return model
+
+
+@functools.cache
+def network(name: str, size: int = 32, classes: int = 10, **options) -> tuple[nn.Module, Tensor, pruning.ChannelGraph]:
+    """A registered network with random statistics, a batch for it, and its graph. Do not change them."""
+    torch.manual_seed(0)
+    model = randomise(models.create(name, classes, **options)).eval()
+    images = torch.randn(2, 3, size, size)
+    return model, images, pruning.trace(model, images)
+
+
+def some(graph: pruning.ChannelGraph, share: float = 0.4, seed: int = 1) -> dict[str, tuple[int, ...]]:
+    """A random choice of kept channels in every group."""
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        name: tuple(sorted(torch.randperm(g.width, generator=generator)[: max(1, int(g.width * share))].tolist()))
+        for name, g in graph.groups.items()
+    }
+
+
+def distance(a: Tensor, b: Tensor) -> float:
+    """The largest difference relative to the largest value."""
+    return float((a - b).abs().max() / a.abs().max())
+
+
+class Fork(nn.Module):
+    """Concatenation, grouped and depthwise convolutions, a transposed one, and a flattened map, in a few layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left = nn.Conv2d(3, 8, 3, padding=1)
+        self.right = nn.Conv2d(3, 4, 1)
+        self.norm = nn.BatchNorm2d(12)
+        self.grouped = nn.Conv2d(12, 6, 3, padding=1, groups=3)
+        self.depthwise = nn.Conv2d(6, 6, 3, stride=2, padding=1, groups=6)
+        self.up = nn.ConvTranspose2d(6, 5, 2, stride=2)
+        self.act = nn.PReLU(5)
+        self.resize = nn.Upsample(scale_factor=0.5)
+        self.pool = nn.AdaptiveAvgPool2d(3)
+        self.fc = nn.Linear(45, 7)
+        self.head = nn.Linear(7, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.norm(torch.cat([self.left(x), self.right(x)], 1)))
+        x = torch.relu(self.depthwise(torch.relu(self.grouped(x))))
+        x = self.pool(self.resize(self.act(self.up(x))))
+        return self.head(torch.relu(self.fc(torch.flatten(x, 1))))

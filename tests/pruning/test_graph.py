@@ -1,0 +1,218 @@
+"""The channel graph: groups, index maps, what is fixed."""
+
+import copy
+import gc
+import time
+import weakref
+
+import numpy as np
+import pytest
+import torch
+import torch_pruning
+from tests.pruning.networks import Fork, network, randomise, some
+from torch import nn
+
+from rssearch import cost, models, pruning
+from rssearch.errors import InputError
+
+
+def members(group):
+    return {(m.layer, m.side): m.index for m in group.members}
+
+
+def test_groups_of_resnet20():
+    _, _, graph = network("resnet20")
+    inner = [f"layer{stage}.{block}.conv1" for stage in (1, 2, 3) for block in (0, 1, 2)]
+    outer = ["conv1", "layer1.0.conv2", "layer2.0.conv2", "layer3.0.conv2"]
+    assert set(graph.groups) == {*inner, *outer}
+    assert graph.fixed == {"fc": "reaches the output of the network"}
+    stage2 = graph.groups["layer2.0.conv2"]
+    assert stage2.width == 32
+    assert [m.layer for m in stage2.producers] == ["layer2.0.conv2", "layer2.1.conv2", "layer2.2.conv2"]
+    assert [m.layer for m in stage2.consumers] == ["layer2.1.conv1", "layer2.2.conv1", "layer3.0.conv1"]
+    assert {("layer2.0.shortcut", "out"), ("layer3.0.shortcut", "in")} <= set(members(stage2))
+
+
+def test_stages_of_resnet18_are_coupled_and_named_after_their_first_layer():
+    _, _, graph = network("resnet18")
+    assert [m.layer for m in graph.groups["conv1"].producers] == ["conv1", "layer1.0.conv2", "layer1.1.conv2"]
+    assert [m.layer for m in graph.groups["layer2.0.conv2"].producers] == [
+        "layer2.0.conv2",
+        "layer2.0.downsample.0",
+        "layer2.1.conv2",
+    ]
+    assert graph.group_of("layer2.1.conv2") is graph.groups["layer2.0.conv2"]
+    assert graph.group_of("fc") is None
+
+
+def test_index_maps_of_concatenation_blocks_and_flattening():
+    graph = pruning.trace(Fork(), torch.randn(1, 3, 16, 16))
+    # Three blocks of the grouped convolution: 4 inputs and 2 outputs each. The first two are left's, the last is right's.
+    assert {name: group.width for name, group in graph.groups.items()} == {"left": 2, "right": 1, "up": 5, "fc": 7}
+    left, right = members(graph.groups["left"]), members(graph.groups["right"])
+    assert left["left", "out"].tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert left["norm", "both"].tolist() == left["grouped", "in"].tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert left["grouped", "out"].tolist() == left["depthwise", "in"].tolist() == [[0, 1], [2, 3]]
+    assert right["right", "out"].tolist() == [[0, 1, 2, 3]]
+    assert right["norm", "both"].tolist() == [[8, 9, 10, 11]]
+    assert right["grouped", "out"].tolist() == right["up", "in"].tolist() == [[4, 5]]
+    assert np.array_equal(members(graph.groups["up"])["fc", "in"], np.arange(45).reshape(5, 9))
+    assert graph.fixed == {"head": "reaches the output of the network"}
+
+
+def test_flattening_in_vgg():
+    _, _, graph = network("vgg16_cifar")
+    group = graph.groups["features.conv13"]
+    assert members(group)["classifier.linear1", "in"].shape == (512, 1)
+    assert members(group)["avgpool", "both"].shape == (512, 1)
+
+
+def test_depthwise_is_coupled_on_both_sides():
+    _, _, graph = network("mobilenet_v2")
+    layer = "features.2.conv.1.0"
+    group = graph.groups["features.2.conv.0.0"]
+    assert {(layer, "in"), (layer, "out")} <= set(members(group))
+    assert [m.layer for m in group.producers] == ["features.2.conv.0.0", layer]
+
+
+def test_index_sets_of_a_side_are_disjoint_and_inside():
+    for name in ("resnet20", "mobilenet_v2", "vgg16_cifar"):
+        _, _, graph = network(name)
+        for side, size in graph.sizes.items():
+            found = [m.index.ravel() for g in graph.groups.values() for m in g.members if (m.layer, m.side) == side]
+            flat = np.concatenate(found) if found else np.zeros(0, int)
+            assert len(set(flat.tolist())) == len(flat)
+            assert not len(flat) or (flat.min() >= 0 and flat.max() < size)
+
+
+def test_groups_print_readably():
+    _, _, graph = network("resnet20")
+    text = str(graph)
+    assert text.startswith("13 groups, 41,")
+    assert "layer2.0.conv2: 32 channels\n    out  layer2.0.conv2 (conv)\n    both layer2.0.bn2 (norm)" in text
+    assert "fixed fc: reaches the output of the network" in text
+
+
+class Heads(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Conv2d(3, 6, 3)
+        self.first, self.second = nn.Conv2d(6, 4, 1), nn.Conv2d(4, 5, 1)
+
+    def forward(self, x):
+        x = torch.relu(self.body(x))
+        a = self.first(x)
+        return {"a": a, "b": [self.second(torch.relu(a))]}
+
+
+def test_every_output_is_kept_even_one_that_is_read_on():
+    graph = pruning.trace(Heads(), torch.randn(1, 3, 8, 8))
+    assert list(graph.groups) == ["body"]
+    assert set(graph.fixed) == {"first", "second"}
+
+
+class Normed(nn.Module):
+    def __init__(self, norm):
+        super().__init__()
+        self.a, self.norm, self.b = nn.Conv2d(3, 8, 1), norm, nn.Conv2d(8, 4, 1)
+
+    def forward(self, x):
+        return self.b(self.norm(self.a(x))).mean((2, 3))
+
+
+def test_statistics_over_channels_fix_them():
+    graph = pruning.trace(Normed(nn.GroupNorm(2, 8)), torch.randn(1, 3, 8, 8))
+    assert not graph.groups
+    assert graph.fixed["a"] == "passes through norm (GroupNorm)"
+    graph = pruning.trace(Normed(nn.InstanceNorm2d(8, affine=True)), torch.randn(1, 3, 8, 8))
+    assert list(graph.groups) == ["a"]
+
+
+def test_input_channels_are_never_pruned():
+    class Depthwise(nn.Sequential):
+        pass
+
+    model = Depthwise(nn.Conv2d(3, 6, 3, groups=3), nn.ReLU(), nn.Conv2d(6, 4, 1), nn.ReLU(), nn.Conv2d(4, 2, 1))
+    graph = pruning.trace(model, torch.randn(1, 3, 8, 8))
+    assert list(graph.groups) == ["2"]
+    assert graph.fixed["0"] == "is a grouped convolution over fixed channels"
+
+
+def test_networks_that_cannot_be_followed_are_refused():
+    with pytest.raises(InputError, match="channels of ShuffleNetV2 cannot be followed"):
+        pruning.trace(models.create("torchvision:shufflenet_v2_x1_0", 10), torch.randn(1, 3, 32, 32))
+
+
+def test_one_pooling_layer_for_two_widths_is_refused():
+    class Shared(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.up = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 8, 1), nn.Upsample(scale_factor=2)
+
+        def forward(self, x):
+            return self.up(self.b(self.up(self.a(x))))
+
+    with pytest.raises(InputError, match="layer 'up' is used for maps of different widths"):
+        pruning.trace(Shared(), torch.randn(1, 3, 4, 4))
+
+
+def test_trace_leaves_the_model_alone():
+    model = models.create("resnet20", 10)
+    model.layer1.eval()
+    model.fc.requires_grad_(False)
+    modes, before = [m.training for m in model.modules()], copy.deepcopy(model.state_dict())
+    with torch.inference_mode():
+        graph = pruning.trace(model, torch.randn(3, 3, 32, 32))
+    assert graph.params() == sum(p.numel() for p in model.parameters())
+    assert [m.training for m in model.modules()] == modes
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    assert all(torch.equal(model.state_dict()[key], value) for key, value in before.items())
+    assert not model.fc.weight.requires_grad
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_frozen_networks_are_traced_alike():
+    model = models.create("resnet20", 10)
+    free = str(pruning.trace(model, torch.randn(1, 3, 32, 32)))
+    assert str(pruning.trace(model.requires_grad_(False), torch.randn(1, 3, 32, 32))) == free
+
+
+def test_nothing_leaks_between_calls():
+    """Torch-Pruning's pruners keep modules in their default arguments; ours must neither fill nor feel them."""
+    model = models.create("torchvision:resnext50_32x4d", 10)
+    images = torch.randn(1, 3, 32, 32)
+    clean = str(pruning.trace(model, images))
+    defaults = torch_pruning.BasePruner.__init__.__defaults__
+    before = [len(value) for value in defaults if isinstance(value, dict)]
+    # Another user in the same process fills the shared defaults.
+    torch_pruning.pruner.BasePruner(model, images, torch_pruning.importance.MagnitudeImportance(), pruning_ratio=0.5)
+    assert str(pruning.trace(model, images)) == clean
+    other = models.create("resnet20", 10)
+    after = [len(value) for value in defaults if isinstance(value, dict)]
+    alive = weakref.ref(other.conv1)
+    pruning.prune(other, images, "l1", rate=0.5)
+    assert [len(value) for value in defaults if isinstance(value, dict)] == after
+    assert before != after, "the upstream leak is gone: this guard can go too"
+    del other
+    gc.collect()
+    assert alive() is None
+    for value in defaults:  # do not hand the leak on to other tests
+        if isinstance(value, dict):
+            value.clear()
+
+
+def test_trace_is_quick():
+    model, images, _ = network("resnet20")
+    started = time.perf_counter()
+    pruning.trace(model, images)
+    assert time.perf_counter() - started < 1.0  # about 0.1 s on an idle core
+
+
+@pytest.mark.parametrize("size", [16, 20, 24])
+def test_costs_of_every_kind_of_layer(size):
+    model = randomise(Fork())
+    graph = pruning.trace(model, torch.randn(1, 3, size, size))
+    for kept in ({}, {"left": (1,), "up": (0, 3), "fc": (1, 2, 6)}, some(graph)):
+        found = cost.profile(pruning.cut(model, graph, kept)[0], (3, size, size))
+        expected = (found.macs, found.params, found.conv_linear_macs)
+        assert (graph.macs(kept), graph.params(kept), graph.conv_linear_macs(kept)) == expected

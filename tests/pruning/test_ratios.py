@@ -1,0 +1,54 @@
+"""The papers' lists of ratios, and the published figures that follow from them exactly."""
+
+import pytest
+import torch
+
+from rssearch import cost, models, pruning
+from rssearch.errors import InputError
+
+R56, R110 = [0] + [0.4] * 2, [0] + [0.4] * 2
+ROWS = [
+    # network, options, classes, size, list, MACs as thop counts, parameters
+    ("resnet56", {}, 10, 32, R56 + [0.5] * 9 + [0.6] * 9 + [0.7] * 9, 35370496, 240793),
+    ("resnet110", {}, 10, 32, R110 + [0.5] * 18 + [0.65] * 36, 72827200, 543742),
+    ("vgg16_cifar", {}, 10, 32, [0.3] * 7 + [0.75] * 5, 104962368, 2505793),
+    ("vgg16_cifar", {}, 10, 32, [0.45] * 7 + [0.78] * 5, 67094528, 1901836),
+    ("resnet50", {}, 1000, 224, [0] + [0.5] * 3 + [0.6] * 16, 966597408, 8017755),
+    ("resnet56", {}, 10, 32, [0] + [0.15] * 2 + [0.4] * 27, None, 485413),
+    ("resnet110", {}, 10, 32, [0] + [0.2] * 2 + [0.3] * 18 + [0.35] * 36, None, 1045951),
+    ("resnet50", {}, 1000, 224, [0] + [0.1] * 3 + [0.35] * 16, None, 15091575),
+    ("resnet20", {"shortcut": "B"}, 100, 32, [0] + [0.1] * 2 + [0.25] * 9, None, 203360),
+]
+
+
+@pytest.mark.parametrize(("name", "options", "classes", "size", "ratios", "macs", "params"), ROWS)
+def test_published_rows(name, options, classes, size, ratios, macs, params):
+    model = models.create(name, classes, **options)
+    pruned = pruning.prune(model, torch.zeros(1, 3, size, size), "l1", rates=pruning.layer_rates(name, ratios))
+    found = cost.profile(pruned.model, (3, size, size))
+    assert found.params == params == pruned.report["params"]
+    assert found.macs == pruned.report["macs"]
+    if macs is not None:
+        assert found.macs == macs
+
+
+def test_widths_of_the_second_list_of_resnet56():
+    model = models.create("resnet56", 10)
+    rates = pruning.layer_rates("resnet56", R56 + [0.5] * 9 + [0.6] * 9 + [0.7] * 9)
+    pruned = pruning.prune(model, torch.zeros(1, 3, 32, 32), "l1", rates=rates).model
+    assert [pruned.conv1.out_channels, *(s[4].conv2.out_channels for s in (pruned.layer1, pruned.layer2))] == [16, 9, 19]
+    assert [s[4].conv1.out_channels for s in (pruned.layer1, pruned.layer2, pruned.layer3)] == [8, 12, 19]
+    assert pruned.fc.in_features == 64
+
+
+@pytest.mark.parametrize(
+    ("name", "ratios", "message"),
+    [
+        ("resnet56", [0.1] * 29, "resnet56 takes a list of 30 ratios, not 29"),
+        ("vgg16_cifar", [0.1] * 11 + [1.0], "ratio 11 is 1.0"),
+        ("resnet18", [0.1], "lists of ratios 'resnet18'"),
+    ],
+)
+def test_bad_lists(name, ratios, message):
+    with pytest.raises(InputError, match=message):
+        pruning.layer_rates(name, ratios)
