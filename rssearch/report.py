@@ -57,15 +57,7 @@ class Front:
     hypervolume: float
     relative_hypervolume: float | None
     baselines: list[dict[str, Any]]  # one for each model: its name and its objectives before pruning, mean of the seeds
-
-    @property
-    def note(self) -> str | None:
-        """Why the front is empty; None if it is not."""
-        if self.members:
-            return None
-        if self.infeasible and not self.failed:
-            return "No trial satisfies the constraints."
-        return "No finished trial yet."
+    note: str | None  # why the front is empty; None if it is not
 
 
 def fronts(
@@ -230,7 +222,7 @@ def _front(
     failed: list[Row] = []
     for trial in trials:
         finished = trial["status"] == "finished"
-        if trial["status"] == "infeasible" or (finished and _breaks(trial, constraints)):
+        if trial["status"] == "infeasible" or (finished and _misses(trial, constraints)):
             infeasible.append(trial)
         elif finished and all(number(trial.get(name)) is not None for name in objectives):
             complete.append(trial)
@@ -259,7 +251,21 @@ def _front(
         hypervolume=volume,
         relative_hypervolume=None if reference is None else _relative(volume, reference.tolist(), directions),
         baselines=_baselines(trials, objectives),
+        note=None if members else _why_empty(infeasible, failed, constraints),
     )
+
+
+def _why_empty(infeasible: Sequence[Row], failed: Sequence[Row], constraints: Mapping[str, Bound]) -> str:
+    """One sentence; when every trial is infeasible it names the one that misses the constraints least."""
+    if failed or not infeasible:
+        return "No finished trial yet."
+    text = "No trial satisfies the constraints."
+    missed = [(sum(misses.values()), i) for i, t in enumerate(infeasible) if (misses := _misses(t, constraints))]
+    if not missed:
+        return text
+    nearest = infeasible[min(missed)[1]]
+    values = ", ".join(f"{name} {human(name, nearest[name])}" for name in _misses(nearest, constraints))
+    return f"{text} Nearest: {nearest['key']} with {values}."
 
 
 def _points(trials: Sequence[Row], objectives: Mapping[str, Direction]) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -301,14 +307,15 @@ def _baseline_limit(trials: Sequence[Row], name: str) -> float | None:
     return max((value for trial in trials if (value := _baseline(trial, name)) is not None), default=None)
 
 
-def _breaks(trial: Row, constraints: Mapping[str, Bound]) -> bool:
+def _misses(trial: Row, constraints: Mapping[str, Bound]) -> dict[str, float]:
+    """The metrics that break a constraint, and by how much, relative to the limit."""
+    misses = {}
     for name, bound in constraints.items():
         value = number(trial.get(name))
-        if value is not None and not (
-            (bound.min is None or value >= bound.min) and (bound.max is None or value <= bound.max)
-        ):
-            return True
-    return False
+        for limit, sign in ((bound.max, 1), (bound.min, -1)):
+            if value is not None and limit is not None and sign * (value - limit) > 0:
+                misses[name] = abs(value - limit) / (abs(limit) or 1.0)
+    return misses
 
 
 def _knees(found: Sequence[Front]) -> list[str]:

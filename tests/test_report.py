@@ -365,7 +365,8 @@ def test_nothing_finished_is_said(tmp_path):
 def test_all_infeasible_is_said():
     rows = [trial("a", 0.9, 10), trial("b", None, 5, status="infeasible")]
     front = report.fronts(rows, TWO, {"macs": Bound(max=1)})[0]
-    assert front.note == "No trial satisfies the constraints."
+    assert front.note == "No trial satisfies the constraints. Nearest: b with macs 5."
+    assert report.fronts(rows[1:], TWO)[0].note == "No trial satisfies the constraints."
 
 
 def test_a_failing_write_leaves_the_old_file(tmp_path, monkeypatch):
