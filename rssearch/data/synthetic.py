@@ -25,7 +25,7 @@ VERSION = 1  # raise it whenever a scene changes: results on other scenes must n
 SEED = 0
 PER_CLASS = 250
 SIZE = 32
-METRES = (48.0, 78.0)
+METRES = (44.0, 72.0)
 CHUNK = 50  # scenes on a sheet: its arrays stay within the processor's cache at 32 pixels
 
 GRASS = ((88, 112, 62), (104, 122, 70), (122, 126, 80), (74, 98, 58))
@@ -52,7 +52,7 @@ def _parcels(sheet: Sheet, mask: Floats, furrows: float) -> None:
     first, second, third = (sheet.colour(*CROPS, spread=14) for _ in range(3))
     colour = np.where(crop < 0.34, first, np.where(crop < 0.67, second, third))
     along = np.where(sheet.each(cells) < 0.5, sheet.x, sheet.y)
-    wave = np.sin(along * (2 * np.pi / sheet.uniform(3.5, 9)) + 6 * sheet.each(cells))
+    wave = np.sin(along * (2 * np.pi / sheet.uniform(4.5, 10)) + 6 * sheet.each(cells))
     depth = furrows * sheet.uniform(0.4, 1) * (0.3 + 0.7 * sheet.each(cells))
     colour = colour * (1 + depth * wave + 0.2 * sheet.texture())[:, None]
     sheet.paint(mask, colour)
@@ -209,10 +209,10 @@ def meadow(sheet: Sheet) -> None:
 def orchard(sheet: Sheet) -> None:
     """Trees in rows, with gaps, in one or more parcels."""
     _plain(sheet, *GRASS, *SOIL, contrast=0.35)
-    pitch = sheet.uniform(6, 10)
+    pitch = sheet.uniform(6.5, 10.5)
     cells = sheet.cells(sheet.uniform(40, 110), sheet.uniform(40, 110))
-    planted = (sheet.each(cells) < 0.85).astype(np.float32)
-    _trees(sheet, pitch, jitter=0.12, share=sheet.uniform(0.7, 1), mask=planted)
+    planted = (sheet.each(cells) < 0.95).astype(np.float32)
+    _trees(sheet, pitch, jitter=0.08, share=sheet.uniform(0.8, 1), mask=planted)
 
 
 def river(sheet: Sheet) -> None:
