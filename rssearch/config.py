@@ -285,7 +285,7 @@ def override_settings(settings: Settings, values: Mapping[str, Any]) -> Settings
 def parse_assignment(text: str) -> tuple[str, Any]:
     """``key.path=value`` with a YAML value, as ``--set`` takes it. Raises InputError."""
     key, equals, value = text.partition("=")
-    if not equals or not re.fullmatch(r"[\w.-]+(\.[\w.-]+)*", key):
+    if not equals or not re.fullmatch(r"[\w-]+(\.[\w-]+)*", key):
         raise InputError(f"--set {text}: must be key.path=value, for example settings.train.epochs=2")
     try:
         return key, yaml.load(value, _Loader)  # noqa: S506 (a SafeLoader)

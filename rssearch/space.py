@@ -92,7 +92,8 @@ def parse_dimension(name: str, spec: Any) -> Dimension:
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"{name}: {value!r} is not finite")
     cells = tuple(tidy(value) for value in values)
-    doubles = sorted({repr(value) for i, value in enumerate(cells) if (value in cells[:i])})
+    kinds = [(isinstance(cell, bool), cell) for cell in cells]  # True equals 1 in Python, but not in a YAML
+    doubles = sorted({repr(kind[1]) for i, kind in enumerate(kinds) if kind in kinds[:i]})
     if doubles:
         raise ValueError(f"{name}: {', '.join(doubles)} is listed twice")
     return Choice(cells)

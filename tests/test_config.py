@@ -1,0 +1,129 @@
+"""rssearch.config: the schema of a study."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from rssearch.config import SPLITS, Settings, load_study, override_settings, parse_assignment, parse_study
+from rssearch.errors import InputError
+
+MINIMAL: dict[str, Any] = {"study": "s", "trial": "trials.prune:run", "space": {"rate": [0.3]}}
+
+
+def test_only_three_keys_are_required() -> None:
+    study = parse_study(MINIMAL)
+    assert study.search.sampler == "grid"
+    assert study.search.objectives == {"val_accuracy": "max", "macs": "min"}
+    assert study.storage == "results"
+
+
+def test_resolved_holds_every_default_and_reads_back_equal() -> None:
+    study = parse_study(MINIMAL)
+    again = parse_study(yaml.safe_load(yaml.safe_dump(study.resolved())))
+    assert again == study
+    assert study.resolved()["settings"]["train"]["momentum"] == 0.9
+
+
+@pytest.mark.parametrize("name", sorted(SPLITS))
+def test_published_splits(name: str) -> None:
+    split = parse_study(MINIMAL | {"settings": {"split": name}}).settings.split
+    train = int(name.split("/")[0]) / 100
+    assert split.train + split.val == pytest.approx(train)
+    assert split.test == pytest.approx(1 - train)
+    assert split.val == pytest.approx(train / 10)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"serch": {}}, "serch: unknown key. Did you mean 'search'?"),
+        ({"study": "a/b"}, "study: a study's name has"),
+        ({"trial": "trials.prune"}, "trial: a trial is named as package.module:function"),
+        ({"space": {}}, "space: must be a mapping"),
+        ({"space": {"rate": []}}, "space: rate: the list is empty"),
+        ({"settings": {"train": {"epoch": 3}}}, "settings.train.epoch: unknown key. Did you mean 'epochs'?"),
+        ({"settings": {"train": {"epochs": "many"}}}, "settings.train.epochs: 'many' is not allowed"),
+        ({"settings": {"train": {"lr": 0}}}, "settings.train.lr: 0 is not allowed: input should be greater than 0"),
+        ({"settings": {"train": {"optimizer": "sdg"}}}, "'sdg' is not allowed. Did you mean 'sgd'?"),
+        ({"settings": {"split": "75/25"}}, "settings.split: no published split is called '75/25'"),
+        ({"settings": {"split": {"train": 0.9}}}, "train + val + test must be 1, not 1.2"),
+        ({"settings": {"split": {"train": 0.8, "val": 0.0, "test": 0.2}}}, "train and val must be above 0"),
+        ({"search": {"sampler": "tpee"}}, "Did you mean 'tpe'?"),
+        ({"search": {"objectives": {}}}, "search.objectives"),
+        ({"search": {"objectives": {"macs": "down"}}}, "Allowed: max, min."),
+        ({"search": {"constraints": {"macs": {}}}}, "search.constraints.macs: give max, min or both"),
+        ({"search": {"constraints": {"macs": {"min": 2, "max": 1}}}}, "min 2 is above max 1"),
+        ({"resources": {"cpus": 0}}, "resources.cpus: 0 is not allowed"),
+        ({"storage": "s3://bucket"}, "object stores are not supported yet"),
+        ({"settings": {"train": {"nesterov": True, "momentum": 0}}}, "nesterov needs optimizer: sgd"),
+    ],
+)
+def test_a_mistake_is_named(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        parse_study(MINIMAL | change, "my.yaml")
+    assert message in str(caught.value)
+    assert str(caught.value).startswith("my.yaml: ")
+
+
+def test_every_mistake_is_told_at_once() -> None:
+    with pytest.raises(InputError) as caught:
+        parse_study({"study": "a b", "space": {"rate": []}})
+    lines = str(caught.value).splitlines()
+    assert [line.split(": ")[1] for line in lines] == ["study", "trial", "space"]
+
+
+def test_files_that_are_no_study(tmp_path: Path) -> None:
+    path = tmp_path / "s.yaml"
+    with pytest.raises(InputError, match="cannot be read"):
+        load_study(path)
+    path.write_text("a: [1")
+    with pytest.raises(InputError, match="is not valid YAML"):
+        load_study(path)
+    path.write_text("- 1")
+    with pytest.raises(InputError, match="must be a mapping"):
+        load_study(path)
+    path.write_bytes(b"\xff\xfe\xff")
+    with pytest.raises(InputError, match="cannot be read"):
+        load_study(path)
+
+
+def test_exponents_without_a_point_are_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text("study: s\ntrial: a:b\nspace: {train.lr: [1e-3, 2E+2, '1e-3']}\n")
+    assert load_study(path).space["train.lr"].to_yaml() == [0.001, 200.0, "1e-3"]
+
+
+def test_set_replaces_values_at_any_depth(tmp_path: Path) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text(yaml.safe_dump(MINIMAL | {"space": {"finetune.lr": [0.1], "rate": [0.5]}}))
+    texts = ["settings.train.epochs=2", "space.rate=[0.1, 0.2]", "space.finetune.lr=[1e-2]", "data_root=/d"]
+    study = load_study(path, dict(parse_assignment(text) for text in texts))
+    assert study.settings.train.epochs == 2
+    assert study.space["rate"].to_yaml() == [0.1, 0.2]
+    assert study.space["finetune.lr"].to_yaml() == [0.01]
+    assert study.data_root == "/d"
+
+
+@pytest.mark.parametrize("text", ["epochs", "=3", "a..b=1", "a b=1", "a=[1"])
+def test_bad_assignments(text: str) -> None:
+    with pytest.raises(InputError, match="--set"):
+        parse_assignment(text)
+
+
+def test_set_below_a_value_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text(yaml.safe_dump(MINIMAL))
+    with pytest.raises(InputError, match="'study' is no mapping"):
+        load_study(path, {"study.name": "x"})
+
+
+def test_dotted_dimensions_override_settings() -> None:
+    settings = override_settings(Settings(), {"finetune.lr": 0.5, "pruning.round_to": 8})
+    assert (settings.finetune.lr, settings.pruning.round_to) == (0.5, 8)
+    assert settings.train == Settings().train
+    with pytest.raises(InputError, match=r"settings.finetune.lrr: unknown key. Did you mean 'lr'"):
+        override_settings(Settings(), {"finetune.lrr": 0.5})

@@ -1,0 +1,116 @@
+"""Trials without networks, for tests of the machinery: module ``tests.toy``."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from rssearch.errors import InputError, TrialFailed
+from rssearch.space import Point
+from rssearch.trial import Preparation, Session
+
+
+def plain(config: dict[str, Any]) -> dict[str, float]:
+    """A plain trainable that returns its metrics."""
+    return {"val_accuracy": 1 - config["rate"] ** 2, "macs": 100 * (1 - config["rate"])}
+
+
+def reporting(config: dict[str, Any]) -> None:
+    """A plain trainable that reports."""
+    from ray import tune
+
+    for epoch in range(3):
+        tune.report({"val_accuracy": (epoch + 1) / 4, "macs": 100 * (1 - config["rate"])})
+
+
+def failing(config: dict[str, Any]) -> dict[str, float]:
+    """Fails in four ways."""
+    match config["mode"]:
+        case "raises":
+            raise ValueError("a bug in the trial")
+        case "diverges":
+            raise TrialFailed("the loss is nan in epoch 2")
+        case "nan":
+            return {"val_accuracy": float("nan"), "macs": 1.0}
+        case "lacks":
+            return {"macs": 1.0}
+    return {"val_accuracy": 0.5, "macs": 1.0}
+
+
+def dying(config: dict[str, Any], session: Session) -> dict[str, float]:
+    """Its worker is killed in the first epoch after a checkpoint, `deaths` times in a row."""
+    before = int(session.load_checkpoint() or b"0")
+    if before < config["deaths"]:
+        session.save_checkpoint(str(before + 1).encode())
+        os.kill(os.getpid(), signal.SIGKILL)
+    return {"val_accuracy": float(before), "macs": 1.0}
+
+
+def slow(config: dict[str, Any], session: Session) -> dict[str, Any]:
+    """Epochs of a fixed length with a checkpoint each; writes down every epoch that it runs."""
+    options = session.settings.options
+    log = Path(options["log"])
+    state = session.load_checkpoint()
+    done = int(state) if state else 0
+    for epoch in range(done + 1, options["epochs"] + 1):
+        time.sleep(options["seconds"])
+        with log.open("a") as file:
+            file.write(f"{session.key} {epoch} {os.getpid()}\n")
+        session.save_checkpoint(str(epoch).encode())
+        session.report({"epoch": epoch, "val_accuracy": config["rate"] * epoch})
+    return {"val_accuracy": config["rate"], "macs": 1 - config["rate"], "resumed_from": done}
+
+
+def hungry(config: dict[str, Any]) -> dict[str, float]:
+    """Takes 32 MiB of tensors, some of them in a cycle, and says how much memory its process holds."""
+    import psutil
+    import torch
+
+    tensors = [torch.ones(1 << 20) for _ in range(8)]
+    cycle: dict[str, Any] = {"tensors": tensors}
+    cycle["self"] = cycle
+    total = float(sum(t.sum() for t in tensors))
+    del tensors, cycle
+    return {"val_accuracy": total, "macs": float(config["index"]), "rss": psutil.Process().memory_info().rss}
+
+
+# A trial with all hooks: a "baseline" for each group, a cost, a measurement.
+
+
+def check(point: Point, settings: Any) -> None:  # noqa: ARG001
+    if point.get("group") == "refused":
+        raise InputError("space.group: 'refused' is not allowed")
+
+
+def preparations(points: list[Point], settings: Any, data_root: Path, store: Any) -> list[Preparation]:
+    groups = sorted({str(p["group"]) for p in points if "group" in p})
+    return [
+        Preparation(f"baseline-{g}", f"baseline {g}", {"group": g}, store.has("toys", g), {"baselines": 1, "scores": 0})
+        for g in groups
+    ]
+
+
+def prepare(config: dict[str, Any], session: Session) -> dict[str, float]:
+    if config["group"] == "bad":
+        raise TrialFailed("the loss is nan in epoch 1")
+    session.report({"epoch": 1, "val_accuracy": 0.5})
+    session.store.get_or_build("toys", config["group"], lambda: {"value.txt": b"2"})
+    return {"val_accuracy": 0.5}
+
+
+def cost(point: Point, session: Session) -> dict[str, float]:
+    rate = point.get("rate")
+    return {"macs": 100 * (1 - rate), "macs_ratio": 1 - rate} if isinstance(rate, float) and "group" in point else {}
+
+
+def grouped(config: dict[str, Any], session: Session) -> dict[str, float]:
+    value = session.store.get("toys", config["group"])
+    assert value is not None
+    return {"val_accuracy": float(value["value.txt"]) - config["rate"], "macs": 100 * (1 - config["rate"])}
+
+
+def measure(config: dict[str, Any], session: Session) -> dict[str, float]:
+    return {"test_accuracy": 0.25}
