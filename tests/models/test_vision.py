@@ -40,7 +40,7 @@ def test_trained_first_convolution_takes_other_bands(trained):
 
 
 def test_unknown_weights_name_the_known_ones():
-    with pytest.raises(InputError, match="unknown weights of resnet50 'V3'.*IMAGENET1K_V1, IMAGENET1K_V2"):
+    with pytest.raises(InputError, match=r"unknown weights of resnet50 'V3'.*IMAGENET1K_V1, IMAGENET1K_V2"):
         vision.build("resnet50", 5, weights="V3")
 
 

@@ -41,7 +41,7 @@ def some(graph: pruning.ChannelGraph, share: float = 0.4, seed: int = 1) -> dict
 
 def distance(a: Tensor, b: Tensor) -> float:
     """The largest difference relative to the largest value."""
-    return float((a - b).abs().max() / a.abs().max())
+    return float(((a - b).abs().max() / a.abs().max()).detach())
 
 
 class Fork(nn.Module):

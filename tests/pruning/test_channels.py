@@ -1,9 +1,9 @@
 """Checks of kept channels."""
 
 import pytest
-from tests.pruning.networks import network
 
 from rssearch.errors import InputError
+from tests.pruning.networks import network
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from tests.pruning.networks import network, some
 
 from rssearch.pruning.cost_table import CostTable, Count
+from tests.pruning.networks import network, some
 
 
 def test_products_and_sums():

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 import torch_pruning
-from tests.pruning.networks import Fork, network, randomise, some
 from torch import nn
 
 from rssearch import cost, models, pruning
 from rssearch.errors import InputError
+from tests.pruning.networks import Fork, network, randomise, some
 
 
 def members(group):
@@ -47,7 +47,7 @@ def test_stages_of_resnet18_are_coupled_and_named_after_their_first_layer():
 
 def test_index_maps_of_concatenation_blocks_and_flattening():
     graph = pruning.trace(Fork(), torch.randn(1, 3, 16, 16))
-    # Three blocks of the grouped convolution: 4 inputs and 2 outputs each. The first two are left's, the last is right's.
+    # Three blocks of the grouped convolution, of 4 inputs and 2 outputs: two are left's, the last is right's.
     assert {name: group.width for name, group in graph.groups.items()} == {"left": 2, "right": 1, "up": 5, "fc": 7}
     left, right = members(graph.groups["left"]), members(graph.groups["right"])
     assert left["left", "out"].tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]

@@ -36,7 +36,11 @@ def test_widths_of_the_second_list_of_resnet56():
     model = models.create("resnet56", 10)
     rates = pruning.layer_rates("resnet56", R56 + [0.5] * 9 + [0.6] * 9 + [0.7] * 9)
     pruned = pruning.prune(model, torch.zeros(1, 3, 32, 32), "l1", rates=rates).model
-    assert [pruned.conv1.out_channels, *(s[4].conv2.out_channels for s in (pruned.layer1, pruned.layer2))] == [16, 9, 19]
+    assert [pruned.conv1.out_channels, *(s[4].conv2.out_channels for s in (pruned.layer1, pruned.layer2))] == [
+        16,
+        9,
+        19,
+    ]
     assert [s[4].conv1.out_channels for s in (pruned.layer1, pruned.layer2, pruned.layer3)] == [8, 12, 19]
     assert pruned.fc.in_features == 64
 

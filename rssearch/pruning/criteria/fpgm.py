@@ -19,8 +19,8 @@ def fpgm(model: nn.Module, graph: ChannelGraph, data: Batches | None, seed: int)
     def distances(_: str, layer: nn.Module) -> Tensor:
         vectors = filters(layer).float()
         # Distances by matrix products are much faster than by differences; what they lose to rounding is relative to
-        # the distance from the origin, hence the centring.
+        # the distance from the origin, hence the centring. A filter's distance to itself is nothing but rounding.
         vectors = vectors - vectors.mean(0)
-        return torch.cdist(vectors, vectors, compute_mode="use_mm_for_euclid_dist").sum(1)
+        return torch.cdist(vectors, vectors, compute_mode="use_mm_for_euclid_dist").fill_diagonal_(0).sum(1)
 
     return average_over_producers(model, graph, distances)

@@ -1,0 +1,176 @@
+"""Surgery: slices, specs, round trips, refusals."""
+
+import copy
+import json
+
+import pytest
+import torch
+from safetensors.torch import load, save
+from torch import nn
+
+from rssearch import models, pruning
+from rssearch.errors import InputError
+from tests.pruning.networks import Fork, distance, network, randomise, some
+
+
+def test_slices_are_those_of_the_kept_channels():
+    model, _, graph = network("resnet20")
+    pruned, spec = pruning.cut(model, graph, {"layer1.0.conv1": (2, 5, 7)})
+    assert torch.equal(pruned.layer1[0].conv1.weight, model.layer1[0].conv1.weight[[2, 5, 7]])
+    assert torch.equal(pruned.layer1[0].conv2.weight, model.layer1[0].conv2.weight[:, [2, 5, 7]])
+    for name in ("weight", "bias", "running_mean", "running_var"):
+        assert torch.equal(getattr(pruned.layer1[0].bn1, name), getattr(model.layer1[0].bn1, name)[[2, 5, 7]])
+    assert (pruned.layer1[0].conv1.out_channels, pruned.layer1[0].conv2.in_channels) == (3, 3)
+    assert pruned.layer1[0].bn1.num_features == 3
+    assert spec == {
+        "format": 1,
+        "layers": {
+            "layer1.0.conv1": {"width": {"out": 16}, "out": [2, 5, 7]},
+            "layer1.0.bn1": {"width": {"both": 16}, "both": [2, 5, 7]},
+            "layer1.0.conv2": {"width": {"in": 16}, "in": [2, 5, 7]},
+        },
+    }
+
+
+def test_index_shortcut_after_cuts_on_both_sides():
+    model, _, graph = network("resnet20")
+    # Channel j of stage 2 reads channel j - 8 of stage 1: 9 -> 1, 10 -> 2, 11 -> 3, 30 -> none.
+    kept = {"layer1.0.conv2": (1, 3, 4), "layer2.0.conv2": (9, 10, 11, 30)}
+    pruned, _ = pruning.cut(model, graph, kept)
+    shortcut = pruned.layer2[0].shortcut
+    assert shortcut.index.tolist() == [0, 3, 1, 3]  # 3 is the zero channel
+    assert (shortcut.in_channels, shortcut.out_channels) == (3, 4)
+
+
+def test_grouped_convolutions_lose_whole_blocks():
+    model = Fork()
+    graph = pruning.trace(model, torch.randn(1, 3, 16, 16))
+    pruned, _ = pruning.cut(model, graph, {"left": (1,), "up": (0, 4)})
+    assert (pruned.grouped.groups, pruned.grouped.in_channels, pruned.grouped.out_channels) == (2, 8, 4)
+    assert torch.equal(pruned.grouped.weight, model.grouped.weight[2:])
+    assert (pruned.depthwise.groups, pruned.depthwise.in_channels, pruned.depthwise.out_channels) == (4, 4, 4)
+    assert torch.equal(pruned.up.weight, model.up.weight[2:][:, [0, 4]])
+    assert torch.equal(pruned.act.weight, model.act.weight[[0, 4]])
+    assert torch.equal(pruned.fc.weight, model.fc.weight[:, [*range(9), *range(36, 45)]])
+
+
+def test_original_keeps_its_weights_mode_and_gradients():
+    model, _, graph = network("resnet20")
+    model = copy.deepcopy(model).train()
+    model.fc.requires_grad_(False)
+    before = copy.deepcopy(model.state_dict())
+    pruned, _ = pruning.cut(model, graph, some(graph))
+    assert all(torch.equal(model.state_dict()[key], value) for key, value in before.items())
+    assert model.training
+    assert all(module.training for module in pruned.modules())
+    assert not pruned.fc.weight.requires_grad
+    assert pruned.conv1.weight.requires_grad
+    assert pruned.conv1.weight.is_leaf
+
+
+def test_pruned_network_trains():
+    model, images, graph = network("resnet20")
+    pruned, _ = pruning.cut(model, graph, some(graph))
+    pruned.train()(images).sum().backward()
+    assert all(p.grad is not None and p.grad.shape == p.shape for p in pruned.parameters())
+
+
+def test_keeping_everything_changes_nothing():
+    model, images, graph = network("mobilenet_v2")
+    pruned, spec = pruning.cut(model, graph, {name: range(g.width) for name, g in graph.groups.items()})
+    assert spec["layers"] == {}
+    assert torch.equal(pruned(images), model(images))
+
+
+def test_a_network_can_be_pruned_again():
+    model, images, graph = network("resnet20")
+    once, first = pruning.cut(model, graph, some(graph))
+    again = pruning.trace(once, images)
+    twice, second = pruning.cut(once, again, some(again))
+    assert distance(twice(images), pruning.masked(once, again, some(again))(images)) < 1e-5
+    fresh = pruning.apply_spec(pruning.apply_spec(models.create("resnet20", 10), first), second)
+    fresh.load_state_dict(twice.state_dict())
+    assert torch.equal(fresh.eval()(images), twice(images))
+
+
+@pytest.mark.parametrize("name", ["resnet20", "vgg16_cifar", "mobilenet_v2"])
+def test_spec_and_weights_travel_without_pickles(name):
+    model, images, graph = network(name)
+    pruned, spec = pruning.cut(model, graph, some(graph))
+    document, weights = json.dumps(spec), save(pruned.state_dict())
+    rebuilt = pruning.apply_spec(models.create(name, 10), json.loads(document))
+    rebuilt.load_state_dict(load(weights))
+    assert torch.equal(rebuilt.eval()(images), pruned(images))
+
+
+def spec_of(layer, **sides):
+    return {"format": 1, "layers": {layer: sides}}
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({}, "format None; this version reads format 1"),
+        ({"format": 2, "layers": {}}, "format 2"),
+        (spec_of("conv9", width={"out": 16}, out=[0]), "layer 'conv9', which CifarResNet does not have"),
+        (spec_of("conv1", width={"out": 32}, out=[0]), "with 32 channels .out., but it has 16"),
+        (spec_of("relu", width={"both": 16}, both=[0]), "but it has None"),
+        (spec_of("conv1", width={"out": 16}, out=[16]), "not ascending indices below 16"),
+        (spec_of("conv1", width={"out": 16}, out=[3, 1]), "not ascending"),
+        (spec_of("conv1", width={"out": 16}), "not ascending"),
+    ],
+)
+def test_bad_specs(spec, message):
+    model = models.create("resnet20", 10)
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(InputError, match=message):
+        pruning.apply_spec(model, spec)
+    assert all(value.shape == before[key].shape for key, value in model.state_dict().items())
+
+
+class Shuffled(nn.Module):
+    """Swaps the halves of its channels by means that no autograd node tells."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1)
+
+    def forward(self, x):
+        return self.b(torch.roll(torch.relu(self.a(x)), 4, 1)).mean((2, 3))
+
+
+def test_channels_that_were_not_followed_rightly_are_refused():
+    torch.manual_seed(0)
+    model = Shuffled()
+    graph = pruning.trace(model, torch.randn(1, 3, 4, 4))
+    with pytest.raises(InputError, match=r"Shuffled cannot be cut.*differ by"):
+        pruning.cut(model, graph, {"a": (0, 1, 2, 3)})
+
+
+class Rigid(nn.Module):
+    """Has a width written into its forward pass."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 8, 1), nn.Linear(8, 2)
+
+    def forward(self, x):
+        return self.b(torch.relu(self.a(x)).mean((2, 3)).reshape(len(x), 8))
+
+
+def test_a_cut_network_that_does_not_run_is_refused():
+    model = Rigid()
+    graph = pruning.trace(model, torch.randn(1, 3, 4, 4))
+    with pytest.raises(InputError, match=r"Rigid cannot be cut.*does not run"):
+        pruning.cut(model, graph, {"a": (0, 1, 2)})
+
+
+def test_masked_is_of_full_size_and_silent_where_removed():
+    model = randomise(Fork())
+    graph = pruning.trace(model, torch.randn(1, 3, 16, 16))
+    twin = pruning.masked(model, graph, {"left": (1,), "fc": (0,)})
+    assert all(value.shape == model.state_dict()[key].shape for key, value in twin.state_dict().items())
+    assert not twin.left.weight[:4].any()
+    assert torch.equal(twin.left.weight[4:], model.left.weight[4:])
+    assert not twin.head.weight[:, 1:].any()
+    assert not twin.norm.bias[:4].any()
