@@ -40,7 +40,7 @@ class Capability:
     constraints: bool = True
     choices: bool = True
     continuous: bool = True
-    min_dimensions: int = 1
+    min_dimensions: int = 0
 
 
 CAPABILITIES: dict[str, Capability] = {

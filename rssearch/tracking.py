@@ -19,6 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # nothing calls home unless the user turns it on
 os.environ.setdefault("DO_NOT_TRACK", "true")
+# A server that is away is noticed in seconds; results wait in the journal meanwhile.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

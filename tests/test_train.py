@@ -368,7 +368,7 @@ def test_pick_device():
     assert train.pick_device().type == ("cuda" if torch.cuda.is_available() else "cpu")
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_gpu_learns_repeats_itself_and_resumes(data):
     device = torch.device("cuda")
     recipe = Recipe(epochs=12, batch_size=8, lr=0.1)

@@ -88,8 +88,9 @@ def check(point: Point, settings: Any) -> None:  # noqa: ARG001
 def preparations(points: list[Point], settings: Any, data_root: Path, store: Any) -> list[Preparation]:
     groups = sorted({str(p["group"]) for p in points if "group" in p})
     return [
-        Preparation(f"baseline-{g}", f"baseline {g}", {"group": g}, store.has("toys", g), {"baselines": 1, "scores": 0})
+        Preparation(f"baseline-{g}", f"baseline {g}", {"group": g}, done, {"baselines": int(not done)})
         for g in groups
+        for done in [store.has("toys", g)]
     ]
 
 

@@ -174,7 +174,7 @@ def test_dataset_bounds(images):
         images.split("validation")
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_gpu_batches_are_those_of_the_cpu(images):
     options = {"train": True, "augment": Augment(jitter=0.2), "seed": 1}
     pairs = zip(

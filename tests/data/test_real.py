@@ -9,7 +9,7 @@ from rssearch import data
 from rssearch.config import Split
 
 ROOT = os.environ.get("RSSEARCH_DATA", "")
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not ROOT, reason="RSSEARCH_DATA names no data root")]
+pytestmark = [pytest.mark.slow, pytest.mark.real]
 
 
 def test_eurosat():
