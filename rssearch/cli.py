@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -16,7 +17,6 @@ from rssearch.config import StudyConfig, load_study, parse_assignment
 from rssearch.errors import InputError
 
 app = typer.Typer(
-    help="Pruning-rate and architecture search for remote-sensing CNNs.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -28,14 +28,26 @@ console = Console()
 _errors = Console(stderr=True)
 
 Space = Annotated[str, typer.Argument(metavar="SPACE", help="A YAML file, or the name of a shipped space.")]
-DataRoot = Annotated[str | None, typer.Option("--data-root", help="Where the datasets are.")]
-Storage = Annotated[str | None, typer.Option("--storage", help="Where results, baselines and checkpoints go.")]
-TrackingUri = Annotated[str | None, typer.Option("--tracking-uri", help="An MLflow server or database.")]
+DataRoot = Annotated[
+    str | None,
+    typer.Option("--data-root", metavar="DIR", help="Where the datasets are, instead of what the YAML says."),
+]
+Storage = Annotated[
+    str | None,
+    typer.Option(
+        "--storage", metavar="DIR", help="Where results, baselines and checkpoints go, instead of what the YAML says."
+    ),
+]
+TrackingUri = Annotated[
+    str | None,
+    typer.Option("--tracking-uri", metavar="URI", help="An MLflow server or database; default: one in the storage."),
+]
 Assignments = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Replace a value of the YAML; repeatable.")
 ]
 StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="The study's name.")]
-StudyStorage = Annotated[Path, typer.Option("--storage", help="Where the study's results are.")]
+StudyStorage = Annotated[Path, typer.Option("--storage", metavar="DIR", help="Where the study's results are.")]
+DatasetRoot = Annotated[Path, typer.Option("--data-root", metavar="DIR", help="Where the datasets are.")]
 
 
 def _load(
@@ -45,6 +57,26 @@ def _load(
     options = {"data_root": data_root, "storage": storage, "tracking_uri": tracking_uri}
     overrides |= {name: value for name, value in options.items() if value is not None}
     return load_study(spaces.find(space), overrides)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib import metadata
+
+        console.print(f"rssearch {metadata.version('rssearch')}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Pruning-rate and architecture search for remote-sensing CNNs.
+
+    Start with `rssearch search quickstart`.
+    """
 
 
 @app.command()
@@ -64,8 +96,7 @@ def plan(
         return
     import yaml
 
-    console.print(yaml.safe_dump(result.resolved, sort_keys=False).rstrip(), highlight=False, markup=False)
-    console.print()
+    print(yaml.safe_dump(result.resolved, sort_keys=False, width=120))  # noqa: T201  # valid YAML: never wrapped
     for line in result.lines():
         console.print(line, highlight=False, soft_wrap=True)
 
@@ -76,9 +107,16 @@ def search(
     data_root: DataRoot = None,
     storage: Storage = None,
     tracking_uri: TrackingUri = None,
-    address: Annotated[str | None, typer.Option(help="A Ray cluster; 'local' starts one here.")] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDR", help="A Ray cluster; 'local' starts one here. Default: one that runs here, or a new one."
+        ),
+    ] = None,
     assignments: Assignments = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew; the old record is put away, not deleted.")] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Begin anew; the old record is put away, not deleted.")
+    ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Show the logs of Ray and Optuna.")] = False,
 ) -> None:
     """Run a study, or go on with it: what has finished is never run again."""
@@ -92,8 +130,13 @@ def search(
 def front(
     study: StudyName,
     storage: StudyStorage = Path("results"),
-    format: Annotated[str, typer.Option(help="table, csv, json, png, html or all.")] = "table",  # noqa: A002
-    out: Annotated[Path | None, typer.Option("--out", help="A folder for files; default: the study's own.")] = None,
+    format: Annotated[str, typer.Option(metavar="NAME", help="table, csv, json, png, html or all.")] = "table",  # noqa: A002
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="A folder for files. Default: csv and json are printed, others go to the study's own."
+        ),
+    ] = None,
 ) -> None:
     """The Pareto front of a study."""
     from rssearch import record, report
@@ -115,10 +158,14 @@ def front(
 @app.command()
 def export(
     study: StudyName,
-    out: Annotated[Path, typer.Option("--out", help="The folder of the bundle.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The folder of the bundle; it must be new or empty.")],
     storage: StudyStorage = Path("results"),
-    trial: Annotated[str | None, typer.Option("--trial", metavar="KEY", help="Content key, or its beginning.")] = None,
-    best: Annotated[str, typer.Option("--best", help="knee, accuracy, or macs<=X with X such as 20e6 or 20M.")] = "knee",
+    trial: Annotated[
+        str | None, typer.Option(metavar="KEY", help="The trial with this key, or with the only key that begins so.")
+    ] = None,
+    best: Annotated[
+        str, typer.Option(metavar="WISH", help="knee, accuracy, or macs<=X with X such as 20e6 or 20M.")
+    ] = "knee",
 ) -> None:
     """Export one network of the front: architecture spec, weights, preprocessing, model card."""
     from rssearch import bundle, record
@@ -132,13 +179,17 @@ def export(
 def ui(
     storage: StudyStorage = Path("results"),
     tracking_uri: TrackingUri = None,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 5000,
+    host: Annotated[str, typer.Option(metavar="ADDR", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(metavar="PORT", min=1, max=65535, help="Port to listen on.")] = 5000,
 ) -> None:
-    """The MLflow UI on the store of a storage folder."""
+    """The MLflow UI on the record of a storage folder, until Ctrl-C."""
     from rssearch import tracking
 
-    raise typer.Exit(tracking.serve(tracking_uri or tracking.default_uri(storage), storage, host, port))
+    uri = tracking_uri or tracking.default_uri(storage.expanduser())
+    if uri.startswith(("http://", "https://")):
+        console.print(f"a server is its own UI: open {uri}", highlight=False, soft_wrap=True)
+        return
+    raise typer.Exit(tracking.serve(uri, storage, host, port))
 
 
 @app.command()
@@ -146,9 +197,8 @@ def models() -> None:
     """The networks that a study may name."""
     from rssearch import models as registry
 
-    for name in registry.list_models():
-        console.print(name, highlight=False)
-    console.print("torchvision:<name>  any classifier of torchvision", highlight=False)
+    rows = [(name, ", ".join(registry.MODELS[name].options) or "none") for name in registry.list_models()]
+    _print_table(("model", "options"), [*rows, ("torchvision:NAME", "any other classifier of torchvision")])
 
 
 @app.command()
@@ -156,11 +206,10 @@ def methods() -> None:
     """The pruning methods that a study may name."""
     from rssearch.pruning.methods import METHODS
 
-    table = Table("method", "what it keeps", "allocation", "needs data", "source")
-    for method in METHODS.values():
-        needs = "yes" if method.needs_data else "no"
-        table.add_row(method.name, method.summary, method.allocation, needs, method.source)
-    console.print(table)
+    rows = [
+        (m.name, f"{m.summary}; {m.source}", m.allocation, "yes" if m.needs_data else "no") for m in METHODS.values()
+    ]
+    _print_table(("method", "what it removes first", "allocation", "sees data"), rows)
 
 
 @app.command()
@@ -168,11 +217,16 @@ def samplers() -> None:
     """The samplers, and what each can do."""
     from rssearch.searcher import CAPABILITIES
 
-    table = Table("sampler", "what it is", "several objectives", "learns constraints", "choices", "continuous ranges")
+    rows = []
     for name, can in CAPABILITIES.items():
-        flags = (can.many_objectives, can.constraints, can.choices, can.continuous)
-        table.add_row(name, can.summary, *("yes" if flag else "no" for flag in flags))
-    console.print(table)
+        lacks = {
+            "several objectives": can.many_objectives,
+            "choices": can.choices,
+            "continuous ranges": can.continuous,
+            "learning from constraints": can.constraints,
+        }
+        rows.append((name, can.summary, ", ".join(what for what, has in lacks.items() if not has)))
+    _print_table(("sampler", "what it is", "what it cannot do"), rows)
 
 
 @data_app.command("list")
@@ -180,33 +234,43 @@ def data_list() -> None:
     """The datasets that a study may name."""
     from rssearch import data
 
-    rows = data.summary()
-    table = Table(*rows[0])
+    rows = [(row["name"], row["summary"], row["download"]) for row in data.summary()]
+    _print_table(("dataset", "what it is", "download"), rows)
+
+
+def _print_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Columns without a frame; the second one takes what room there is, and is broken between words."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for index, title in enumerate(titles):
+        table.add_column(title, no_wrap=index == 0)
     for row in rows:
-        table.add_row(*row.values())
-    console.print(table)
+        table.add_row(*row)
+    console.print(table, highlight=False, markup=False)
 
 
 @data_app.command("fetch")
 def data_fetch(
-    name: Annotated[str, typer.Argument(help="A dataset's name.")], data_root: DataRoot = "data"
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A dataset's name.")],
+    data_root: DatasetRoot = Path("data"),
 ) -> None:
-    """Download a dataset into the data root."""
+    """Download a dataset into the data root, unless it is there."""
     from rssearch import data
 
-    console.print(f"{name}: {data.fetch(name, data_root or 'data')}", highlight=False, soft_wrap=True)
+    console.print(f"{name}: {data.fetch(name, data_root)}", highlight=False, markup=False, soft_wrap=True)
 
 
 @data_app.command("verify")
 def data_verify(
-    name: Annotated[str, typer.Argument(help="A dataset's name, or folder:PATH.")], data_root: DataRoot = "data"
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A dataset's name, or folder:PATH.")],
+    data_root: DatasetRoot = Path("data"),
 ) -> None:
     """Decode every image of a dataset; name those that are corrupt or missing."""
     from rssearch import data
 
-    result = data.verify(name, data_root or "data")
-    console.print(str(result), highlight=False, soft_wrap=True, markup=False)
-    raise typer.Exit(0 if result.ok else 2)
+    result = data.verify(name, data_root)
+    console.print(result.describe(), highlight=False, soft_wrap=True, markup=False)
+    if not result.ok:
+        raise InputError(f"dataset {name!r}: {len(result.corrupt)} of {result.images} images cannot be read")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -214,7 +278,18 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         app(args=arguments, prog_name="rssearch")
     except InputError as error:
-        _errors.print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
-        sys.exit(2)
+        _fail(str(error))
+    except (
+        PermissionError,
+        NotADirectoryError,
+        IsADirectoryError,
+        FileExistsError,
+    ) as error:  # a path that cannot be used
+        _fail(f"{error.filename}: {error.strerror}")
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _fail(message: str) -> NoReturn:
+    _errors.print(f"error: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
+    sys.exit(2)

@@ -17,6 +17,7 @@ from rssearch.journal import Journal
 from rssearch.study import flat
 
 _UNITS = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9}
+_LIMIT = re.compile(r"macs<=(\d+(?:\.\d+)?(?:e\+?\d+)?)([KMG]?)")
 
 
 @dataclass(frozen=True)
@@ -53,10 +54,10 @@ def read(study: str, storage: Path) -> Recorded:
     config = load_study(folder / "study.yaml")
     records = Journal(folder / "trials.jsonl").records
     listed = folder / "trials.csv"
-    keys = []
+    keys: list[str | None] = []
     if listed.is_file():
         with listed.open(newline="") as file:
-            keys = [row["key"] for row in csv.DictReader(file)]
+            keys = [row.get("key") for row in csv.DictReader(file)]
     rows = [flat(records[key]) for key in keys if key in records]
     return Recorded(study, folder, storage.expanduser(), config.search.objectives, config.search.constraints, rows)
 
@@ -67,7 +68,8 @@ def choose(found: Recorded, *, trial: str | None = None, best: str = "knee") -> 
     Args:
         found: the study.
         trial: its content key or the beginning of it; overrides `best`.
-        best: ``knee``, ``accuracy`` (the best first objective), or ``macs<=X`` (the best first objective within X).
+        best: ``knee``; ``accuracy``, the best by the first objective that is to be large (or by the first of all); or
+            ``macs<=X``, the same among those of at most X MACs.
 
     Raises:
         InputError: no trial fits, or the wish is not understood.
@@ -75,7 +77,9 @@ def choose(found: Recorded, *, trial: str | None = None, best: str = "knee") -> 
     if trial is not None:
         fits = [row for row in found.rows if str(row["key"]).startswith(trial) and row["status"] == "finished"]
         if len(fits) != 1:
-            raise InputError(f"--trial {trial}: {len(fits)} finished trials of {found.study} have a key that begins so")
+            many = f"{len(fits)} finished trials" if fits else "no finished trial"
+            shown = [row["key"] for row in fits or found.rows if row["status"] == "finished"][:10]
+            raise InputError(f"--trial {trial}: {many} of {found.study} begin so; keys: {', '.join(shown) or 'none'}")
         return fits[0]
     fronts = [front for front in found.front() if front.members]
     if not fronts:
@@ -87,13 +91,20 @@ def choose(found: Recorded, *, trial: str | None = None, best: str = "knee") -> 
     if best == "knee":
         assert front.knee is not None
         return dict(front.knee)
-    name, direction = next(iter(found.objectives.items()))
-    limit = re.fullmatch(r"macs<=([0-9.]+(?:e[0-9]+)?)\s*([KMG]?)", best)
+    limit = _LIMIT.fullmatch(best.replace(" ", ""))
     if best != "accuracy" and limit is None:
         raise InputError(f"--best {best}: must be knee, accuracy or macs<=X, with X such as 20e6 or 20M")
-    most = float(limit[1]) * _UNITS[limit[2]] if limit else float("inf")
-    members = [row for row in front.members if row.get("macs", 0) <= most]
-    if not members:
-        least = min(row["macs"] for row in front.members)
-        raise InputError(f"--best {best}: no member of the front is that small; the smallest has {least:g} MACs")
-    return dict((max if direction == "max" else min)(members, key=lambda row: row[name]))
+    members = [dict(row) for row in front.members]
+    if limit is not None:
+        most = float(limit[1]) * _UNITS[limit[2]]
+        costs = [row["macs"] for row in members if isinstance(row.get("macs"), int | float)]
+        if not costs:
+            raise InputError(f"--best {best}: the trials of {found.study} did not measure macs")
+        if min(costs) > most:
+            raise InputError(
+                f"--best {best}: no member of the front is that small; the smallest has {min(costs):,} MACs"
+            )
+        members = [row for row in members if isinstance(row.get("macs"), int | float) and row["macs"] <= most]
+    name = next((n for n, direction in found.objectives.items() if direction == "max"), next(iter(found.objectives)))
+    pick = max if found.objectives[name] == "max" else min
+    return pick(members, key=lambda row: float(row[name]))

@@ -19,8 +19,8 @@ def find(name: str) -> Path:
     """The file of a space.
 
     Args:
-        name: a path, the name of a shipped space, or its path in the project (``search_spaces/quickstart.yaml``), which a
-            script that was copied elsewhere can still use.
+        name: a path, the name of a shipped space, or its path in the project (``search_spaces/quickstart.yaml``), which
+            a script that was copied elsewhere can still use.
 
     Raises:
         InputError: there is no such file or name.
@@ -34,4 +34,6 @@ def find(name: str) -> Path:
         return known[plain]
     close = difflib.get_close_matches(plain, known, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
-    raise InputError(f"{name}: there is no such file, and no shipped space of that name.{hint} Shipped: {', '.join(known)}.")
+    raise InputError(
+        f"{name}: there is no such file, and no shipped space of that name.{hint} Shipped: {', '.join(known)}."
+    )

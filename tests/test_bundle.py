@@ -1,0 +1,276 @@
+"""rssearch.bundle: what is exported is what was trained, whole and unchanged."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from rssearch import bundle, models, pruning
+from rssearch.errors import InputError
+from rssearch.record import Recorded
+from rssearch.store import Store
+
+KEY = "0123456789abcdef"
+CLASSES = ["forest", "lake", "road"]
+NAMES = ["architecture.json", "manifest.json", "model.safetensors", "model_card.md", "preprocessing.json"]
+
+
+@pytest.fixture(scope="module")
+def pruned() -> pruning.PrunedModel:
+    """A network whose weights and BN statistics are not those of a fresh one."""
+    torch.manual_seed(0)
+    model = models.create("resnet20", len(CLASSES), shortcut="A")
+    with torch.no_grad():
+        model.train()(torch.randn(8, 3, 32, 32))
+    return pruning.prune(model.eval(), torch.zeros(1, 3, 32, 32), "l1", rate=0.5)
+
+
+@pytest.fixture
+def found(tmp_path: Path, pruned: pruning.PrunedModel) -> Recorded:
+    """A study of one trial, as a search leaves it."""
+    about = {
+        "model": "resnet20",
+        "options": {"shortcut": "A"},
+        "classes": CLASSES,
+        "input_shape": [3, 32, 32],
+        "mean": [0.3, 0.4, 0.5],
+        "std": [0.1, 0.2, 0.25],
+    }
+    Store(tmp_path / "results").put(
+        "models",
+        KEY,
+        {
+            "model.safetensors": save_tensors({n: t.contiguous() for n, t in pruned.model.state_dict().items()}),
+            "spec.json": json.dumps(pruned.spec).encode(),
+            "about.json": json.dumps(about).encode(),
+        },
+    )
+    folder = tmp_path / "results" / "scenes"
+    folder.mkdir()
+    (folder / "environment.json").write_text(
+        json.dumps({"python": "3.11.7", "versions": {"torch": "2.15.0", "x": None}})
+    )
+    objectives: dict[str, Any] = {"val_accuracy": "max", "macs": "min"}
+    return Recorded("scenes", folder, tmp_path / "results", objectives, {}, [])
+
+
+@pytest.fixture
+def row() -> dict[str, Any]:
+    return {
+        "key": KEY,
+        "status": "finished",
+        "dataset": "folder:tiles",
+        "model": "resnet20",
+        "method": "l1",
+        "rate": 0.5,
+        "seed": 3,
+        "val_accuracy": 0.912,
+        "test_accuracy": 0.905,
+        "baseline_val_accuracy": 0.934,
+        "macs": 10_600_000,
+        "baseline_macs": 41_300_000,
+        "macs_ratio": 0.2567,
+        "params": 68_100,
+        "baseline_params": 270_000,
+        "params_ratio": 0.252,
+        "macs_counter": "thop 0.1.1",
+        "split_hash": "feedbeef",
+        "latency_ms": 1.234,
+        "latency_iqr_ms": 0.056,
+        "latency_device": "cpu",
+        "latency_threads": 2,
+    }
+
+
+def test_the_reloaded_network_gives_the_same_outputs(
+    tmp_path: Path, found: Recorded, row: dict[str, Any], pruned: pruning.PrunedModel
+) -> None:
+    path = bundle.export(found, row, tmp_path / "out" / "model")
+    assert path == tmp_path / "out" / "model"
+    assert sorted(p.name for p in path.iterdir()) == NAMES
+    assert [p.name for p in path.parent.iterdir()] == ["model"]  # no draft is left
+    model = bundle.load(path)
+    assert not model.training
+    x = torch.randn(4, 3, 32, 32)
+    with torch.inference_mode():
+        assert torch.equal(model(x), pruned.model(x))
+    by_hand = pruning.apply_spec(models.create("resnet20", 3, shortcut="A"), pruned.spec)
+    by_hand.load_state_dict(load_tensors((path / "model.safetensors").read_bytes()))
+    with torch.inference_mode():
+        assert torch.equal(model(x), by_hand.eval()(x))
+
+
+def test_the_files_say_what_the_network_needs(tmp_path: Path, found: Recorded, row: dict[str, Any]) -> None:
+    path = bundle.export(found, row, tmp_path / "m")
+    architecture = json.loads((path / "architecture.json").read_text())
+    assert {n: architecture[n] for n in ("model", "options", "num_classes", "input_shape")} == {
+        "model": "resnet20",
+        "options": {"shortcut": "A"},
+        "num_classes": 3,
+        "input_shape": [3, 32, 32],
+    }
+    preprocessing = json.loads((path / "preprocessing.json").read_text())
+    assert (preprocessing["mean"], preprocessing["std"]) == ([0.3, 0.4, 0.5], [0.1, 0.2, 0.25])
+    assert preprocessing["classes"] == CLASSES
+    manifest = json.loads((path / "manifest.json").read_text())
+    assert manifest["sha256"] == {
+        name: hashlib.sha256((path / name).read_bytes()).hexdigest() for name in NAMES if name != "manifest.json"
+    }
+
+
+def test_the_card_tells_results_and_costs(tmp_path: Path, found: Recorded, row: dict[str, Any]) -> None:
+    card = (bundle.export(found, row, tmp_path / "m") / "model_card.md").read_text()
+    for text in (
+        "# resnet20, pruned by l1, rate 0.5, seed 3\n",
+        "study `scenes` (trial `0123456789abcdef`)",
+        "| Validation accuracy | 91.2 % | 93.4 % |\n",
+        "| Test accuracy | 90.5 % |  |\n",
+        "| MACs | 10.6 M (25.7 % left) | 41.3 M |\n",
+        "| Parameters | 68.1 k (25.2 % left) | 270 k |\n",
+        "median 1.23 ms, interquartile range 0.056 ms, on cpu, CPU threads: 2.",
+        "**Data:** `folder:tiles`",
+        "**Split:** `feedbeef`",
+        "forest, lake, road",
+        "counted by thop 0.1.1",
+        "python 3.11.7, torch 2.15.0\n",
+    ):
+        assert text in card
+
+
+def test_the_card_leaves_out_what_was_not_measured(tmp_path: Path, found: Recorded) -> None:
+    card = (bundle.export(found, {"key": KEY, "val_accuracy": 0.5}, tmp_path / "m") / "model_card.md").read_text()
+    assert "Its latency was not measured." in card
+    assert "| Validation accuracy | 50.0 % |  |\n" in card
+    assert "Test accuracy" not in card
+    assert "None" not in card.partition("## Use")[0]
+
+
+def test_the_code_of_the_card_runs(
+    tmp_path: Path,
+    found: Recorded,
+    row: dict[str, Any],
+    pruned: pruning.PrunedModel,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = bundle.export(found, row, tmp_path / "m")
+    code = re.search(r"```python\n(.*?)```", (path / "model_card.md").read_text(), re.DOTALL)
+    assert code is not None
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "image.png")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code[1].replace("PATH/OF/THIS/FOLDER", str(path)), "card", "exec"), {})
+    x = torch.from_numpy(pixels).permute(2, 0, 1) / 255
+    x = (x - torch.tensor([0.3, 0.4, 0.5])[:, None, None]) / torch.tensor([0.1, 0.2, 0.25])[:, None, None]
+    with torch.inference_mode():
+        expected = pruned.model(x[None]).softmax(1)[0]
+    name, probability = capsys.readouterr().out.split()
+    assert name == CLASSES[int(expected.argmax())]
+    assert float(probability) == pytest.approx(float(expected.max()), abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["architecture.json", "model.safetensors", "preprocessing.json", "model_card.md"])
+def test_a_changed_file_is_refused(tmp_path: Path, found: Recorded, row: dict[str, Any], name: str) -> None:
+    path = bundle.export(found, row, tmp_path / "m")
+    content = bytearray((path / name).read_bytes())
+    content[-1] ^= 1
+    (path / name).write_bytes(content)
+    with pytest.raises(InputError, match=f"{name} changed after the export"):
+        bundle.load(path)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_missing_file_is_refused(tmp_path: Path, found: Recorded, row: dict[str, Any], name: str) -> None:
+    path = bundle.export(found, row, tmp_path / "m")
+    (path / name).unlink()
+    with pytest.raises(InputError, match=f"is no bundle, or not a whole one: .*{name}"):
+        bundle.load(path)
+
+
+@pytest.mark.parametrize(
+    ("manifest", "message"),
+    [
+        ("{", "manifest.json is damaged"),
+        ("[]", "manifest.json is damaged"),
+        ('{"format": "rssearch.bundle/1", "sha256": {}}', "manifest.json is damaged"),
+        ('{"format": "rssearch.bundle/9", "sha256": {}}', "has format 'rssearch.bundle/9'"),
+    ],
+)
+def test_a_bad_manifest_is_refused(
+    tmp_path: Path, found: Recorded, row: dict[str, Any], manifest: str, message: str
+) -> None:
+    path = bundle.export(found, row, tmp_path / "m")
+    (path / "manifest.json").write_text(manifest)
+    with pytest.raises(InputError, match=message):
+        bundle.load(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("model.safetensors", b"not tensors"),
+        ("architecture.json", b"{}"),
+        ("architecture.json", b'{"model": "resnet99", "input_shape": [3, 32, 32], "num_classes": 3, "options": {}}'),
+    ],
+)
+def test_a_bundle_that_was_forged_whole_is_refused(
+    tmp_path: Path, found: Recorded, row: dict[str, Any], name: str, content: bytes
+) -> None:
+    path = bundle.export(found, row, tmp_path / "m")
+    (path / name).write_bytes(content)
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["sha256"][name] = hashlib.sha256(content).hexdigest()
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match="does not describe a network of this version"):
+        bundle.load(path)
+
+
+def test_weights_that_are_gone_are_explained(tmp_path: Path, found: Recorded, row: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=r"trial beef: its weights are not in .*keep_models: all"):
+        bundle.export(found, row | {"key": "beef"}, tmp_path / "new" / "m")
+    assert not (tmp_path / "new").exists()
+
+
+def test_only_a_new_or_an_empty_folder_is_written(tmp_path: Path, found: Recorded, row: dict[str, Any]) -> None:
+    used = tmp_path / "used"
+    used.mkdir()
+    (used / "mine.txt").write_text("mine")
+    for path in (used, used / "mine.txt"):
+        with pytest.raises(InputError, match="is there already"):
+            bundle.export(found, row, path)
+    assert [p.name for p in used.iterdir()] == ["mine.txt"]
+    (tmp_path / "empty").mkdir()
+    assert (bundle.export(found, row, tmp_path / "empty") / "manifest.json").is_file()
+
+
+def test_a_failed_export_leaves_nothing(
+    tmp_path: Path, found: Recorded, row: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(folder: Path) -> None:
+        raise InputError("cannot be read back")
+
+    monkeypatch.setattr(bundle, "load", broken)
+    with pytest.raises(InputError, match="cannot be read back"):
+        bundle.export(found, row, tmp_path / "out" / "m")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_trained_weights_are_not_downloaded_again(tmp_path: Path, row: dict[str, Any], found: Recorded) -> None:
+    store = Store(found.storage)
+    files = store.get("models", KEY)
+    assert files is not None
+    about = json.loads(files["about.json"])
+    about |= {"options": {"shortcut": "A", "weights": "IMAGENET1K_V1"}}
+    store.put("models", KEY, files | {"about.json": json.dumps(about).encode()})
+    path = bundle.export(found, row, tmp_path / "m")
+    assert json.loads((path / "architecture.json").read_text())["options"] == {"shortcut": "A"}
