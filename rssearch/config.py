@@ -96,7 +96,9 @@ class Recipe(Section):
     warmup_epochs: float = Field(0.0, ge=0, description="linear warm-up, in epochs")
     loss: Literal["cross_entropy", "adaptive_mining"] = Field("cross_entropy", description="on the labels")
     label_smoothing: float = Field(0.0, ge=0, lt=1)
-    distill: Share = Field(0.0, description="weight of the distillation loss from the baseline; the labels get the rest")
+    distill: Share = Field(
+        0.0, description="weight of the distillation loss from the baseline; the labels get the rest"
+    )
     temperature: float = Field(4.0, gt=0, description="of the distillation")
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     recalibrate_batches: int = Field(0, ge=0, description="batches that reset the BN statistics before the training")
@@ -126,7 +128,9 @@ class Pruning(Section):
     allocation: Literal["uniform", "global"] | None = Field(None, description="null: the method's own")
     round_to: int = Field(1, ge=1, description="kept channels are multiples of this; 8 suits most hardware")
     min_channels: int = Field(1, ge=1, description="no group of coupled channels gets smaller than this")
-    score_batches: int = Field(5, ge=1, description="mini-batches of the training split that the data-driven scores see")
+    score_batches: int = Field(
+        5, ge=1, description="mini-batches of the training split that the data-driven scores see"
+    )
     score_batch_size: int = Field(128, ge=1)
 
 
@@ -224,7 +228,9 @@ class StudyConfig(Section):
     @classmethod
     def _local_path(cls, value: str) -> str:
         if "://" in value:
-            raise ValueError("a storage is a folder (local or shared by all nodes); object stores are not supported yet")
+            raise ValueError(
+                "a storage is a folder (local or shared by all nodes); object stores are not supported yet"
+            )
         return value
 
     def resolved(self) -> dict[str, Any]:

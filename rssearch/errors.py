@@ -10,7 +10,7 @@ class InputError(ValueError):
     """What the user gave cannot be used. The command line prints the message alone and exits with status 2."""
 
 
-class TrialFailed(RuntimeError):
+class TrialFailed(RuntimeError):  # noqa: N818 - it is a status of a trial
     """A trial cannot go on, for a reason that another try would meet again (a diverged loss, an impossible ratio)."""
 
 

@@ -57,3 +57,9 @@ class Journal:
         target = self.path.with_name(f"{self.path.stem}-until-{time.strftime('%Y%m%dT%H%M%S')}{self.path.suffix}")
         self.path.rename(target)
         return target
+
+
+def flat(record: Record) -> dict[str, Any]:
+    """A trial's record as one row of trials.csv: its point, its metrics, and how it ended."""
+    row = {"key": record["key"], "status": record["status"], **record["point"], **record["metrics"]}
+    return row | (record.get("measured") or {}) | {"reason": record.get("reason")}

@@ -17,14 +17,15 @@ QUIET_SECONDS = 10.0  # between two lines where the console is no terminal
 class Display:
     """A live display on a terminal, a line now and then elsewhere."""
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
+    def __init__(self, console: Console, *, verbose: bool = False) -> None:
+        self.console, self.verbose = console, verbose
         self.done = self.running_count = self.failed = self.infeasible = self.total = 0
         self.phase = self.best = ""
         self.hypervolume: float | None = None
         self._began, self._done_before, self._last_line = time.monotonic(), 0, 0.0
         self._running: dict[str, str] = {}
         self._live: Live | None = None
+        self._reading = ""
 
     def __enter__(self) -> Display:
         if self.console.is_terminal:
@@ -37,16 +38,24 @@ class Display:
             self._live.__exit__(*exception)
             self._live = None
 
-    def start(self, phase: str, total: int, done: int = 0) -> None:
-        """Begin a phase of `total` jobs, of which `done` ended in earlier sessions."""
+    def start(self, phase: str, total: int, done: int = 0, infeasible: int = 0) -> None:
+        """Begin a phase of `total` jobs, of which some ended in earlier sessions."""
         self.phase, self.total, self.done, self._done_before = phase, total, done, done
-        self.failed = self.infeasible = 0
+        self.failed, self.infeasible = 0, infeasible
         self._began = time.monotonic()
         self._running.clear()
 
+    def reading(self, name: str, done: int, total: int) -> None:
+        """Images of a dataset are being decoded."""
+        if name != self._reading:
+            self._reading = name
+            self.start(f"reading {name}", total)
+        self.done, self.total = done, total
+        self._tick(force=done >= total)
+
     def say(self, text: str) -> None:
         """A line that stays."""
-        self.console.print(text, highlight=False, soft_wrap=True)
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def running(self, key: str, title: str, detail: str = "") -> None:
         """A job is under way."""
@@ -69,7 +78,8 @@ class Display:
 
     def _summary(self) -> str:
         left = self.seconds_left()
-        parts = [f"{self.done} of {self.total} done", f"{len(self._running)} running"]
+        parts = [f"{self.done} of {self.total} done"]
+        parts += [f"{len(self._running)} running"] if self._running else []
         parts += [f"{self.failed} failed"] if self.failed else []
         parts += [f"{self.infeasible} infeasible"] if self.infeasible else []
         parts += [f"best {self.best}"] if self.best else []
@@ -83,7 +93,8 @@ class Display:
         now = time.monotonic()
         if force or now - self._last_line > QUIET_SECONDS:
             self._last_line = now
-            self.say(f"{self.phase}: {self._summary()}")
+            detail = f" ({next(iter(self._running.values()))})" if len(self._running) == 1 else ""
+            self.say(f"{self.phase}: {self._summary()}{detail}")
 
     def _render(self) -> RenderableType:
         bar = Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())

@@ -9,6 +9,7 @@ import signal
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -17,7 +18,9 @@ from typing import Any
 # settings win.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's next default: leaves CUDA_VISIBLE_DEVICES alone
+os.environ.setdefault(
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0"
+)  # Ray's next default: leaves CUDA_VISIBLE_DEVICES alone
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # relative paths mean the same in a trial
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # MLflow and our own files are the record
@@ -40,20 +43,21 @@ Job = tuple[str, dict[str, Any]]  # content key and point
 _TUNE_KEYS = {*AUTO_RESULT_KEYS, "done", "trial_id", "experiment_tag", "training_iteration", "timestamp"}
 
 
+@dataclass(frozen=True)
 class Listener:
-    """What a study hears of its jobs. Each method gets the job's content key."""
+    """Hears of jobs, each by its content key and point.
 
-    def started(self, key: str, point: Mapping[str, Any]) -> None:
-        """A job is on a worker."""
+    Attributes:
+        started: a job is on a worker.
+        epoch: it reported.
+        retried: its worker died (why), and it is started again.
+        ended: it ended: status, metrics or reason, notes.
+    """
 
-    def epoch(self, key: str, metrics: dict[str, Any]) -> None:
-        """A job reported."""
-
-    def ended(self, key: str, end: dict[str, Any]) -> None:
-        """A job ended: status, metrics or reason, notes."""
-
-    def retried(self, key: str, reason: str) -> None:
-        """A job's worker died, and the job is started again."""
+    started: Callable[[str, Mapping[str, Any]], None]
+    epoch: Callable[[str, Mapping[str, Any], dict[str, Any]], None]
+    retried: Callable[[str, Mapping[str, Any], str], None]
+    ended: Callable[[str, dict[str, Any], dict[str, Any]], None]
 
 
 @contextmanager
@@ -71,7 +75,7 @@ def connected(address: str | None, resources: Resources, *, verbose: bool) -> It
         try:
             ray.init(
                 address=address,
-                logging_level="INFO" if verbose else "ERROR",
+                logging_level=logging.INFO if verbose else logging.ERROR,
                 log_to_driver=verbose,
                 include_dashboard=None if address else False,
                 configure_logging=True,
@@ -87,19 +91,20 @@ def connected(address: str | None, resources: Resources, *, verbose: bool) -> It
 
 
 def _check_fits(resources: Resources) -> None:
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    if not any(node.get("CPU", 0) >= resources.cpus and node.get("GPU", 0) >= resources.gpus for node in nodes):
-        shown = "; ".join(f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs" for node in nodes)
-        if _may_grow():
-            return
-        raise InputError(
-            f"resources: no node can hold a trial of {resources.cpus:g} CPUs and {resources.gpus:g} GPUs; there are: {shown}"
-        )
+    nodes: list[dict[str, float]] = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    if any(node.get("CPU", 0) >= resources.cpus and node.get("GPU", 0) >= resources.gpus for node in nodes):
+        return
+    if _may_grow():
+        return
+    shown = "; ".join(f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs" for node in nodes)
+    raise InputError(
+        f"resources: no node can hold a trial of {resources.cpus:g} CPUs and {resources.gpus:g} GPUs; nodes: {shown}"
+    )
 
 
 def _may_grow() -> bool:
-    """Whether an autoscaler may bring larger nodes than those that are there now."""
-    return os.environ.get("RAY_ADDRESS") is not None or any("node:__internal_head__" not in n["Resources"] for n in ray.nodes())
+    """Whether an autoscaler may bring larger nodes: its configuration lies on the head that `ray up` made."""
+    return Path("~/ray_bootstrap_config.yaml").expanduser().exists() or "KUBERNETES_SERVICE_HOST" in os.environ
 
 
 @contextmanager
@@ -121,7 +126,13 @@ def stopped_by_sigterm() -> Iterator[None]:
 
 
 def run_jobs(
-    ask: Callable[[], Job | None], target: str, context: Context, resources: Resources, listener: Listener, *, verbose: bool
+    ask: Callable[[], Job | None],
+    target: str,
+    context: Context,
+    resources: Resources,
+    listener: Listener,
+    *,
+    verbose: bool,
 ) -> None:
     """Run jobs on Ray Tune until `ask` gives None and all have ended.
 
@@ -161,7 +172,7 @@ def run_jobs(
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-class _Events(tune.Callback):  # type: ignore[misc]  # Ray is untyped
+class _Events(tune.Callback):
     """Turns Tune's callbacks into those of a `Listener`."""
 
     def __init__(self, listener: Listener) -> None:
@@ -177,41 +188,41 @@ class _Events(tune.Callback):  # type: ignore[misc]  # Ray is untyped
         self._listener.started(trial.config["key"], trial.config["point"])
 
     def on_trial_result(
-        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any  # noqa: ARG002
-    ) -> None:
-        key = trial.config["key"]
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:  # noqa: ARG002, E501
+        key, point = trial.config["key"], trial.config["point"]
         if key in self._ended:
             return
         match result.get("event"):
             case "end":
-                self._end(key, result)
+                self._end(trial, result)
             case "epoch":
-                self._listener.epoch(key, result["metrics"])
+                self._listener.epoch(key, point, result["metrics"])
             case _:
                 metrics = {n: v for n, v in result.items() if n not in _TUNE_KEYS and not n.startswith("__")}
                 metrics = {n: v for n, v in metrics.items() if isinstance(v, int | float | str | bool)}
                 self._last[key] = metrics
-                self._listener.epoch(key, {"epoch": result.get("training_iteration", 1)} | metrics)
+                self._listener.epoch(key, point, {"epoch": result.get("training_iteration", 1)} | metrics)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
-        self._listener.retried(trial.config["key"], _reason(trial))
+        self._listener.retried(trial.config["key"], trial.config["point"], _reason(trial))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
-        key = trial.config["key"]
-        if key not in self._ended:
-            self._end(key, {"status": "failed", "reason": f"its worker died: {_reason(trial)}", "notes": []})
+        self._end(trial, {"status": "failed", "reason": f"its worker died: {_reason(trial)}"})
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
-        key = trial.config["key"]
-        if key not in self._ended:
-            self._end(key, {"status": "failed", "reason": "it ended without a result", "notes": []})
+        self._end(trial, {"status": "failed", "reason": "it ended without a result"})
 
-    def _end(self, key: str, end: dict[str, Any]) -> None:
+    def _end(self, trial: Any, end: dict[str, Any]) -> None:
+        """Pass the end of a trial on, once: Tune reports the completion of a trial whose last report we have seen."""
+        key = trial.config["key"]
+        if key in self._ended:
+            return
         self._ended.add(key)
         last = self._last.pop(key, {})
         if end["status"] == "finished" and end.get("metrics") is None:
             end = end | {"metrics": last}
-        self._listener.ended(key, end)
+        self._listener.ended(key, trial.config["point"], end)
 
 
 def _reason(trial: Any) -> str:

@@ -1,7 +1,8 @@
 """Optuna <-> Ray Tune, our own ask/tell bridge.
 
 Ray's OptunaSearch leaves a trial RUNNING for ever when an objective is NaN, counts a crashed trial as complete and
-cannot pass constraints. Here every proposal ends in exactly one ``tell``: COMPLETE with its values and constraints, or FAIL.
+cannot pass constraints. Here every proposal ends in exactly one ``tell``: COMPLETE with its values and constraints, or
+FAIL.
 
 `Proposer` knows Optuna and nothing of Ray, `Bridge` is the thin adapter that Ray Tune calls.
 """
@@ -33,7 +34,7 @@ Metrics = dict[str, Any]
 
 @dataclass(frozen=True)
 class Capability:
-    """What a sampler can do. `constraints` False: infeasible points are still refused, but nothing is learned from them."""
+    """What a sampler can do. Without `constraints` infeasible points are refused, but nothing is learned from them."""
 
     summary: str
     many_objectives: bool = True
@@ -69,16 +70,22 @@ def check_sampler(search: Search, space: Mapping[str, Dimension]) -> None:
         raise InputError(f"search.sampler: {search.sampler} {problem}. Samplers that can: {others}.")
 
     if len(search.objectives) > 1 and not can.many_objectives:
-        refuse(f"serves one objective, not {len(search.objectives)} ({', '.join(search.objectives)})",
-               lambda c: c.many_objectives)
+        refuse(
+            f"serves one objective, not {len(search.objectives)} ({', '.join(search.objectives)})",
+            lambda c: c.many_objectives,
+        )
     if continuous and not can.continuous:
-        refuse(f"needs countable dimensions; {', '.join(continuous)} is a continuous range (give it a step)",
-               lambda c: c.continuous)
+        refuse(
+            f"needs countable dimensions; {', '.join(continuous)} is a continuous range (give it a step)",
+            lambda c: c.continuous,
+        )
     if varying_choices and not can.choices:
         refuse(f"needs numeric ranges; {', '.join(varying_choices)} is a choice", lambda c: c.choices)
     if len(varying) < can.min_dimensions:
-        refuse(f"needs at least {can.min_dimensions} dimensions that vary, not {len(varying)}",
-               lambda c: c.min_dimensions <= len(varying))
+        refuse(
+            f"needs at least {can.min_dimensions} dimensions that vary, not {len(varying)}",
+            lambda c: c.min_dimensions <= len(varying),
+        )
 
 
 def violations(constraints: Mapping[str, Bound], metrics: Metrics) -> dict[str, float]:
@@ -97,7 +104,7 @@ def violations(constraints: Mapping[str, Bound], metrics: Metrics) -> dict[str, 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a trial ended. `metrics` holds the objectives when it finished, and at least the cost when it was infeasible."""
+    """How a trial ended. `metrics` holds the objectives if it finished, and at least the cost if it was infeasible."""
 
     key: str
     point: Point
@@ -113,8 +120,8 @@ class Proposer:
         search: sampler, budget, seed, objectives, constraints.
         key_of: the content key of a point.
         known: what ended in earlier sessions, in the order in which it ended; failed trials are proposed again.
-        cost: metrics of a point that are known before it is trained; a point that breaks a constraint with them is told
-            to the sampler as infeasible, and goes to `on_infeasible` instead of being proposed.
+        cost: metrics of a point that are known before it is trained; a point that breaks a constraint with them is
+            told to the sampler as infeasible, and goes to `on_infeasible` instead of being proposed.
     """
 
     def __init__(
@@ -154,13 +161,11 @@ class Proposer:
 
     def ask(self) -> tuple[str, Point] | None:
         """The next key and point to run, or None when the budget is spent or nothing new is left."""
-        refused = 0
-        for point, trial in self._candidates():
+        for refused, (point, trial) in enumerate(self._candidates(), 1):
             key = self._key_of(point)
             if self._is_feasible(key, point, trial):
                 self._pending[key] = (point, trial)
                 return key, point
-            refused += 1
             if refused == 1000 and self.size is None:
                 _log.warning("%d points in a row break the constraints: the search ends", refused)
                 break
@@ -179,10 +184,6 @@ class Proposer:
         self.outcomes[key] = outcome
         self._tell(trial, outcome)
         return outcome
-
-    def point_of(self, key: str) -> Point:
-        """The point of a proposed trial that has not ended."""
-        return self._pending[key][0]
 
     def _candidates(self) -> Iterator[tuple[Point, optuna.Trial | None]]:
         """Points that are neither known nor under way, as the sampler proposes them."""
@@ -212,8 +213,8 @@ class Proposer:
     def _patience(self) -> int:
         """How many known points a sampler may propose in a row before a new one is drawn at random.
 
-        Seeded draws begin with the points that an earlier session has run, and are followed through them; a sampler with a
-        model that proposes a known point would do so again.
+        Seeded draws begin with the points that an earlier session has run, and are followed through them; a sampler
+        with a model that proposes a known point would do so again.
         """
         return 100 + 2 * len(self.outcomes) if self.search.sampler in {"random", "qmc"} else 5
 
@@ -272,8 +273,10 @@ class Proposer:
         )
 
     def _values(self, metrics: Metrics) -> list[float]:
-        """The objectives. One that was not measured (the point was infeasible) takes the median of those that were, so that
-        it draws the sampler's model neither up nor down.
+        """The objectives.
+
+        One that was not measured (the point was infeasible) takes the median of those that were, so that it draws the
+        sampler's model neither up nor down.
         """
         values = []
         for name in self.search.objectives:
@@ -281,11 +284,11 @@ class Proposer:
             if not _is_finite(value):
                 seen = [o.metrics[name] for o in self.outcomes.values() if _is_finite(o.metrics.get(name))]
                 value = statistics.median(seen) if seen else 0.0
-            values.append(float(value))
+            values.append(float(value or 0.0))
         return values
 
 
-class Bridge(Searcher):  # type: ignore[misc]  # Ray is untyped
+class Bridge(Searcher):
     """Gives Ray Tune what a source of (key, point) proposes.
 
     Args:
@@ -355,7 +358,10 @@ def _optuna_study(search: Search) -> optuna.Study:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", category=optuna.exceptions.ExperimentalWarning)
-        return optuna.create_study(directions=[f"{d}imize" for d in search.objectives.values()], sampler=_sampler(search))
+        return optuna.create_study(
+            directions=["maximize" if d == "max" else "minimize" for d in search.objectives.values()],
+            sampler=_sampler(search),
+        )
 
 
 def _sampler(search: Search) -> optuna.samplers.BaseSampler:

@@ -69,7 +69,7 @@ Dimension = Choice | Range
 
 
 def tidy(value: Any) -> Any:
-    """A number without the dust of binary arithmetic (0.6000000000000001 -> 0.6), so that equal points have equal keys."""
+    """A number without the dust of binary arithmetic (0.6000000000000001 -> 0.6): equal points have equal keys."""
     return float(f"{value:.12g}") if isinstance(value, float) else value
 
 
@@ -144,7 +144,7 @@ def grid(space: Mapping[str, Dimension]) -> Iterator[Point]:
 
 def corners(space: Mapping[str, Dimension]) -> Iterator[Point]:
     """Every combination of choices with each continuous range at its two ends: what bounds the work of a study."""
-    cells = {name: d.cells() or (d.low, d.high) for name, d in space.items() if isinstance(d, Choice | Range)}
+    cells = {name: d.cells() or ((d.low, d.high) if isinstance(d, Range) else ()) for name, d in space.items()}
     for values in itertools.product(*cells.values()):
         yield dict(zip(cells, values, strict=True))
 
@@ -162,11 +162,11 @@ def contains(space: Mapping[str, Dimension], point: Mapping[str, Any]) -> bool:
     for name, dimension in space.items():
         value, cells = point[name], dimension.cells()
         if cells is not None:
-            if not any(value == cell and isinstance(value, bool) == isinstance(cell, bool) for cell in cells):
-                return False
-        elif isinstance(value, bool) or not isinstance(value, int | float):
-            return False
-        elif isinstance(dimension, Range) and not dimension.low <= value <= dimension.high:
+            inside = any(value == cell and isinstance(value, bool) == isinstance(cell, bool) for cell in cells)
+        else:
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            inside = number and isinstance(dimension, Range) and dimension.low <= value <= dimension.high
+        if not inside:
             return False
     return True
 

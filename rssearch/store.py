@@ -64,7 +64,8 @@ class Store:
         """The files of an artifact, checked against their sha256.
 
         Returns:
-            None where there is no artifact. A corrupt one is moved to ``store/corrupt`` with a warning, and counts as none.
+            None where there is no artifact. A corrupt one is moved to ``store/corrupt`` with a warning, and counts as
+            none.
         """
         folder = self.path(kind, key)
         for _ in range(3):

@@ -1,9 +1,9 @@
 """MLflow: the record that people look at. One writer, the driver.
 
-An experiment for each study, in it one flat run for each trial (nested runs vanish from the UI's chart view) and one summary
-run. A run is found again by the trial's content key, so a resumed study never doubles one. Calls are made by a thread of
-their own, one `log_batch` a report. If the server is away nothing is lost: the journal on disk holds every result, and
-`sync` sends what MLflow lacks.
+An experiment for each study, in it one flat run for each trial (nested runs vanish from the UI's chart view) and one
+summary run. A run is found again by the trial's content key, so a resumed study never doubles one. Calls are made by a
+thread of their own, one `log_batch` a report. If the server is away nothing is lost: the journal on disk holds every
+result, and `close` sends what MLflow lacks.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ class Tracker:
     Args:
         uri: the tracking URI.
         study: the experiment's name.
-        artifacts: where a new experiment keeps its artifacts when the store is a local database; a server has its own place.
+        artifacts: where a new experiment keeps its artifacts if the store is a local database; a server has its own
+            place.
     """
 
     def __init__(self, uri: str, study: str, artifacts: Path) -> None:
@@ -129,7 +130,9 @@ class Tracker:
             except Exception as error:  # noqa: BLE001  # whatever a store or a server raises must not end the study
                 if self._away_since is None:
                     _log.warning(
-                        "MLflow at %s does not take results (%s); they wait in the journal", self.uri, _first_line(error)
+                        "MLflow at %s does not take results (%s); they wait in the journal",
+                        self.uri,
+                        _first_line(error),
                     )
                 self._away_since = time.monotonic()
             else:
@@ -146,7 +149,11 @@ class Tracker:
             client = MlflowClient(tracking_uri=self.uri)
             experiment = client.get_experiment_by_name(self.study)
             if experiment is None:
-                place = self._artifacts.resolve().as_uri() if "://" in self.uri and not self.uri.startswith("http") else None
+                place = (
+                    self._artifacts.resolve().as_uri()
+                    if "://" in self.uri and not self.uri.startswith("http")
+                    else None
+                )
                 try:
                     self._experiment = client.create_experiment(self.study, artifact_location=place)
                 except MlflowException:  # another driver has just made it
@@ -195,7 +202,12 @@ class Tracker:
         """The run of a trial, made or opened again."""
         client = self._client
         if key not in self._runs:
-            tags = {"rssearch.kind": kind, "rssearch.key": key, "rssearch.study": self.study, "rssearch.pareto": "false"}
+            tags = {
+                "rssearch.kind": kind,
+                "rssearch.key": key,
+                "rssearch.study": self.study,
+                "rssearch.pareto": "false",
+            }
             if kind == "study":
                 del tags["rssearch.pareto"]
             run = client.create_run(self._experiment, tags=tags, run_name=title)
@@ -311,7 +323,18 @@ def serve(uri: str, storage: Path, host: str, port: int) -> int:
 
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
         raise InputError(f"there is no MLflow record at {uri}; run a study with --storage {storage} first")
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--host", host, "--port", str(port)]
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--backend-store-uri",
+        uri,
+        "--host",
+        host,
+        "--port",
+        str(port),
+    ]
     # MLflow's job workers serve its generative-AI features, and outlive the server.
     settings = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     try:

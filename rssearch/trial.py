@@ -1,17 +1,18 @@
 """What a study asks of a trial's module, and what a running trial gets.
 
-A study names its trial by an import string such as ``trials.prune:run``. The function is a plain Ray Tune trainable: it takes
-``config`` (the point, and ``settings``), reports with ``ray.tune.report`` or returns its metrics. A function with a second
-parameter gets a `Session`, too. The function's module may offer more, each by its name:
+A study names its trial by an import string such as ``trials.prune:run``. The function is a plain Ray Tune trainable: it
+takes ``config`` (the point, and ``settings``), and reports with ``ray.tune.report`` or returns its metrics. A function
+with a second parameter gets a `Session`, too. The function's module may offer more, each by its name:
 
+    METRICS                                         names that objectives and constraints may have
     check(point, settings)                          raise InputError for a point that cannot be run
-    identity(point, settings, data_root) -> plain   what else determines the result (data, code): part of the trial's key
-    share(points, settings, data_root, progress)    -> {name: object}, put into Ray's object store once, read by all trials
-    preparations(points, settings, data_root, store) -> [Preparation]: what must be there before the trials start
+    identity(point, settings, data_root) -> plain   what else determines the result (data, code): part of the key
+    share(points, settings, data_root, progress)    -> {name: object}, put into Ray's object store once, for all trials
+    preparations(points, settings, data_root, store) -> [Preparation], what must be there before the trials start
     prepare(config, session)                        make one of them; config is its point
     cost(point, session) -> metrics                 what is known before the training, such as MACs
-    measure(config, session) -> metrics             what only the members of the front are worth: test split, latency
-    estimate(point, session) -> seconds             of one trial, for the plan
+    measure(config, session) -> metrics             what only the front's members are worth: test split, latency
+    estimate(point, session, epochs) -> seconds     of training, for the plan
 """
 
 from __future__ import annotations
@@ -85,12 +86,13 @@ class Session:
 
     def shared(self, name: str) -> Any | None:
         """An object that the study put into Ray's object store, mapped without a copy; None if it has no such name."""
-        value = self.context.shared.get(name)
-        if type(value).__name__ == "ObjectRef":
-            import ray
+        value: Any = self.context.shared.get(name)
+        if type(value).__name__ != "ObjectRef":
+            return value
+        import ray
 
-            return ray.get(value)
-        return value
+        found: Any = ray.get(value)
+        return found
 
     def report(self, metrics: Metrics) -> None:
         """Tell the study about an epoch."""
@@ -128,7 +130,7 @@ def resolve(target: str) -> tuple[Callable[..., Any], ModuleType]:
         if error.name is not None and not name.startswith(error.name):
             raise InputError(f"trial: {target}: importing {name} failed: {error}") from error
         raise InputError(f"trial: {target}: there is no module {name!r}") from None
-    except Exception as error:  # noqa: BLE001  # a user's module may raise anything while it is imported
+    except Exception as error:  # a user's module may raise anything while it is imported
         raise InputError(f"trial: {target}: importing {name} failed: {type(error).__name__}: {error}") from error
     function = getattr(module, attribute, None)
     if not callable(function):

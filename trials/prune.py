@@ -1,7 +1,7 @@
 """One trial of a pruning study: baseline, scores, cut, fine-tune, measure.
 
-The baseline of a trial (dataset, model, seed, training recipe) and its scores (baseline, method) are kept in the store and
-shared by all trials that need the same ones.
+The baseline of a trial (dataset, model, seed, training recipe) and its scores (baseline, method) are kept in the store
+and shared by all trials that need the same ones.
 """
 
 from __future__ import annotations
@@ -24,25 +24,39 @@ from torch import nn
 from rssearch import cost as costs
 from rssearch import data, models, pruning
 from rssearch.config import Settings
-from rssearch.data import ImageSet, loader
+from rssearch.data import ImageSet
 from rssearch.data.describe import Description, describe
 from rssearch.errors import InputError, TrialFailed, unknown
-from rssearch.pruning import ChannelGraph
+from rssearch.pruning import METHODS, ChannelGraph
 from rssearch.pruning.channels import Kept
-from rssearch.pruning.methods import METHODS
 from rssearch.space import content_key
-from rssearch.store import Files, Store
+from rssearch.store import Store
 from rssearch.train import evaluate, fit
 from rssearch.trial import Preparation, Session, point_settings
+from trials.baselines import (
+    BASELINES,
+    CODE,
+    SCORES,
+    baseline,
+    baseline_inputs,
+    build_model,
+    data_key,
+    fingerprint,
+    images_of,
+    load_images,
+    reporter,
+    score_key,
+    scores,
+)
 
 Config = dict[str, Any]
 Metrics = dict[str, Any]
 
-BASELINES, SCORES, MODELS = "baselines", "scores", "models"
+MODELS = "models"
 NO_METHOD = "none"
 DIMENSIONS = ("dataset", "model", "method", "rate", "macs_ratio", "seed", "allocation", "round_to")
-# Raise a number when that part computes something else than before: what was computed with the old code is then not reused.
-CODE = {"data": 1, "train": 1, "score": 1, "cut": 1}
+COST_METRICS = ("macs", "params", "conv_linear_macs", "macs_ratio", "params_ratio")
+METRICS = ("val_accuracy", "val_loss", *COST_METRICS, "train_seconds")  # what objectives and constraints may name
 
 
 # What the study asks before it starts
@@ -64,8 +78,8 @@ def check(point: Config, settings: Settings) -> None:
     amounts = [name for name in ("rate", "macs_ratio") if point.get(name) is not None]
     if len(amounts) != 1:
         raise InputError("space: give either rate or macs_ratio" + (", not both" if amounts else ""))
-    _check_number(point, "rate", 0, 1, "in [0, 1)", lambda v: 0 <= v < 1)
-    _check_number(point, "macs_ratio", 0, 1, "in (0, 1]", lambda v: 0 < v <= 1)
+    _check_number(point, "rate", "in [0, 1)", lambda v: 0 <= v < 1)
+    _check_number(point, "macs_ratio", "in (0, 1]", lambda v: 0 < v <= 1)
     for name, low in (("seed", 0), ("round_to", 1)):
         value = point.get(name, low)
         if isinstance(value, bool) or not isinstance(value, int) or value < low:
@@ -80,7 +94,7 @@ def _check_dataset(name: str) -> None:
         raise unknown("dataset", name, [*known, "folder:PATH"])
 
 
-def _check_number(point: Config, name: str, _low: int, _high: int, allowed: str, fits: Callable[[float], bool]) -> None:
+def _check_number(point: Config, name: str, allowed: str, fits: Callable[[float], bool]) -> None:
     value = point.get(name)
     if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not fits(value)):
         raise InputError(f"space.{name}: {value!r} is not allowed; it must be a number {allowed}")
@@ -88,14 +102,7 @@ def _check_number(point: Config, name: str, _low: int, _high: int, allowed: str,
 
 def identity(point: Config, settings: Settings, data_root: Path) -> Config:
     """What determines a trial besides its point and settings."""
-    return {"data": _fingerprint(point["dataset"], str(data_root), settings.download), "code": CODE}
-
-
-@lru_cache(maxsize=64)
-def _fingerprint(name: str, root: str, download: bool) -> str:
-    if download:
-        data.fetch(name, root)
-    return data.fingerprint(name, root)
+    return {"data": fingerprint(point["dataset"], str(data_root), settings.download), "code": CODE}
 
 
 def share(
@@ -105,10 +112,10 @@ def share(
     sets: dict[str, ImageSet] = {}
     for point in points:
         local = point_settings(settings, point)
-        name = _data_key(point, local, data_root)
+        name = data_key(point, local, data_root)
         if name not in sets:
             dataset = point["dataset"]
-            sets[name] = _load(dataset, local, data_root, lambda done, total, d=dataset: progress(d, done, total))
+            sets[name] = load_images(dataset, local, data_root, lambda done, total, d=dataset: progress(d, done, total))
     return sets
 
 
@@ -117,7 +124,7 @@ def preparations(points: Iterable[Config], settings: Settings, data_root: Path, 
     wanted: dict[str, set[str]] = defaultdict(set)
     origin: dict[str, Config] = {}
     for point in points:
-        key = content_key(_baseline_inputs(point, point_settings(settings, point), data_root))
+        key = content_key(baseline_inputs(point, point_settings(settings, point), data_root))
         origin.setdefault(key, point)
         if point["method"] != NO_METHOD:
             wanted[key].add(point["method"])
@@ -127,7 +134,7 @@ def preparations(points: Iterable[Config], settings: Settings, data_root: Path, 
     for key, methods in wanted.items():
         point = origin[key]
         local = point_settings(settings, point)
-        missing = [m for m in sorted(methods) if not store.has(SCORES, _score_key(key, m, local))]
+        missing = [m for m in sorted(methods) if not store.has(SCORES, score_key(key, m, local))]
         have = store.has(BASELINES, key)
         seed = f", seed {point['seed']}" if "seed" in point else ""
         result.append(
@@ -150,14 +157,14 @@ def prepare(config: Config, session: Session) -> Metrics:
     _, metrics = baseline(config, session)
     for method in config["methods"]:
         scores(config | {"method": method}, session)
-    return {name: value for name, value in metrics.items() if name != "history"} | {"history": metrics["history"]}
+    return metrics
 
 
 def run(config: Config, session: Session) -> Metrics:
     """Prune a baseline, fine-tune what is left, and measure it."""
     begin = time.perf_counter()
     local, device = session.settings, session.device
-    images = _images(config, session)
+    images = images_of(config, session)
     dense, base = baseline(config, session)
     model, spec, report = _cut(config, session, dense, base)
     history = fit(
@@ -170,7 +177,7 @@ def run(config: Config, session: Session) -> Metrics:
         device=device,
         teacher=dense if local.finetune.distill > 0 else None,
         resume=session.load_checkpoint(),
-        on_epoch=_reporter(session),
+        on_epoch=reporter(session),
     )
     measured = evaluate(model, images.split("val"), batch_size=local.finetune.batch_size, device=device)
     session.store.put(
@@ -209,12 +216,12 @@ def cost(point: Config, session: Session) -> Metrics:
     Empty where they depend on scores that are not in the store yet.
     """
     local = session.settings
-    key = content_key(_baseline_inputs(point, local, session.data_root))
+    key = content_key(baseline_inputs(point, local, session.data_root))
     about = _about_data(point, local, session.data_root)
     network = (point["model"], _options_text(local), about.input_shape, about.num_classes)
     graph, kept = _graph(*network), None
     if point["method"] != NO_METHOD:
-        name = _score_key(key, point["method"], local)
+        name = score_key(key, point["method"], local)
         found = session.store.get(SCORES, name) if session.store.has(SCORES, name) else None
         if found is None and _allocation(point, local) != "uniform":
             return {}
@@ -226,11 +233,11 @@ def cost(point: Config, session: Session) -> Metrics:
 
 def measure(config: Config, session: Session) -> Metrics:
     """Accuracy on the test split, and latency alone on the machine (batch 1, median of 50 passes after 10)."""
-    images, device = _images(config, session), session.device
+    images, device = images_of(config, session), session.device
     files = session.store.get(MODELS, session.key)
     if files is None:
         raise TrialFailed(f"the weights of {session.key} are gone from the store")
-    model = _build(config, session, images)
+    model = build_model(config, session, images)
     model = pruning.apply_spec(model, json.loads(files["spec.json"]))
     model.load_state_dict(load_tensors(files["model.safetensors"]))
     model.to(device).eval()
@@ -248,82 +255,13 @@ def measure(config: Config, session: Session) -> Metrics:
     }
 
 
-def estimate(point: Config, session: Session) -> float:
-    """Seconds of one trial on this machine, from a few training steps of the unpruned network: an upper bound."""
+def estimate(point: Config, session: Session, epochs: int) -> float:
+    """Seconds of training on this machine, from a few steps of the unpruned network: a bound for a pruned one."""
     local = session.settings
     about = _about_data(point, local, session.data_root)
     network = (point["model"], _options_text(local), about.input_shape, about.num_classes)
     per_image = _seconds_per_image(*network, local.finetune.batch_size, session.device.type)
-    return per_image * about.num_images * local.split.train * local.finetune.epochs
-
-
-# Baselines and scores
-
-
-def baseline(config: Config, session: Session) -> tuple[nn.Module, Metrics]:
-    """The trained, unpruned network of a point, from the store or trained now; and its metrics."""
-    inputs = _baseline_inputs(config, session.settings, session.data_root)
-    key = content_key(inputs)
-    files = session.store.get_or_build(BASELINES, key, lambda: _train_baseline(config, session, key, inputs))
-    model = _build(config, session, _images(config, session))
-    model.load_state_dict(load_tensors(files["model.safetensors"]))
-    return model, json.loads(files["metrics.json"])
-
-
-def _train_baseline(config: Config, session: Session, key: str, inputs: Config) -> Files:
-    images, recipe = _images(config, session), session.settings.train
-    model = _build(config, session, images)
-    # A baseline has a checkpoint of its own, under its own key: whichever trial trains it, another can go on with it.
-    keeper = Session(session.context, f"baseline-{key}", {}, session.report)
-    history = fit(
-        model,
-        images.split("train"),
-        images.split("val"),
-        recipe,
-        augment=session.settings.augment,
-        seed=config.get("seed", 0),
-        device=session.device,
-        resume=keeper.load_checkpoint(),
-        on_epoch=_reporter(keeper),
-    )
-    measured = evaluate(model, images.split("val"), batch_size=recipe.batch_size, device=session.device)
-    keeper.drop_checkpoint()
-    profile = costs.profile(model, images.input_shape)
-    metrics = {
-        "val_accuracy": measured["accuracy"],
-        "val_loss": measured["loss"],
-        "macs": profile.macs,
-        "params": profile.params,
-        "train_seconds": sum(epoch["seconds"] for epoch in history),
-        "history": history,
-    }
-    weights = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
-    return {
-        "model.safetensors": save_tensors(weights),
-        "metrics.json": json.dumps(metrics).encode(),
-        "inputs.json": json.dumps(inputs, indent=1).encode(),
-    }
-
-
-def scores(config: Config, session: Session) -> dict[str, torch.Tensor]:
-    """The scores of every channel of a point's baseline by its method, from the store or computed now."""
-    key = content_key(_baseline_inputs(config, session.settings, session.data_root))
-
-    def build() -> Files:
-        local, images = session.settings, _images(config, session)
-        model, _ = baseline(config, session)
-        model.to(session.device).eval()
-        seed = config.get("seed", 0)
-        batches = loader.batches(
-            images.split("train"), local.pruning.score_batch_size, device=session.device, train=True, seed=seed
-        )
-        few = [batch for _, batch in zip(range(local.pruning.score_batches), batches, strict=False)]
-        graph = pruning.trace(model, torch.zeros(1, *images.input_shape, device=session.device))
-        result = pruning.score(model, graph, config["method"], data=few, seed=seed)
-        return {"scores.safetensors": save_tensors({name: value.contiguous() for name, value in result.items()})}
-
-    files = session.store.get_or_build(SCORES, _score_key(key, config["method"], session.settings), build)
-    return load_tensors(files["scores.safetensors"])
+    return per_image * about.numimages_of * local.split.train * epochs
 
 
 # The parts
@@ -331,7 +269,7 @@ def scores(config: Config, session: Session) -> dict[str, torch.Tensor]:
 
 def _cut(config: Config, session: Session, dense: nn.Module, base: Metrics) -> tuple[nn.Module, Config, Metrics]:
     """The smaller network, its spec, and what it costs beside the baseline."""
-    local, images = session.settings, _images(config, session)
+    local, images = session.settings, images_of(config, session)
     example = torch.zeros(1, *images.input_shape)
     graph = pruning.trace(dense, example)
     kept = None
@@ -341,8 +279,8 @@ def _cut(config: Config, session: Session, dense: nn.Module, base: Metrics) -> t
     expected, profile = _cost_report(graph, kept), costs.profile(model, images.input_shape)
     if profile.macs != expected["macs"] or profile.params != expected["params"]:
         raise TrialFailed(
-            f"the pruned {config['model']} has {profile.macs} MACs and {profile.params} parameters, but its kept channels "
-            f"promised {expected['macs']} and {expected['params']}"
+            f"the pruned {config['model']} has {profile.macs} MACs and {profile.params} parameters, but its kept "
+            f"channels promised {expected['macs']} and {expected['params']}"
         )
     return model, spec, expected | {"macs_counter": profile.counter, "baseline_val_accuracy": base["val_accuracy"]}
 
@@ -374,82 +312,6 @@ def _allocate(graph: ChannelGraph, ranks: dict[str, torch.Tensor], point: Config
 
 def _allocation(point: Config, local: Settings) -> str:
     return str(point.get("allocation") or local.pruning.allocation or METHODS[point["method"]].allocation)
-
-
-def _reporter(session: Session) -> Callable[[dict[str, float], Callable[[], bytes]], None]:
-    def on_epoch(record: dict[str, float], checkpoint: Callable[[], bytes]) -> None:
-        session.save_checkpoint(checkpoint())
-        session.report(record)
-
-    return on_epoch
-
-
-def _build(config: Config, session: Session, images: ImageSet) -> nn.Module:
-    channels, size, _ = images.input_shape
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.get("seed", 0))
-        return models.create(
-            config["model"],
-            images.num_classes,
-            in_channels=channels,
-            input_size=size,
-            **session.settings.model.given(),
-        )
-
-
-def _images(config: Config, session: Session) -> ImageSet:
-    """The image set of a point: mapped from the object store, or loaded where the study did not share it."""
-    shared = session.shared(_data_key(config, session.settings, session.data_root))
-    return shared if shared is not None else _load(config["dataset"], session.settings, session.data_root, None)
-
-
-def _load(name: str, local: Settings, root: Path, progress: Callable[[int, int], None] | None) -> ImageSet:
-    return data.load(
-        name,
-        root,
-        input_size=local.input_size,
-        split=local.split,
-        on_error=local.on_error,
-        download=local.download,
-        memory_share=local.memory_share,
-        progress=progress,
-    )
-
-
-# Keys
-
-
-def _data_inputs(point: Config, local: Settings, root: Path) -> Config:
-    return {
-        "dataset": point["dataset"],
-        "fingerprint": _fingerprint(point["dataset"], str(root), local.download),
-        "input_size": local.input_size,
-        "split": local.split.model_dump(mode="json"),
-        "on_error": local.on_error,
-        "code": CODE["data"],
-    }
-
-
-def _data_key(point: Config, local: Settings, root: Path) -> str:
-    return content_key(_data_inputs(point, local, root))
-
-
-def _baseline_inputs(point: Config, local: Settings, root: Path) -> Config:
-    return {
-        "data": _data_inputs(point, local, root),
-        "model": point["model"],
-        "options": local.model.given(),
-        "recipe": local.train.model_dump(mode="json"),
-        "augment": local.augment.model_dump(mode="json"),
-        "seed": point.get("seed", 0),
-        "code": CODE["train"],
-    }
-
-
-def _score_key(baseline_key: str, method: str, local: Settings) -> str:
-    needs = METHODS[method].needs_data
-    batches = [local.pruning.score_batches, local.pruning.score_batch_size] if needs else None
-    return content_key({"baseline": baseline_key, "method": method, "batches": batches, "code": CODE["score"]})
 
 
 # What the driver computes again and again

@@ -1,0 +1,132 @@
+"""What a study would run and what that would cost, known without training anything."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from rssearch.config import StudyConfig
+from rssearch.errors import InputError, TrialFailed
+from rssearch.journal import Journal, Record
+from rssearch.progress import duration
+from rssearch.question import Question
+from rssearch.searcher import violations
+from rssearch.space import Point
+from rssearch.trial import Preparation, Session
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The size of a study.
+
+    Attributes:
+        trials: the budget, or the cells of the grid.
+        macs: smallest and largest MACs of the points whose cost is known.
+        macs_unknown: points whose cost depends on scores that are not computed yet.
+        infeasible: points that will be refused for their cost.
+        hours: compute of one slot for what is left.
+        resolved: the YAML with every default.
+    """
+
+    study: str
+    sampler: str
+    trials: int
+    finished: int
+    baselines: int
+    baselines_ready: int
+    scores_to_compute: int
+    macs: tuple[int, int] | None
+    macs_unknown: int
+    infeasible: int
+    hours: float | None
+    hours_basis: str
+    resolved: dict[str, Any] = field(repr=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """For the console."""
+        unknown = f"; {self.macs_unknown} depend on scores that are not computed yet" if self.macs_unknown else ""
+        macs = f"{_short(self.macs[0])} to {_short(self.macs[1])}" if self.macs else "not known before the trials"
+        refused = f", {self.infeasible} infeasible by their cost" if self.infeasible else ""
+        hours = (
+            "unknown" if self.hours is None else f"about {duration(self.hours * 3600)} of one slot ({self.hours_basis})"
+        )
+        return [
+            f"study      {self.study} ({self.sampler})",
+            f"trials     {self.trials}, {self.finished} finished{refused}",
+            f"baselines  {self.baselines}, {self.baselines_ready} ready; scores to compute: {self.scores_to_compute}",
+            f"MACs       {macs}{unknown}",
+            f"compute    {hours}",
+        ]
+
+
+def plan(config: StudyConfig) -> Plan:
+    """Look at a study without training or writing anything.
+
+    Raises:
+        InputError: the study cannot be run as it is.
+    """
+    question = Question(config)
+    journal = Journal(question.folder / "trials.jsonl")
+    finished = [r for r in question.current(journal) if r["status"] == "finished"]
+    budget = len(question.points) if config.search.sampler == "grid" else config.search.trials
+    needed = question.preparations(question.points)
+    known, unknown, infeasible = [], 0, 0
+    for point in question.points:
+        try:
+            metrics = question.cost(point)
+        except (TrialFailed, InputError):  # such as a MACs ratio that is out of reach
+            infeasible += 1
+            continue
+        if "macs" not in metrics:
+            unknown += 1
+            continue
+        known.append(int(metrics["macs"]))
+        infeasible += any(v > 0 for v in violations(config.search.constraints, metrics).values())
+    hours, basis = _estimate(question, finished, budget - len(finished), needed)
+    return Plan(
+        study=config.study,
+        sampler=config.search.sampler,
+        trials=budget,
+        finished=len(finished),
+        baselines=len(needed),
+        baselines_ready=sum(not p.parts.get("baselines") for p in needed),
+        scores_to_compute=sum(p.parts.get("scores", 0) for p in needed),
+        macs=(min(known), max(known)) if known else None,
+        macs_unknown=unknown if question.hook("cost") else 0,
+        infeasible=infeasible,
+        hours=hours,
+        hours_basis=basis,
+        resolved=config.resolved(),
+    )
+
+
+def _estimate(
+    question: Question, finished: list[Record], left: int, needed: list[Preparation]
+) -> tuple[float | None, str]:
+    """Hours of compute for the trials that are left and the baselines that are not ready, and how they were found."""
+    settings, estimate = question.config.settings, question.hook("estimate")
+    times = [r["ended"] - r["started"] for r in finished]
+
+    def probe(point: Point, epochs: int) -> float:
+        assert estimate is not None
+        return float(estimate(point, Session(question.context(), "", point), epochs))
+
+    if times:
+        trial, basis = sum(times) / len(times), "from past trials"
+    elif estimate is None:
+        return None, ""
+    else:
+        models = {p.get("model"): p for p in question.points}
+        trial = sum(probe(p, settings.finetune.epochs) for p in models.values()) / len(models)
+        basis = "from a timing probe on this machine"
+    todo = [p for p in needed if p.parts.get("baselines")]
+    before = sum(probe(p.point, settings.train.epochs) for p in todo) if estimate is not None else 0.0
+    return (before + trial * max(0, left)) / 3600, basis
+
+
+def _short(macs: int) -> str:
+    return f"{macs / 1e9:.3g} G" if macs >= 1e9 else f"{macs / 1e6:.3g} M"

@@ -1,0 +1,115 @@
+"""A study's question: its points and their keys, checked before anything starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rssearch.config import StudyConfig
+from rssearch.errors import InputError
+from rssearch.journal import Journal, Record
+from rssearch.searcher import check_sampler
+from rssearch.space import Choice, Point, contains, content_key, corners, grid, grid_size
+from rssearch.store import Store
+from rssearch.trial import Context, Preparation, Session, resolve
+
+_NOT_IN_KEY = {"download", "memory_share", "keep_models"}  # settings that do not change a trial's result
+_GRID_LIMIT = 100_000
+
+
+class Question:
+    """What a study asks: its configuration, its trial's module, the points that can be known beforehand.
+
+    Attributes:
+        points: every cell of a countable space; of another one the combinations of its choices and bounds.
+    """
+
+    def __init__(self, config: StudyConfig) -> None:
+        """Find the trial and check every point. Raises InputError; nothing is written."""
+        self.config = config
+        self.function, self.module = resolve(config.trial)
+        self.storage = Path(config.storage).expanduser().resolve()
+        self.data_root = Path(config.data_root).expanduser().resolve()
+        self.folder = self.storage / config.study
+        self.store = Store(self.storage)
+        check_sampler(config.search, config.space)
+        self._check_metrics()
+        size = grid_size(config.space)
+        countable = size is not None and size <= _GRID_LIMIT
+        if config.search.sampler == "grid" and not countable:
+            raise InputError(f"space: the grid has {size} cells, more than {_GRID_LIMIT}; take another sampler")
+        self.points = list(grid(config.space) if countable else corners(config.space))
+        check = self.hook("check")
+        for point in self.points:
+            if check is not None:
+                check(point, config.settings)
+            self.key(point)
+
+    def _check_metrics(self) -> None:
+        """Refuse objectives and constraints that no trial will report, where the trial's module lists its metrics."""
+        known = getattr(self.module, "METRICS", None)
+        if known is None:
+            return
+        for section in ("objectives", "constraints"):
+            for name in getattr(self.config.search, section):
+                if name not in known:
+                    raise InputError(
+                        f"search.{section}.{name}: {self.config.trial} reports no such metric. "
+                        f"Known: {', '.join(known)}."
+                    )
+
+    def hook(self, name: str) -> Callable[..., Any] | None:
+        """A function that the trial's module offers, or None."""
+        found = getattr(self.module, name, None)
+        return found if callable(found) else None
+
+    def key(self, point: Point) -> str:
+        """The content key of a trial: equal when everything that determines its result is equal."""
+        settings = self.config.settings.model_dump(mode="json", exclude=_NOT_IN_KEY)
+        identity = self.hook("identity")
+        more = identity(point, self.config.settings, self.data_root) if identity else None
+        return content_key({"trial": self.config.trial, "point": point, "settings": settings, "more": more})
+
+    def title(self, point: Mapping[str, Any]) -> str:
+        """A point in a few words: names as they are, numbers with their dimension, constants left out."""
+        words = []
+        for name, dimension in self.config.space.items():
+            if isinstance(dimension, Choice) and len(dimension.values) == 1 and name not in ("model", "method"):
+                continue
+            value = point.get(name)
+            words.append(str(value) if isinstance(value, str) else f"{name}={value}")
+        return " ".join(words) or self.config.study
+
+    def params(self, point: Mapping[str, Any]) -> dict[str, Any]:
+        """What MLflow shows as the parameters of a trial."""
+        size = self.config.settings.input_size
+        return {**point, **({} if size is None else {"input_size": size})}
+
+    def context(self, shared: Mapping[str, Any] | None = None) -> Context:
+        """What the workers get."""
+        needs = self.config.resources
+        return Context(
+            study=self.config.study,
+            storage=str(self.storage),
+            data_root=str(self.data_root),
+            settings=self.config.settings,
+            cpus=needs.cpus,
+            gpus=needs.gpus,
+            shared=shared or {},
+        )
+
+    def cost(self, point: Point) -> dict[str, Any]:
+        """What is known of a trial before it is trained, by its hook; empty where nothing is."""
+        hook = self.hook("cost")
+        return dict(hook(point, Session(self.context(), "", point))) if hook else {}
+
+    def preparations(self, points: Iterable[Point]) -> list[Preparation]:
+        """What the points need to be there before they start."""
+        hook = self.hook("preparations")
+        return list(hook(points, self.config.settings, self.data_root, self.store)) if hook else []
+
+    def current(self, journal: Journal) -> list[Record]:
+        """The records that answer this question: in the space, with today's settings, data and code."""
+        trials = [r for r in journal.records.values() if r.get("kind", "trial") == "trial"]
+        return [r for r in trials if contains(self.config.space, r["point"]) and self.key(r["point"]) == r["key"]]

@@ -1,0 +1,206 @@
+"""What happens in a study, written down: the journal, MLflow, the display, trials.csv, the report."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rssearch import report
+from rssearch.journal import Journal, Record, flat
+from rssearch.progress import Display, best_text
+from rssearch.question import Question
+from rssearch.space import Point
+from rssearch.tracking import Tracker
+from rssearch.trial import CHECKPOINTS
+
+MODELS = "models"
+_REPORT_SECONDS = 5.0  # between two writings of trials.csv while trials end
+_FRONT_SECONDS = 0.5  # between two looks at the front
+
+
+class Recorder:
+    """Takes every event of a session once, and keeps all records of it in step."""
+
+    def __init__(self, question: Question, journal: Journal, tracker: Tracker, display: Display) -> None:
+        self.question, self.journal, self.tracker, self.display = question, journal, tracker, display
+        self.records: dict[str, Record] = {r["key"]: r for r in question.current(journal)}
+        self._live: dict[str, dict[str, Any]] = {}
+        self._csv_written = self._front_seen = 0.0
+        self._finished_seen = -1
+
+    # events
+
+    def begin(self, key: str, title: str) -> None:
+        """A job is on a worker."""
+        self._live.setdefault(key, {"started": time.time(), "history": []})
+        self.display.running(key, title)
+
+    def epoch(self, key: str, title: str, params: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
+        """A job reported an epoch."""
+        plain = _plain(metrics)
+        live = self._live.setdefault(key, {"started": time.time(), "history": []})
+        live["history"].append(plain)
+        step = int(plain.get("epoch") or len(live["history"]))
+        self.tracker.epoch(key, title, params, plain, step)
+        accuracy = plain.get("val_accuracy")
+        shown = f", val_accuracy {accuracy:.3f}" if isinstance(accuracy, float) else ""
+        self.display.running(key, title, f"epoch {step}{shown}")
+
+    def trial_ended(self, key: str, point: Point, end: Mapping[str, Any]) -> None:
+        """A trial ended: finished, failed or infeasible."""
+        title = self.question.title(point)
+        record = self._record("trial", key, point, title, self.question.params(point), end)
+        self.records[key] = self.journal.records[key]
+        self.display.ended(key, record["status"])
+        if record["status"] == "failed":
+            self.display.say(f"failed: {title}: {record['reason']}")
+        self._notes(title, end)
+        self.look_at_front()
+        if time.monotonic() - self._csv_written > _REPORT_SECONDS:
+            self._write_csv()
+
+    def baseline_ended(self, key: str, point: Point, title: str, end: Mapping[str, Any]) -> None:
+        """A baseline and its scores are there, or will not be."""
+        trained = bool(
+            self._live.get(key, {}).get("history")
+        )  # else it was in the store, and only scores were computed
+        if trained:
+            params = {name: value for name, value in point.items() if name in ("dataset", "model", "seed")}
+            self._record("baseline", key, point, title, params, end)
+        self._live.pop(key, None)
+        self.display.ended(key, end["status"])
+        if end["status"] != "finished":
+            self.display.say(f"failed: {title}: {end.get('reason')}")
+        self._notes(title, end)
+
+    def measured(self, key: str, end: Mapping[str, Any]) -> None:
+        """A member of the front was measured."""
+        self._live.pop(key, None)
+        self.display.ended(key, end["status"])
+        title = self.records[key]["title"]
+        if end["status"] == "finished":
+            self.journal.add({"key": key, "measured": _plain(end["metrics"] or {})})
+            self.records[key] = self.journal.records[key]
+        else:
+            self.display.say(f"not measured: {title}: {end.get('reason')}")
+        self._notes(title, end)
+
+    def retried(self, title: str, reason: str) -> None:
+        """A job's worker died, and the job goes on elsewhere."""
+        self.display.say(f"{title}: its worker died ({reason}); it goes on from its last checkpoint")
+
+    def _record(
+        self, kind: str, key: str, point: Point, title: str, params: Mapping[str, Any], end: Mapping[str, Any]
+    ) -> Record:
+        live, now = self._live.pop(key, {}), time.time()
+        metrics = dict(end.get("metrics") or {})
+        history = metrics.pop("history", None) or live.get("history") or []
+        record = {
+            "kind": kind,
+            "key": key,
+            "title": title,
+            "point": point,
+            "params": dict(params),
+            "status": end["status"],
+            "reason": end.get("reason"),
+            "metrics": _plain(metrics),
+            "history": [_plain(epoch) for epoch in history],
+            "best": self._best_of(history),
+            "started": live.get("started", now),
+            "ended": now,
+            "measured": None,
+        }
+        self.journal.add(record)
+        self.question.store.remove(CHECKPOINTS, key)
+        self.tracker.ended(record)
+        return record
+
+    def _best_of(self, history: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+        """The best value of each objective over the epochs that reported it."""
+        best = {}
+        for name, direction in self.question.config.search.objectives.items():
+            values = [e[name] for e in history if _is_number(e.get(name))]
+            if values:
+                best[f"best/{name}"] = max(values) if direction == "max" else min(values)
+        return best
+
+    def _notes(self, title: str, end: Mapping[str, Any]) -> None:
+        for note in end.get("notes", ()):
+            self.display.say(f"{title}: {note}")
+        if end.get("traceback") and self.display.verbose:
+            self.display.say(end["traceback"])
+
+    # the state of the study
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One flat row for each trial that answers the question."""
+        return [flat(record) for record in self.records.values()]
+
+    def front(self) -> list[dict[str, Any]]:
+        """The rows of the front's members."""
+        search = self.question.config.search
+        return report.front_rows(self.rows(), search.objectives, search.constraints)
+
+    def failures(self) -> list[Record]:
+        """The records of the trials that failed."""
+        return [record for record in self.records.values() if record["status"] == "failed"]
+
+    def look_at_front(self, *, now: bool = False) -> None:
+        """Show the best trial and the hypervolume, and put it on the summary run."""
+        if not now and time.monotonic() - self._front_seen < _FRONT_SECONDS:
+            return
+        search, rows = self.question.config.search, self.rows()
+        finished = sum(row["status"] == "finished" for row in rows)
+        found = report.fronts(rows, search.objectives, search.constraints)
+        members = [row for front in found for row in front.members]
+        if not members:
+            return
+        name, direction = next(iter(search.objectives.items()))
+        self.display.best = best_text((max if direction == "max" else min)(members, key=lambda row: row[name]), name)
+        volumes = [front.relative_hypervolume for front in found if front.relative_hypervolume is not None]
+        if volumes:
+            self.display.hypervolume = sum(volumes) / len(volumes)
+            if finished != self._finished_seen:
+                self.tracker.summary({"hypervolume": self.display.hypervolume, "trials_finished": finished}, finished)
+        self._finished_seen, self._front_seen = finished, time.monotonic()
+
+    def _write_csv(self) -> None:
+        self._csv_written = time.monotonic()
+        report.write_trials_csv(self.question.folder / "trials.csv", self.rows())
+
+    def close(self, status: str) -> None:
+        """Write the report, send what MLflow lacks, and keep the weights that are asked for."""
+        self.look_at_front(now=True)
+        self._write_csv()
+        config, folder, rows = self.question.config, self.question.folder, self.rows()
+        files = report.write_front(
+            folder, rows, config.search.objectives, study=config.study, constraints=config.search.constraints
+        )
+        pareto = {row["key"] for row in self.front()}
+        if status == "FINISHED" and config.settings.keep_models == "front":
+            for key in self.records.keys() - pareto:
+                self.question.store.remove(MODELS, key)
+        counts = {s: sum(row["status"] == s for row in rows) for s in ("finished", "failed", "infeasible")}
+        baselines = [r for r in self.journal.records.values() if r.get("kind") == "baseline"]
+        unsent = self.tracker.close(
+            [*self.records.values(), *baselines],
+            status=status,
+            pareto=pareto,
+            files=[folder / "study.yaml", folder / "environment.json", folder / "trials.csv", *files],
+            metrics={f"trials_{name}": count for name, count in counts.items()} | {"front_size": len(pareto)},
+        )
+        if unsent:
+            self.display.say(
+                f"MLflow was away: {unsent} runs wait in {self.journal.path}; the next `rssearch search` sends them"
+            )
+
+
+def _plain(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Metrics as JSON takes them; what is not finite becomes None."""
+    return {n: None if isinstance(v, float) and not math.isfinite(v) else v for n, v in metrics.items()}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

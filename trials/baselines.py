@@ -1,0 +1,198 @@
+"""The baselines and scores that trials share: found by their content, trained or computed once.
+
+What a trial needs is named by a plain point: ``dataset``, ``model``, ``seed``, and ``method`` for scores.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import nn
+
+from rssearch import cost as costs
+from rssearch import data, models, pruning
+from rssearch.config import Settings
+from rssearch.data import ImageSet, loader
+from rssearch.pruning.methods import METHODS
+from rssearch.space import content_key
+from rssearch.store import Files
+from rssearch.train import evaluate, fit
+from rssearch.trial import Session
+
+Config = dict[str, Any]
+Metrics = dict[str, Any]
+
+BASELINES, SCORES = "baselines", "scores"
+# Raise a number when that part computes something else than before: what the old code computed is then not reused.
+CODE = {"data": 1, "train": 1, "score": 1, "cut": 1}
+
+
+# Keys
+
+
+def data_inputs(point: Config, local: Settings, root: Path) -> Config:
+    """What determines an image set."""
+    return {
+        "dataset": point["dataset"],
+        "fingerprint": fingerprint(point["dataset"], str(root), local.download),
+        "input_size": local.input_size,
+        "split": local.split.model_dump(mode="json"),
+        "on_error": local.on_error,
+        "code": CODE["data"],
+    }
+
+
+def data_key(point: Config, local: Settings, root: Path) -> str:
+    """The name of an image set among a study's shared objects."""
+    return content_key(data_inputs(point, local, root))
+
+
+def baseline_inputs(point: Config, local: Settings, root: Path) -> Config:
+    """What determines a baseline."""
+    return {
+        "data": data_inputs(point, local, root),
+        "model": point["model"],
+        "options": local.model.given(),
+        "recipe": local.train.model_dump(mode="json"),
+        "augment": local.augment.model_dump(mode="json"),
+        "seed": point.get("seed", 0),
+        "code": CODE["train"],
+    }
+
+
+def score_key(baseline_key: str, method: str, local: Settings) -> str:
+    """The key of a baseline's scores by a method."""
+    needs = METHODS[method].needs_data
+    batches = [local.pruning.score_batches, local.pruning.score_batch_size] if needs else None
+    return content_key({"baseline": baseline_key, "method": method, "batches": batches, "code": CODE["score"]})
+
+
+@lru_cache(maxsize=64)
+def fingerprint(name: str, root: str, download: bool) -> str:
+    """The content listing of a dataset, read once; fetched first where the study says so."""
+    if download:
+        data.fetch(name, root)
+    return data.fingerprint(name, root)
+
+
+# Images
+
+
+def build_model(config: Config, session: Session, images: ImageSet) -> nn.Module:
+    """The network of a point with its seeded initial parameters."""
+    channels, size, _ = images.input_shape
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.get("seed", 0))
+        return models.create(
+            config["model"],
+            images.num_classes,
+            in_channels=channels,
+            input_size=size,
+            **session.settings.model.given(),
+        )
+
+
+def images_of(config: Config, session: Session) -> ImageSet:
+    """The image set of a point: mapped from the object store, or loaded where the study did not share it."""
+    shared = session.shared(data_key(config, session.settings, session.data_root))
+    return shared if shared is not None else load_images(config["dataset"], session.settings, session.data_root, None)
+
+
+def load_images(name: str, local: Settings, root: Path, progress: Callable[[int, int], None] | None) -> ImageSet:
+    """Decode an image set as the settings say."""
+    return data.load(
+        name,
+        root,
+        input_size=local.input_size,
+        split=local.split,
+        on_error=local.on_error,
+        download=local.download,
+        memory_share=local.memory_share,
+        progress=progress,
+    )
+
+
+# Baselines and scores
+
+
+def baseline(config: Config, session: Session) -> tuple[nn.Module, Metrics]:
+    """The trained, unpruned network of a point, from the store or trained now; and its metrics."""
+    inputs = baseline_inputs(config, session.settings, session.data_root)
+    key = content_key(inputs)
+    files = session.store.get_or_build(BASELINES, key, lambda: _train_baseline(config, session, key, inputs))
+    model = build_model(config, session, images_of(config, session))
+    model.load_state_dict(load_tensors(files["model.safetensors"]))
+    return model, json.loads(files["metrics.json"])
+
+
+def _train_baseline(config: Config, session: Session, key: str, inputs: Config) -> Files:
+    images, recipe = images_of(config, session), session.settings.train
+    model = build_model(config, session, images)
+    # A baseline has a checkpoint of its own, under its own key: whichever trial trains it, another can go on with it.
+    keeper = Session(session.context, f"baseline-{key}", {}, session.report)
+    history = fit(
+        model,
+        images.split("train"),
+        images.split("val"),
+        recipe,
+        augment=session.settings.augment,
+        seed=config.get("seed", 0),
+        device=session.device,
+        resume=keeper.load_checkpoint(),
+        on_epoch=reporter(keeper),
+    )
+    measured = evaluate(model, images.split("val"), batch_size=recipe.batch_size, device=session.device)
+    keeper.drop_checkpoint()
+    profile = costs.profile(model, images.input_shape)
+    metrics = {
+        "val_accuracy": measured["accuracy"],
+        "val_loss": measured["loss"],
+        "macs": profile.macs,
+        "params": profile.params,
+        "train_seconds": sum(epoch["seconds"] for epoch in history),
+        "history": history,
+    }
+    weights = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
+    return {
+        "model.safetensors": save_tensors(weights),
+        "metrics.json": json.dumps(metrics).encode(),
+        "inputs.json": json.dumps(inputs, indent=1).encode(),
+    }
+
+
+def scores(config: Config, session: Session) -> dict[str, torch.Tensor]:
+    """The scores of every channel of a point's baseline by its method, from the store or computed now."""
+    key = content_key(baseline_inputs(config, session.settings, session.data_root))
+
+    def build() -> Files:
+        local, images = session.settings, images_of(config, session)
+        model, _ = baseline(config, session)
+        model.to(session.device).eval()
+        seed = config.get("seed", 0)
+        batches = loader.batches(
+            images.split("train"), local.pruning.score_batch_size, device=session.device, train=True, seed=seed
+        )
+        few = [batch for _, batch in zip(range(local.pruning.score_batches), batches, strict=False)]
+        graph = pruning.trace(model, torch.zeros(1, *images.input_shape, device=session.device))
+        result = pruning.score(model, graph, config["method"], data=few, seed=seed)
+        return {"scores.safetensors": save_tensors({name: value.contiguous() for name, value in result.items()})}
+
+    files = session.store.get_or_build(SCORES, score_key(key, config["method"], session.settings), build)
+    return load_tensors(files["scores.safetensors"])
+
+
+def reporter(session: Session) -> Callable[[dict[str, float], Callable[[], bytes]], None]:
+    """What `fit` calls after each epoch: keeps the checkpoint, then tells the study."""
+
+    def on_epoch(record: dict[str, float], checkpoint: Callable[[], bytes]) -> None:
+        session.save_checkpoint(checkpoint())
+        session.report(record)
+
+    return on_epoch
