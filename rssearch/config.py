@@ -23,7 +23,20 @@ Direction = Literal["max", "min"]
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML that also reads 1e-3 as a number, as everybody means it (YAML 1.1 wants 1.0e-3)."""
+    """Safe YAML that also reads 1e-3 as a number, as everybody means it (YAML 1.1 wants 1.0e-3).
+
+    A key that stands twice is an error: the first value would be lost without a word.
+    """
+
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.MarkedYAMLError(problem=f"{key.value!r} stands twice", problem_mark=key.start_mark)
+                seen.add(key.value)
+        return node
 
 
 _Loader.add_implicit_resolver(
@@ -214,14 +227,14 @@ class StudyConfig(Section):
     @classmethod
     def _name(cls, value: str) -> str:
         if not re.fullmatch(r"[A-Za-z0-9_.-]{1,100}", value) or value.strip(".") == "":
-            raise ValueError("a study's name has 1 to 100 letters, digits, '-', '_' and '.'")
+            raise ValueError(f"a study's name has 1 to 100 letters, digits, '-', '_' and '.', not {value!r}")
         return value
 
     @field_validator("trial")
     @classmethod
     def _import_string(cls, value: str) -> str:
         if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", value):
-            raise ValueError("a trial is named as package.module:function")
+            raise ValueError(f"a trial is named as package.module:function, not {value!r}")
         return value
 
     @field_validator("storage")
@@ -229,7 +242,8 @@ class StudyConfig(Section):
     def _local_path(cls, value: str) -> str:
         if "://" in value:
             raise ValueError(
-                "a storage is a folder (local or shared by all nodes); object stores are not supported yet"
+                f"a storage is a folder (local or shared by all nodes), not {value!r}; "
+                "object stores are not supported yet"
             )
         return value
 
@@ -257,7 +271,7 @@ def load_study(path: Path, overrides: Mapping[str, Any] | None = None) -> StudyC
     try:
         document = yaml.load(text, _Loader)  # noqa: S506 (a SafeLoader)
     except yaml.YAMLError as error:
-        raise InputError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from None
+        raise InputError(f"{path}: is not valid YAML: {_where(error)}") from None
     if not isinstance(document, dict):
         raise InputError(f"{path}: must be a mapping with the keys study, trial and space")
     for key, value in (overrides or {}).items():
@@ -296,7 +310,14 @@ def parse_assignment(text: str) -> tuple[str, Any]:
     try:
         return key, yaml.load(value, _Loader)  # noqa: S506 (a SafeLoader)
     except yaml.YAMLError as error:
-        raise InputError(f"--set {text}: the value is not valid YAML: {' '.join(str(error).split())}") from None
+        raise InputError(f"--set {text}: the value is not valid YAML: {_where(error)}") from None
+
+
+def _where(error: yaml.YAMLError) -> str:
+    """What a YAML parser complains about, and the line."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        return f"line {error.problem_mark.line + 1}: {error.problem}"
+    return " ".join(str(error).split())
 
 
 def _set(document: dict[str, Any], dotted: str, value: Any) -> None:
@@ -333,6 +354,8 @@ def _explain(error: ValidationError, prefix: tuple[str, ...] = ()) -> list[str]:
                 close = difflib.get_close_matches(str(value), names, n=1, cutoff=0.6)
                 hint = f" Did you mean {close[0]!r}?" if close else ""
                 lines.append(f"{key}: {value!r} is not allowed.{hint} Allowed: {', '.join(names)}.")
+            case "too_short":
+                lines.append(f"{key}: {value!r} is not allowed: at least one entry is needed")
             case "value_error":
                 lines.append(f"{key}: {item['msg'].removeprefix('Value error, ')}")
             case _:
