@@ -28,7 +28,7 @@ class _Loader(yaml.SafeLoader):
     A key that stands twice is an error: the first value would be lost without a word.
     """
 
-    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
         seen: set[str] = set()
         for key, _ in node.value:
