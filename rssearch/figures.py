@@ -1,17 +1,22 @@
 """The plot of a study's fronts as a PNG, by Matplotlib; `rssearch.page` shows the same to click on.
 
 One panel for each dataset; across, the first objective to minimise (with a single objective: the number of the trial);
-upwards, the first to maximise. The colour of a trial is its method, pale if it is dominated; with three objectives it
-is the third. Its marker is its model. The colours can be told apart by colour-blind readers (Okabe and Ito 2008;
-Tol 2021).
+upwards, the first to maximise. The colour of a member of the front is its method; with three objectives it is the
+third. All other trials are grey: full if they are dominated, hollow if they are infeasible, a cross if they failed. The
+marker is the model. The colours can be told apart by colour-blind readers (Okabe and Ito 2008; Tol 2021).
+
+A few collapsed trials must not squeeze the rest: the vertical axis ends where the better half of the trials and
+baselines would have less than a fifth of its height, if that halves it at least. An arrow at the edge stands for a
+trial beyond it.
 """
 
 from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from rssearch.errors import InputError
@@ -28,11 +33,13 @@ COLOURS = (
     *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"),
     *("#882255", "#999933", "#332288", "#117733", "#AA4499", "#661100"),
 )
-GREY, DARK, RED = "#BBBBBB", "#333333", "#A00000"
+GREY, DARK, RED = "#A8A8A8", "#333333", "#A00000"
 MARKERS = ("o", "s", "^", "D", "v", "P", "<", ">", "h", "X")
+ARROWS = {1: r"$\downarrow$", -1: r"$\uparrow$"}  # towards the worse
 COLOUR_MAP = "cividis"  # of a third objective
 DPI = 150
 LOG_RANGE = 25  # positive values that span more than this factor get a logarithmic axis
+BETTER_HALF = 1 / 5  # of the vertical axis' height, at least
 
 
 @dataclass(frozen=True)
@@ -42,11 +49,13 @@ class Look:
     x: str | None  # None: the number of the trial
     y: str
     third: str | None
+    sign: int  # 1 if the better trials stand higher, -1 if they stand lower
     labels: Mapping[str, str]  # of the axes
     factors: Mapping[str, float]  # from an objective to the unit of its axis
     log: bool
     hue: str | None  # the column that gives the colours
     colours: Mapping[str, str]
+    winners: Collection[str]  # those of the hue that have a member on a front
     markers: Mapping[str, int]  # of the models: positions in MARKERS
 
     @property
@@ -67,12 +76,45 @@ class Look:
         return [self.value(self.x, trial) for trial in trials], up
 
     def colour(self, trial: Row) -> str:
-        """Colour of a trial's method."""
-        return self.colours.get(str(trial.get(self.hue or "")), COLOURS[0])
+        """Colour of a trial's method, for a member of a front."""
+        return self.colours.get(self.hue_of(trial), COLOURS[0])
+
+    def hue_of(self, trial: Row) -> str:
+        """A trial's method; what gives the colours."""
+        return str(trial.get(self.hue or ""))
+
+    def legend(self) -> dict[str, str]:
+        """Each method and its colour; grey if all its trials are."""
+        return {name: colour if name in self.winners else GREY for name, colour in self.colours.items()}
 
     def marker(self, trial: Row) -> int:
         """Position in MARKERS of a trial's model."""
         return self.markers.get(str(trial.get("model")), 0)
+
+    def window(self, front: Front) -> tuple[float, float] | None:
+        """The worst and the best value that the vertical axis shows; None if it shows all trials."""
+        sign = self.sign
+        usual = [sign * self.value(self.y, row) for row in (*front.members, *front.dominated, *front.baselines)]
+        if not usual or max(usual) == median(usual):
+            return None
+        others = (*drawable(front.infeasible, self), *drawable(front.failed, self))
+        every = sorted([*usual, *(sign * self.value(self.y, row) for row in others)])
+        fence = max(usual) - (max(usual) - median(usual)) / BETTER_HALF
+        shown = [value for value in every if value >= fence]
+        if every[-1] - every[0] < 2 * (shown[-1] - shown[0]) or len(shown) == len(every):  # little to gain
+            return None
+        return sign * (shown[0] - (shown[-1] - shown[0]) / 10), sign * shown[-1]
+
+    def places(self, front: Front, trials: Sequence[Row]) -> list[tuple[Row, float, float, bool]]:
+        """Trials or baselines with their coordinates, moved to the edge if they are beyond it, and whether they are."""
+        window = self.window(front)
+        places = []
+        for trial, x, y in zip(trials, *self.points(front, trials), strict=True):
+            if window is not None and self.sign * (y - window[0]) < 0:
+                places.append((trial, x, window[0], True))
+            else:
+                places.append((trial, x, y, False))
+        return places
 
     def staircase(self, front: Front) -> tuple[list[float], list[float]]:
         """Corners of what is attained at each cost, or up to each trial; none with three objectives."""
@@ -91,11 +133,10 @@ class Look:
         return across, up
 
     def _best_so_far(self, front: Front) -> tuple[list[float], list[float]]:
-        sign = 1 if front.objectives[self.y] == "max" else -1
         counted = {id(trial) for trial in (*front.members, *front.dominated)}
         best: list[Row] = []
         for trial in front.trials:
-            if id(trial) in counted and (not best or sign * trial[self.y] > sign * best[-1][self.y]):
+            if id(trial) in counted and (not best or self.sign * (trial[self.y] - best[-1][self.y]) > 0):
                 best.append(trial)
         xs, ys = self.points(front, best)
         return [*xs, float(len(front.trials))], [*ys, ys[-1]]
@@ -122,11 +163,13 @@ def look_of(found: Sequence[Front]) -> Look:
         x=x,
         y=y,
         third=third,
+        sign=1 if objectives[y] == "max" else -1,
         labels={name: label for name, (label, _) in axes.items()},
         factors={name: factor for name, (_, factor) in axes.items()},
         log=bool(across) and min(across) > 0 and max(across) / min(across) > LOG_RANGE,
         hue=hue,
         colours={name: COLOURS[i % len(COLOURS)] for i, name in enumerate(_names(trials, hue))},
+        winners=_names([trial for front in found for trial in front.members], hue),
         markers={name: i % len(MARKERS) for i, name in enumerate(_names(points, "model"))},
     )
 
@@ -170,30 +213,40 @@ def _panel(panel: Axes, front: Front, look: Look, constraints: Mapping[str, Boun
         return
     panel.grid(color="#E6E6E6", linewidth=0.7)
     panel.set_axisbelow(True)
-    for trial, x, y in _placed(front, front.dominated, look):
-        pale = GREY if look.third else _pale(look.colour(trial))
-        panel.scatter(x, y, s=28, marker=MARKERS[look.marker(trial)], color=pale, linewidths=0, zorder=2)
-    for trial, x, y in _placed(front, drawable(front.infeasible, look), look):
-        panel.scatter(x, y, s=28, marker=MARKERS[look.marker(trial)], facecolors="none", edgecolors=GREY, zorder=2)
+    full: dict[str, Any] = {"color": GREY, "linewidths": 0}
+    hollow: dict[str, Any] = {"facecolors": "none", "edgecolors": GREY}
+    _dots(panel, look.places(front, front.dominated), look, s=28, zorder=2, **full)
+    _dots(panel, look.places(front, drawable(front.infeasible, look)), look, s=28, zorder=2, **hollow)
+    _dots(panel, look.places(front, drawable(front.failed, look)), look, shape="x", s=28, zorder=2, color=GREY)
+    _dots(panel, look.places(front, front.baselines), look, s=75, zorder=4, color="black")
     panel.plot(*look.staircase(front), color=DARK, linewidth=1, zorder=3)
     if look.third is None:
         _members(panel, front, look, [look.colour(trial) for trial in front.members])
     if front.knee is not None and look.x is not None:
-        for _, x, y in _placed(front, [front.knee], look):
+        for _, x, y, _ in look.places(front, [front.knee]):
             panel.scatter(x, y, s=260, facecolors="none", edgecolors=DARK, linewidths=1.6, zorder=6)
-    for baseline, x, y in _placed(front, front.baselines, look):
-        panel.scatter(x, y, s=75, marker=MARKERS[look.marker(baseline)], color="black", zorder=4)
     for name, line in ((look.x, panel.axvline), (look.y, panel.axhline)):
         for limit in limits(name, constraints, look):
             line(limit, color=RED, linestyle="--", linewidth=1, zorder=1)
     if look.log:
         _log_axis(panel)
+    if window := look.window(front):
+        panel.set_ylim(ends(window))
+
+
+def _dots(
+    panel: Axes, places: Sequence[tuple[Row, float, float, bool]], look: Look, *, shape: str | None = None, **style: Any
+) -> None:
+    for trial, x, y, beyond in places:
+        if beyond:
+            panel.scatter(x, y, marker=ARROWS[look.sign], **{**style, "s": 180, "linewidths": 0.5})
+        else:
+            panel.scatter(x, y, marker=shape or MARKERS[look.marker(trial)], **style)
 
 
 def _members(panel: Axes, front: Front, look: Look, colours: Sequence[str]) -> None:
-    for (trial, x, y), colour in zip(_placed(front, front.members, look), colours, strict=True):
-        shape = MARKERS[look.marker(trial)]
-        panel.scatter(x, y, s=75, marker=shape, color=colour, edgecolors=DARK, linewidths=0.8, zorder=5)
+    for place, colour in zip(look.places(front, front.members), colours, strict=True):
+        _dots(panel, [place], look, s=75, color=colour, edgecolors=DARK, linewidths=0.8, zorder=5)
 
 
 def _colour_by_third(figure: Figure, panels: Sequence[Axes], found: Sequence[Front], look: Look, third: str) -> None:
@@ -229,19 +282,23 @@ def _legend(figure: Figure, found: Sequence[Front], look: Look, constraints: Map
         return mark(label, marker="none", linestyle=style, color=colour)
 
     models = [mark(name, color="#777777", marker=MARKERS[i]) for name, i in look.markers.items()]
-    methods = [mark(name, color=colour) for name, colour in look.colours.items()] if look.third is None else []
+    methods = [mark(name, color=colour) for name, colour in look.legend().items()] if look.third is None else []
     if look.hue == "model" and methods:
-        methods, models = [], [mark(n, color=c, marker=MARKERS[look.markers[n]]) for n, c in look.colours.items()]
+        methods, models = [], [mark(n, color=c, marker=MARKERS[look.markers[n]]) for n, c in look.legend().items()]
     signs = [mark("on the front", markerfacecolor="white", markeredgecolor=DARK)]
     signs.append(mark("dominated", color=GREY, markersize=6))
     if any(drawable(front.infeasible, look) for front in found):
         signs.append(mark("infeasible", markerfacecolor="none", markeredgecolor=GREY, markersize=6))
+    if any(drawable(front.failed, look) for front in found):
+        signs.append(mark("failed", marker="x", color=GREY, markersize=6))
+    if any(look.window(front) for front in found):
+        signs.append(mark("beyond the axis", marker=ARROWS[look.sign], color=GREY, markersize=10))
     if look.x is not None:
         signs.append(mark("knee", markersize=14, markerfacecolor="none", markeredgecolor=DARK, markeredgewidth=1.6))
     if any(front.baselines for front in found):
         signs.append(mark("baseline", color="black"))
     if look.third is None:
-        signs.append(line("best so far" if look.x is None else "attained", "-", DARK))
+        signs.append(line(line_name(look), "-", DARK))
     if any(limits(name, constraints, look) for name in (look.x, look.y)):
         signs.append(line("constraint", "--", RED))
     sections = {title_of(look.hue or "method"): methods, "Model": models, "Trials": signs}
@@ -264,8 +321,20 @@ def caption(front: Front) -> str:
 
 
 def drawable(trials: Sequence[Row], look: Look) -> list[Row]:
-    """Those of the infeasible trials that were measured all the same."""
+    """Those of the infeasible or failed trials that were measured all the same."""
     return [t for t in trials if all(number(t.get(name)) is not None for name in (look.x, look.y) if name)]
+
+
+def ends(window: tuple[float, float]) -> tuple[float, float]:
+    """Lower and upper end of an axis that shows a window, with margins."""
+    worst, best = window
+    low, high = sorted((worst - (best - worst) * 0.04, best + (best - worst) * 0.08))
+    return low, high
+
+
+def line_name(look: Look) -> str:
+    """What the line shows, for the legend."""
+    return "best so far" if look.x is None else "front"
 
 
 def limits(name: str | None, constraints: Mapping[str, Bound], look: Look) -> list[float]:
@@ -274,16 +343,6 @@ def limits(name: str | None, constraints: Mapping[str, Bound], look: Look) -> li
     if name is None or bound is None:
         return []
     return [limit * look.factors[name] for limit in (bound.min, bound.max) if limit is not None]
-
-
-def _placed(front: Front, trials: Sequence[Row], look: Look) -> list[tuple[Row, float, float]]:
-    return list(zip(trials, *look.points(front, trials), strict=True))
-
-
-def _pale(colour: str) -> str:
-    """A colour mixed with white."""
-    parts = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    return "#" + "".join(f"{round(255 - 0.4 * (255 - part)):02x}" for part in parts)
 
 
 def _names(trials: Sequence[Row], column: str | None) -> list[str]:

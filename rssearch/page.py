@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from rssearch.figures import COLOUR_MAP, DARK, GREY, RED, Look, caption, drawable, limits, look_of
-from rssearch.report import summary
+from rssearch.figures import COLOUR_MAP, DARK, GREY, RED, Look, caption, drawable, ends, limits, line_name, look_of
+from rssearch.report import COLUMNS, summary, varying
 from rssearch.units import human, title_of
 
 if TYPE_CHECKING:
@@ -35,15 +35,19 @@ OPTIONS = {
     "showSendToCloud": False,  # a button that uploads the data, shown by default since Plotly 7
     "modeBarButtonsToRemove": ["lasso2d", "select2d"],
 }
+ARROWS = {1: "arrow-bar-down", -1: "arrow-bar-up"}  # for a trial beyond the axis, as in figures.ARROWS
 HOVER_LINES = 24
+HOVER_WIDTH = 60
 
 
-def page(found: Sequence[Front], study: str, constraints: Mapping[str, Bound]) -> bytes:
-    """The page, UTF-8."""
+def page(
+    found: Sequence[Front], study: str, constraints: Mapping[str, Bound], dimensions: Sequence[str] | None = None
+) -> bytes:
+    """The page, UTF-8; `dimensions` as in `rssearch.report.table`."""
     options = {**OPTIONS, "toImageButtonOptions": {"filename": f"{study}-front"}}
     plot = draw(found, study, constraints).to_html(full_html=False, include_plotlyjs=True, config=options)
     head = f'<meta charset="utf-8"><title>{escape(study)}: Pareto front</title><style>{STYLE}</style>'
-    body = f"{plot}{_table(found)}"
+    body = f"{plot}{_table(found, dimensions)}"
     return f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head><body>{body}</body></html>\n'.encode()
 
 
@@ -75,19 +79,21 @@ def draw(found: Sequence[Front], study: str, constraints: Mapping[str, Bound]) -
             continue
         for trace in _traces(front, look):
             figure.add_trace({"showlegend": False, **trace}, **place)
+        if window := look.window(front):
+            figure.update_yaxes(range=ends(window), **place)
         stroke = {"color": RED, "dash": "dash", "width": 1}
         for limit in limits(look.x, constraints, look):
             figure.add_vline(limit, line=stroke, **place)
         for limit in limits(look.y, constraints, look):
             figure.add_hline(limit, line=stroke, **place)
     if any(front.members for front in found):
-        figure.add_traces(_legend(found, look))
+        figure.add_traces(_legend(found, look, constraints))
     figure.update_layout(
         title={"text": f"<b>{escape(study)}</b>", "x": 0.5},
         template="plotly_white",
         height=560 * rows + 60,
         margin={"t": 90, "b": 60},
-        legend={"groupclick": "togglegroup", "tracegroupgap": 0},
+        legend={"groupclick": "togglegroup", "tracegroupgap": 0, "title": {"text": "grey: dominated"}},
         hoverlabel={"align": "left"},
     )
     if look.third is not None:
@@ -104,45 +110,55 @@ def _traces(front: Front, look: Look) -> list[dict[str, Any]]:
     traces: list[dict[str, Any]] = [
         {"type": "scatter", "x": xs, "y": ys, "mode": "lines", "line": line, "hoverinfo": "skip", "legendgroup": "line"}
     ]
-    infeasible = drawable(front.infeasible, look)
-    traces.append(_dots("infeasible", front, infeasible, look, {"color": GREY, "size": 8}, suffix="-open"))
-    traces.append(_dots("baseline", front, front.baselines, look, {"color": "black", "size": 12}))
-    for trials, style in (
-        (front.dominated, {"size": 8, "opacity": 0.4}),
-        (front.members, {"size": 13, "line": line}),
-    ):
-        for group in {str(trial.get(look.hue or "")): look.colour(trial) for trial in trials}.items():
-            name, colour = group
-            own = [trial for trial in trials if str(trial.get(look.hue or "")) == name]
-            paint: dict[str, Any] = {"color": colour}
-            if look.third is not None:
-                values = [look.value(look.third, trial) for trial in own]
-                paint = {"color": values, "coloraxis": "coloraxis"} if trials is front.members else {"color": GREY}
-            traces.append(_dots(f"method {name}", front, own, look, {**style, **paint}))
+    hollow, cross = {"color": GREY, "size": 8}, {"color": GREY, "size": 7, "line": {"color": GREY, "width": 1.5}}
+    infeasible, failed = drawable(front.infeasible, look), drawable(front.failed, look)
+    traces.append(_dots("infeasible", "infeasible", front, infeasible, look, hollow, suffix="-open"))
+    traces.append(_dots("failed", "failed", front, failed, look, cross, symbol="x-thin"))
+    for name in dict.fromkeys(look.hue_of(trial) for trial in front.dominated):
+        own = [trial for trial in front.dominated if look.hue_of(trial) == name]
+        traces.append(_dots(f"method {name}", "dominated", front, own, look, {"color": GREY, "size": 8}))
+    traces.append(_dots("baseline", "baseline", front, front.baselines, look, {"color": "black", "size": 12}))
+    for name in dict.fromkeys(look.hue_of(trial) for trial in front.members):
+        own = [trial for trial in front.members if look.hue_of(trial) == name]
+        paint: dict[str, Any] = {"color": look.colour(own[0])}
+        if look.third is not None:
+            paint = {"color": [look.value(look.third, trial) for trial in own], "coloraxis": "coloraxis"}
+        style = {"size": 13, "line": line, **paint}
+        traces.append(_dots(f"method {name}", "on the front", front, own, look, style))
     if front.knee is not None and look.x is not None:
-        ring = _dots("knee", front, [front.knee], look, {"size": 24, "color": DARK, "line": {"width": 2}})
+        ring = _dots("knee", "", front, [front.knee], look, {"size": 24, "color": DARK, "line": {"width": 2}})
         ring["marker"]["symbol"] = "circle-open"
         traces.append({**ring, "hoverinfo": "skip", "hovertemplate": ""})
     return [trace for trace in traces if trace["x"]]
 
 
 def _dots(
-    group: str, front: Front, trials: Sequence[Row], look: Look, marker: Mapping[str, Any], *, suffix: str = ""
+    group: str,
+    state: str,
+    front: Front,
+    trials: Sequence[Row],
+    look: Look,
+    marker: Mapping[str, Any],
+    *,
+    symbol: str | None = None,
+    suffix: str = "",
 ) -> dict[str, Any]:
-    xs, ys = look.points(front, trials)
+    places = look.places(front, trials)
+    symbols = [ARROWS[look.sign] if beyond else symbol or SYMBOLS[look.marker(trial)] for trial, _, _, beyond in places]
+    sizes = [15 if beyond else marker["size"] for _, _, _, beyond in places]
     return {
         "type": "scatter",
         "legendgroup": group,
         "mode": "markers",
-        "x": xs,
-        "y": ys,
-        "marker": {**marker, "symbol": [SYMBOLS[look.marker(trial)] + suffix for trial in trials]},
-        "text": [_story(trial) for trial in trials],
+        "x": [x for _, x, _, _ in places],
+        "y": [y for _, _, y, _ in places],
+        "marker": {"opacity": 1, **marker, "size": sizes, "symbol": [name + suffix for name in symbols]},
+        "text": [_story(trial, state) for trial in trials],
         "hovertemplate": "%{text}<extra></extra>",
     }
 
 
-def _legend(found: Sequence[Front], look: Look) -> list[dict[str, Any]]:
+def _legend(found: Sequence[Front], look: Look, constraints: Mapping[str, Bound]) -> list[dict[str, Any]]:
     """Traces without points that make the legend: the same signs whatever panel they stand in."""
 
     def sign(group: str, label: str, **marker: Any) -> dict[str, Any]:
@@ -150,7 +166,7 @@ def _legend(found: Sequence[Front], look: Look) -> list[dict[str, Any]]:
         point = {"type": "scatter", "x": [None], "y": [None], "mode": "markers", "marker": style}
         return {**point, "name": escape(label), "legendgroup": group, "showlegend": True}
 
-    signs = [sign(f"method {name}", name, color=colour) for name, colour in look.colours.items()]
+    signs = [sign(f"method {name}", name, color=colour) for name, colour in look.legend().items()]
     if look.third is not None:
         signs = [{**s, "marker": {"size": 10, "color": GREY}} for s in signs]
     if look.hue == "model":
@@ -166,28 +182,38 @@ def _legend(found: Sequence[Front], look: Look) -> list[dict[str, Any]]:
         signs.append(sign("baseline", "baseline", color="black"))
     if any(drawable(front.infeasible, look) for front in found):
         signs.append(sign("infeasible", "infeasible", color=GREY, symbol="circle-open"))
+    if any(drawable(front.failed, look) for front in found):
+        signs.append(sign("failed", "failed", symbol="x-thin", line={"color": GREY, "width": 1.5}))
+    if any(look.window(front) for front in found):
+        signs.append(sign("beyond", "beyond the axis", color=GREY, symbol=ARROWS[look.sign]))
     if look.third is None:
-        name = "best so far" if look.x is None else "attained"
-        signs.append({**sign("line", name), "mode": "lines", "line": {"color": DARK, "width": 1.2}})
+        signs.append({**sign("line", line_name(look)), "mode": "lines", "line": {"color": DARK, "width": 1.2}})
+    if any(limits(name, constraints, look) for name in (look.x, look.y)):
+        dashes = {"color": RED, "dash": "dash", "width": 1}
+        signs.append({**sign("constraint", "constraint"), "mode": "lines", "line": dashes})
     return signs
 
 
-def _story(trial: Row) -> str:
-    """A trial, one value a line."""
-    lines = [
-        f"{escape(title_of(name))}: <b>{escape(human(name, value))}</b>"
-        for name, value in trial.items()
-        if name not in ("status", "reason") and not name.startswith("baseline_") and human(name, value)
-    ]
+def _story(trial: Row, state: str) -> str:
+    """A trial, one value a line: how it did, then the contract's columns, then its own."""
+    reason = trial.get("reason")
+    lines = [f"<b>{escape(state + (f': {reason}' if reason else ''))}</b>"]
+    for name in dict.fromkeys([*COLUMNS, *trial]):
+        value = human(name, trial.get(name))
+        if value and name not in ("status", "reason") and not name.startswith("baseline_"):
+            short = value if len(value) <= HOVER_WIDTH else value[:HOVER_WIDTH] + "…"
+            lines.append(f"{escape(title_of(name))}: <b>{escape(short)}</b>")
     return "<br>".join(lines[:HOVER_LINES])
 
 
-def _table(found: Sequence[Front]) -> str:
+def _table(found: Sequence[Front], dimensions: Sequence[str] | None) -> str:
     rows = [row for front in found for row in front.members]
     if not rows:
         return ""
     knees = [front.knee["key"] for front in found if front.knee is not None]
-    head, *body = summary(rows, found[0].objectives, knees)
+    asked, constant = varying([row for front in found for row in front.trials], dimensions)
+    head, *body = summary(rows, found[0].objectives, knees, asked)
     lines = [f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in line)}</tr>" for line in body]
     names = "".join(f"<th>{escape(name)}</th>" for name in head)
-    return f"<table><caption>★ knee</caption><tr>{names}</tr>{''.join(lines)}</table>"
+    notes = "★ knee" + (f"<br>The same in all trials: {escape(constant)}" if constant else "")
+    return f"<table><caption>{notes}</caption><tr>{names}</tr>{''.join(lines)}</table>"

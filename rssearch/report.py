@@ -39,6 +39,7 @@ MEASURED = (
     *("macs", "params", "macs_ratio", "params_ratio", "baseline_val_accuracy", "baseline_val_miou", "train_seconds"),
 )
 COLUMNS = ("key", "status", *REQUEST, *MEASURED)
+KEY_DIGITS = 8  # of a key on the console: the beginning of a key is enough to name a trial
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,7 @@ def write_front(
     *,
     study: str,
     constraints: Mapping[str, Bound] | None = None,
+    dimensions: Sequence[str] | None = None,
     formats: Sequence[Format] = FORMATS,
 ) -> list[Path]:
     """Write front.csv, front.json, front.png and front.html, or those that are asked for.
@@ -116,6 +118,7 @@ def write_front(
         objectives: one to three metrics are drawn; more are allowed in CSV and JSON.
         study: the name, for titles.
         constraints: limits of metrics. They are recorded and drawn; finished trials that break them are left out.
+        dimensions: the columns that were asked for, for the table of the page; the default is those of the contract.
         formats: which files.
 
     Returns:
@@ -131,7 +134,7 @@ def write_front(
     paths = []
     for name in formats:
         paths.append(directory / f"front.{name}")
-        write_atomic(paths[-1], _render(name, found, study, constraints or {}))
+        write_atomic(paths[-1], _render(name, found, study, constraints or {}, dimensions))
     return paths
 
 
@@ -142,6 +145,7 @@ def format_front(
     *,
     study: str,
     constraints: Mapping[str, Bound] | None = None,
+    dimensions: Sequence[str] | None = None,
     out: Path | None = None,
 ) -> Table | str | list[Path]:
     """The front as the command line shows it.
@@ -152,6 +156,7 @@ def format_front(
         format: table, csv, json, png, html or all.
         study: the name.
         constraints: limits of metrics.
+        dimensions: the columns that were asked for: the names in the space. The default is those of the contract.
         out: the folder for files. Without it csv and json come back as text.
 
     Returns:
@@ -164,50 +169,87 @@ def format_front(
         raise unknown("format", format, ("table", "all", *FORMATS))
     found = fronts(trials, objectives, constraints)
     if format == "table":
-        return table(front_rows(trials, objectives, constraints), objectives, knees=_knees(found), title=study)
+        members = [row for front in found for row in front.members]
+        knees = [front.knee["key"] for front in found if front.knee is not None]
+        return table(members, objectives, knees=knees, title=study, dimensions=dimensions, trials=trials)
     if out is not None:
         chosen = FORMATS if format == "all" else tuple(name for name in FORMATS if name == format)
-        return write_front(out, trials, objectives, study=study, constraints=constraints, formats=chosen)
+        return write_front(
+            out, trials, objectives, study=study, constraints=constraints, dimensions=dimensions, formats=chosen
+        )
     if format in ("csv", "json"):
         return _render("csv" if format == "csv" else "json", found, study, constraints or {}).decode()
     raise InputError(f"format {format} makes files: give --out DIR")
 
 
 def table(
-    rows: Sequence[Row], objectives: Mapping[str, Direction], *, knees: Iterable[str] = (), title: str | None = None
+    rows: Sequence[Row],
+    objectives: Mapping[str, Direction],
+    *,
+    knees: Iterable[str] = (),
+    title: str | None = None,
+    dimensions: Sequence[str] | None = None,
+    trials: Sequence[Row] | None = None,
 ) -> Table:
-    """The rows of a front for the console, in units for people; a star marks the knees (given by their keys)."""
+    """The rows of a front for the console, in units for people, made for 80 columns.
+
+    Args:
+        rows: the members of the front.
+        objectives: metrics and their directions.
+        knees: keys of the rows that get a star.
+        title: what stands above.
+        dimensions: the columns that were asked for; the default is those of the contract.
+        trials: the trials among which a dimension must vary to get a column; the default is the rows.
+    """
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
-    head, *body = summary(rows, objectives, knees)
-    caption = "★ knee" if body else "No finished and feasible trial: the front is empty."
-    result = Table(title=title, caption=caption, box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for name in head:  # a key is there to be copied: it stays in one piece
-        result.add_column(
-            Text(name.replace("Validation", "Val.")), justify="right", overflow="fold", no_wrap=name == "Key"
-        )
-    for line in body:  # Text, because a value in brackets is no markup; a value stays with its unit
-        result.add_row(*(Text(cell.replace(" ", "\u00a0")) for cell in line))
+    shown, constant = varying(rows if trials is None else trials, dimensions)
+    head, *body = summary(rows, objectives, knees, shown)
+    if not body:
+        notes = ["No finished and feasible trial: the front is empty."]
+    else:
+        notes = ["★ knee", *([f"The same in all trials: {constant}"] if constant else [])]
+    gap = 1 if len(head) < 11 else 0  # beside the space that divides columns
+    result = Table(
+        title=Text(title, "table.title") if title else None,  # Text, because a value in brackets is no markup
+        caption=Text("\n".join(notes), "table.caption"),
+        box=SIMPLE_HEAD,
+        show_edge=False,
+        padding=(0, gap, 0, 0),
+        min_width=None if body else len(notes[0]),
+    )
+    for i, name in enumerate(head):  # what was asked for may be cut short; a number may not
+        lines = name.replace("Validation", "Val.").replace("accuracy", "acc.").replace(" ", "\n")
+        asked = 0 < i <= len(shown)
+        result.add_column(Text(lines), justify="left" if asked else "right", no_wrap=not asked, overflow="ellipsis")
+    for *cells, key in body:  # a value stays with its unit
+        result.add_row(*(Text(cell.replace(" ", "\u00a0")) for cell in (*cells, key[:KEY_DIGITS])))
     return result
 
 
-def summary(rows: Sequence[Row], objectives: Mapping[str, Direction], knees: Iterable[str] = ()) -> list[list[str]]:
+def varying(trials: Sequence[Row], dimensions: Sequence[str] | None = None) -> tuple[list[str], str]:
+    """The dimensions that vary among the trials, and those that do not as text: "Model resnet20, Seed 0"."""
+    values = {name: {human(name, trial.get(name)): None for trial in trials} for name in dimensions or REQUEST}
+    constant = [
+        f"{title_of(name)} {next(iter(found))}" for name, found in values.items() if len(found) == 1 if any(found)
+    ]
+    return [name for name, found in values.items() if len(found) > 1], ", ".join(constant)
+
+
+def summary(
+    rows: Sequence[Row], objectives: Mapping[str, Direction], knees: Iterable[str] = (), asked: Sequence[str] = REQUEST
+) -> list[list[str]]:
     """The columns of a front that people compare, as text: a line of titles, then one for each row.
 
-    They are what was asked for (the dataset if there are several; at most four columns that the contract does not know,
-    if they vary), the objectives, the costs, and the key.
+    They are a star for the knees (given by their keys), what was asked for, the objectives, the measures of the
+    contract that some row has, and the key.
     """
     present = {name for row in rows for name, value in row.items() if value is not None}
-    known = {*COLUMNS, *objectives, "reason"}
-    own = sorted(name for name in present if name not in known and not name.startswith("baseline_"))
-    own = [name for name in own if len({str(row.get(name)) for row in rows}) > 1]
-    measured = ("test_accuracy", "test_miou", "macs", "macs_ratio")
-    asked = [name for name in REQUEST if name in present]
-    if len({row.get("dataset") for row in rows}) < 2:
-        asked = [name for name in asked if name != "dataset"]
-    columns = list(dict.fromkeys([*asked, *own[:4], *objectives, *(n for n in measured if n in present), "key"]))
+    measured = ("test_accuracy", "test_miou", "macs", "macs_ratio", "latency_ms")
+    results = [*objectives, *(name for name in measured if name in present)]
+    columns = list(dict.fromkeys([*asked, *results, "key"]))
     marked = set(knees)
     head = ["", *(title_of(name) for name in columns)]
     stars = ["★" if row.get("key") in marked else "" for row in rows]
@@ -318,11 +360,13 @@ def _misses(trial: Row, constraints: Mapping[str, Bound]) -> dict[str, float]:
     return misses
 
 
-def _knees(found: Sequence[Front]) -> list[str]:
-    return [front.knee["key"] for front in found if front.knee is not None]
-
-
-def _render(name: Format, found: list[Front], study: str, constraints: Mapping[str, Bound]) -> bytes:
+def _render(
+    name: Format,
+    found: list[Front],
+    study: str,
+    constraints: Mapping[str, Bound],
+    dimensions: Sequence[str] | None = None,
+) -> bytes:
     if name == "csv":
         every = [row for f in found for row in (*f.members, *f.dominated, *f.infeasible, *f.failed)]
         return _csv([row for f in found for row in f.members], columns=_columns(every)).encode()
@@ -334,7 +378,7 @@ def _render(name: Format, found: list[Front], study: str, constraints: Mapping[s
         return png(found, study, constraints)
     from rssearch.page import page
 
-    return page(found, study, constraints)
+    return page(found, study, constraints, dimensions)
 
 
 def _columns(rows: Sequence[Row]) -> list[str]:

@@ -347,6 +347,31 @@ def test_html_hover_tells_the_trial_and_markup_in_values_is_text():
     assert "<script>alert" not in page(found, "s", {}).decode()
 
 
+def test_html_hover_begins_with_the_state_and_the_request():
+    from rssearch.page import draw
+
+    rows = [*study(), trial("x", 0.5, 30_000_000, status="failed", reason="the loss is nan", split_hash="e" * 64)]
+    stories = [text for trace in draw(report.fronts(rows, TWO), "s", {}).data for text in trace.text or ()]
+    (dominated,) = (text for text in stories if "Key: <b>b</b>" in text)
+    assert dominated.split("<br>")[:10] == [
+        "<b>dominated</b>",
+        "Key: <b>b</b>",
+        "Dataset: <b>eurosat</b>",
+        "Model: <b>resnet18</b>",
+        "Method: <b>lfp</b>",
+        "Rate: <b>0.5</b>",
+        "Seed: <b>0</b>",
+        "Validation accuracy: <b>55.0 %</b>",
+        "MACs: <b>20 M</b>",
+        "Parameters: <b>2 M</b>",
+    ]
+    assert "MACs left: <b>20.0 %</b>" in dominated
+    (failed,) = (text for text in stories if "Key: <b>x</b>" in text)
+    assert failed.startswith("<b>failed: the loss is nan</b>")
+    assert f"<b>{'e' * 60}…</b>" in failed
+    assert [text.split("<br>")[0] for text in stories if "Key" not in text] == ["<b>baseline</b>"]
+
+
 def test_nothing_finished_is_said(tmp_path):
     rows = [trial("f", None, 10, status="failed"), trial("g", None, 10, status="failed")]
     for name, trials in (("none", []), ("failed", rows)):
@@ -393,13 +418,43 @@ def shown(table, width=80):
 
 
 def test_table_fits_a_terminal_and_speaks_to_people():
-    text = shown(report.format_front(study(), TWO, "table", study="eurosat-methods"))
-    assert max(len(line) for line in text.splitlines()) <= 80
-    line = next(line for line in text.splitlines() if "★" in line).split()
-    assert line == ["★", "resnet18", "l1", "0.5", "0", "90.0", "%", "25", "M", "25.0", "%", "c"]
-    assert text.count("resnet18") == 3
-    assert "eurosat " not in text  # one dataset needs no column
-    assert "ucmerced" in shown(report.format_front(two_datasets(), TWO, "table", study="s"), 120)
+    rows = [{**row, "key": row["key"] * 16, "val_loss": row["macs"] / 1e9, "split_hash": "e" * 64} for row in study()]
+    text = shown(report.format_front(rows, TWO, "table", study="eurosat-methods"))
+    assert [line.split() for line in text.splitlines()] == [
+        ["eurosat-methods"],
+        ["Val.", "MACs"],
+        ["Method", "acc.", "MACs", "left", "Key"],
+        ["─" * 42],
+        ["l1", "60.0", "%", "10", "M", "10.0", "%", "a" * 8],
+        ["★", "l1", "90.0", "%", "25", "M", "25.0", "%", "c" * 8],
+        ["lfp", "94.0", "%", "80", "M", "80.0", "%", "d" * 8],
+        ["★", "knee"],
+        *[
+            ["The", "same", "in", "all", "trials:", "Dataset", "eurosat,"],
+            ["Model", "resnet18,", "Rate", "0.5,", "Seed", "0"],
+        ],
+    ]
+    assert "ucmerced" in shown(report.format_front(two_datasets(), TWO, "table", study="s"))
+
+
+def test_a_dimension_that_varies_in_the_study_keeps_its_column_on_a_front_of_one_method():
+    text = shown(report.format_front(study()[1:4], TWO, "table", study="s"))
+    assert text.count("l1") == 2
+    assert "Method" in text
+
+
+def test_table_of_a_study_where_all_varies_folds_no_word():
+    rows = [
+        trial(f"{i:08x}" * 2, 0.5 + i / 10, 10_000_000 + i, seed=i, dataset="ds", test_accuracy=0.5, latency_ms=1.5 + i)
+        | {"model": ("resnet18", "mobilenet_v3_large")[i % 2], "method": ("compound", "lfp")[i % 2], "rate": i / 10}
+        for i in range(4)
+    ]
+    text = shown(report.format_front(rows, TWO, "table", study="s"))
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert len(lines) == 1 + 2 + 1 + 4 + 2  # title, head, line, one for each trial, notes
+    for whole in ("resnet18 ", "mobilenet_v3_la… ", "compound ", " 50.0 %", " 1.5 00000000"):
+        assert whole in text.replace("\u00a0", " ")
 
 
 def test_table_shows_the_dimensions_of_a_trial_of_ones_own():
@@ -407,13 +462,11 @@ def test_table_shows_the_dimensions_of_a_trial_of_ones_own():
         {"key": f"k{i}", "status": "finished", "score": float(i), "size": i, "width": 8 * i, "same": 1, "tag": "[red]"}
         for i in (1, 2)
     ]
-    text = shown(
-        report.table(report.front_rows(rows, {"score": "max", "size": "min"}), {"score": "max", "size": "min"})
-    )
-    assert "Width" in text
-    assert "16" in text
-    assert "Same" not in text
-    assert "Tag" not in text
+    text = shown(report.table(rows, {"score": "max", "size": "min"}, dimensions=["width", "same", "tag", "absent"]))
+    head, _, first, _, _, *notes = text.splitlines()
+    assert head.split() == ["Width", "Score", "Size", "Key"]
+    assert first.split() == ["8", "1", "1", "k1"]
+    assert " ".join(" ".join(notes).split()) == "The same in all trials: Same 1, Tag [red]"
 
 
 def test_formats(tmp_path):
