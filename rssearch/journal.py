@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,18 @@ class Journal:
 
 
 def flat(record: Record) -> dict[str, Any]:
-    """A trial's record as one row of trials.csv: its point, its metrics, and how it ended."""
-    row = {"key": record["key"], "status": record["status"], **record["point"], **record["metrics"]}
+    """A trial's record as one row of trials.csv: its point, its metrics, and how it ended.
+
+    A dimension that is also a metric, such as ``macs_ratio``, keeps its realised value under its name and the value
+    that was asked for as ``requested_macs_ratio``.
+    """
+    point, metrics = record["point"], record["metrics"]
+    asked = {f"requested_{name}": value for name, value in point.items() if name in metrics}
+    row = {"key": record["key"], "status": record["status"], **point, **asked, **metrics}
     return row | (record.get("measured") or {}) | {"reason": record.get("reason")}
+
+
+def dimension_columns(space: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The columns of `rows` that hold what the dimensions of a space asked for."""
+    columns = {name for row in rows for name in row}
+    return [f"requested_{name}" if f"requested_{name}" in columns else name for name in space]

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rssearch import report
-from rssearch.journal import Journal, Record, flat
+from rssearch.journal import Journal, Record, dimension_columns, flat
 from rssearch.progress import Display, best_text
 from rssearch.question import Question
 from rssearch.space import Point
@@ -138,6 +138,10 @@ class Recorder:
         """One flat row for each trial that answers the question."""
         return [flat(record) for record in self.records.values()]
 
+    def dimensions(self) -> list[str]:
+        """The columns of the space's dimensions."""
+        return dimension_columns(self.question.config.space, self.rows())
+
     def front(self) -> list[dict[str, Any]]:
         """The rows of the front's members."""
         search = self.question.config.search
@@ -176,7 +180,12 @@ class Recorder:
         self._write_csv()
         config, folder, rows = self.question.config, self.question.folder, self.rows()
         files = report.write_front(
-            folder, rows, config.search.objectives, study=config.study, constraints=config.search.constraints
+            folder,
+            rows,
+            config.search.objectives,
+            study=config.study,
+            constraints=config.search.constraints,
+            dimensions=self.dimensions(),
         )
         pareto = {row["key"] for row in self.front()}
         if status == "FINISHED" and config.settings.keep_models == "front":

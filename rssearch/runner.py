@@ -107,22 +107,36 @@ def _may_grow() -> bool:
     return Path("~/ray_bootstrap_config.yaml").expanduser().exists() or "KUBERNETES_SERVICE_HOST" in os.environ
 
 
-@contextmanager
-def stopped_by_sigterm() -> Iterator[None]:
-    """SIGTERM ends the study like Ctrl-C: what has ended is recorded, what runs has its checkpoints."""
+class Stop:
+    """Ctrl-C and SIGTERM: what has ended is recorded, what runs has its checkpoints.
 
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+    While Ray Tune runs, an exception out of a signal handler could hit Ray's native code, which then aborts. So the
+    first signal only asks, and the next step of Tune's loop raises; a second one raises at once.
+    """
 
-    try:
-        before = signal.signal(signal.SIGTERM, interrupt)
-    except ValueError:  # not the main thread, as in a notebook's executor
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    def __init__(self) -> None:
+        self.requested = self.careful = False
+
+    def _signalled(self, _number: int, _frame: FrameType | None) -> None:
+        if self.careful and not self.requested:
+            self.requested = True
+        else:
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def listening(self) -> Iterator[Stop]:
+        """Handle the two signals here. Entered after Ray is connected, which takes SIGTERM for itself."""
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        try:
+            before = {number: signal.signal(number, self._signalled) for number in numbers}
+        except ValueError:  # not the main thread, as in a notebook's executor
+            yield self
+            return
+        try:
+            yield self
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def run_jobs(
@@ -132,6 +146,7 @@ def run_jobs(
     resources: Resources,
     listener: Listener,
     *,
+    stop: Stop,
     verbose: bool,
 ) -> None:
     """Run jobs on Ray Tune until `ask` gives None and all have ended.
@@ -144,12 +159,14 @@ def run_jobs(
         context: what all jobs share.
         resources: what each takes, and how many at once.
         listener: hears what happens.
+        stop: raises KeyboardInterrupt from here once it is asked for.
         verbose: leave Ray its own console output.
     """
     scratch = Path(tempfile.mkdtemp(prefix="rssearch-tune-"))
     trainable = tune.with_resources(
         tune.with_parameters(supervised, target=target, context=context), {"cpu": resources.cpus, "gpu": resources.gpus}
     )
+    stop.careful = True
     try:
         tune.Tuner(
             trainable,
@@ -164,19 +181,20 @@ def run_jobs(
                 name="study",
                 storage_path=str(scratch),
                 verbose=1 if verbose else 0,
-                callbacks=[_Events(listener)],
+                callbacks=[_Events(listener, stop)],
                 failure_config=tune.FailureConfig(max_failures=resources.max_failures),
             ),
         ).fit()
     finally:
+        stop.careful = False
         shutil.rmtree(scratch, ignore_errors=True)
 
 
 class _Events(tune.Callback):
     """Turns Tune's callbacks into those of a `Listener`."""
 
-    def __init__(self, listener: Listener) -> None:
-        self._listener = listener
+    def __init__(self, listener: Listener, stop: Stop) -> None:
+        self._listener, self._stop = listener, stop
         self._last: dict[str, dict[str, Any]] = {}  # what a plain trainable reported last
         self._ended: set[str] = set()
 
@@ -184,12 +202,21 @@ class _Events(tune.Callback):
         """Tune pickles its callbacks for snapshots that we do not use; the listener stays here."""
         return {}
 
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:  # noqa: ARG002
+        if self._stop.requested:
+            raise KeyboardInterrupt
+
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
         self._listener.started(trial.config["key"], trial.config["point"])
 
     def on_trial_result(
-        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
-    ) -> None:  # noqa: ARG002, E501
+        self,
+        iteration: int,  # noqa: ARG002
+        trials: list[Any],  # noqa: ARG002
+        trial: Any,
+        result: dict[str, Any],
+        **info: Any,  # noqa: ARG002
+    ) -> None:
         key, point = trial.config["key"], trial.config["point"]
         if key in self._ended:
             return

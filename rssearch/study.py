@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from filelock import FileLock, Timeout
@@ -24,6 +24,9 @@ from rssearch.searcher import Outcome, Proposer
 from rssearch.space import Point
 from rssearch.store import write_atomic
 from rssearch.trial import CHECKPOINTS
+
+if TYPE_CHECKING:
+    from rssearch.runner import Stop
 
 __all__ = ["Plan", "flat", "plan", "search"]
 
@@ -57,12 +60,12 @@ def search(
     Raises:
         InputError: the study cannot be run as it is; nothing has been trained.
     """
-    from rssearch.runner import connected, stopped_by_sigterm
+    from rssearch.runner import Stop, connected
 
     question, console = Question(config), console or Console()
     with ExitStack() as stack:
-        stack.enter_context(stopped_by_sigterm())
         stack.enter_context(connected(address, config.resources, verbose=verbose))
+        stop = stack.enter_context(Stop().listening())
         stack.enter_context(_alone(question))
         uri = config.tracking_uri or tracking.default_uri(question.storage)
         tracker = tracking.Tracker(uri, config.study, question.storage / "mlartifacts" / config.study)
@@ -74,7 +77,7 @@ def search(
         write_atomic(question.folder / "environment.json", environment())
         display = stack.enter_context(Display(console, verbose=verbose))
         recorder = Recorder(question, journal, tracker, display)
-        session = _Session(question, recorder)
+        session = _Session(question, recorder, stop)
         try:
             session.prepare()
             session.search()
@@ -114,8 +117,8 @@ def _begin_anew(question: Question, journal: Journal, tracker: tracking.Tracker)
 class _Session:
     """One session of a study: its stages share the data in Ray's object store."""
 
-    def __init__(self, question: Question, recorder: Recorder) -> None:
-        self.question, self.config, self.recorder = question, question.config, recorder
+    def __init__(self, question: Question, recorder: Recorder, stop: Stop) -> None:
+        self.question, self.config, self.recorder, self.stop = question, question.config, recorder, stop
         self.shared: dict[str, Any] = {}
         self.failed_baselines: dict[str, str] = {}
 
@@ -233,7 +236,8 @@ class _Session:
             ended=ended,
         )
         target = f"{self.config.trial.partition(':')[0]}:{function}"
-        run_jobs(ask, target, question.context(self.shared), resources, listener, verbose=recorder.display.verbose)
+        context, verbose = question.context(self.shared), recorder.display.verbose
+        run_jobs(ask, target, context, resources, listener, stop=self.stop, verbose=verbose)
 
 
 def _say_result(recorder: Recorder, console: Console, uri: str) -> None:
@@ -242,7 +246,12 @@ def _say_result(recorder: Recorder, console: Console, uri: str) -> None:
     config, search_ = question.config, question.config.search
     console.print(
         report.format_front(
-            recorder.rows(), search_.objectives, "table", study=config.study, constraints=search_.constraints
+            recorder.rows(),
+            search_.objectives,
+            "table",
+            study=config.study,
+            constraints=search_.constraints,
+            dimensions=recorder.dimensions(),
         )
     )
     failed = recorder.failures()

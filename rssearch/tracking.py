@@ -111,6 +111,8 @@ class Tracker:
                 self._client.set_tag(run, name, value)
             self._log_metrics(run, metrics or {}, len(listed), _now())
             self._client.set_terminated(run, status)
+            for key in self._sent.keys() - {record["key"] for record in listed} - {self._summary_key}:
+                self._client.set_terminated(self._runs[key], "KILLED")  # the session ends before the trial
             unsent[0] = 0
 
         self._away_since = None  # a last try, whatever was before
@@ -221,8 +223,12 @@ class Tracker:
             self._sent[key] = max((m.step for m in history), default=0)
         return self._runs[key]
 
+    @property
+    def _summary_key(self) -> str:
+        return f"study:{self.study}"
+
     def _summary_run(self) -> str:
-        return self._run(f"study:{self.study}", f"study {self.study}", {}, kind="study")
+        return self._run(self._summary_key, f"study {self.study}", {}, kind="study")
 
     def _log_epoch(
         self, key: str, title: str, params: Mapping[str, Any], metrics: Mapping[str, float], step: int, now: int

@@ -1,0 +1,237 @@
+"""trials.prune and trials.baselines, without Ray: what one trial does, step by step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rssearch.config import Settings
+from rssearch.errors import InputError
+from rssearch.pruning import list_methods
+from rssearch.trial import Context, Session
+from trials import baselines, prune
+
+RECIPE = {"epochs": 2, "batch_size": 16, "lr": 0.05}
+POINT = {"dataset": "folder:scenes", "model": "resnet20", "method": "l1", "rate": 0.5, "seed": 0}
+
+
+@pytest.fixture(scope="module")
+def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three classes of 20 noisy pictures that differ in colour."""
+    root = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    for index, name in enumerate(("forest", "river", "town")):
+        folder = root / "scenes" / name
+        folder.mkdir(parents=True)
+        for number in range(20):
+            pixels = rng.integers(0, 120, (16, 16, 3))
+            pixels[..., index] += 100
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def settings() -> Settings:
+    return Settings.model_validate(
+        {
+            "split": {"train": 0.6, "val": 0.2, "test": 0.2},
+            "train": RECIPE,
+            "finetune": RECIPE | {"lr": 0.01},
+            "augment": {"crop": 2},
+            "pruning": {"score_batches": 2, "score_batch_size": 16},
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("storage")
+
+
+def session(storage: Path, data_root: Path, settings: Settings, point: dict[str, Any], key: str, **more: Any) -> Session:
+    context = Context("s", str(storage), str(data_root), settings, **more)
+    return Session(context, key, point)
+
+
+def test_a_trial_reports_what_the_contract_names(storage: Path, data_root: Path, settings: Settings) -> None:
+    reports: list[dict[str, Any]] = []
+    run_in = Session(Context("s", str(storage), str(data_root), settings), "k1", POINT, reports.append)
+    result = prune.run(POINT, run_in)
+    assert set(prune.METRICS) <= set(result)
+    assert {"baseline_val_accuracy", "baseline_macs", "split_hash", "history"} <= set(result)
+    assert result["macs_ratio"] == result["macs"] / result["baseline_macs"]
+    assert 0 < result["macs_ratio"] < 1
+    assert 0 < result["params_ratio"] < 1
+    assert [epoch["epoch"] for epoch in result["history"]] == [1, 2]
+    assert [report["epoch"] for report in reports] == [1, 2, 1, 2]  # the baseline's epochs, then the trial's
+    assert run_in.load_checkpoint() is not None  # the study drops it once the end is in the journal
+
+
+def test_baseline_and_scores_are_made_once(
+    storage: Path, data_root: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_in = session(storage, data_root, settings, POINT, "k2")
+    baselines.scores(POINT, run_in)
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(baselines, "fit", fail)
+    monkeypatch.setattr("rssearch.pruning.score", fail)
+    first, second = baselines.scores(POINT, run_in), baselines.scores(POINT | {"rate": 0.3}, run_in)
+    assert first.keys() == second.keys()
+    assert all((first[name] == second[name]).all() for name in first)
+
+
+@pytest.mark.parametrize("method", [*list_methods(), prune.NO_METHOD])
+@pytest.mark.parametrize("amount", [{"rate": 0.5}, {"macs_ratio": 0.5}], ids=["rate", "macs_ratio"])
+def test_cost_is_known_before_training_and_is_what_comes_out(
+    storage: Path, data_root: Path, settings: Settings, method: str, amount: dict[str, float]
+) -> None:
+    point = {"dataset": "folder:scenes", "model": "resnet20", "method": method, "seed": 0, **amount}
+    quick = settings.model_copy(update={"finetune": settings.finetune.model_copy(update={"epochs": 0})})
+    run_in = session(storage, data_root, quick, point, f"cost-{method}-{amount}")
+    prune.prepare(point | {"methods": [method] if method != prune.NO_METHOD else []}, run_in)
+    before = prune.cost(point, run_in)
+    after = prune.run(point, run_in)
+    assert before == {name: after[name] for name in before}
+    if method == prune.NO_METHOD:
+        assert after["macs_ratio"] == 1
+    elif "macs_ratio" in amount:
+        assert after["macs_ratio"] == pytest.approx(0.5, rel=0.01)
+    else:
+        assert after["macs_ratio"] < 0.9
+
+
+def test_uniform_cost_needs_no_scores_and_global_cost_waits_for_them(
+    tmp_path: Path, data_root: Path, settings: Settings, storage: Path
+) -> None:
+    empty = session(tmp_path, data_root, settings, POINT, "k")
+    full = session(storage, data_root, settings, POINT, "k")
+    assert prune.cost(POINT, empty) == prune.cost(POINT, full)
+    assert prune.cost(POINT | {"method": "bn_scale"}, empty) == {}
+
+
+def test_an_interrupted_trial_ends_as_an_uninterrupted_one(storage: Path, data_root: Path, settings: Settings) -> None:
+    whole = prune.run(POINT, session(storage, data_root, settings, POINT, "whole"))
+    broken = session(storage, data_root, settings, POINT, "broken")
+    saved: list[bytes] = []
+    keep = broken.save_checkpoint
+
+    def stop_after_one(content: bytes) -> None:
+        keep(content)
+        saved.append(content)
+        raise KeyboardInterrupt
+
+    broken.save_checkpoint = stop_after_one  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        prune.run(POINT, broken)
+    again = session(storage, data_root, settings, POINT, "broken")
+    resumed = prune.run(POINT, again)
+    assert len(saved) == 1
+    assert resumed["val_loss"] == whole["val_loss"]
+    assert resumed["val_accuracy"] == whole["val_accuracy"]
+    assert [e["train_loss"] for e in resumed["history"]] == [e["train_loss"] for e in whole["history"]]
+
+
+def test_measure_reads_the_stored_network(storage: Path, data_root: Path, settings: Settings) -> None:
+    run_in = session(storage, data_root, settings, POINT, "measured")
+    prune.run(POINT, run_in)
+    result = prune.measure(POINT, run_in)
+    assert 0 <= result["test_accuracy"] <= 1
+    assert result["test_accuracy"] * 12 == pytest.approx(round(result["test_accuracy"] * 12))  # 12 test images
+    assert result["latency_ms"] > 0
+    assert result["latency_device"] == "cpu"
+
+
+def test_preparations_name_each_baseline_once_with_its_missing_scores(
+    tmp_path: Path, data_root: Path, settings: Settings
+) -> None:
+    points = [POINT | {"method": m, "rate": r, "seed": s} for m in ("l1", "lfp") for r in (0.3, 0.5) for s in (0, 1)]
+    run_in = session(tmp_path, data_root, settings, POINT, "k")
+    found = prune.preparations(points, settings, data_root, run_in.store)
+    assert [(p.title, p.done, dict(p.parts)) for p in found] == [
+        ("baseline resnet20 on folder:scenes, seed 0", False, {"baselines": 1, "scores": 2}),
+        ("baseline resnet20 on folder:scenes, seed 1", False, {"baselines": 1, "scores": 2}),
+    ]
+    prune.prepare(found[0].point, run_in)
+    again = prune.preparations(points, settings, data_root, run_in.store)
+    assert [p.done for p in again] == [True, False]
+    more = prune.preparations([*points, POINT | {"method": "fpgm"}], settings, data_root, run_in.store)
+    assert dict(more[0].parts) == {"baselines": 0, "scores": 1}
+    assert more[0].point["methods"] == ["fpgm"]
+
+
+def test_a_dotted_dimension_changes_the_settings_of_its_trial(data_root: Path, settings: Settings, tmp_path: Path) -> None:
+    point = POINT | {"finetune.epochs": 1, "train.epochs": 1}
+    run_in = session(tmp_path, data_root, settings, point, "k")
+    assert [e["epoch"] for e in prune.run(point, run_in)["history"]] == [1]
+    plain = baselines.baseline_inputs(POINT, settings, data_root)
+    assert baselines.baseline_inputs(point, run_in.settings, data_root) != plain
+    only_tuned = POINT | {"finetune.epochs": 1}
+    local = session(tmp_path, data_root, settings, only_tuned, "k").settings
+    assert baselines.baseline_inputs(only_tuned, local, data_root) == plain
+
+
+def test_identity_follows_the_data(tmp_path: Path, data_root: Path, settings: Settings) -> None:
+    first = prune.identity(POINT, settings, data_root)
+    assert first == prune.identity(POINT, settings, data_root)
+    folder = tmp_path / "scenes"
+    for name in ("forest", "river"):
+        (folder / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(folder / name / "0.png")
+    assert prune.identity(POINT, settings, tmp_path) != first
+
+
+def test_distillation_takes_the_baseline_as_teacher(tmp_path: Path, data_root: Path, settings: Settings) -> None:
+    distilling = settings.model_copy(update={"finetune": settings.finetune.model_copy(update={"distill": 0.5})})
+    plain = prune.run(POINT, session(tmp_path, data_root, settings, POINT, "plain"))
+    taught = prune.run(POINT, session(tmp_path, data_root, distilling, POINT, "taught"))
+    assert taught["baseline_val_accuracy"] == plain["baseline_val_accuracy"]
+    assert taught["history"][0]["train_loss"] != plain["history"][0]["train_loss"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"method": "l11"}, "unknown method 'l11'. Did you mean 'l1'?"),
+        ({"model": "resnet21"}, "unknown model 'resnet21'. Did you mean 'resnet20'?"),
+        ({"dataset": "eurosatt"}, "unknown dataset 'eurosatt'. Did you mean 'eurosat'?"),
+        ({"rate": 1.5}, "space.rate: 1.5 is not allowed; it must be a number in [0, 1)"),
+        ({"rate": "half"}, "space.rate: 'half' is not allowed"),
+        ({"rate": True}, "space.rate: True is not allowed"),
+        ({"macs_ratio": 0.5}, "give either rate or macs_ratio, not both"),
+        ({"rate": None}, "give either rate or macs_ratio"),
+        ({"rate": None, "macs_ratio": 0}, "space.macs_ratio: 0 is not allowed; it must be a number in (0, 1]"),
+        ({"seed": -1}, "space.seed: -1 is not a whole number"),
+        ({"seed": 0.5}, "space.seed: 0.5 is not a whole number"),
+        ({"round_to": 0}, "space.round_to: 0 is not a whole number of at least 1"),
+        ({"allocation": "globl"}, "unknown allocation 'globl'. Did you mean 'global'?"),
+        ({"rates": 0.3}, "unknown dimension 'rates'. Did you mean 'rate'?"),
+        ({"finetune.lrr": 0.3}, "Did you mean 'lr'?"),
+        ({"dataset": 3}, "space.dataset: is required"),
+    ],
+)
+def test_check_refuses(change: dict[str, Any], message: str, settings: Settings) -> None:
+    with pytest.raises(InputError) as caught:
+        prune.check(POINT | change, settings)
+    assert message in str(caught.value)
+
+
+def test_check_refuses_options_that_the_network_lacks(settings: Settings) -> None:
+    with pytest.raises(InputError, match="has no option 'stem'"):
+        prune.check(POINT, settings.model_copy(update={"model": settings.model.model_copy(update={"stem": "small"})}))
+
+
+def test_share_loads_each_set_once(data_root: Path, settings: Settings) -> None:
+    seen: list[tuple[str, int, int]] = []
+    points = [POINT, POINT | {"rate": 0.3}, POINT | {"seed": 1}]
+    sets = prune.share(points, settings, data_root, lambda name, done, total: seen.append((name, done, total)))
+    assert len(sets) == 1
+    (images,) = sets.values()
+    assert images.images.shape == (60, 3, 16, 16)
+    assert seen[-1] == ("folder:scenes", 60, 60)
