@@ -13,8 +13,7 @@ from rssearch import report
 from rssearch.config import Bound, load_study
 from rssearch.errors import InputError
 from rssearch.front import Direction
-from rssearch.journal import Journal
-from rssearch.study import flat
+from rssearch.journal import Journal, flat
 
 _UNITS = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9}
 _LIMIT = re.compile(r"macs<=(\d+(?:\.\d+)?(?:e\+?\d+)?)([KMG]?)")
@@ -77,9 +76,10 @@ def choose(found: Recorded, *, trial: str | None = None, best: str = "knee") -> 
     if trial is not None:
         fits = [row for row in found.rows if str(row["key"]).startswith(trial) and row["status"] == "finished"]
         if len(fits) != 1:
-            many = f"{len(fits)} finished trials" if fits else "no finished trial"
-            shown = [row["key"] for row in fits or found.rows if row["status"] == "finished"][:10]
-            raise InputError(f"--trial {trial}: {many} of {found.study} begin so; keys: {', '.join(shown) or 'none'}")
+            what = f"{len(fits)} finished trials" if fits else "none of the finished trials"
+            keys = [row["key"] for row in fits or found.rows if row["status"] == "finished"]
+            shown = ", ".join(keys[:10]) + (", ..." if len(keys) > 10 else "")
+            raise InputError(f"--trial {trial}: {what} of {found.study} begin so; keys: {shown or 'there are none'}")
         return fits[0]
     fronts = [front for front in found.front() if front.members]
     if not fronts:
