@@ -31,7 +31,7 @@ def test_resolved_holds_every_default_and_reads_back_equal() -> None:
 @pytest.mark.parametrize("name", sorted(SPLITS))
 def test_published_splits(name: str) -> None:
     split = parse_study(MINIMAL | {"settings": {"split": name}}).settings.split
-    train = int(name.split("/")[0]) / 100
+    train = int(name.split("/", maxsplit=1)[0]) / 100
     assert split.train + split.val == pytest.approx(train)
     assert split.test == pytest.approx(1 - train)
     assert split.val == pytest.approx(train / 10)

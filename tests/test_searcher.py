@@ -12,7 +12,11 @@ from rssearch.errors import InputError
 from rssearch.searcher import CAPABILITIES, Bridge, Outcome, Proposer, check_sampler, violations
 from rssearch.space import Choice, Dimension, Point, Range, content_key, grid
 
-COUNTABLE: dict[str, Dimension] = {"method": Choice(("l1", "lfp")), "rate": Choice((0.1, 0.2, 0.3)), "depth": Range(1, 3)}
+COUNTABLE: dict[str, Dimension] = {
+    "method": Choice(("l1", "lfp")),
+    "rate": Choice((0.1, 0.2, 0.3)),
+    "depth": Range(1, 3),
+}
 NUMERIC: dict[str, Dimension] = {"rate": Range(0.1, 0.9), "width": Range(0.0, 1.0)}
 TWO = {"val_accuracy": "max", "macs": "min"}
 ONE = {"val_accuracy": "max"}
@@ -208,7 +212,12 @@ def test_tpe_finds_better_points_than_random() -> None:
 @pytest.mark.parametrize(
     ("sampler", "space", "objectives", "message"),
     [
-        ("cmaes", NUMERIC, TWO, "cmaes serves one objective, not 2 (val_accuracy, macs). Samplers that can: grid, random"),
+        (
+            "cmaes",
+            NUMERIC,
+            TWO,
+            "cmaes serves one objective, not 2 (val_accuracy, macs). Samplers that can: grid, random",
+        ),
         ("cmaes", COUNTABLE, ONE, "cmaes needs numeric ranges; method, rate is a choice"),
         ("cmaes", {"rate": Range(0.0, 1.0)}, ONE, "cmaes needs at least 2 dimensions that vary, not 1"),
         ("grid", NUMERIC, TWO, "grid needs countable dimensions; rate, width is a continuous range"),

@@ -62,7 +62,7 @@ def test_a_real_range_has_no_cells() -> None:
     ],
 )
 def test_bad_dimensions_name_themselves(spec: object, message: str) -> None:
-    with pytest.raises(ValueError, match="^x") as caught:
+    with pytest.raises(ValueError, match=r"^x") as caught:
         parse_dimension("x", spec)
     assert message in str(caught.value)
 

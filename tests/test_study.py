@@ -5,10 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import math
-from statistics import median
 from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -198,7 +198,9 @@ def test_hooks_are_called_on_their_way(tmp_path: Path) -> None:
     infeasible = next(row for row in table if row["status"] == "infeasible")
     assert (infeasible["macs"], infeasible["val_accuracy"]) == ("80.0", "")
     assert len(runs(tmp_path, "baseline")) == 2
-    assert all(r.data.metrics.get("test_accuracy") == 0.25 for r in runs(tmp_path) if r.data.tags["rssearch.pareto"] == "true")
+    assert all(
+        r.data.metrics.get("test_accuracy") == 0.25 for r in runs(tmp_path) if r.data.tags["rssearch.pareto"] == "true"
+    )
 
 
 def test_baselines_are_made_once_and_shared_by_studies(tmp_path: Path) -> None:
@@ -283,6 +285,6 @@ def test_memory_does_not_grow_over_100_trials(tmp_path: Path) -> None:
     table = sorted(rows(tmp_path), key=lambda row: int(float(row["macs"])))
     used = [float(row["rss"]) for row in table]
     assert len(used) == 100
-    # The allocator gives memory back in its own time, so single values scatter by 100 MiB. Each trial takes 32 MiB: keeping
-    # a tenth of it would make a difference of 192 MiB between the two medians.
+    # The allocator gives memory back in its own time, so single values scatter by 100 MiB. Each trial takes 32 MiB:
+    # keeping a tenth of it would make a difference of 192 MiB between the two medians.
     assert median(used[70:]) - median(used[10:40]) < 150 * 2**20

@@ -80,7 +80,7 @@ def hungry(config: dict[str, Any]) -> dict[str, float]:
 # A trial with all hooks: a "baseline" for each group, a cost, a measurement.
 
 
-def check(point: Point, settings: Any) -> None:  # noqa: ARG001
+def check(point: Point, settings: Any) -> None:
     if point.get("group") == "refused":
         raise InputError("space.group: 'refused' is not allowed")
 

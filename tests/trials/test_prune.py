@@ -52,7 +52,9 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("storage")
 
 
-def session(storage: Path, data_root: Path, settings: Settings, point: dict[str, Any], key: str, **more: Any) -> Session:
+def session(
+    storage: Path, data_root: Path, settings: Settings, point: dict[str, Any], key: str, **more: Any
+) -> Session:
     context = Context("s", str(storage), str(data_root), settings, **more)
     return Session(context, key, point)
 
@@ -166,7 +168,9 @@ def test_preparations_name_each_baseline_once_with_its_missing_scores(
     assert more[0].point["methods"] == ["fpgm"]
 
 
-def test_a_dotted_dimension_changes_the_settings_of_its_trial(data_root: Path, settings: Settings, tmp_path: Path) -> None:
+def test_a_dotted_dimension_changes_the_settings_of_its_trial(
+    data_root: Path, settings: Settings, tmp_path: Path
+) -> None:
     point = POINT | {"finetune.epochs": 1, "train.epochs": 1}
     run_in = session(tmp_path, data_root, settings, point, "k")
     assert [e["epoch"] for e in prune.run(point, run_in)["history"]] == [1]
