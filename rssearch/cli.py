@@ -144,7 +144,13 @@ def front(
     found = record.read(study, storage)
     target = out if out is not None or format in ("table", "csv", "json") else found.folder
     result = report.format_front(
-        found.rows, found.objectives, format, study=study, constraints=found.constraints, out=target
+        found.rows,
+        found.objectives,
+        format,
+        study=study,
+        constraints=found.constraints,
+        dimensions=found.dimensions,
+        out=target,
     )
     if isinstance(result, str):
         sys.stdout.write(result)

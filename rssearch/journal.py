@@ -24,15 +24,15 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.records: dict[str, Record] = {}
+        self._whole: int | None = None  # bytes of whole lines, where the file ends within one
         if path.exists():
             self._read()
 
     def _read(self) -> None:
         content = self.path.read_bytes()
         whole = content[: content.rfind(b"\n") + 1]
-        if len(whole) < len(content):  # the writer was killed within a line, whose trial will be run again
-            with self.path.open("r+b") as file:
-                file.truncate(len(whole))
+        if len(whole) < len(content):
+            self._whole = len(whole)
         for number, line in enumerate(whole.splitlines(), 1):
             try:
                 record = json.loads(line)
@@ -45,6 +45,10 @@ class Journal:
         self.records[record["key"]] = self.records.get(record["key"], {}) | record
         self.path.parent.mkdir(parents=True, exist_ok=True)
         line = json.dumps(record, allow_nan=False) + "\n"
+        if self._whole is not None:  # the last writer was killed within a line, whose trial has been run again
+            with self.path.open("r+b") as file:
+                file.truncate(self._whole)
+            self._whole = None
         with self.path.open("ab") as file:
             file.write(line.encode())
             file.flush()

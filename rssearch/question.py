@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rssearch.config import StudyConfig
-from rssearch.errors import InputError
+from rssearch.errors import InputError, unknown
 from rssearch.journal import Journal, Record
 from rssearch.searcher import check_sampler
 from rssearch.space import Choice, Point, contains, content_key, corners, grid, grid_size
@@ -54,10 +54,7 @@ class Question:
         for section in ("objectives", "constraints"):
             for name in getattr(self.config.search, section):
                 if name not in known:
-                    raise InputError(
-                        f"search.{section}.{name}: {self.config.trial} reports no such metric. "
-                        f"Known: {', '.join(known)}."
-                    )
+                    raise InputError(f"search.{section}.{name}: {unknown('metric', name, known)}")
 
     def hook(self, name: str) -> Callable[..., Any] | None:
         """A function that the trial's module offers, or None."""

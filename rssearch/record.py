@@ -13,7 +13,7 @@ from rssearch import report
 from rssearch.config import Bound, load_study
 from rssearch.errors import InputError
 from rssearch.front import Direction
-from rssearch.journal import Journal, flat
+from rssearch.journal import Journal, dimension_columns, flat
 
 _UNITS = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9}
 _LIMIT = re.compile(r"macs<=(\d+(?:\.\d+)?(?:e\+?\d+)?)([KMG]?)")
@@ -25,6 +25,7 @@ class Recorded:
 
     Attributes:
         rows: one flat row for each trial of trials.csv.
+        dimensions: the columns that hold what the space asked for.
     """
 
     study: str
@@ -33,6 +34,7 @@ class Recorded:
     objectives: Mapping[str, Direction]
     constraints: Mapping[str, Bound]
     rows: list[dict[str, Any]]
+    dimensions: list[str]
 
     def front(self) -> list[report.Front]:
         """The front of each dataset."""
@@ -58,7 +60,15 @@ def read(study: str, storage: Path) -> Recorded:
         with listed.open(newline="") as file:
             keys = [row.get("key") for row in csv.DictReader(file)]
     rows = [flat(records[key]) for key in keys if key in records]
-    return Recorded(study, folder, storage.expanduser(), config.search.objectives, config.search.constraints, rows)
+    return Recorded(
+        study=study,
+        folder=folder,
+        storage=storage.expanduser(),
+        objectives=config.search.objectives,
+        constraints=config.search.constraints,
+        rows=rows,
+        dimensions=dimension_columns(config.space, rows),
+    )
 
 
 def choose(found: Recorded, *, trial: str | None = None, best: str = "knee") -> dict[str, Any]:

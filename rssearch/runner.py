@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import signal
+import socket
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -72,6 +74,7 @@ def connected(address: str | None, resources: Resources, *, verbose: bool) -> It
             logging.getLogger(name).setLevel(logging.ERROR)
     already = ray.is_initialized()
     if not already:
+        _check_answers(address)
         try:
             ray.init(
                 address=address,
@@ -88,6 +91,19 @@ def connected(address: str | None, resources: Resources, *, verbose: bool) -> It
     finally:
         if not already:
             ray.shutdown()
+
+
+def _check_answers(address: str | None) -> None:
+    """Knock before Ray does, which would try for minutes and cannot be stopped meanwhile."""
+    found = re.fullmatch(r"(?:ray://)?(?P<host>\[[^\]]+\]|[^:/\[\]]+):(?P<port>\d+)", address or "")
+    if address in (None, "local", "auto"):
+        return
+    if found is None:
+        raise InputError(f"--address {address}: must be HOST:PORT, ray://HOST:PORT, auto or local")
+    try:
+        socket.create_connection((found["host"].strip("[]"), int(found["port"])), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise InputError(f"--address {address}: nothing answers there ({error})") from None
 
 
 def _check_fits(resources: Resources) -> None:

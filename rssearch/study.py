@@ -66,6 +66,8 @@ def search(
     with ExitStack() as stack:
         stack.enter_context(connected(address, config.resources, verbose=verbose))
         stop = stack.enter_context(Stop().listening())
+        display = stack.enter_context(Display(console, verbose=verbose))
+        data = _read(question, display)
         stack.enter_context(_alone(question))
         uri = config.tracking_uri or tracking.default_uri(question.storage)
         tracker = tracking.Tracker(uri, config.study, question.storage / "mlartifacts" / config.study)
@@ -75,9 +77,8 @@ def search(
             _begin_anew(question, journal, tracker)
         write_atomic(question.folder / "study.yaml", yaml.safe_dump(config.resolved(), sort_keys=False))
         write_atomic(question.folder / "environment.json", environment())
-        display = stack.enter_context(Display(console, verbose=verbose))
         recorder = Recorder(question, journal, tracker, display)
-        session = _Session(question, recorder, stop)
+        session = _Session(question, recorder, _shared(data), stop)
         try:
             session.prepare()
             session.search()
@@ -92,6 +93,26 @@ def search(
         recorder.close("FINISHED")
     _say_result(recorder, console, uri)
     return SOME_FAILED if recorder.failures() else DONE
+
+
+def _read(question: Question, display: Display) -> dict[str, Any]:
+    """The data that all trials share. Nothing has been written yet, should an image be refused."""
+    share = question.hook("share")
+    if share is None:
+        return {}
+    objects = share(question.points, question.config.settings, question.data_root, display.reading)
+    for found in objects.values():
+        if skipped := getattr(found, "skipped", ()):
+            shown = "; ".join(skipped[:3]) + ("; ..." if len(skipped) > 3 else "")
+            display.say(f"{found.name}: {len(skipped)} images cannot be read and are left out: {shown}")
+    return dict(objects)
+
+
+def _shared(data: dict[str, Any]) -> dict[str, Any]:
+    """References to `data` in Ray's object store; `data` is emptied, so that one copy is left."""
+    import ray
+
+    return {name: ray.put(data.pop(name)) for name in list(data)}
 
 
 def _alone(question: Question) -> FileLock:
@@ -117,14 +138,13 @@ def _begin_anew(question: Question, journal: Journal, tracker: tracking.Tracker)
 class _Session:
     """One session of a study: its stages share the data in Ray's object store."""
 
-    def __init__(self, question: Question, recorder: Recorder, stop: Stop) -> None:
-        self.question, self.config, self.recorder, self.stop = question, question.config, recorder, stop
-        self.shared: dict[str, Any] = {}
+    def __init__(self, question: Question, recorder: Recorder, shared: Mapping[str, Any], stop: Stop) -> None:
+        self.question, self.config, self.recorder = question, question.config, recorder
+        self.shared, self.stop = shared, stop
         self.failed_baselines: dict[str, str] = {}
 
     def prepare(self) -> None:
-        """Share the data, and make what is missing of the baselines and scores."""
-        self._share()
+        """Make what is missing of the baselines and scores."""
         todo = [p for p in self.question.preparations(self.question.points) if not p.done]
         if not todo:
             return
@@ -141,19 +161,6 @@ class _Session:
             return titles[key]
 
         self._run(lambda: next(jobs, None), "prepare", title, ended)
-
-    def _share(self) -> None:
-        import ray
-
-        share, display = self.question.hook("share"), self.recorder.display
-        if share is None:
-            return
-        objects = share(self.question.points, self.config.settings, self.question.data_root, display.reading)
-        for found in objects.values():
-            if skipped := getattr(found, "skipped", ()):
-                shown = "; ".join(skipped[:3]) + ("; ..." if len(skipped) > 3 else "")
-                display.say(f"{found.name}: {len(skipped)} images cannot be read and are left out: {shown}")
-        self.shared = {name: ray.put(value) for name, value in objects.items()}
 
     def search(self) -> None:
         """Run the trials that the sampler proposes."""

@@ -61,7 +61,7 @@ def found(tmp_path: Path, pruned: pruning.PrunedModel) -> Recorded:
         json.dumps({"python": "3.11.7", "versions": {"torch": "2.15.0", "x": None}})
     )
     objectives: dict[str, Any] = {"val_accuracy": "max", "macs": "min"}
-    return Recorded("scenes", folder, tmp_path / "results", objectives, {}, [])
+    return Recorded("scenes", folder, tmp_path / "results", objectives, {}, [], [])
 
 
 @pytest.fixture

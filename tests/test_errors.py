@@ -267,7 +267,6 @@ def test_images_of_several_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     )
 
 
-@pytest.mark.xfail(strict=True, reason="images are read after the study's folder has been made")
 def test_refused_images_leave_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _images(tmp_path / "data" / "mine" / "lake", 32, 10)
     _images(tmp_path / "data" / "mine" / "road", 40, 10)

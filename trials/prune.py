@@ -66,15 +66,18 @@ def check(point: Config, settings: Settings) -> None:
     """Refuse a point that cannot be run. Raises InputError."""
     for name in point:
         if "." not in name and name not in DIMENSIONS:
-            raise unknown("dimension", name, DIMENSIONS)
+            raise _at("space", unknown("dimension", name, DIMENSIONS))
     for name in ("dataset", "model", "method"):
         if not isinstance(point.get(name), str):
             raise InputError(f"space.{name}: is required, as a list of names")
     _check_dataset(point["dataset"])
     local = point_settings(settings, point)
-    models.check_options(point["model"], local.model.given())
+    try:
+        models.check_options(point["model"], local.model.given())
+    except InputError as error:
+        raise _at("space.model", error) from None
     if point["method"] != NO_METHOD and point["method"] not in METHODS:
-        raise unknown("method", point["method"], [NO_METHOD, *METHODS])
+        raise _at("space.method", unknown("method", point["method"], [NO_METHOD, *METHODS]))
     amounts = [name for name in ("rate", "macs_ratio") if point.get(name) is not None]
     if len(amounts) != 1:
         raise InputError("space: give either rate or macs_ratio" + (", not both" if amounts else ""))
@@ -85,13 +88,17 @@ def check(point: Config, settings: Settings) -> None:
         if isinstance(value, bool) or not isinstance(value, int) or value < low:
             raise InputError(f"space.{name}: {value!r} is not a whole number of at least {low}")
     if point.get("allocation", "uniform") not in ("uniform", "global"):
-        raise unknown("allocation", point["allocation"], ("uniform", "global"))
+        raise _at("space.allocation", unknown("allocation", point["allocation"], ("uniform", "global")))
+
+
+def _at(place: str, error: InputError) -> InputError:
+    return InputError(f"{place}: {error}")
 
 
 def _check_dataset(name: str) -> None:
     known = [*data.list_datasets(), "eurosat_rgb"]
     if name not in known and not name.startswith("folder:"):
-        raise unknown("dataset", name, [*known, "folder:PATH"])
+        raise _at("space.dataset", unknown("dataset", name, [*known, "folder:PATH"]))
 
 
 def _check_number(point: Config, name: str, allowed: str, fits: Callable[[float], bool]) -> None:
@@ -261,7 +268,7 @@ def estimate(point: Config, session: Session, epochs: int) -> float:
     about = _about_data(point, local, session.data_root)
     network = (point["model"], _options_text(local), about.input_shape, about.num_classes)
     per_image = _seconds_per_image(*network, local.finetune.batch_size, session.device.type)
-    return per_image * about.numimages_of * local.split.train * epochs
+    return per_image * about.num_images * local.split.train * epochs
 
 
 # The parts

@@ -1,0 +1,159 @@
+"""rssearch.trial, runner.Stop, environment: what surrounds a trial."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rssearch.config import Settings
+from rssearch.environment import environment
+from rssearch.errors import InputError, TrialFailed
+from rssearch.runner import Stop
+from rssearch.trial import Context, Session, call, point_settings, resolve, supervised
+
+
+def context(tmp_path: Path, **more: Any) -> Context:
+    return Context("s", str(tmp_path), str(tmp_path), Settings(), **more)
+
+
+def supervise(
+    function: str, point: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> list[dict[str, Any]]:
+    """The reports that Ray Tune would get."""
+    from ray import tune
+
+    reports: list[dict[str, Any]] = []
+    monkeypatch.setattr(tune, "report", reports.append)
+    supervised({"key": "k", "point": point}, target=f"tests.toy:{function}", context=context(tmp_path))
+    return reports
+
+
+def test_a_trial_ends_with_its_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (end,) = supervise("plain", {"rate": 0.5}, tmp_path, monkeypatch)
+    assert end == {"event": "end", "status": "finished", "metrics": {"val_accuracy": 0.75, "macs": 50.0}, "notes": []}
+
+
+@pytest.mark.parametrize(
+    ("mode", "reason"), [("raises", "ValueError: a bug in the trial"), ("diverges", "the loss is nan in epoch 2")]
+)
+def test_an_error_becomes_a_reason(mode: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (end,) = supervise("failing", {"mode": mode}, tmp_path, monkeypatch)
+    assert (end["event"], end["status"], end["reason"]) == ("end", "failed", reason)
+    assert ("traceback" in end) == (mode == "raises")
+
+
+def test_warnings_of_a_trial_travel_with_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def warn(config: dict[str, Any]) -> dict[str, float]:
+        logging.getLogger("rssearch.store").warning("scores %s is corrupt", "k")
+        return {"val_accuracy": 1.0}
+
+    monkeypatch.setattr("tests.toy.plain", warn)
+    (end,) = supervise("plain", {}, tmp_path, monkeypatch)
+    assert end["notes"] == ["scores k is corrupt"]
+    assert not any(type(h).__name__ == "_Notes" for h in logging.getLogger("rssearch").handlers)
+
+
+def test_threads_follow_the_share_of_cpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    seen = []
+    monkeypatch.setattr("tests.toy.plain", lambda config: seen.append(torch.get_num_threads()) or {})
+    before = torch.get_num_threads()
+    try:
+        for cpus in (2.0, 0.5, 1.0):
+            monkeypatch.setattr(
+                sys.modules[__name__], "context", lambda p, c=cpus: Context("s", str(p), str(p), Settings(), c)
+            )
+            supervise("plain", {}, tmp_path, monkeypatch)
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [2, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("no_such_module:run", "there is no module 'no_such_module'"),
+        ("tests.toy:no_such_function", "has no function 'no_such_function'"),
+        ("tests.toy:PROJECT", "has no function"),
+    ],
+)
+def test_resolve_names_what_is_missing(target: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        resolve(target)
+
+
+def test_a_module_beside_the_yaml_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_own_trial.py").write_text("def run(config):\n    return {'val_accuracy': config['x']}\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    function, module = resolve("my_own_trial:run")
+    assert function({"x": 3}) == {"val_accuracy": 3}
+    assert module.__name__ == "my_own_trial"
+
+
+def test_call_gives_the_session_to_those_who_ask(tmp_path: Path) -> None:
+    session = Session(context(tmp_path), "k", {})
+    assert call(lambda config: config, {"a": 1}, session) == {"a": 1}
+    assert call(lambda config, session: session.key, {"a": 1}, session) == "k"
+
+
+def test_checkpoints_belong_to_their_trial(tmp_path: Path) -> None:
+    first, second = Session(context(tmp_path), "a", {}), Session(context(tmp_path), "b", {})
+    first.save_checkpoint(b"1")
+    first.save_checkpoint(b"2")
+    assert first.load_checkpoint() == b"2"
+    assert second.load_checkpoint() is None
+    first.drop_checkpoint()
+    assert first.load_checkpoint() is None
+
+
+def test_shared_objects_by_name(tmp_path: Path) -> None:
+    session = Session(context(tmp_path, shared={"x": [1]}), "k", {})
+    assert session.shared("x") == [1]
+    assert session.shared("y") is None
+
+
+def test_point_settings() -> None:
+    settings = Settings()
+    assert point_settings(settings, {"rate": 0.3}) is settings
+    assert point_settings(settings, {"rate": 0.3, "finetune.lr": 0.7}).finetune.lr == 0.7
+
+
+def test_the_first_signal_asks_and_the_second_insists() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with Stop().listening() as stop:
+        stop.careful = True
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.requested
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_outside_of_ray_tune_a_signal_interrupts_at_once() -> None:
+    with Stop().listening() as stop, pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+    assert not stop.requested
+
+
+def test_environment_names_versions_and_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    found = json.loads(environment())
+    assert found["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert found["python"] == sys.version.split()[0]
+    monkeypatch.chdir(tmp_path)
+    assert json.loads(environment())["git_commit"] is None
+
+
+def test_errors_are_what_they_say() -> None:
+    assert issubclass(InputError, ValueError)
+    assert issubclass(TrialFailed, RuntimeError)
