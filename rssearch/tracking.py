@@ -55,7 +55,8 @@ class Tracker:
         self._artifacts = artifacts
         self._runs: dict[str, str] = {}  # content key -> run id
         self._complete: dict[str, str] = {}  # key -> status, of the runs that have their final metrics
-        self._sent: dict[str, int] = {}  # key -> last epoch sent by this session
+        self._sent: dict[str, set[int]] = {}  # key of an open run -> the epochs that MLflow has
+        self._params: dict[str, dict[str, Any]] = {}  # of new runs: they travel with the first metrics
         self._client_: MlflowClient | None = None
         self._experiment = ""
         self._away_since: float | None = None
@@ -81,7 +82,7 @@ class Tracker:
     def summary(self, metrics: Mapping[str, float], step: int) -> None:
         """Metrics of the whole study, such as the hypervolume after `step` finished trials."""
         now = _now()
-        self._queue.put(lambda: self._log_metrics(self._summary_run(), metrics, step, now))
+        self._queue.put(lambda: self._log_summary(metrics, step, now))
 
     def close(
         self,
@@ -109,7 +110,7 @@ class Tracker:
                 self._client.log_artifact(run, str(path))
             for name, value in (tags or {}).items():
                 self._client.set_tag(run, name, value)
-            self._log_metrics(run, metrics or {}, len(listed), _now())
+            self._log_summary(metrics or {}, len(listed), _now())
             self._client.set_terminated(run, status)
             for key in self._sent.keys() - {record["key"] for record in listed} - {self._summary_key}:
                 self._client.set_terminated(self._runs[key], "KILLED")  # the session ends before the trial
@@ -214,13 +215,11 @@ class Tracker:
                 del tags["rssearch.pareto"]
             run = client.create_run(self._experiment, tags=tags, run_name=title)
             self._runs[key] = run.info.run_id
-            if params:
-                client.log_batch(run.info.run_id, params=_params(params))
-            self._sent[key] = 0
+            self._sent[key], self._params[key] = set(), dict(params)
         elif key not in self._sent:
             client.update_run(self._runs[key], status="RUNNING")
             history = client.get_metric_history(self._runs[key], "epoch")
-            self._sent[key] = max((m.step for m in history), default=0)
+            self._sent[key] = {m.step for m in history}
         return self._runs[key]
 
     @property
@@ -233,35 +232,40 @@ class Tracker:
     def _log_epoch(
         self, key: str, title: str, params: Mapping[str, Any], metrics: Mapping[str, float], step: int, now: int
     ) -> None:
-        run = self._run(key, title, params, kind="baseline" if key.startswith("baseline") else "trial")
-        if step > self._sent[key]:
-            self._log_metrics(run, metrics, step, now)
-            self._sent[key] = step
+        self._run(key, title, params, kind="baseline" if key.startswith("baseline") else "trial")
+        if step not in self._sent[key]:
+            self._log(key, _metrics(metrics, step, now))
+            self._sent[key].add(step)
 
-    def _log_metrics(self, run: str, metrics: Mapping[str, float], step: int, now: int) -> None:
-        if metrics:
-            self._client.log_batch(run, metrics=_metrics(metrics, step, now))
+    def _log(self, key: str, metrics: list[Any], tags: Mapping[str, str] | None = None) -> None:
+        """One batch where MLflow's limit allows."""
+        params = _params(self._params.pop(key, {}))
+        labels = _tags(tags or {})
+        for start in range(0, max(1, len(metrics)), _BATCH):
+            self._client.log_batch(self._runs[key], metrics[start : start + _BATCH], params, labels)
+            params, labels = [], []
+
+    def _log_summary(self, metrics: Mapping[str, float], step: int, now: int) -> None:
+        self._summary_run()
+        self._log(self._summary_key, _metrics(metrics, step, now))
 
     def _log_end(self, record: Record) -> None:
         """The final metrics, and those epochs that have not been sent."""
         key = record["key"]
-        run = self._run(key, record["title"], record["params"], record.get("kind", "trial"))
+        self._run(key, record["title"], record["params"], record.get("kind", "trial"))
         now, batch = int(record["ended"] * 1000), []
         history = record.get("history") or []
         for epoch in history:
             step = int(epoch.get("epoch", 0))
-            if step > self._sent[key]:
+            if step not in self._sent[key]:
                 batch += _metrics(epoch, step, now)
-        final = {name: value for name, value in record["metrics"].items() if _is_number(value)}
         last = int(history[-1].get("epoch", 0)) if history else 0
-        batch += _metrics(final | record.get("best", {}), last, now)
-        for start in range(0, len(batch), _BATCH):
-            self._client.log_batch(run, metrics=batch[start : start + _BATCH])
+        batch += _metrics(record["metrics"] | record.get("best", {}), last, now)
         tags = {"rssearch.status": record["status"], "rssearch.complete": "true"}
         if record.get("reason"):
             tags["rssearch.reason"] = str(record["reason"])[:4000]
-        self._client.log_batch(run, tags=_tags(tags))
-        self._client.set_terminated(run, RUN_STATUS[record["status"]], end_time=now)
+        self._log(key, batch, tags)
+        self._client.set_terminated(self._runs[key], RUN_STATUS[record["status"]], end_time=now)
         self._sent.pop(key, None)
         self._complete[key] = record["status"]
 
@@ -279,7 +283,7 @@ class Tracker:
         for record in records:
             if record["key"] in pareto and record.get("measured"):
                 now = int(record["ended"] * 1000)
-                self._log_metrics(self._runs[record["key"]], _numbers(record["measured"]), 0, now)
+                self._log(record["key"], _metrics(record["measured"], 0, now))
 
 
 def _metrics(values: Mapping[str, Any], step: int, now: int) -> list[Any]:

@@ -1,0 +1,162 @@
+"""rssearch.tracking: one run for each trial, whatever happens in between."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rssearch import tracking
+from rssearch.tracking import Tracker, default_uri
+
+
+def tracker(tmp_path: Path, uri: str | None = None) -> Tracker:
+    made = Tracker(uri or default_uri(tmp_path), "s", tmp_path / "mlartifacts" / "s")
+    made.open()
+    return made
+
+
+def record(key: str, status: str = "finished", epochs: int = 3, **more: Any) -> dict[str, Any]:
+    return {
+        "kind": "trial",
+        "key": key,
+        "title": f"trial {key}",
+        "params": {"rate": 0.5},
+        "status": status,
+        "reason": None if status == "finished" else "why",
+        "metrics": {"val_accuracy": 0.75, "macs": 100, "macs_counter": "thop", "unknown": None},
+        "best": {"best/val_accuracy": 0.8},
+        "history": [{"epoch": e, "val_accuracy": e / 4} for e in range(1, epochs + 1)],
+        "ended": time.time(),
+        **more,
+    }
+
+
+def found(tmp_path: Path) -> dict[str, Any]:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=default_uri(tmp_path))
+    experiment = client.get_experiment_by_name("s")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id], max_results=5000)
+    keys = Counter(run.data.tags["rssearch.key"] for run in runs)
+    assert max(keys.values()) == 1
+    return {run.data.tags["rssearch.key"]: run for run in runs}
+
+
+def steps(tmp_path: Path, run: Any, metric: str = "epoch") -> list[int]:
+    from mlflow import MlflowClient
+
+    return [
+        m.step for m in MlflowClient(tracking_uri=default_uri(tmp_path)).get_metric_history(run.info.run_id, metric)
+    ]
+
+
+def test_a_trial_is_one_run_with_params_epochs_and_final_metrics(tmp_path: Path) -> None:
+    writer = tracker(tmp_path)
+    for epoch in (1, 2, 3):
+        writer.epoch("k", "trial k", {"rate": 0.5}, {"epoch": epoch, "val_accuracy": epoch / 4}, epoch)
+    done = record("k")
+    writer.ended(done)
+    assert writer.close([done], status="FINISHED", pareto={"k"}, metrics={"front_size": 1}) == 0
+    run = found(tmp_path)["k"]
+    assert (run.info.status, run.info.run_name) == ("FINISHED", "trial k")
+    assert run.data.params == {"rate": "0.5"}
+    assert run.data.metrics == {"epoch": 3, "val_accuracy": 0.75, "macs": 100, "best/val_accuracy": 0.8}
+    assert steps(tmp_path, run) == [1, 2, 3]
+    assert run.data.tags["rssearch.pareto"] == "true"
+    summary = found(tmp_path)["study:s"]
+    assert summary.data.metrics["front_size"] == 1
+    assert summary.info.status == "FINISHED"
+
+
+def test_epochs_that_a_killed_driver_did_not_send_are_sent_at_the_end(tmp_path: Path) -> None:
+    first = tracker(tmp_path)
+    first.epoch("k", "trial k", {"rate": 0.5}, {"epoch": 1, "val_accuracy": 0.25}, 1)
+    _drain(first)  # the driver is killed here: no close
+    assert found(tmp_path)["k"].info.status == "RUNNING"
+    second = tracker(tmp_path)
+    second.epoch("k", "trial k", {"rate": 0.5}, {"epoch": 3, "val_accuracy": 0.75}, 3)
+    done = record("k")
+    second.ended(done)
+    second.close([done], status="FINISHED")
+    run = found(tmp_path)["k"]
+    assert sorted(steps(tmp_path, run)) == [1, 2, 3]
+    assert run.info.status == "FINISHED"
+
+
+def _drain(writer: Tracker) -> None:
+    """Wait until the writer's thread has nothing to do."""
+    writer._queue.put(None)
+    writer._thread.join()
+
+
+def test_runs_left_running_are_closed_at_the_next_start(tmp_path: Path) -> None:
+    first = tracker(tmp_path)
+    first.epoch("gone", "trial gone", {}, {"epoch": 1}, 1)
+    _drain(first)
+    tracker(tmp_path).close([], status="FINISHED")
+    assert found(tmp_path)["gone"].info.status == "KILLED"
+
+
+def test_trials_under_way_are_closed_when_the_session_ends(tmp_path: Path) -> None:
+    writer = tracker(tmp_path)
+    writer.epoch("open", "trial open", {}, {"epoch": 1}, 1)
+    writer.close([], status="KILLED")
+    assert {key: run.info.status for key, run in found(tmp_path).items()} == {"open": "KILLED", "study:s": "KILLED"}
+
+
+def test_a_record_that_mlflow_lacks_is_sent_once(tmp_path: Path) -> None:
+    records = [record("a"), record("b", status="failed"), record("c", epochs=0)]
+    tracker(tmp_path).close(records, status="FINISHED")
+    tracker(tmp_path).close(records, status="FINISHED")
+    runs = found(tmp_path)
+    assert set(runs) == {"a", "b", "c", "study:s"}
+    assert runs["b"].info.status == "FAILED"
+    assert runs["b"].data.tags["rssearch.reason"] == "why"
+    assert steps(tmp_path, runs["a"], "macs") == [3]
+    assert steps(tmp_path, runs["c"], "macs") == [0]
+
+
+def test_a_trial_that_failed_and_then_finished_is_one_run(tmp_path: Path) -> None:
+    tracker(tmp_path).close([record("a", status="failed")], status="FINISHED")
+    tracker(tmp_path).close([record("a")], status="FINISHED")
+    run = found(tmp_path)["a"]
+    assert (run.info.status, run.data.tags["rssearch.status"]) == ("FINISHED", "finished")
+
+
+def test_the_front_moves(tmp_path: Path) -> None:
+    records = [record("a"), record("b")]
+    tracker(tmp_path).close(records, status="FINISHED", pareto={"a"})
+    tracker(tmp_path).close(records, status="FINISHED", pareto={"b"})
+    runs = found(tmp_path)
+    assert (runs["a"].data.tags["rssearch.pareto"], runs["b"].data.tags["rssearch.pareto"]) == ("false", "true")
+
+
+def test_long_histories_travel_in_several_batches(tmp_path: Path) -> None:
+    done = record("long", epochs=700)
+    tracker(tmp_path).close([done], status="FINISHED")
+    assert steps(tmp_path, found(tmp_path)["long"]) == list(range(1, 701))
+
+
+def test_a_server_that_is_away_is_told_once_and_nothing_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    writer = tracker(tmp_path, "http://127.0.0.1:9")  # nobody listens
+    records = [record("a"), record("b")]
+    for each in records:
+        writer.ended(each)
+    assert writer.close(records, status="FINISHED") == 2
+    assert sum("does not take results" in line for line in caplog.messages) <= 2  # the first, and the last try
+    assert tracker(tmp_path).close(records, status="FINISHED") == 0
+    assert set(found(tmp_path)) == {"a", "b", "study:s"}
+
+
+def test_default_uri_is_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert default_uri("results") == f"sqlite:///{tmp_path}/results/mlflow.db"
+    assert tracking.RUN_STATUS["infeasible"] == "FINISHED"
