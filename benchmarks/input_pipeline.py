@@ -11,12 +11,9 @@ Rows go to benchmarks/input_pipeline-<device>.csv.
 """
 
 import argparse
-import csv
 import gc
 import itertools
 import os
-import platform
-import re
 import statistics
 import tempfile
 import time
@@ -26,7 +23,7 @@ from pathlib import Path
 import psutil
 import ray
 import torch
-import torchvision
+from _common import load, write_rows
 from torch import nn
 from torch.utils.data import DataLoader
 from torchvision import transforms
@@ -184,7 +181,7 @@ def memory(images: data.ImageSet, tree: Path) -> list[dict]:
 def row(measure: str, pipeline: str, value: float, unit: str, *, trials: int = 1, repeat: int = 0) -> dict:
     return {
         "measure": measure, "pipeline": pipeline, "trials": trials, "repeat": repeat, "value": f"{value:.4g}",
-        "unit": unit, "load_average": f"{os.getloadavg()[0]:.1f}",
+        "unit": unit, "load_average": load(),
     }  # fmt: skip
 
 
@@ -197,7 +194,6 @@ def main() -> None:
     options = parser.parse_args()
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    named = f"cpu{available_cpus()}" if device.type == "cpu" else torch.cuda.get_device_name()
     torch.set_num_threads(available_cpus())
     start = time.perf_counter()
     images = data.load("eurosat_rgb", options.data_root)
@@ -209,15 +205,7 @@ def main() -> None:
         tree = next(Path(folder).iterdir())
         rows += throughput(images, tree, device, options.repeats, options.seconds)
         rows += memory(images, tree)
-    about = {"device": named, "python": platform.python_version(), "torch": torch.__version__,
-             "torchvision": torchvision.__version__, "ray": ray.__version__}  # fmt: skip
-    options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / f"input_pipeline-{re.sub(r'[^a-z0-9]+', '-', named.lower())}.csv"
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [*rows[0], *about])
-        writer.writeheader()
-        writer.writerows(line | about for line in rows)
-    print(path)
+    print(write_rows("input_pipeline", rows, ("torch", "torchvision", "ray"), options.out))
 
 
 if __name__ == "__main__":
