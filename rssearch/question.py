@@ -33,6 +33,7 @@ class Question:
         self.data_root = Path(config.data_root).expanduser().resolve()
         self.folder = self.storage / config.study
         self.store = Store(self.storage)
+        self._settings = config.settings.model_dump(mode="json", exclude=_NOT_IN_KEY)
         check_sampler(config.search, config.space)
         self._check_metrics()
         size = grid_size(config.space)
@@ -63,10 +64,9 @@ class Question:
 
     def key(self, point: Point) -> str:
         """The content key of a trial: equal when everything that determines its result is equal."""
-        settings = self.config.settings.model_dump(mode="json", exclude=_NOT_IN_KEY)
         identity = self.hook("identity")
         more = identity(point, self.config.settings, self.data_root) if identity else None
-        return content_key({"trial": self.config.trial, "point": point, "settings": settings, "more": more})
+        return content_key({"trial": self.config.trial, "point": point, "settings": self._settings, "more": more})
 
     def title(self, point: Mapping[str, Any]) -> str:
         """A point in a few words: names as they are, numbers with their dimension, constants left out."""

@@ -30,6 +30,7 @@ os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C reaches us, 
 os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
 os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "86400")  # nothing is resumed from Tune's own snapshots
 
+import optuna
 import ray
 from ray import tune
 from ray.tune.result import AUTO_RESULT_KEYS
@@ -70,8 +71,9 @@ def connected(address: str | None, resources: Resources, *, verbose: bool) -> It
         InputError: nothing answers at the address, or the cluster can never hold one trial.
     """
     if not verbose:
-        for name in ("ray", "ray.tune", "ray._private", "ray.train", "optuna"):
+        for name in ("ray", "ray.tune", "ray._private", "ray.train"):
             logging.getLogger(name).setLevel(logging.ERROR)
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
     already = ray.is_initialized()
     if not already:
         _check_answers(address)

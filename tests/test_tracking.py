@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from rssearch import tracking
+from rssearch import tracking_writer
 from rssearch.tracking import Tracker, default_uri
 
 
@@ -89,9 +89,8 @@ def test_epochs_that_a_killed_driver_did_not_send_are_sent_at_the_end(tmp_path: 
 
 
 def _drain(writer: Tracker) -> None:
-    """Wait until the writer's thread has nothing to do."""
-    writer._queue.put(None)
-    writer._thread.join()
+    """The driver is gone: the writer writes what it was told, and ends without closing anything."""
+    writer._end()
 
 
 def test_runs_left_running_are_closed_at_the_next_start(tmp_path: Path) -> None:
@@ -156,7 +155,18 @@ def test_a_server_that_is_away_is_told_once_and_nothing_is_lost(
     assert set(found(tmp_path)) == {"a", "b", "study:s"}
 
 
+def test_a_writer_that_dies_is_told_and_nothing_is_lost(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    writer = tracker(tmp_path)
+    writer._process.kill()
+    records = [record("a"), record("b")]
+    writer.ended(records[0])
+    assert writer.close(records, status="FINISHED") == 2
+    assert "the writer of MLflow's record died" in caplog.text
+    assert tracker(tmp_path).close(records, status="FINISHED") == 0
+    assert set(found(tmp_path)) == {"a", "b", "study:s"}
+
+
 def test_default_uri_is_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert default_uri("results") == f"sqlite:///{tmp_path}/results/mlflow.db"
-    assert tracking.RUN_STATUS["infeasible"] == "FINISHED"
+    assert tracking_writer.RUN_STATUS["infeasible"] == "FINISHED"

@@ -1,0 +1,274 @@
+"""The process that writes a study into MLflow: ``python -m rssearch.tracking_writer URI STUDY ARTIFACTS``.
+
+MLflow's client is pure Python and busy for tens of milliseconds a run; in the driver's own process it would hold up Ray
+Tune's loop between short trials. The driver (`rssearch.tracking.Tracker`) sends one JSON list a line, the name of a
+method of `Writer` and its arguments, and hears back when MLflow does not answer, and at the end.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import rssearch.tracking  # noqa: F401  # sets MLflow's environment before MLflow is imported
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+    from rssearch.journal import Record
+
+RUN_STATUS = {"finished": "FINISHED", "infeasible": "FINISHED", "failed": "FAILED"}
+RETRY_SECONDS = 30.0
+_BATCH = 900  # MLflow takes at most 1,000 metrics a batch
+
+
+class Writer:
+    """The runs of one study.
+
+    Args:
+        uri: the tracking URI.
+        study: the experiment's name.
+        artifacts: where a new experiment keeps its artifacts if the store is a local database; a server has its own
+            place.
+    """
+
+    def __init__(self, uri: str, study: str, artifacts: Path) -> None:
+        self.uri, self.study = uri, study
+        self._artifacts = artifacts
+        self._runs: dict[str, str] = {}  # content key -> run id
+        self._complete: dict[str, str] = {}  # key -> status, of the runs that have their final metrics
+        self._sent: dict[str, set[int]] = {}  # key of an open run -> the epochs that MLflow has
+        self._params: dict[str, dict[str, Any]] = {}  # of new runs: they travel with the first metrics
+        self._client_: MlflowClient | None = None
+        self._experiment = ""
+
+    def close(
+        self,
+        records: list[Record],
+        status: str,
+        pareto: list[str],
+        files: list[str],
+        metrics: dict[str, float],
+        now: int,
+    ) -> None:
+        """Send what is missing, mark the front, attach the files to the summary run, and end all runs."""
+        self._sync(records)
+        self._mark(set(pareto), records)
+        run = self._summary_run()
+        for path in files:
+            self._client.log_artifact(run, path)
+        self.summary(metrics, len(records), now)
+        self._client.set_terminated(run, status)
+        for key in self._sent.keys() - {record["key"] for record in records} - {self._summary_key}:
+            self._client.set_terminated(self._runs[key], "KILLED")  # the session ends before the trial
+
+    @property
+    def _client(self) -> MlflowClient:
+        if self._client_ is None:
+            from mlflow import MlflowClient
+            from mlflow.exceptions import MlflowException
+
+            logging.getLogger("alembic").setLevel(logging.WARNING)
+            logging.getLogger("mlflow").setLevel(logging.WARNING)
+            client = MlflowClient(tracking_uri=self.uri)
+            experiment = client.get_experiment_by_name(self.study)
+            if experiment is None:
+                place = (
+                    self._artifacts.resolve().as_uri()
+                    if "://" in self.uri and not self.uri.startswith("http")
+                    else None
+                )
+                try:
+                    self._experiment = client.create_experiment(self.study, artifact_location=place)
+                except MlflowException:  # another driver has just made it
+                    experiment = client.get_experiment_by_name(self.study)
+            if experiment is not None:
+                if experiment.lifecycle_stage == "deleted":
+                    client.restore_experiment(experiment.experiment_id)
+                self._experiment = experiment.experiment_id
+            self._client_ = client
+            self._find_runs()
+        return self._client_
+
+    def _find_runs(self) -> None:
+        """Learn which runs exist. Runs that `--fresh` put away do not count."""
+        token: str | None = None
+        while True:
+            page = self._client.search_runs([self._experiment], page_token=token)
+            for run in page:
+                key = run.data.tags.get("rssearch.key")
+                if key is None or run.data.tags.get("rssearch.superseded") == "true":
+                    continue
+                self._runs[key] = run.info.run_id
+                if run.data.tags.get("rssearch.complete") == "true":
+                    self._complete[key] = run.data.tags.get("rssearch.status", "")
+            token = page.token
+            if not token:
+                return
+
+    def open(self) -> None:
+        """Connect, and close the runs that a killed driver left RUNNING."""
+        for run in self._client.search_runs([self._experiment], filter_string="attributes.status = 'RUNNING'"):
+            self._client.set_terminated(run.info.run_id, "KILLED")
+
+    def supersede(self) -> None:
+        """Put the study's runs away: they stay in MLflow, tagged, and the study begins anew."""
+        client = self._client
+        for run in self._runs.values():
+            client.set_tag(run, "rssearch.superseded", "true")
+        self._runs.clear()
+        self._complete.clear()
+
+    def _run(self, key: str, title: str, params: Mapping[str, Any], kind: str = "trial") -> str:
+        """The run of a trial, made or opened again."""
+        client = self._client
+        if key not in self._runs:
+            tags = {
+                "rssearch.kind": kind,
+                "rssearch.key": key,
+                "rssearch.study": self.study,
+                "rssearch.pareto": "false",
+            }
+            if kind == "study":
+                del tags["rssearch.pareto"]
+            run = client.create_run(self._experiment, tags=tags, run_name=title)
+            self._runs[key] = run.info.run_id
+            self._sent[key], self._params[key] = set(), dict(params)
+        elif key not in self._sent:
+            client.update_run(self._runs[key], status="RUNNING")
+            history = client.get_metric_history(self._runs[key], "epoch")
+            self._sent[key] = {m.step for m in history}
+        return self._runs[key]
+
+    @property
+    def _summary_key(self) -> str:
+        return f"study:{self.study}"
+
+    def _summary_run(self) -> str:
+        return self._run(self._summary_key, f"study {self.study}", {}, kind="study")
+
+    def epoch(
+        self, key: str, title: str, params: Mapping[str, Any], metrics: Mapping[str, float], step: int, now: int
+    ) -> None:
+        """An epoch of a running trial; the first one makes its run."""
+        self._run(key, title, params, kind="baseline" if key.startswith("baseline") else "trial")
+        if step not in self._sent[key]:
+            self._log(key, _metrics(metrics, step, now))
+            self._sent[key].add(step)
+
+    def _log(self, key: str, metrics: list[Any], tags: Mapping[str, str] | None = None) -> None:
+        """One batch where MLflow's limit allows."""
+        params = _params(self._params.pop(key, {}))
+        labels = _tags(tags or {})
+        for start in range(0, max(1, len(metrics)), _BATCH):
+            self._client.log_batch(self._runs[key], metrics[start : start + _BATCH], params, labels)
+            params, labels = [], []
+
+    def summary(self, metrics: Mapping[str, float], step: int, now: int) -> None:
+        """Metrics of the whole study, such as the hypervolume after `step` finished trials."""
+        self._summary_run()
+        self._log(self._summary_key, _metrics(metrics, step, now))
+
+    def ended(self, record: Record) -> None:
+        """The final metrics of a trial, and those of its epochs that have not been sent."""
+        key = record["key"]
+        self._run(key, record["title"], record["params"], record.get("kind", "trial"))
+        now, batch = int(record["ended"] * 1000), []
+        history = record.get("history") or []
+        for epoch in history:
+            step = int(epoch.get("epoch", 0))
+            if step not in self._sent[key]:
+                batch += _metrics(epoch, step, now)
+        last = int(history[-1].get("epoch", 0)) if history else 0
+        batch += _metrics(record["metrics"] | record.get("best", {}), last, now)
+        tags = {"rssearch.status": record["status"], "rssearch.complete": "true"}
+        if record.get("reason"):
+            tags["rssearch.reason"] = str(record["reason"])[:4000]
+        self._log(key, batch, tags)
+        self._client.set_terminated(self._runs[key], RUN_STATUS[record["status"]], end_time=now)
+        self._sent.pop(key, None)
+        self._complete[key] = record["status"]
+
+    def _sync(self, records: Iterable[Record]) -> None:
+        for record in records:
+            if self._complete.get(record["key"]) != record["status"]:
+                self.ended(record)
+
+    def _mark(self, pareto: set[str], records: Iterable[Record]) -> None:
+        """Tag the front's members, after which the UI can be filtered: ``tags.rssearch.pareto = 'true'``."""
+        marked = self._client.search_runs([self._experiment], filter_string="tags.`rssearch.pareto` = 'true'")
+        before = {run.data.tags.get("rssearch.key", "") for run in marked}
+        for key in (before ^ pareto) & self._runs.keys():
+            self._client.set_tag(self._runs[key], "rssearch.pareto", "true" if key in pareto else "false")
+        for record in records:
+            if record["key"] in pareto and record.get("measured"):
+                now = int(record["ended"] * 1000)
+                self._log(record["key"], _metrics(record["measured"], 0, now))
+
+
+def _metrics(values: Mapping[str, Any], step: int, now: int) -> list[Any]:
+    from mlflow.entities import Metric
+
+    return [Metric(name, float(value), now, step) for name, value in _numbers(values).items()]
+
+
+def _params(values: Mapping[str, Any]) -> list[Any]:
+    from mlflow.entities import Param
+
+    return [Param(name, str(value)[:500]) for name, value in values.items()]
+
+
+def _tags(values: Mapping[str, str]) -> list[Any]:
+    from mlflow.entities import RunTag
+
+    return [RunTag(name, value) for name, value in values.items()]
+
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    return {name: float(value) for name, value in values.items() if _is_number(value)}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
+def main() -> None:
+    """Write what the driver says until it closes or is gone."""
+    uri, study, artifacts = sys.argv[1:]
+    writer = Writer(uri, study, Path(artifacts))
+    # The driver reads our standard output: what a library prints must not get into it.
+    replies, sys.stdout = sys.stdout, sys.stderr
+    away_since: float | None = None
+
+    def reply(**message: Any) -> None:
+        replies.write(json.dumps(message) + "\n")
+        replies.flush()
+
+    for line in sys.stdin:
+        name, arguments = json.loads(line)
+        if name != "close" and away_since is not None and time.monotonic() - away_since < RETRY_SECONDS:
+            continue  # `close`, now or in the next session, sends from the journal what is dropped here
+        try:
+            getattr(writer, name)(**arguments)
+        except Exception as error:  # noqa: BLE001  # whatever a store or a server raises must not end the study
+            if away_since is None:
+                reply(away=_first_line(error))
+            away_since = time.monotonic()
+        else:
+            away_since = None
+        if name == "close":
+            reply(closed=away_since is None)
+            return
+
+
+if __name__ == "__main__":
+    main()
