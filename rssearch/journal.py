@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import time
 from collections.abc import Iterable, Mapping
@@ -16,6 +17,7 @@ from typing import Any
 Record = dict[str, Any]
 
 _log = logging.getLogger(__name__)
+_SYNC_SECONDS = 1.0
 
 
 class Journal:
@@ -24,6 +26,7 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.records: dict[str, Record] = {}
+        self._synced = -math.inf
         self._whole: int | None = None  # bytes of whole lines, where the file ends within one
         if path.exists():
             self._read()
@@ -41,7 +44,11 @@ class Journal:
                 _log.warning("%s: line %d is damaged and left out (%s)", self.path, number, error)
 
     def add(self, record: Record) -> None:
-        """Append a record, safe on disk when this returns. Values that a known record lacks here are kept."""
+        """Append a record. Values that a known record lacks here are kept.
+
+        When this returns, the record survives the death of the process. It survives that of the machine unless it came
+        within a second of the one before, which spares short trials the wait for the disk.
+        """
         self.records[record["key"]] = self.records.get(record["key"], {}) | record
         self.path.parent.mkdir(parents=True, exist_ok=True)
         line = json.dumps(record, allow_nan=False) + "\n"
@@ -52,7 +59,9 @@ class Journal:
         with self.path.open("ab") as file:
             file.write(line.encode())
             file.flush()
-            os.fsync(file.fileno())
+            if time.monotonic() - self._synced > _SYNC_SECONDS:
+                os.fsync(file.fileno())
+                self._synced = time.monotonic()
 
     def archive(self) -> Path | None:
         """Put the file away under a name with the time, and begin an empty one. None where there was nothing."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterable, Mapping
@@ -244,6 +245,8 @@ def _first_line(error: Exception) -> str:
 def main() -> None:
     """Write what the driver says until it closes or is gone."""
     uri, study, artifacts = sys.argv[1:]
+    if hasattr(os, "nice"):
+        os.nice(10)  # trials come first; what is left to write waits in the pipe
     writer = Writer(uri, study, Path(artifacts))
     # The driver reads our standard output: what a library prints must not get into it.
     replies, sys.stdout = sys.stdout, sys.stderr
