@@ -382,11 +382,18 @@ def _render(
 
 
 def _columns(rows: Sequence[Row]) -> list[str]:
-    """The contract's columns that some row has (all of them if there are no rows), then the others by name."""
+    """The contract's columns, then the others by name.
+
+    Where trials are networks (they have a model), a column that none of them has is there too, and empty; that of the
+    other task (accuracy or mIoU) is not.
+    """
     present = {name for row in rows for name in row}
     if not present:
         return list(COLUMNS)
-    first = [name for name in COLUMNS if name in present or name in ("key", "status")]
+    always = {"key", "status"}
+    if "model" in present:
+        always |= {name for name in COLUMNS if "miou" not in name or "val_miou" in present}
+    first = [name for name in COLUMNS if name in present or name in always]
     return [*first, *sorted(present.difference(COLUMNS))]
 
 

@@ -489,3 +489,13 @@ def test_impossible_objectives():
     assert json.loads(report.format_front(study(), four, "json", study="s"))["fronts"][0]["knee"]
     with pytest.raises(InputError, match="at most 3"):
         report.fronts(study(), four) and report._render("png", report.fronts(study(), four), "s", {})
+
+
+def test_trials_of_networks_have_every_column_of_the_contract(tmp_path):
+    report.write_trials_csv(
+        tmp_path / "t.csv", [{"key": "k", "status": "failed", "model": "resnet20", "reason": "why"}]
+    )
+    head = (tmp_path / "t.csv").read_text().splitlines()[0].split(",")
+    assert head == [*(name for name in report.COLUMNS if "miou" not in name), "reason"]
+    report.write_trials_csv(tmp_path / "t.csv", [{"key": "k", "status": "finished", "x": 1}])
+    assert (tmp_path / "t.csv").read_text() == "key,status,x\nk,finished,1\n"

@@ -206,6 +206,7 @@ def run(config: Config, session: Session) -> Metrics:
         },
     )
     return {
+        **({} if "seed" in config else {"seed": 0}),
         "val_accuracy": measured["accuracy"],
         "val_loss": measured["loss"],
         **report,

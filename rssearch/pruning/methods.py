@@ -74,7 +74,7 @@ METHODS: dict[str, Method] = {
             "uniform",
             True,
             False,
-            "LFP: low-frequency preservation",
+            "Low Frequency Preference (LFP)",
         ),
     )
 }
