@@ -1,4 +1,4 @@
-"""Low-frequency preservation (LFP): spectra of feature maps.
+"""Low Frequency Preference (LFP): spectra of feature maps.
 
 For the map M_j of channel j of one image, m_j is the flattened ``log(1 + |FFT2(M_j)|)``. With M the matrix of the m_j
 of one layer, the score of channel j is what the Frobenius norm of M loses with it (the paper's eq. 5-7),
