@@ -96,7 +96,9 @@ def test_summary_run_carries_the_files_and_the_hypervolume_over_time(tmp_path: P
         "study.yaml", "environment.json", "trials.csv", "front.csv", "front.json", "front.png", "front.html",
     }  # fmt: skip
     history = client.get_metric_history(summary.info.run_id, "hypervolume")
-    assert [m.step for m in history] == [1, 2, 3]
+    steps = [m.step for m in history]
+    assert steps == sorted(set(steps))  # trials that end within half a second of one another share a look at the front
+    assert steps[-1] == 3
     volumes = [m.value for m in history]
     assert volumes == sorted(volumes)
 

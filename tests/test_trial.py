@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from rssearch import trial
 from rssearch.config import Settings
 from rssearch.environment import environment
 from rssearch.errors import InputError, TrialFailed
@@ -31,6 +32,7 @@ def supervise(
 
     reports: list[dict[str, Any]] = []
     monkeypatch.setattr(tune, "report", reports.append)
+    trial._loaded.cache_clear()  # a worker imports its trial once; here each test has its own
     supervised({"key": "k", "point": point}, target=f"tests.toy:{function}", context=context(tmp_path))
     return reports
 
