@@ -71,8 +71,9 @@ def connected(address: str | None, resources: Resources, *, verbose: bool) -> It
         InputError: nothing answers at the address, or the cluster can never hold one trial.
     """
     if not verbose:
-        for name in ("ray", "ray.tune", "ray._private", "ray.train"):
+        for name in ("ray", "ray._private", "ray.train"):
             logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # trials that fail are told by us, in one line each
         optuna.logging.set_verbosity(optuna.logging.ERROR)
     already = ray.is_initialized()
     if not already:
@@ -271,5 +272,14 @@ class _Events(tune.Callback):
 
 
 def _reason(trial: Any) -> str:
-    error = trial.get_error() if hasattr(trial, "get_error") else None
-    return (str(error).strip().splitlines() or ["unknown"])[-1][:300] if error is not None else "unknown"
+    """The error that Tune wrote down for a trial, in one line: its class and message, or what it says first."""
+    name = trial.run_metadata.error_filename
+    path = Path(trial.local_path) / name if name is not None else None
+    if path is None or not path.is_file():
+        return "no error was recorded"
+    lines = [line.strip() for line in path.read_text(errors="replace").splitlines() if line.strip()]
+    starts = [index for index, line in enumerate(lines) if line.startswith("Failure # ")]
+    lines = lines[starts[-1] + 1 :] if starts else lines  # the file holds every failure of the trial
+    errors = [line for line in lines if re.match(r"[\w.]+(Error|Exception): ", line)]
+    text: str = errors[-1].removeprefix("ray.exceptions.") if errors else (lines or ["no message"])[0]
+    return text.rstrip(".")[:300]

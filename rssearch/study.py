@@ -144,9 +144,13 @@ class _Session:
         self.failed_baselines: dict[str, str] = {}
 
     def prepare(self) -> None:
-        """Make what is missing of the baselines and scores."""
+        """Make what is missing of the baselines and scores.
+
+        Of a sampled space there may be more of them than there will be trials: then each trial makes what it needs.
+        """
         todo = [p for p in self.question.preparations(self.question.points) if not p.done]
-        if not todo:
+        few = self.config.search.sampler != "grid" and len(todo) > self.config.search.trials
+        if few or not todo:
             return
         self.recorder.display.start("baselines and scores", len(todo))
         titles = {p.key: p.title for p in todo}

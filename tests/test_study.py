@@ -173,7 +173,7 @@ def test_a_dead_worker_is_replaced_and_its_trial_goes_on(tmp_path: Path) -> None
     assert status == 0
     values = {row["deaths"]: float(row["val_accuracy"]) for row in rows(tmp_path)}
     assert values == {"0": 0.0, "2": 2.0}
-    assert text.count("its worker died") == 2
+    assert text.count("its worker died (The actor died unexpectedly") == 2
     assert len(runs(tmp_path)) == 2
 
 
@@ -181,7 +181,8 @@ def test_a_worker_that_always_dies_fails_its_trial_alone(tmp_path: Path) -> None
     status, _ = run(make(tmp_path, "dying", {"deaths": [0, 9]}, resources={"max_failures": 1}))
     assert status == 1
     assert {row["deaths"]: row["status"] for row in rows(tmp_path)} == {"0": "finished", "9": "failed"}
-    assert "its worker died" in next(row["reason"] for row in rows(tmp_path) if row["deaths"] == "9")
+    reason = next(row["reason"] for row in rows(tmp_path) if row["deaths"] == "9")
+    assert reason.startswith("its worker died: The actor died unexpectedly")
 
 
 GROUPED = {"group": ["a", "b"], "rate": [0.2, 0.6]}
@@ -222,6 +223,14 @@ def test_a_failed_baseline_fails_its_trials_alone(tmp_path: Path) -> None:
     assert {row["reason"] for row in table if row["group"] == "bad"} == {
         "its baseline failed: the loss is nan in epoch 1"
     }
+
+
+def test_a_small_budget_prepares_nothing_that_no_trial_needs(tmp_path: Path) -> None:
+    space = {"group": ["a", "b", "c", "d"], "rate": [0.2]}
+    status, text = run(make(tmp_path, "grouped", space, search={"sampler": "random", "trials": 2}))
+    assert status == 0
+    assert "baselines and scores" not in text
+    assert len(list((tmp_path / "store" / "toys").glob("*/manifest.json"))) == 2
 
 
 def test_plan_counts_and_trains_nothing(tmp_path: Path) -> None:
