@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 QUIET_SECONDS = 10.0  # between two lines where the console is no terminal
@@ -68,13 +68,17 @@ class Display:
         self.done += status == "finished"
         self.failed += status == "failed"
         self.infeasible += status == "infeasible"
-        self._tick(force=self.done + self.failed + self.infeasible >= self.total)
+        self._tick(force=self.left == 0)
+
+    @property
+    def left(self) -> int:
+        """Jobs of the phase that have not ended."""
+        return max(0, self.total - self.done - self.failed - self.infeasible)
 
     def seconds_left(self) -> float | None:
         """An estimate from the pace of this session; None before the first trial has ended."""
         here = self.done + self.failed - self._done_before
-        left = self.total - self.done - self.failed - self.infeasible
-        return (time.monotonic() - self._began) / here * max(0, left) if here > 0 else None
+        return (time.monotonic() - self._began) / here * self.left if here > 0 else None
 
     def _summary(self) -> str:
         left = self.seconds_left()
@@ -97,8 +101,14 @@ class Display:
             self.say(f"{self.phase}: {self._summary()}{detail}")
 
     def _render(self) -> RenderableType:
-        bar = Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        bar.add_task(self.phase, total=self.total or None, completed=self.done + self.failed + self.infeasible)
+        ended = self.total - self.left
+        bar = Table.grid(padding=(0, 1))
+        bar.add_row(
+            self.phase,
+            ProgressBar(total=self.total or None, completed=ended, width=40),
+            f"{ended}/{self.total}",
+            duration(time.monotonic() - self._began),
+        )
         rows = Table.grid(padding=(0, 1))
         for text in list(self._running.values())[:8]:
             rows.add_row("  ", text)

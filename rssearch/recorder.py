@@ -53,11 +53,11 @@ class Recorder:
         title = self.question.title(point)
         record = self._record("trial", key, point, title, self.question.params(point), end)
         self.records[key] = self.journal.records[key]
+        self.look_at_front(now=self.display.left <= 1)
         self.display.ended(key, record["status"])
         if record["status"] == "failed":
             self.display.say(f"failed: {title}: {record['reason']}")
         self._notes(title, end)
-        self.look_at_front()
         if time.monotonic() - self._csv_written > _REPORT_SECONDS:
             self._write_csv()
 

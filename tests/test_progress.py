@@ -64,10 +64,10 @@ def test_a_terminal_shows_a_bar_and_the_running_trials() -> None:
     text = StringIO()
     console = Console(file=text, width=100, force_terminal=True)
     with Display(console) as display:
-        display.start("trials", 4)
+        display.start("trials", 4, done=1)
         display.running("a", "lfp rate=0.5", "epoch 2")
         console.print(display._render())
-    assert "trials" in text.getvalue()
+    assert "1/4" in text.getvalue()
     assert "lfp rate=0.5  epoch 2" in text.getvalue()
 
 
