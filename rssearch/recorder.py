@@ -63,10 +63,7 @@ class Recorder:
 
     def baseline_ended(self, key: str, point: Point, title: str, end: Mapping[str, Any]) -> None:
         """A baseline and its scores are there, or will not be."""
-        trained = bool(
-            self._live.get(key, {}).get("history")
-        )  # else it was in the store, and only scores were computed
-        if trained:
+        if self._live.get(key, {}).get("history"):  # else it was in the store, and only scores were computed
             params = {name: value for name, value in point.items() if name in ("dataset", "model", "seed")}
             self._record("baseline", key, point, title, params, end)
         self._live.pop(key, None)

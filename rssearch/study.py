@@ -104,7 +104,7 @@ def _read(question: Question, display: Display) -> dict[str, Any]:
     for found in objects.values():
         if skipped := getattr(found, "skipped", ()):
             shown = "; ".join(skipped[:3]) + ("; ..." if len(skipped) > 3 else "")
-            display.say(f"{found.name}: {len(skipped)} images cannot be read and are left out: {shown}")
+            display.say(f"{found.name}: images that cannot be read and are left out: {len(skipped)} ({shown})")
     return dict(objects)
 
 

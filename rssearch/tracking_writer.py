@@ -29,14 +29,7 @@ _BATCH = 900  # MLflow takes at most 1,000 metrics a batch
 
 
 class Writer:
-    """The runs of one study.
-
-    Args:
-        uri: the tracking URI.
-        study: the experiment's name.
-        artifacts: where a new experiment keeps its artifacts if the store is a local database; a server has its own
-            place.
-    """
+    """The runs of one study; the arguments are those of `rssearch.tracking.Tracker`."""
 
     def __init__(self, uri: str, study: str, artifacts: Path) -> None:
         self.uri, self.study = uri, study

@@ -136,7 +136,9 @@ def _train_baseline(config: Config, session: Session, key: str, inputs: Config) 
     images, recipe = images_of(config, session), session.settings.train
     model = build_model(config, session, images)
     # A baseline has a checkpoint of its own, under its own key: whichever trial trains it, another can go on with it.
-    keeper = Session(session.context, f"baseline-{key}", {}, session.report)
+    # Its epochs are reported as its own preparation's alone, never as those of a trial that had to train it.
+    own = f"baseline-{key}"
+    keeper = Session(session.context, own, {}, session.report if session.key == own else None)
     history = fit(
         model,
         images.split("train"),

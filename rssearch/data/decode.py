@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from rssearch.data.listing import Files
 from rssearch.errors import InputError
@@ -129,7 +129,7 @@ def decode_all(
                 if shape is not None and image.shape != shape:
                     raise ValueError(f"decoded to {image.shape}, not to {shape}")
             except DECODE_ERRORS as error:
-                errors[index] = str(error) or type(error).__name__
+                errors[index] = reason(error)
                 continue
             sums[index] = pixel_sums(image)
             if images is not None:
@@ -186,3 +186,10 @@ def resize_all(images: Pixels, size: int | None) -> Pixels:
     for row, image in zip(result, images, strict=True):
         row[:] = np.asarray(scale(Image.fromarray(image.transpose(1, 2, 0)), size)).transpose(2, 0, 1)
     return result
+
+
+def reason(error: Exception) -> str:
+    """Why an image could not be decoded, for people: Pillow names the buffer that it read from."""
+    if isinstance(error, UnidentifiedImageError):
+        return "it is no image of a known format"
+    return str(error) or type(error).__name__

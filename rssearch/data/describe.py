@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from rssearch.data.decode import reason
 from rssearch.data.listing import Files
 from rssearch.data.registry import listing
 from rssearch.errors import InputError
@@ -37,7 +38,7 @@ def describe(name: str, root: str | Path, *, input_size: int | None = None) -> D
             with Image.open(io.BytesIO(found.pixels.read(0))) as image:
                 size = (image.height, image.width)
         except (OSError, UnidentifiedImageError) as error:
-            raise InputError(f"{found.pixels.location(0)}: cannot be read: {error}") from None
+            raise InputError(f"{found.pixels.location(0)}: cannot be read: {reason(error)}") from None
     else:
         size = np.shape(found.pixels(None))[2:4]
     return Description((3, *size), len(found.classes), len(found.names))

@@ -69,8 +69,18 @@ def test_a_trial_reports_what_the_contract_names(storage: Path, data_root: Path,
     assert 0 < result["macs_ratio"] < 1
     assert 0 < result["params_ratio"] < 1
     assert [epoch["epoch"] for epoch in result["history"]] == [1, 2]
-    assert [report["epoch"] for report in reports] == [1, 2, 1, 2]  # the baseline's epochs, then the trial's
+    assert [report["epoch"] for report in reports] == [1, 2]  # not those of the baseline that it had to train
     assert run_in.load_checkpoint() is not None  # the study drops it once the end is in the journal
+
+
+def test_a_preparation_reports_the_epochs_of_its_baseline(tmp_path: Path, data_root: Path, settings: Settings) -> None:
+    (needed,) = prune.preparations(
+        [POINT], settings, data_root, session(tmp_path, data_root, settings, POINT, "").store
+    )
+    reports: list[dict[str, Any]] = []
+    context = Context("s", str(tmp_path), str(data_root), settings)
+    prune.prepare(dict(needed.point), Session(context, needed.key, needed.point, reports.append))
+    assert [report["epoch"] for report in reports] == [1, 2]
 
 
 def test_baseline_and_scores_are_made_once(
