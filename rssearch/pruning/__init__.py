@@ -9,9 +9,10 @@ smaller, spec = cut(model, graph, kept)         # or all of it: prune(model, exa
 from rssearch.pruning.allocate import allocate, check_amount
 from rssearch.pruning.channels import ChannelGraph, Group, Member
 from rssearch.pruning.graph import trace
-from rssearch.pruning.methods import METHODS, Method, PrunedModel, get_method, list_methods, prune, score
+from rssearch.pruning.methods import METHODS, Method, check_options, get_method, list_methods, score
+from rssearch.pruning.pruned import PrunedModel, check_steps, cost_report, prune
 from rssearch.pruning.ratios import layer_rates
-from rssearch.pruning.surgery import apply_spec, cut, make_spec, masked
+from rssearch.pruning.surgery import apply_spec, compose, cut, make_spec, masked
 
 __all__ = [
     "METHODS",
@@ -23,6 +24,10 @@ __all__ = [
     "allocate",
     "apply_spec",
     "check_amount",
+    "check_options",
+    "check_steps",
+    "compose",
+    "cost_report",
     "cut",
     "get_method",
     "layer_rates",

@@ -1,7 +1,15 @@
 """From scores to kept channels: at a rate, or at a budget of MACs that is met before anything is cut.
 
-Two allocations: *uniform* takes the same share of each group (or a rate per layer), *global* ranks the channels of all
-groups together. Both keep the highest scores of a group; of equal scores the lower index stays.
+Allocations, by name:
+
+* ``uniform`` takes the same share of each group (or a rate per layer).
+* ``global`` ranks the channels of all groups together by their scores as they are.
+* ``global_mean`` does so after dividing the scores of each group by their mean.
+* ``lamp`` does so after LAMP's normalisation inside each group (Lee et al., ICLR 2021): the squared score over the sum
+  of the squares of all scores that are not lower.
+* ``joint`` is for several criteria at once: a channel goes if all of them rank it among the lowest (compound pruning).
+
+All keep the highest scores of a group; of equal scores the lower index stays.
 """
 
 from __future__ import annotations
@@ -9,7 +17,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -18,11 +26,13 @@ from torch import Tensor
 from rssearch.errors import InputError, unknown
 from rssearch.pruning.channels import ChannelGraph
 
-Allocation = Literal["uniform", "global"]
+Allocation = Literal["uniform", "global", "global_mean", "lamp", "joint"]
 Counts = npt.NDArray[np.int64]
+Values = npt.NDArray[np.float64]
 
+ALLOCATIONS: tuple[Allocation, ...] = get_args(Allocation)
 TOLERANCE = 0.01  # of the remaining MACs, relative to what was asked
-GLOBAL_FLOOR = 0.05  # share of each group that a global ranking always keeps, against collapsed layers
+FLOOR = 0.05  # share of each group that all but `uniform` always keep, against collapsed layers
 
 
 def allocate(
@@ -40,15 +50,18 @@ def allocate(
 
     * uniform, `rate`: of the n channels of each group ``int(n * (1 - rate))`` stay, the truncation of the papers.
     * uniform, `rates`: the same with a rate per layer; a layer stands for its group, groups not named stay whole.
-    * global, `rate`: the ``int(rate * total)`` lowest of all channels go, or as many as there are outside the highest
-      5 % of each group, which always stay.
-    * `macs_ratio`: bisection on the rate (uniform) or on the rank (global), then single channels where the step between
-      two rates is too coarse, so that ``|MACs left / MACs asked - 1| <= 1 %``.
+    * the global ones, `rate`: the ``int(rate * total)`` lowest of all channels go, or as many as there are outside the
+      highest 5 % of each group, which always stay.
+    * joint, `rate`: a channel goes if all its scores, which are shares of ranks, are at most `rate`. A group left with
+      less than 5 % (at least one channel) gets back those with the highest first score.
+    * `macs_ratio`: bisection on the rate (or on the rank), then single channels where the step between two rates is too
+      coarse, so that ``|MACs left / MACs asked - 1| <= 1 %``.
 
     Args:
         graph: the channel graph.
-        scores: group -> [width], higher means keep. Groups without scores stay whole.
-        allocation: ``uniform`` or ``global``.
+        scores: group -> [width], higher means keep; for the allocation ``joint`` [criteria, width]. Groups without
+            scores stay whole. Other allocations judge a channel of several scores by the highest.
+        allocation: see above.
         rate: share to remove, in [0, 1).
         rates: layer (or group) -> share to remove.
         macs_ratio: remaining share of thop's MACs, in (0, 1].
@@ -65,30 +78,28 @@ def allocate(
     check_amount(
         allocation, rate=rate, rates=rates, macs_ratio=macs_ratio, round_to=round_to, min_channels=min_channels
     )
-    ranks = _ranks(graph, scores)
+    values = _values(graph, scores, joint=allocation == "joint")
     full = graph.widths().astype(np.int64)
-    share = GLOBAL_FLOOR if allocation == "global" else 0.0
     scored = np.array([name in scores for name in graph.groups])
-    floors = np.where(scored, _floors(full, min_channels, round_to, share), full)
+    floors = np.where(scored, _floors(full, min_channels, round_to, 0 if allocation == "uniform" else FLOOR), full)
+    amount = rate or 0.0
     if rates is not None:
         by_group = _rates_by_group(graph, rates)
         counts = _uniform(full, np.array([by_group.get(name, 0.0) for name in graph.groups]))
         counts = _round(counts, full, floors, round_to)
     else:
-        order = _global_order(graph, scores, ranks, floors) if allocation == "global" else None
+        wanted = _widths_at(allocation, values, full, floors)
 
         def at(amount: float) -> Counts:
-            if order is None:
-                wanted = _uniform(full, np.full(len(full), amount))
-            else:
-                removed = order[: int(amount * int(full.sum()))]
-                wanted = full - np.bincount(removed, minlength=len(full))
-            return _round(wanted, full, floors, round_to)
+            return _round(wanted(amount), full, floors, round_to)
 
-        counts = _meet(graph, at, floors, round_to, macs_ratio) if macs_ratio is not None else at(rate or 0.0)
+        if macs_ratio is not None:
+            counts, amount = _meet(graph, at, floors, round_to, macs_ratio)
+        else:
+            counts = at(amount)
+    threshold = amount if allocation == "joint" else None
     return {
-        name: tuple(np.flatnonzero(ranks[name] < count).tolist())
-        for name, count in zip(graph.groups, counts.tolist(), strict=True)
+        name: _best(values[name], count, threshold) for name, count in zip(graph.groups, counts.tolist(), strict=True)
     }
 
 
@@ -102,13 +113,15 @@ def check_amount(
     min_channels: int = 1,
 ) -> None:
     """Check what `allocate` is asked for, without a network. Raises InputError."""
-    if allocation not in {"uniform", "global"}:
-        raise unknown("allocation", allocation, ("uniform", "global"))
+    if allocation not in ALLOCATIONS:
+        raise unknown("allocation", allocation, ALLOCATIONS)
     given = [name for name, v in (("rate", rate), ("rates", rates), ("macs_ratio", macs_ratio)) if v is not None]
     if len(given) != 1:
         raise InputError(f"give exactly one of rate, rates and macs_ratio, not {', '.join(given) or 'none'}")
-    if rates is not None and allocation == "global":
-        raise InputError("rates per layer leave nothing to rank: they go with allocation 'uniform'")
+    if rates is not None and allocation != "uniform":
+        raise InputError(
+            f"rates per layer leave nothing to rank: they go with allocation 'uniform', not {allocation!r}"
+        )
     for name, value in {"rate": rate, **{f"rates[{k}]": v for k, v in (rates or {}).items()}}.items():
         if value is not None and not 0 <= value < 1:
             raise InputError(f"{name} is {value}, but must be in [0, 1)")
@@ -119,21 +132,73 @@ def check_amount(
             raise InputError(f"{name} is {number}, but must be at least 1")
 
 
-def _ranks(graph: ChannelGraph, scores: Mapping[str, Tensor]) -> dict[str, Counts]:
-    """The rank of each channel in its group, 0 for the highest score; of equal scores the lower index is first."""
+def _values(graph: ChannelGraph, scores: Mapping[str, Tensor], *, joint: bool) -> dict[str, Values]:
+    """The scores of each group, [criteria, width] in double precision; zeros for groups without scores."""
     for name, value in scores.items():
         if name not in graph.groups:
             raise unknown("group of channels", name, graph.groups)
-        if tuple(value.shape) != (graph.groups[name].width,):
+        if value.dim() not in {1, 2} or value.shape[-1] != graph.groups[name].width:
             raise InputError(f"group {name!r} has {graph.groups[name].width} channels, but scores {tuple(value.shape)}")
+        if joint and value.dim() != 2:
+            raise InputError(
+                "allocation 'joint' needs scores of several criteria, [criteria, width]; 'compound' has them"
+            )
         if not bool(value.isfinite().all()):
             raise InputError(f"group {name!r} has scores that are not finite")
-    ranks = {}
-    for name, group in graph.groups.items():
-        of_group = scores[name].double().cpu().numpy() if name in scores else np.zeros(group.width)
-        ranks[name] = np.empty(group.width, np.int64)
-        ranks[name][np.argsort(-of_group, kind="stable")] = np.arange(group.width)
-    return ranks
+    return {
+        name: np.atleast_2d(scores[name].double().cpu().numpy()) if name in scores else np.zeros((1, group.width))
+        for name, group in graph.groups.items()
+    }
+
+
+def _best(values: Values, count: int, threshold: float | None) -> tuple[int, ...]:
+    """The `count` channels to keep, ascending.
+
+    Those with the highest scores; but of those at or below a threshold, which have to be taken back to reach `count`,
+    those with the highest first score.
+    """
+    highest = values.max(0)
+    order = np.argsort(-highest, kind="stable")
+    if threshold is not None:
+        survivors = order[: int((highest > threshold).sum())]
+        others = np.setdiff1d(order, survivors)
+        order = np.concatenate([survivors, others[np.argsort(-values[0, others], kind="stable")]])
+    return tuple(np.sort(order[:count]).tolist())
+
+
+def _widths_at(
+    allocation: Allocation, values: Mapping[str, Values], full: Counts, floors: Counts
+) -> Callable[[float], Counts]:
+    """The widths that an allocation wants, as a function of the rate."""
+    if allocation == "uniform":
+        return lambda rate: _uniform(full, np.full(len(full), rate))
+    highest = [of_group.max(0) for of_group in values.values()]
+    if allocation == "joint":
+        return lambda rate: np.array([(of_group > rate).sum() for of_group in highest])
+    order = _global_order([_NORMALISATIONS[allocation](of_group) for of_group in highest], floors)
+    total = int(full.sum())
+    return lambda rate: full - np.bincount(order[: int(rate * total)], minlength=len(full))
+
+
+def _over_mean(scores: Values) -> Values:
+    """Scores of mean 1."""
+    return scores / max(float(scores.mean()), 1e-30)
+
+
+def _lamp(scores: Values) -> Values:
+    """The squared score over the sum of the squares of all that are not lower; 1 for the highest of a group."""
+    order = np.argsort(-scores, kind="stable")  # descending; of equal scores the lower index counts as higher
+    squares = np.square(scores[order])
+    result = np.empty_like(scores)
+    result[order] = squares / np.maximum(np.cumsum(squares), 1e-300)
+    return result
+
+
+_NORMALISATIONS: dict[str, Callable[[Values], Values]] = {
+    "global": lambda scores: scores,
+    "global_mean": _over_mean,
+    "lamp": _lamp,
+}
 
 
 def _floors(full: Counts, min_channels: int, round_to: int, share: float) -> Counts:
@@ -167,30 +232,28 @@ def _rates_by_group(graph: ChannelGraph, rates: Mapping[str, float]) -> dict[str
     return by_group
 
 
-def _global_order(
-    graph: ChannelGraph, scores: Mapping[str, Tensor], ranks: Mapping[str, Counts], floors: Counts
-) -> Counts:
+def _global_order(scores: list[Values], floors: Counts) -> Counts:
     """For every channel that may go, in the order of going (ascending scores), the number of its group."""
     entries = []
-    for number, name in enumerate(graph.groups):
-        if name in scores:
-            for value, rank in zip(scores[name].double().tolist(), ranks[name].tolist(), strict=True):
-                if rank >= floors[number]:
-                    entries.append((value, -rank, number))
+    for number, of_group in enumerate(scores):
+        # Of equal scores the lower index stays, so it has the better rank.
+        order = np.argsort(-of_group, kind="stable")
+        entries += [(float(of_group[c]), -rank, number) for rank, c in enumerate(order) if rank >= floors[number]]
     return np.array([number for _, _, number in sorted(entries)], np.int64)
 
 
-def _meet(graph: ChannelGraph, at: Callable[[float], Counts], floors: Counts, round_to: int, ratio: float) -> Counts:
-    """Widths whose MACs are `ratio` of the whole within 1 %."""
+def _meet(
+    graph: ChannelGraph, at: Callable[[float], Counts], floors: Counts, round_to: int, ratio: float
+) -> tuple[Counts, float]:
+    """Widths whose MACs are `ratio` of the whole within 1 %, and the rate that they were found at."""
     macs, full = graph.tables["macs"], at(0.0)
     target = ratio * macs(full.astype(float))
     low, high = 0.0, math.nextafter(1.0, 0.0)  # rates: MACs fall from low to high
     for _ in range(60):
         middle = (low + high) / 2
         low, high = (middle, high) if macs(at(middle).astype(float)) >= target else (low, middle)
-    candidates = [at(low), at(high)]
-    counts = min(candidates, key=lambda c: abs(macs(c.astype(float)) - target))
-    counts = _refine(graph, counts, floors, round_to, target)
+    rate = min((low, high), key=lambda r: abs(macs(at(r).astype(float)) - target))
+    counts = _refine(graph, at(rate), floors, round_to, target)
     reached = macs(counts.astype(float))
     if abs(reached / target - 1) > TOLERANCE:
         least = macs(floors.astype(float)) / macs(full.astype(float))
@@ -198,7 +261,7 @@ def _meet(graph: ChannelGraph, at: Callable[[float], Counts], floors: Counts, ro
             f"macs_ratio {ratio:g} cannot be met within {TOLERANCE:.0%}: the nearest is {ratio * reached / target:.4g}"
             f" (the smallest network, with min_channels and round_to = {round_to}, has {least:.4g})"
         )
-    return counts
+    return counts, rate
 
 
 def _refine(graph: ChannelGraph, counts: Counts, floors: Counts, round_to: int, target: float) -> Counts:

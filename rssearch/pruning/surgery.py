@@ -68,6 +68,28 @@ def make_spec(graph: ChannelGraph, kept: Kept) -> dict[str, Any]:
     return {"format": SPEC_FORMAT, "layers": layers}
 
 
+def compose(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    """The spec of two cuts one after the other: `second` was made on the network that `first` had cut."""
+    layers = copy.deepcopy(first["layers"])
+    for layer, sides in second["layers"].items():
+        mine = layers.setdefault(layer, {"width": {}})
+        for side, width in sides["width"].items():
+            before = mine.get(side, range(width))
+            mine[side] = [before[c] for c in sides[side]]
+            mine["width"].setdefault(side, width)
+    return {"format": SPEC_FORMAT, "layers": layers}
+
+
+def kept_by(graph: ChannelGraph, spec: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    """The channels of each group that a spec keeps."""
+    kept = {}
+    for name, group in graph.groups.items():
+        producer = group.producers[0]
+        left = set(spec["layers"].get(producer.layer, {}).get("out", range(graph.sizes[producer.layer, "out"])))
+        kept[name] = tuple(c for c, first in enumerate(producer.index[:, 0].tolist()) if first in left)
+    return kept
+
+
 def apply_spec(model: nn.Module, spec: dict[str, Any]) -> nn.Module:
     """Cut a fresh network of the same architecture to the widths of a spec, in place, and return it.
 

@@ -5,7 +5,7 @@ import torch
 
 from rssearch import pruning
 from rssearch.errors import InputError
-from rssearch.pruning.allocate import GLOBAL_FLOOR
+from rssearch.pruning.allocate import FLOOR
 from tests.pruning.networks import network
 
 
@@ -93,7 +93,7 @@ def test_global_never_collapses_a_group():
     kept = allocate(graph, scores, "global", rate=0.5)
     assert kept["features.conv7"] == tuple(range(13))  # ceil(5 % of 256), of equal scores the first
     kept = allocate(graph, scores, "global", rate=0.999)
-    assert all(len(c) == -(-graph.groups[n].width * GLOBAL_FLOOR // 1) for n, c in kept.items())
+    assert all(len(c) == -(-graph.groups[n].width * FLOOR // 1) for n, c in kept.items())
 
 
 @pytest.mark.parametrize("allocation", ["uniform", "global"])
