@@ -138,7 +138,13 @@ class ModelOptions(Section):
 class Pruning(Section):
     """How scores become a smaller network."""
 
-    allocation: Literal["uniform", "global"] | None = Field(None, description="null: the method's own")
+    allocation: Literal["uniform", "global", "global_mean", "lamp", "joint"] | None = Field(
+        None, description="null: the method's own"
+    )
+    steps: int = Field(1, ge=1, description="prune and fine-tune in so many steps; the epochs are divided among them")
+    options: dict[str, dict[str, str]] = Field(
+        default_factory=dict, description="of the methods' criteria, such as {lfp: {log: literal_eps}}"
+    )
     round_to: int = Field(1, ge=1, description="kept channels are multiples of this; 8 suits most hardware")
     min_channels: int = Field(1, ge=1, description="no group of coupled channels gets smaller than this")
     score_batches: int = Field(

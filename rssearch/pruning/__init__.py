@@ -12,7 +12,7 @@ from rssearch.pruning.graph import trace
 from rssearch.pruning.methods import METHODS, Method, check_options, get_method, list_methods, score
 from rssearch.pruning.pruned import PrunedModel, check_steps, cost_report, prune
 from rssearch.pruning.ratios import layer_rates
-from rssearch.pruning.surgery import apply_spec, compose, cut, make_spec, masked
+from rssearch.pruning.surgery import apply_spec, compose, cut, make_spec, masked, zero_filters
 
 __all__ = [
     "METHODS",
@@ -37,4 +37,5 @@ __all__ = [
     "prune",
     "score",
     "trace",
+    "zero_filters",
 ]

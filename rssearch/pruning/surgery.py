@@ -129,6 +129,21 @@ def masked(model: nn.Module, graph: ChannelGraph, kept: Kept) -> nn.Module:
     return twin
 
 
+def zero_filters(model: nn.Module, graph: ChannelGraph, kept: Kept) -> None:
+    """Set the filters of all channels that are not kept to zero, in place; they may grow again when trained.
+
+    Only the weights and biases of the layers that compute the channels change, as in soft filter pruning (He et al.,
+    IJCAI 2018): a normalisation set to zero as well would never let a filter come back.
+    """
+    with torch.no_grad():
+        for name, channels in graph.check(kept).items():
+            group = graph.groups[name]
+            gone = sorted(set(range(group.width)) - set(channels))
+            for member in group.producers if gone else ():
+                index = torch.from_numpy(member.index[gone].ravel())
+                _zero(model.get_submodule(member.layer), "out", index)
+
+
 def _check_sides(name: str, layer: nn.Module, sides: dict[str, Any]) -> None:
     for side, width in sides["width"].items():
         has = _width(layer, side)
