@@ -6,12 +6,73 @@ layers, in this order. A layer of n channels keeps ``int(n * (1 - ratio))``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from rssearch.errors import InputError, unknown
 
+# Name -> network -> list, as printed. LFP (Low Frequency Preference), table 1: the milder list of each network first.
+PUBLISHED: dict[str, dict[str, str]] = {
+    "lfp-1": {
+        "resnet20": "[0.0]+[0.1]*2+[0.25]*9",
+        "resnet56": "[0.0]+[0.15]*2+[0.4]*27",
+        "resnet110": "[0.0]+[0.2]*2+[0.3]*18+[0.35]*36",
+        "vgg16_cifar": "[0.3]*7+[0.75]*5",
+        "resnet50": "[0.0]+[0.1]*3+[0.35]*16",
+    },
+    "lfp-2": {
+        "resnet20": "[0.0]+[0.3]*2+[0.3]*3+[0.4]*3+[0.5]*3",
+        "resnet56": "[0.0]+[0.4]*2+[0.5]*9+[0.6]*9+[0.7]*9",
+        "resnet110": "[0.0]+[0.4]*2+[0.5]*18+[0.65]*36",
+        "vgg16_cifar": "[0.45]*7+[0.78]*5",
+        "resnet50": "[0.0]+[0.5]*3+[0.6]*16",
+    },
+}
+
 _CIFAR_BLOCKS = {"resnet20": 3, "resnet56": 9, "resnet110": 18}
 _RESNET50_BLOCKS = (3, 4, 6, 3)
+_NUMBER = r"\s*(?:\d+\.?\d*|\.\d+)\s*"
+_TERM = re.compile(rf"\s*\[({_NUMBER}(?:,{_NUMBER})*)\]\s*(?:[*×]\s*(\d{{1,3}})\s*)?")  # noqa: RUF001
+
+
+def ratios_of(text: str, model: str) -> dict[str, float]:
+    """The rate of each layer, from the name of a published list or from a list in the papers' notation.
+
+    Args:
+        text: such as ``lfp-1`` or ``[0.]+[0.4]*2+[0.5]*9+[0.6]*9+[0.7]*9``.
+        model: the network's name.
+
+    Raises:
+        InputError: no such list, or one that does not fit the network; see `layer_rates`.
+    """
+    return layer_rates(model, parse_ratios(text) if "[" in str(text) else published_ratios(text, model))
+
+
+def published_ratios(name: str, model: str) -> list[float]:
+    """A published list of ratios, such as ``lfp-1`` of ``resnet56``. Raises InputError if there is none."""
+    if name not in PUBLISHED:
+        raise unknown("list of ratios", name, [*PUBLISHED, "a list such as [0.]+[0.4]*11"])
+    if model not in PUBLISHED[name]:
+        raise InputError(f"{name} has no ratios for {model!r}; it has them for: {', '.join(PUBLISHED[name])}")
+    return parse_ratios(PUBLISHED[name][model])
+
+
+def parse_ratios(text: str) -> list[float]:
+    """The numbers of a list in the papers' notation: lists of ratios, each perhaps repeated, joined by ``+``.
+
+    Raises:
+        InputError: the text is none, with the part that is wrong.
+    """
+    ratios: list[float] = []
+    for part in text.split("+"):
+        term = _TERM.fullmatch(part)
+        if term is None:
+            raise InputError(
+                f"{text!r} is no list of ratios: {part.strip()!r} must be like [0.4], [0.4, 0.5] or [0.4]*9, "
+                "and such lists are joined by +"
+            )
+        ratios += [float(number) for number in term[1].split(",")] * int(term[2] or 1)
+    return ratios
 
 
 def layer_rates(model_name: str, ratio_list: Sequence[float]) -> dict[str, float]:

@@ -1,10 +1,13 @@
 """The papers' lists of ratios, and the published figures that follow from them exactly."""
 
+import re
+
 import pytest
 import torch
 
 from rssearch import cost, models, pruning
 from rssearch.errors import InputError
+from rssearch.pruning.ratios import PUBLISHED, parse_ratios, published_ratios, ratios_of
 
 R56, R110 = [0] + [0.4] * 2, [0] + [0.4] * 2
 ROWS = [
@@ -56,3 +59,59 @@ def test_widths_of_the_second_list_of_resnet56():
 def test_bad_lists(name, ratios, message):
     with pytest.raises(InputError, match=message):
         pruning.layer_rates(name, ratios)
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [
+        ("[0.]+[0.4]*2+[0.5]*3", [0, 0.4, 0.4, 0.5, 0.5, 0.5]),
+        ("[0.0] + [0.15] × 2 + [.4] * 2", [0, 0.15, 0.15, 0.4, 0.4]),  # noqa: RUF001
+        ("[0.1, 0.2]*2", [0.1, 0.2, 0.1, 0.2]),
+        ("[1]", [1.0]),
+    ],
+)
+def test_the_notation_of_the_papers(text, numbers):
+    assert parse_ratios(text) == numbers
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("[0.4]*2+", "''"),
+        ("[0.4]*1000", "'[0.4]*1000'"),  # no list that would fill the memory
+        ("[0.4]*-1", "'[0.4]*-1'"),
+        ("[0.4+[0.5]", "'[0.4'"),
+        ("[-0.4]", "'[-0.4]'"),
+        ("[]", "'[]'"),
+        ("[exit()]", "'[exit()]'"),
+    ],
+)
+def test_what_is_no_list(text, wrong):
+    with pytest.raises(InputError, match=re.escape(f"{text!r} is no list of ratios: {wrong} must be like")):
+        parse_ratios(text)
+
+
+def test_every_published_list_fits_its_network_and_the_second_is_the_stronger_one():
+    for model in PUBLISHED["lfp-1"]:
+        mild, strong = (ratios_of(name, model) for name in ("lfp-1", "lfp-2"))
+        assert mild == pruning.layer_rates(model, published_ratios("lfp-1", model))
+        assert list(mild) == list(strong)
+        assert sum(strong.values()) > sum(mild.values())
+
+
+def test_a_list_in_the_notation_is_the_published_one():
+    assert ratios_of("[0]+[.4]*2+[.5]*9+[.6]*9+[.7]*9", "resnet56") == ratios_of("lfp-2", "resnet56")
+
+
+@pytest.mark.parametrize(
+    ("text", "model", "message"),
+    [
+        ("lfp-3", "resnet56", "unknown list of ratios 'lfp-3'. Did you mean 'lfp-2'?"),
+        (0.5, "resnet56", "unknown list of ratios 0.5."),  # as a YAML may have it
+        ("lfp-1", "resnet18", "lfp-1 has no ratios for 'resnet18'; it has them for: resnet20, resnet56"),
+        ("[0.5]*11", "vgg16_cifar", "vgg16_cifar takes a list of 12 ratios, not 11"),
+    ],
+)
+def test_lists_that_a_study_cannot_use(text, model, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        ratios_of(text, model)
