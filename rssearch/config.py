@@ -115,11 +115,21 @@ class Recipe(Section):
     temperature: float = Field(4.0, gt=0, description="of the distillation")
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     recalibrate_batches: int = Field(0, ge=0, description="batches that reset the BN statistics before the training")
+    bn_l1: float = Field(0.0, ge=0, description="L1 penalty on the BN scales, as in network slimming")
+    attention: bool = Field(
+        False, description="squeeze-and-excitation while training, folded into BN at the end, as in RemoteTrimmer"
+    )
 
     @model_validator(mode="after")
     def _nesterov_needs_momentum(self) -> Recipe:
         if self.nesterov and (self.optimizer != "sgd" or self.momentum == 0):
             raise ValueError("nesterov needs optimizer: sgd and a momentum above 0")
+        return self
+
+    @model_validator(mode="after")
+    def _attention_needs_training(self) -> Recipe:
+        if self.attention and self.epochs == 0:
+            raise ValueError("attention needs epochs above 0: modules that were never trained say nothing")
         return self
 
 

@@ -8,12 +8,11 @@ from __future__ import annotations
 import io
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -22,15 +21,28 @@ from rssearch import losses
 from rssearch.config import Augment, Recipe
 from rssearch.data import loader
 from rssearch.errors import InputError, TrialFailed
+from rssearch.execution import Precision, autocast, laid_out, mode, place, reproducible, seed_epoch
+from rssearch.models import attention
 
 if TYPE_CHECKING:
     from rssearch.data import ImageDataset
 
-Precision = Literal["auto", "fp32", "bf16"]
 OnEpoch = Callable[[dict[str, float], Callable[[], bytes]], None]
 
 LABEL_LOSSES = {"cross_entropy": losses.cross_entropy, "adaptive_mining": losses.adaptive_mining}
 LOOK_EVERY = 50  # steps
+
+
+class StepRecord(Protocol):
+    """What `fit` needs of a record of the training's steps, such as `rssearch.pruning.Elasticity`."""
+
+    def reset(self) -> None: ...  # noqa: D102
+
+    def update(self, loss: Tensor) -> None: ...  # noqa: D102
+
+    def state_dict(self) -> dict[str, Any]: ...  # noqa: D102
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...  # noqa: D102
 
 
 def pick_device() -> torch.device:
@@ -50,6 +62,8 @@ def fit(
     teacher: nn.Module | None = None,
     resume: bytes | None = None,
     on_epoch: OnEpoch | None = None,
+    after_epoch: Callable[[int], None] | None = None,
+    elasticity: StepRecord | None = None,
 ) -> list[dict[str, float]]:
     """Train a network in place, and move it to the device.
 
@@ -61,13 +75,20 @@ def fit(
         model: the network; gives logits [B, K].
         train: images to learn from.
         val: images to measure each epoch on.
-        recipe: how to train. With epochs 0 nothing is learned; a recalibration that it asks for is still done.
+        recipe: how to train. With epochs 0 nothing is learned; a recalibration that it asks for is still done. With
+            `attention` the network has squeeze-and-excitation during the training, and so in the records and
+            checkpoints; in the end its mean over `train` (without augmentation) is folded into the normalisations, and
+            the network has its own structure again. So it has if the training fails.
         augment: random changes of the training images; None for none.
         seed: of the order of the images, the augmentation and dropout.
         device: where to train.
         teacher: gives the logits to distil from, in evaluation mode; needed if recipe.distill is above 0, else unused.
         resume: a checkpoint of the same recipe and seed, as made by the callable that `on_epoch` gets.
         on_epoch: called after each epoch with its record and a callable that makes a checkpoint of this moment.
+        after_epoch: called with the number of each epoch (from 0) once it is trained, before it is validated and a
+            checkpoint can be made; it may change the weights in place.
+        elasticity: reset at the start of the last epoch, and updated in each of its steps with the loss and the plain
+            gradients. It is in the checkpoints: with that of the last epoch it is whole again.
 
     Returns:
         One record for each epoch, those before a resumption included: epoch (from 1), train_loss (mean over the
@@ -76,21 +97,22 @@ def fit(
 
     Raises:
         TrialFailed: the loss is NaN or infinite; no checkpoint of that epoch is made.
-        InputError: the recipe needs a teacher and there is none; the checkpoint is of another recipe or seed; a split
-            is too small.
+        InputError: the recipe needs a teacher and there is none; attention cannot be inserted into this network; the
+            checkpoint is of another recipe or seed, or is the last and has no elasticity; a split is too small.
     """
     if recipe.distill > 0 and teacher is None:
         raise InputError(f"distill {recipe.distill:g} needs a teacher")
-    _place(model, device)
+    place(model, device)
     if teacher is not None:
-        _place(teacher, device).eval()
+        place(teacher, device).eval()
     steps = loader.num_batches(len(train), recipe.batch_size, train=True)
-    optimizer = _optimizer(model, recipe)
     identity = {"recipe": recipe.model_dump(mode="json"), "seed": seed}
     history: list[dict[str, float]] = []
-    with _reproducible(device):
+    attended = _attended(model, train, recipe, seed, device) if recipe.attention else nullcontext()
+    with reproducible(device), attended:
+        optimizer = _optimizer(model, recipe)
         if resume is not None:
-            history = _restore(resume, identity, model, optimizer, device)
+            history = _restore(resume, identity, model, optimizer, elasticity, device)
         elif recipe.recalibrate_batches:
             recalibrate(
                 model, train, recipe.recalibrate_batches, batch_size=recipe.batch_size, device=device, seed=seed,
@@ -98,12 +120,15 @@ def fit(
             )  # fmt: skip
         for epoch in range(len(history), recipe.epochs):
             begin = time.perf_counter()
-            _seed_epoch(seed, epoch, device)
+            seed_epoch(seed, epoch, device)
             data = loader.batches(
                 train, recipe.batch_size, device=device, train=True, augment=augment, seed=seed, epoch=epoch
             )
-            log = _train_epoch(model, data, optimizer, recipe, epoch=epoch, steps=steps, teacher=teacher)
+            watch = elasticity if epoch == recipe.epochs - 1 else None
+            log = _train_epoch(model, data, optimizer, recipe, epoch=epoch, steps=steps, teacher=teacher, watch=watch)
             trained = time.perf_counter()
+            if after_epoch is not None:
+                after_epoch(epoch)
             try:
                 measured = evaluate(model, val, batch_size=recipe.batch_size, device=device, precision=recipe.precision)
             except TrialFailed as error:
@@ -119,7 +144,7 @@ def fit(
             }
             history.append(record)
             if on_epoch is not None:
-                on_epoch(dict(record), lambda: _checkpoint(identity, model, optimizer, history))
+                on_epoch(dict(record), lambda: _checkpoint(identity, model, optimizer, elasticity, history))
     return history
 
 
@@ -137,9 +162,9 @@ def evaluate(
     loss = torch.zeros((), device=device)
     correct = torch.zeros((), dtype=torch.int64, device=device)
     images = targets = 0
-    with _mode(model, training=False), torch.inference_mode(), _autocast(device, precision):
+    with mode(model, training=False), torch.inference_mode(), autocast(device, precision):
         for x, y in loader.batches(dataset, batch_size, device=device, train=False):
-            logits = model(_laid_out(x))
+            logits = model(laid_out(x))
             loss += losses.cross_entropy(logits, y) * len(y)
             correct += (logits.argmax(dim=1) == y).sum()
             images, targets = images + len(y), targets + y.numel()
@@ -169,14 +194,14 @@ def recalibrate(
         return
     momenta = [norm.momentum for norm in norms]
     data = loader.batches(dataset, batch_size, device=device, train=True, augment=None, seed=seed, epoch=0)
-    with _mode(model, training=False), torch.no_grad(), _autocast(device, precision):
+    with mode(model, training=False), torch.no_grad(), autocast(device, precision):
         for norm in norms:
             norm.reset_running_stats()
             norm.momentum = None  # PyTorch's sign for a cumulative average
             norm.train()
         try:
             for x, _ in islice(data, batches):
-                model(_laid_out(x))
+                model(laid_out(x))
         finally:
             for norm, momentum in zip(norms, momenta, strict=True):
                 norm.momentum = momentum
@@ -246,20 +271,28 @@ def _train_epoch(
     epoch: int,
     steps: int,
     teacher: nn.Module | None,
+    watch: StepRecord | None,
 ) -> _LossLog:
     """One pass over the data, with every loss looked at."""
     model.train()
+    scales = [m.weight for m in model.modules() if isinstance(m, _BatchNorm) and m.affine and m.weight.requires_grad]
+    if watch is not None:
+        watch.reset()
     log = _LossLog(epoch, steps)
     warmup = round(recipe.warmup_epochs * steps)
     for step, (images, labels) in enumerate(data):
-        x = _laid_out(images)
+        x = laid_out(images)
         rate = learning_rate(recipe, epoch * steps + step, recipe.epochs * steps, warmup)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        with _autocast(x.device, recipe.precision):
+        with autocast(x.device, recipe.precision):
             loss = _loss(model, teacher, x, labels, recipe)
         optimizer.zero_grad()
         torch.autograd.backward(loss)
+        if watch is not None:
+            watch.update(loss)
+        if recipe.bn_l1 > 0:
+            _penalise(scales, recipe.bn_l1)
         optimizer.step()
         log.add(loss, len(x), rate)
     log.look()
@@ -276,6 +309,28 @@ def _loss(model: nn.Module, teacher: nn.Module | None, x: Tensor, y: Tensor, rec
     return (1 - recipe.distill) * hard + recipe.distill * losses.distillation(logits, taught, recipe.temperature)
 
 
+def _penalise(scales: Sequence[Tensor], factor: float) -> None:
+    """Add the subgradient of factor * |scale| to the gradients (network slimming, Liu et al., ICCV 2017)."""
+    with torch.no_grad():
+        for scale in scales:
+            if scale.grad is not None:
+                scale.grad.add_(scale.sign(), alpha=factor)
+
+
+@contextmanager
+def _attended(model: nn.Module, train: ImageDataset, recipe: Recipe, seed: int, device: torch.device) -> Iterator[None]:
+    """Attention in the network, folded at the end; merely removed if the training fails."""
+    attention.insert(model, seed=seed)
+    try:
+        yield
+        batches = loader.batches(train, recipe.batch_size, device=device, train=False)
+        with autocast(device, recipe.precision):
+            mean = attention.mean_attention(model, ((laid_out(x), y) for x, y in batches))
+        attention.fold(model, mean)
+    finally:
+        attention.remove(model)
+
+
 def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     parameters = [p for p in model.parameters() if p.requires_grad]
     if recipe.optimizer == "adamw":
@@ -286,11 +341,20 @@ def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 def _checkpoint(
-    identity: dict[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer, history: list[dict[str, float]]
+    identity: dict[str, Any],
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    elasticity: StepRecord | None,
+    history: list[dict[str, float]],
 ) -> bytes:
     """All that a resumption needs. There is no random state in it: every epoch seeds its own."""
     buffer = io.BytesIO()
-    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "history": history}
+    state = {
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "elasticity": elasticity.state_dict() if elasticity is not None else None,
+        "history": history,
+    }
     torch.save({**identity, **state}, buffer)
     return buffer.getvalue()
 
@@ -300,64 +364,20 @@ def _restore(
     identity: dict[str, Any],
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
+    elasticity: StepRecord | None,
     device: torch.device,
 ) -> list[dict[str, float]]:
-    """Load a checkpoint into the model and the optimizer; returns the history."""
+    """Load a checkpoint into the model, the optimizer and the elasticity; returns the history."""
     state = torch.load(io.BytesIO(checkpoint), map_location=device, weights_only=True)
     for name, value in identity.items():
         if state[name] != value:
             raise InputError(f"the checkpoint was made with another {name}: {state[name]!r}, not {value!r}")
+    history: list[dict[str, float]] = state["history"]
+    if elasticity is not None:
+        if state["elasticity"] is not None:
+            elasticity.load_state_dict(state["elasticity"])
+        elif len(history) == identity["recipe"]["epochs"]:
+            raise InputError("the checkpoint is of a finished training whose elasticity was not recorded")
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
-    history: list[dict[str, float]] = state["history"]
     return history
-
-
-def _place(model: nn.Module, device: torch.device) -> nn.Module:
-    """Move a model to the device, in the memory layout that the device is fast with."""
-    model.to(device)
-    return model.to(memory_format=torch.channels_last) if device.type == "cuda" else model
-
-
-def _laid_out(x: Tensor) -> Tensor:
-    """Images in the same layout as the model."""
-    return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cuda" else x
-
-
-def _autocast(device: torch.device, precision: Precision) -> AbstractContextManager[None]:
-    bf16 = precision == "bf16" or (precision == "auto" and device.type == "cuda")
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16)
-
-
-@contextmanager
-def _mode(model: nn.Module, *, training: bool) -> Iterator[None]:
-    """Put every module into one mode, and each back into its own at the end."""
-    before = [(module, module.training) for module in model.modules()]
-    model.train(training)
-    try:
-        yield
-    finally:
-        for module, was in before:
-            module.training = was
-
-
-@contextmanager
-def _reproducible(device: torch.device) -> Iterator[None]:
-    """Deterministic convolutions, and random numbers that the caller does not notice."""
-    cudnn = torch.backends.cudnn
-    before = cudnn.deterministic, cudnn.benchmark
-    cudnn.deterministic, cudnn.benchmark = True, False
-    try:
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            yield
-    finally:
-        cudnn.deterministic, cudnn.benchmark = before
-
-
-def _seed_epoch(seed: int, epoch: int, device: torch.device) -> None:
-    """Seed the generators that dropout uses, those of this device alone."""
-    number = int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0])
-    torch.default_generator.manual_seed(number)
-    if device.type == "cuda":
-        with torch.cuda.device(device):
-            torch.cuda.manual_seed(number)

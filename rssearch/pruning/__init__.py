@@ -8,6 +8,7 @@ smaller, spec = cut(model, graph, kept)         # or all of it: prune(model, exa
 
 from rssearch.pruning.allocate import allocate, check_amount
 from rssearch.pruning.channels import ChannelGraph, Group, Member
+from rssearch.pruning.elasticity import Elasticity
 from rssearch.pruning.graph import trace
 from rssearch.pruning.methods import METHODS, Method, check_options, get_method, list_methods, score
 from rssearch.pruning.pruned import PrunedModel, check_steps, cost_report, prune
@@ -17,6 +18,7 @@ from rssearch.pruning.surgery import apply_spec, compose, cut, make_spec, masked
 __all__ = [
     "METHODS",
     "ChannelGraph",
+    "Elasticity",
     "Group",
     "Member",
     "Method",
