@@ -12,11 +12,14 @@ from rssearch.errors import InputError, unknown
 from rssearch.pruning.allocate import Allocation
 from rssearch.pruning.channels import ChannelGraph
 from rssearch.pruning.criteria.batches import Batches
-from rssearch.pruning.criteria.bn_scale import bn_scale
+from rssearch.pruning.criteria.bn_scale import SHORTCUT_NORMS, bn_scale
+from rssearch.pruning.criteria.chip import chip
+from rssearch.pruning.criteria.compound import SCHEMES, compound
 from rssearch.pruning.criteria.fpgm import fpgm
+from rssearch.pruning.criteria.hrank import hrank
 from rssearch.pruning.criteria.l1 import l1
 from rssearch.pruning.criteria.l2 import l2
-from rssearch.pruning.criteria.lfp import lfp
+from rssearch.pruning.criteria.lfp import LOGARITHMS, lfp
 from rssearch.pruning.criteria.random import random
 from rssearch.pruning.criteria.taylor import taylor
 
@@ -79,6 +82,41 @@ METHODS: dict[str, Method] = {
             train={"bn_l1": 1e-4},
         ),
         Method(
+            "remotetrimmer",
+            "smallest BN scale, after training with attention that is folded in; fine-tuned on hard samples",
+            "RemoteTrimmer: Zou et al., ICASSP 2025",
+            bn_scale,
+            options={"shortcut_norms": SHORTCUT_NORMS},
+            train={"attention": True},
+            finetune={"loss": "adaptive_mining"},
+        ),
+        Method(
+            "cap",
+            "smallest BN scale, after training with attention that is folded in",
+            "RemoteTrimmer's channel attention pruning alone",
+            bn_scale,
+            options={"shortcut_norms": SHORTCUT_NORMS},
+            train={"attention": True},
+        ),
+        Method(
+            "aml",
+            "smallest BN scale; fine-tuned on hard samples",
+            "RemoteTrimmer's adaptive mining loss alone",
+            bn_scale,
+            options={"shortcut_norms": SHORTCUT_NORMS},
+            finetune={"loss": "adaptive_mining"},
+        ),
+        Method(
+            "compound",
+            "both elasticity and BN scale among the smallest",
+            "Compound pruning: Jiang et al.",
+            compound,
+            "joint",
+            needs_data=True,
+            options={"scheme": SCHEMES},
+            elasticity=True,
+        ),
+        Method(
             "taylor",
             "smallest first-order change of the loss",
             "Molchanov et al., CVPR 2019",
@@ -91,6 +129,15 @@ METHODS: dict[str, Method] = {
             "smallest log-spectral magnitude of the maps",
             "Low Frequency Preference (LFP)",
             lfp,
+            needs_data=True,
+            options={"log": tuple(LOGARITHMS)},
+        ),
+        Method("hrank", "smallest rank of the maps", "Lin et al., CVPR 2020", hrank, needs_data=True),
+        Method(
+            "chip",
+            "smallest loss of the nuclear norm of all maps without the channel's",
+            "Channel independence (CHIP): Sui et al., NeurIPS 2021",
+            chip,
             needs_data=True,
         ),
     )
