@@ -6,8 +6,9 @@ What a trial needs is named by a plain point: ``dataset``, ``model``, ``seed``, 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,9 @@ from torch import nn
 
 from rssearch import cost as costs
 from rssearch import data, models, pruning
-from rssearch.config import Settings
+from rssearch.config import Recipe, Settings
 from rssearch.data import ImageSet, loader
-from rssearch.pruning.methods import METHODS
+from rssearch.pruning import METHODS, ChannelGraph, Elasticity
 from rssearch.space import content_key
 from rssearch.store import Files
 from rssearch.train import evaluate, fit
@@ -30,8 +31,9 @@ Config = dict[str, Any]
 Metrics = dict[str, Any]
 
 BASELINES, SCORES = "baselines", "scores"
+NO_METHOD = "none"
 # Raise a number when that part computes something else than before: what the old code computed is then not reused.
-CODE = {"data": 1, "train": 1, "score": 1, "cut": 1}
+CODE = {"data": 1, "train": 2, "score": 2, "cut": 1}
 
 
 # Keys
@@ -54,13 +56,32 @@ def data_key(point: Config, local: Settings, root: Path) -> str:
     return content_key(data_inputs(point, local, root))
 
 
+def train_recipe(point: Config, local: Settings) -> Recipe:
+    """How the baseline of a point is trained: by the study's recipe, with what the method changes in it."""
+    return _changed(local.train, METHODS[point["method"]].train) if point["method"] != NO_METHOD else local.train
+
+
+def finetune_recipe(point: Config, local: Settings) -> Recipe:
+    """How the pruned network of a point is fine-tuned."""
+    return (
+        _changed(local.finetune, METHODS[point["method"]].finetune) if point["method"] != NO_METHOD else local.finetune
+    )
+
+
+def _changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
+    """A recipe with a method's changes, where the study leaves the default."""
+    defaults = {name: field.default for name, field in Recipe.model_fields.items()}
+    changes = {name: value for name, value in changes.items() if getattr(recipe, name) == defaults[name]}
+    return Recipe.model_validate(recipe.model_dump() | changes)
+
+
 def baseline_inputs(point: Config, local: Settings, root: Path) -> Config:
     """What determines a baseline."""
     return {
         "data": data_inputs(point, local, root),
         "model": point["model"],
         "options": local.model.given(),
-        "recipe": local.train.model_dump(mode="json"),
+        "recipe": train_recipe(point, local).model_dump(mode="json"),
         "augment": local.augment.model_dump(mode="json"),
         "seed": point.get("seed", 0),
         "code": CODE["train"],
@@ -71,7 +92,10 @@ def score_key(baseline_key: str, method: str, local: Settings) -> str:
     """The key of a baseline's scores by a method."""
     needs = METHODS[method].needs_data
     batches = [local.pruning.score_batches, local.pruning.score_batch_size] if needs else None
-    return content_key({"baseline": baseline_key, "method": method, "batches": batches, "code": CODE["score"]})
+    options = local.pruning.options.get(method, {})
+    return content_key(
+        {"baseline": baseline_key, "method": method, "options": options, "batches": batches, "code": CODE["score"]}
+    )
 
 
 @lru_cache(maxsize=64)
@@ -124,17 +148,22 @@ def load_images(name: str, local: Settings, root: Path, progress: Callable[[int,
 
 def baseline(config: Config, session: Session) -> tuple[nn.Module, Metrics]:
     """The trained, unpruned network of a point, from the store or trained now; and its metrics."""
-    inputs = baseline_inputs(config, session.settings, session.data_root)
-    key = content_key(inputs)
-    files = session.store.get_or_build(BASELINES, key, lambda: _train_baseline(config, session, key, inputs))
+    files = _baseline_files(config, session)
     model = build_model(config, session, images_of(config, session))
     model.load_state_dict(load_tensors(files["model.safetensors"]))
     return model, json.loads(files["metrics.json"])
 
 
+def _baseline_files(config: Config, session: Session) -> Files:
+    inputs = baseline_inputs(config, session.settings, session.data_root)
+    key = content_key(inputs)
+    return session.store.get_or_build(BASELINES, key, lambda: _train_baseline(config, session, key, inputs))
+
+
 def _train_baseline(config: Config, session: Session, key: str, inputs: Config) -> Files:
-    images, recipe = images_of(config, session), session.settings.train
+    images, recipe = images_of(config, session), train_recipe(config, session.settings)
     model = build_model(config, session, images)
+    elasticity = Elasticity(model)
     # A baseline has a checkpoint of its own, under its own key: whichever trial trains it, another can go on with it.
     # Its epochs are reported as its own preparation's alone, never as those of a trial that had to train it.
     own = f"baseline-{key}"
@@ -149,13 +178,16 @@ def _train_baseline(config: Config, session: Session, key: str, inputs: Config) 
         device=session.device,
         resume=keeper.load_checkpoint(),
         on_epoch=reporter(keeper),
+        elasticity=elasticity,
     )
     measured = evaluate(model, images.split("val"), batch_size=recipe.batch_size, device=session.device)
     keeper.drop_checkpoint()
     profile = costs.profile(model, images.input_shape)
     metrics = {
-        "val_accuracy": measured["accuracy"],
-        "val_loss": measured["loss"],
+        # Folding the attention changes the network: the accuracy to compare with is that of the trained one.
+        "val_accuracy": history[-1]["val_accuracy"] if recipe.attention else measured["accuracy"],
+        "val_loss": history[-1]["val_loss"] if recipe.attention else measured["loss"],
+        **({"folded_val_accuracy": measured["accuracy"]} if recipe.attention else {}),
         "macs": profile.macs,
         "params": profile.params,
         "train_seconds": sum(epoch["seconds"] for epoch in history),
@@ -164,6 +196,7 @@ def _train_baseline(config: Config, session: Session, key: str, inputs: Config) 
     weights = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
     return {
         "model.safetensors": save_tensors(weights),
+        "elasticity.safetensors": save_tensors(elasticity.values()),
         "metrics.json": json.dumps(metrics).encode(),
         "inputs.json": json.dumps(inputs, indent=1).encode(),
     }
@@ -174,20 +207,29 @@ def scores(config: Config, session: Session) -> dict[str, torch.Tensor]:
     key = content_key(baseline_inputs(config, session.settings, session.data_root))
 
     def build() -> Files:
-        local, images = session.settings, images_of(config, session)
         model, _ = baseline(config, session)
-        model.to(session.device).eval()
-        seed = config.get("seed", 0)
-        batches = loader.batches(
-            images.split("train"), local.pruning.score_batch_size, device=session.device, train=True, seed=seed
-        )
-        few = [batch for _, batch in zip(range(local.pruning.score_batches), batches, strict=False)]
-        graph = pruning.trace(model, torch.zeros(1, *images.input_shape, device=session.device))
-        result = pruning.score(model, graph, config["method"], data=few, seed=seed)
+        elasticity = load_tensors(_baseline_files(config, session)["elasticity.safetensors"])
+        _, result = score_now(config, session, model, elasticity)
         return {"scores.safetensors": save_tensors({name: value.contiguous() for name, value in result.items()})}
 
     files = session.store.get_or_build(SCORES, score_key(key, config["method"], session.settings), build)
     return load_tensors(files["scores.safetensors"])
+
+
+def score_now(
+    config: Config, session: Session, model: nn.Module, elasticity: Mapping[str, torch.Tensor]
+) -> tuple[ChannelGraph, dict[str, torch.Tensor]]:
+    """The graph and the scores of a network by a point's method, on the first batches of the training split."""
+    local, images, seed = session.settings, images_of(config, session), config.get("seed", 0)
+    model.to(session.device).eval()
+    batches = loader.batches(
+        images.split("train"), local.pruning.score_batch_size, device=session.device, train=True, seed=seed
+    )
+    few = islice(batches, local.pruning.score_batches)
+    graph = pruning.trace(model, torch.zeros(1, *images.input_shape, device=session.device))
+    method = config["method"]
+    options = local.pruning.options.get(method, {})
+    return graph, pruning.score(model, graph, method, data=few, seed=seed, elasticity=elasticity or None, **options)
 
 
 def reporter(session: Session) -> Callable[[dict[str, float], Callable[[], bytes]], None]:

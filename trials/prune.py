@@ -28,14 +28,17 @@ from rssearch.data import ImageSet
 from rssearch.data.describe import Description, describe
 from rssearch.errors import InputError, TrialFailed, unknown
 from rssearch.pruning import METHODS, ChannelGraph
-from rssearch.pruning.channels import Kept
+from rssearch.pruning.allocate import ALLOCATIONS
+from rssearch.pruning.surgery import kept_by
 from rssearch.space import content_key
 from rssearch.store import Store
-from rssearch.train import evaluate, fit
+from rssearch.train import evaluate
 from rssearch.trial import Preparation, Session, point_settings
+from trials import shrink
 from trials.baselines import (
     BASELINES,
     CODE,
+    NO_METHOD,
     SCORES,
     baseline,
     baseline_inputs,
@@ -53,9 +56,9 @@ Config = dict[str, Any]
 Metrics = dict[str, Any]
 
 MODELS = "models"
-NO_METHOD = "none"
-DIMENSIONS = ("dataset", "model", "method", "rate", "macs_ratio", "seed", "allocation", "round_to")
-COST_METRICS = ("macs", "params", "conv_linear_macs", "macs_ratio", "params_ratio")
+AMOUNTS = ("rate", "rates", "macs_ratio")
+DIMENSIONS = ("dataset", "model", "method", *AMOUNTS, "seed", "allocation", "round_to")
+COST_METRICS = ("macs", "params", "conv_linear_macs", "macs_ratio", "params_ratio", "removed_fraction")
 METRICS = ("val_accuracy", "val_loss", *COST_METRICS, "train_seconds")  # what objectives and constraints may name
 
 
@@ -78,17 +81,20 @@ def check(point: Config, settings: Settings) -> None:
         raise _at("space.model", error) from None
     if point["method"] != NO_METHOD and point["method"] not in METHODS:
         raise _at("space.method", unknown("method", point["method"], [NO_METHOD, *METHODS]))
-    amounts = [name for name in ("rate", "macs_ratio") if point.get(name) is not None]
+    amounts = [name for name in AMOUNTS if point.get(name) is not None]
     if len(amounts) != 1:
-        raise InputError("space: give either rate or macs_ratio" + (", not both" if amounts else ""))
+        raise InputError(
+            f"space: give one of {', '.join(AMOUNTS)}" + (f", not {' and '.join(amounts)}" if amounts else "")
+        )
     _check_number(point, "rate", "in [0, 1)", lambda v: 0 <= v < 1)
     _check_number(point, "macs_ratio", "in (0, 1]", lambda v: 0 < v <= 1)
     for name, low in (("seed", 0), ("round_to", 1)):
         value = point.get(name, low)
         if isinstance(value, bool) or not isinstance(value, int) or value < low:
             raise InputError(f"space.{name}: {value!r} is not a whole number of at least {low}")
-    if point.get("allocation", "uniform") not in ("uniform", "global"):
-        raise _at("space.allocation", unknown("allocation", point["allocation"], ("uniform", "global")))
+    if point.get("allocation", "uniform") not in ALLOCATIONS:
+        raise _at("space.allocation", unknown("allocation", point["allocation"], ALLOCATIONS))
+    shrink.check(point, local)
 
 
 def _at(place: str, error: InputError) -> InputError:
@@ -127,27 +133,29 @@ def share(
 
 
 def preparations(points: Iterable[Config], settings: Settings, data_root: Path, store: Store) -> list[Preparation]:
-    """The baselines that the points need, each with the scores that they ask of it."""
+    """The baselines that the points need, each with the scores that they ask of it.
+
+    Methods that score anew in each epoch of the fine-tuning ask for none.
+    """
     wanted: dict[str, set[str]] = defaultdict(set)
     origin: dict[str, Config] = {}
     for point in points:
         key = content_key(baseline_inputs(point, point_settings(settings, point), data_root))
         origin.setdefault(key, point)
-        if point["method"] != NO_METHOD:
-            wanted[key].add(point["method"])
-        else:
-            wanted[key] |= set()
+        wanted[key] |= {point["method"]} if _scored(point["method"]) else set()
     result = []
     for key, methods in wanted.items():
         point = origin[key]
         local = point_settings(settings, point)
+        changes = METHODS[point["method"]].train if point["method"] != NO_METHOD else {}
+        own = f", {' and '.join(changes)}" if changes else ""
         missing = [m for m in sorted(methods) if not store.has(SCORES, score_key(key, m, local))]
         have = store.has(BASELINES, key)
         seed = f", seed {point['seed']}" if "seed" in point else ""
         result.append(
             Preparation(
                 key=f"baseline-{key}",
-                title=f"baseline {point['model']} on {point['dataset']}{seed}",
+                title=f"baseline {point['model']} on {point['dataset']}{seed}{own}",
                 point={**point, "methods": missing},
                 done=have and not missing,
                 parts={"baselines": int(not have), "scores": len(missing)},
@@ -173,19 +181,8 @@ def run(config: Config, session: Session) -> Metrics:
     local, device = session.settings, session.device
     images = images_of(config, session)
     dense, base = baseline(config, session)
-    model, spec, report = _cut(config, session, dense, base)
-    history = fit(
-        model,
-        images.split("train"),
-        images.split("val"),
-        local.finetune,
-        augment=local.augment,
-        seed=config.get("seed", 0),
-        device=device,
-        teacher=dense if local.finetune.distill > 0 else None,
-        resume=session.load_checkpoint(),
-        on_epoch=reporter(session),
-    )
+    model, spec, history = shrink.shrink(config, session, dense, reporter(session))
+    report = _report(config, session, model, spec)
     measured = evaluate(model, images.split("val"), batch_size=local.finetune.batch_size, device=device)
     session.store.put(
         MODELS,
@@ -210,6 +207,7 @@ def run(config: Config, session: Session) -> Metrics:
         "val_accuracy": measured["accuracy"],
         "val_loss": measured["loss"],
         **report,
+        "baseline_val_accuracy": base["val_accuracy"],
         "train_seconds": sum(epoch["seconds"] for epoch in history),
         "trial_seconds": time.perf_counter() - begin,
         "split_hash": images.split_hash,
@@ -221,7 +219,7 @@ def run(config: Config, session: Session) -> Metrics:
 def cost(point: Config, session: Session) -> Metrics:
     """MACs and parameters of the pruned network, from the channels that it would keep: no surgery, no training.
 
-    Empty where they depend on scores that are not in the store yet.
+    Empty where they depend on scores that are not there yet: in the store, or at all before the first step's training.
     """
     local = session.settings
     key = content_key(baseline_inputs(point, local, session.data_root))
@@ -229,14 +227,17 @@ def cost(point: Config, session: Session) -> Metrics:
     network = (point["model"], _options_text(local), about.input_shape, about.num_classes)
     graph, kept = _graph(*network), None
     if point["method"] != NO_METHOD:
+        if local.pruning.steps > 1:
+            return {}
+        how = shrink.allocation(point, local)
         name = score_key(key, point["method"], local)
         found = session.store.get(SCORES, name) if session.store.has(SCORES, name) else None
-        if found is None and _allocation(point, local) != "uniform":
+        if found is None and (how != "uniform" or METHODS[point["method"]].allocation == "joint"):
             return {}
         # How many channels a uniform allocation keeps does not depend on the weights.
         ranks = load_tensors(found["scores.safetensors"]) if found else _untrained_scores(point["method"], *network)
-        kept = _allocate(graph, ranks, point, local)
-    return _cost_report(graph, kept)
+        kept = shrink.allocate(graph, ranks, point, local, point.get("macs_ratio"))
+    return pruning.cost_report(graph, kept)
 
 
 def measure(config: Config, session: Session) -> Metrics:
@@ -272,54 +273,21 @@ def estimate(point: Config, session: Session, epochs: int) -> float:
     return per_image * about.num_images * local.split.train * epochs
 
 
-# The parts
+def _scored(method: str) -> bool:
+    return method != NO_METHOD and not METHODS[method].soft
 
 
-def _cut(config: Config, session: Session, dense: nn.Module, base: Metrics) -> tuple[nn.Module, Config, Metrics]:
-    """The smaller network, its spec, and what it costs beside the baseline."""
-    local, images = session.settings, images_of(config, session)
-    example = torch.zeros(1, *images.input_shape)
-    graph = pruning.trace(dense, example)
-    kept = None
-    if config["method"] != NO_METHOD:
-        kept = _allocate(graph, scores(config, session), config, local)
-    model, spec = pruning.cut(dense, graph, kept or {})
-    expected, profile = _cost_report(graph, kept), costs.profile(model, images.input_shape)
+def _report(config: Config, session: Session, model: nn.Module, spec: Config) -> Metrics:
+    """What the network costs, counted on it and from its kept channels."""
+    images = images_of(config, session)
+    graph = _graph(config["model"], _options_text(session.settings), images.input_shape, images.num_classes)
+    expected, profile = pruning.cost_report(graph, kept_by(graph, spec)), costs.profile(model, images.input_shape)
     if profile.macs != expected["macs"] or profile.params != expected["params"]:
         raise TrialFailed(
             f"the pruned {config['model']} has {profile.macs} MACs and {profile.params} parameters, but its kept "
             f"channels promised {expected['macs']} and {expected['params']}"
         )
-    return model, spec, expected | {"macs_counter": profile.counter, "baseline_val_accuracy": base["val_accuracy"]}
-
-
-def _cost_report(graph: ChannelGraph, kept: Kept | None) -> Metrics:
-    macs, params = graph.macs(kept), graph.params(kept)
-    return {
-        "macs": macs,
-        "params": params,
-        "conv_linear_macs": graph.conv_linear_macs(kept),
-        "macs_ratio": macs / graph.macs(),
-        "params_ratio": params / graph.params(),
-        "baseline_macs": graph.macs(),
-        "baseline_params": graph.params(),
-    }
-
-
-def _allocate(graph: ChannelGraph, ranks: dict[str, torch.Tensor], point: Config, local: Settings) -> Kept:
-    return pruning.allocate(
-        graph,
-        ranks,
-        allocation=_allocation(point, local),
-        rate=point.get("rate"),
-        macs_ratio=point.get("macs_ratio"),
-        round_to=point.get("round_to", local.pruning.round_to),
-        min_channels=local.pruning.min_channels,
-    )
-
-
-def _allocation(point: Config, local: Settings) -> str:
-    return str(point.get("allocation") or local.pruning.allocation or METHODS[point["method"]].allocation)
+    return expected | {"macs_counter": profile.counter}
 
 
 # What the driver computes again and again

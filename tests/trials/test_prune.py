@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -15,41 +14,7 @@ from rssearch.pruning import list_methods
 from rssearch.trial import Context, Session
 from trials import baselines, prune
 
-RECIPE = {"epochs": 2, "batch_size": 16, "lr": 0.05}
 POINT = {"dataset": "folder:scenes", "model": "resnet20", "method": "l1", "rate": 0.5, "seed": 0}
-
-
-@pytest.fixture(scope="module")
-def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three classes of 20 noisy pictures that differ in colour."""
-    root = tmp_path_factory.mktemp("data")
-    rng = np.random.default_rng(0)
-    for index, name in enumerate(("forest", "river", "town")):
-        folder = root / "scenes" / name
-        folder.mkdir(parents=True)
-        for number in range(20):
-            pixels = rng.integers(0, 120, (16, 16, 3))
-            pixels[..., index] += 100
-            Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number}.png")
-    return root
-
-
-@pytest.fixture(scope="module")
-def settings() -> Settings:
-    return Settings.model_validate(
-        {
-            "split": {"train": 0.6, "val": 0.2, "test": 0.2},
-            "train": RECIPE,
-            "finetune": RECIPE | {"lr": 0.01},
-            "augment": {"crop": 2},
-            "pruning": {"score_batches": 2, "score_batch_size": 16},
-        }
-    )
-
-
-@pytest.fixture(scope="module")
-def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("storage")
 
 
 def session(
@@ -218,14 +183,21 @@ def test_distillation_takes_the_baseline_as_teacher(tmp_path: Path, data_root: P
         ({"rate": 1.5}, "space.rate: 1.5 is not allowed; it must be a number in [0, 1)"),
         ({"rate": "half"}, "space.rate: 'half' is not allowed"),
         ({"rate": True}, "space.rate: True is not allowed"),
-        ({"macs_ratio": 0.5}, "give either rate or macs_ratio, not both"),
-        ({"rate": None}, "give either rate or macs_ratio"),
+        ({"macs_ratio": 0.5}, "space: give one of rate, rates, macs_ratio, not rate and macs_ratio"),
+        ({"rate": None}, "space: give one of rate, rates, macs_ratio"),
         ({"rate": None, "macs_ratio": 0}, "space.macs_ratio: 0 is not allowed; it must be a number in (0, 1]"),
         ({"seed": -1}, "space.seed: -1 is not a whole number"),
         ({"seed": 0.5}, "space.seed: 0.5 is not a whole number"),
         ({"round_to": 0}, "space.round_to: 0 is not a whole number of at least 1"),
         ({"allocation": "globl"}, "unknown allocation 'globl'. Did you mean 'global'?"),
-        ({"rates": 0.3}, "unknown dimension 'rates'. Did you mean 'rate'?"),
+        ({"ratio": 0.3}, "unknown dimension 'ratio'. Did you mean 'rate"),
+        ({"rate": None, "rates": "lpf-1"}, "'lpf-1'"),
+        ({"allocation": "joint"}, "allocation 'joint' needs the ranks of several criteria; method 'l1' has one"),
+        ({"pruning.steps": 2}, "several steps need macs_ratio"),
+        ({"rate": None, "macs_ratio": 0.5, "pruning.steps": 3}, "3 steps cannot share 2 epochs"),
+        ({"method": "sfp", "rate": None, "macs_ratio": 0.5, "pruning.steps": 2}, "prunes anew in each epoch"),
+        ({"pruning.options": {"lfp": {"log": "log2"}}}, "unknown log of lfp 'log2'"),
+        ({"pruning.options": {"l1": {"log": "log1p"}}}, "method 'l1' has no option 'log'"),
         ({"finetune.lrr": 0.3}, "Did you mean 'lr'?"),
         ({"dataset": 3}, "space.dataset: is required"),
     ],

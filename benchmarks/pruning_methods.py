@@ -1,0 +1,242 @@
+"""All pruning methods side by side: one baseline, one budget of MACs, one budget of fine-tuning.
+
+Every method of the registry, and two pruners of torch_pruning as an outside peer, prune the same trained network to the
+same MACs and are fine-tuned by the same recipe, with the same images in the same order. Methods that train the baseline
+in their own way (an L1 penalty, attention) do so with the same recipe otherwise. Nothing is tuned for anybody.
+
+    python benchmarks/pruning_methods.py run --data-root DIR --work DIR --seeds 0 1 2
+    python benchmarks/pruning_methods.py table DIR/pruning_methods.csv
+
+`run` appends a row to ``<work>/pruning_methods.csv`` for each trial, and goes on where it was stopped; processes with
+different seeds may share the folder. No Ray is needed. `table` prints means and standard deviations over the seeds.
+"""
+
+import argparse
+import copy
+import csv
+import itertools
+import statistics
+import time
+from pathlib import Path
+
+import torch
+import torch_pruning
+from torch import nn
+
+from rssearch import cost, pruning
+from rssearch.config import Settings
+from rssearch.data import loader
+from rssearch.space import content_key
+from rssearch.train import evaluate, fit, pick_device
+from rssearch.trial import Context, Session
+from trials import baselines, prune
+
+COLUMNS = ("dataset", "model", "seed", "method", "asked_macs_ratio", "macs_ratio", "params_ratio", "removed_fraction")
+COLUMNS += ("baseline_test_accuracy", "baseline_val_accuracy", "val_accuracy", "test_accuracy", "seconds", "device")
+PEERS = {
+    "torch_pruning GroupNorm": (
+        torch_pruning.pruner.GroupNormPruner,
+        lambda: torch_pruning.importance.GroupNormImportance(p=2),
+    ),
+    "torch_pruning GroupTaylor": (
+        torch_pruning.pruner.MetaPruner,
+        torch_pruning.importance.GroupTaylorImportance,
+    ),
+}
+
+
+def settings(args: argparse.Namespace) -> Settings:
+    """The same for everybody."""
+    return Settings.model_validate(
+        {
+            "input_size": args.input_size,
+            "split": {"train": 0.5, "val": 0.1, "test": 0.4},
+            # Shortcut B has convolutions, which torch_pruning can follow.
+            "model": {"shortcut": "B"} if args.model.startswith("resnet20") else {},
+            "train": {"epochs": args.epochs, "lr": 0.1},
+            "finetune": {"epochs": args.finetune_epochs, "lr": 0.01, "recalibrate_batches": 10},
+        }
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Every method at every ratio, seed by seed."""
+    args.work.mkdir(parents=True, exist_ok=True)
+    path = args.work / "pruning_methods.csv"
+    context = Context(
+        "pruning_methods",
+        str(args.work / "store"),
+        str(args.data_root),
+        settings(args),
+        gpus=float(torch.cuda.is_available()),
+    )
+    names = args.methods or [*pruning.list_methods(), *PEERS]
+    for seed, name, ratio in itertools.product(args.seeds, names, args.ratios):
+        point = {"dataset": args.dataset, "model": args.model, "seed": seed, "macs_ratio": ratio}
+        if any(
+            row["method"] == name and row["seed"] == str(seed) and float(row["asked_macs_ratio"]) == ratio
+            for row in read(path)
+        ):
+            continue
+        begin = time.perf_counter()
+        if name in PEERS:
+            row = peer(name, point, context)
+        else:
+            point |= {"method": name}
+            session = Session(context, content_key(point), point)
+            row = prune.run(point, session) | prune.measure(point, session)
+            row["baseline_test_accuracy"] = tested_baseline(point, session)
+            session.drop_checkpoint()
+        row |= point | {"method": name, "asked_macs_ratio": ratio, "macs_ratio": row["macs_ratio"]}
+        row |= {"seconds": round(time.perf_counter() - begin, 1), "device": cost_device()}
+        append(path, {column: row[column] for column in COLUMNS})
+        print(
+            f"seed {seed} {name} {ratio}: {row['macs_ratio']:.4f} {row['test_accuracy']:.4f} {row['seconds']} s",
+            flush=True,
+        )
+
+
+_tested: dict[str, float] = {}
+
+
+def tested_baseline(point: dict, session: Session) -> float:
+    """The accuracy of a point's baseline on the test split."""
+    key = content_key(baselines.baseline_inputs(point, session.settings, session.data_root))
+    if key not in _tested:
+        model, _ = baselines.baseline(point, session)
+        test = baselines.images_of(point, session).split("test")
+        _tested[key] = evaluate(model.to(session.device), test, batch_size=512, device=session.device)["accuracy"]
+    return _tested[key]
+
+
+def peer(name: str, point: dict, context: Context) -> dict:
+    """A pruner of torch_pruning on the plain baseline: its rate by bisection, then the same fine-tuning."""
+    session = Session(context, content_key(point | {"peer": name}), point)
+    point = point | {"method": prune.NO_METHOD}
+    images, local = baselines.images_of(point, session), session.settings
+    dense, base = baselines.baseline(point, session)
+    dense.to(session.device).eval()
+    whole = cost.profile(dense, images.input_shape)
+    score_batches = loader.batches(
+        images.split("train"), local.pruning.score_batch_size, device=session.device, train=True, seed=point["seed"]
+    )
+    few = list(itertools.islice(score_batches, local.pruning.score_batches))
+    low, high, best = 0.0, 1.0, None
+    for _ in range(12):
+        rate = (low + high) / 2
+        candidate = cut_by_peer(name, dense, rate, few)
+        ratio = cost.profile(candidate, images.input_shape).macs / whole.macs
+        if best is None or abs(ratio - point["macs_ratio"]) < abs(best[0] - point["macs_ratio"]):
+            best = ratio, candidate
+        low, high = (rate, high) if ratio > point["macs_ratio"] else (low, rate)
+    _, model = best
+    profile = cost.profile(model, images.input_shape)
+    fit(
+        model, images.split("train"), images.split("val"), local.finetune, augment=local.augment, seed=point["seed"],
+        device=session.device,
+    )  # fmt: skip
+    batch = local.finetune.batch_size
+    val, test = (evaluate(model, images.split(s), batch_size=batch, device=session.device) for s in ("val", "test"))
+    widths = [sum(m.out_channels for m in net.modules() if isinstance(m, nn.Conv2d)) for net in (model, dense)]
+    return {
+        "macs_ratio": profile.macs / whole.macs,
+        "params_ratio": profile.params / whole.params,
+        "removed_fraction": 1 - widths[0] / widths[1],
+        "baseline_val_accuracy": base["val_accuracy"],
+        "baseline_test_accuracy": tested_baseline(point, session),
+        "val_accuracy": val["accuracy"],
+        "test_accuracy": test["accuracy"],
+    }
+
+
+def cut_by_peer(name: str, dense: nn.Module, rate: float, batches: list) -> nn.Module:
+    """A copy of the network, pruned at a rate by torch_pruning in its documented way."""
+    model = copy.deepcopy(dense)
+    kind, importance = PEERS[name]
+    last = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
+    # Every argument is given: its defaults are shared between pruners.
+    pruner = kind(
+        model, batches[0][0][:1], importance=importance(), pruning_ratio=rate, ignored_layers=[last],
+        customized_pruners={}, unwrapped_parameters=[],
+    )  # fmt: skip
+    if "Taylor" in name:
+        model.zero_grad()
+        for x, y in batches:
+            nn.functional.cross_entropy(model(x), y).backward()
+    pruner.step()
+    model.zero_grad(set_to_none=True)
+    return model
+
+
+def cost_device() -> str:
+    """The GPU's name, or cpu."""
+    return torch.cuda.get_device_name() if pick_device().type == "cuda" else "cpu"
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    """The rows so far."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def append(path: Path, row: dict) -> None:
+    """Add a row; the first one brings the header."""
+    new = not path.exists()
+    with path.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+def table(args: argparse.Namespace) -> None:
+    """Mean and standard deviation over the seeds, the best first."""
+    rows = read(args.csv)
+    ratios = sorted({float(row["asked_macs_ratio"]) for row in rows}, reverse=True)
+    lines = [
+        "| method | " + " | ".join(f"test accuracy at {r:g} of the MACs | removed" for r in ratios) + " | baseline |"
+    ]
+    lines += ["|---|" + "---|---|" * len(ratios) + "---|"]
+    summary = []
+    for name in sorted({row["method"] for row in rows}):
+        mine = [row for row in rows if row["method"] == name]
+        cells = []
+        for ratio in ratios:
+            at = [row for row in mine if float(row["asked_macs_ratio"]) == ratio]
+            cells += [spread([float(row["test_accuracy"]) for row in at])]
+            cells += [f"{statistics.mean(float(row['removed_fraction']) for row in at):.0%}" if at else "-"]
+        cells += [spread(list({row["seed"]: float(row["baseline_test_accuracy"]) for row in mine}.values()))]
+        first = [float(row["test_accuracy"]) for row in mine if float(row["asked_macs_ratio"]) == ratios[-1]]
+        summary.append((-statistics.mean(first or [0]), f"| {name} | {' | '.join(cells)} |"))
+    print("\n".join([*lines, *(line for _, line in sorted(summary))]))
+
+
+def spread(values: list[float]) -> str:
+    """Mean and standard deviation in per cent."""
+    if len(values) < 2:
+        return f"{100 * values[0]:.2f}" if values else "-"
+    return f"{100 * statistics.mean(values):.2f} ± {100 * statistics.stdev(values):.2f}"
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True)
+    running = commands.add_parser("run")
+    running.add_argument("--data-root", type=Path, required=True)
+    running.add_argument("--work", type=Path, required=True)
+    running.add_argument("--dataset", default="eurosat")
+    running.add_argument("--model", default="resnet20")
+    running.add_argument("--input-size", type=int, default=32)
+    running.add_argument("--epochs", type=int, default=8)
+    running.add_argument("--finetune-epochs", type=int, default=2)
+    running.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    running.add_argument("--ratios", type=float, nargs="+", default=[0.5, 0.25])
+    running.add_argument("--methods", nargs="+")
+    running.set_defaults(main=run)
+    telling = commands.add_parser("table")
+    telling.add_argument("csv", type=Path)
+    telling.set_defaults(main=table)
+    arguments = parser.parse_args()
+    arguments.main(arguments)

@@ -1,0 +1,230 @@
+"""From a baseline to a fine-tuned smaller network: at once, in several steps, or softly.
+
+A trial that is interrupted goes on with its last epoch: its checkpoint says which cuts had been made by then.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from rssearch import pruning
+from rssearch.config import Recipe, Settings
+from rssearch.errors import InputError
+from rssearch.pruning import METHODS, ChannelGraph, Elasticity
+from rssearch.pruning.channels import Kept
+from rssearch.pruning.ratios import ratios_of
+from rssearch.train import OnEpoch, fit, recalibrate
+from rssearch.trial import Session
+from trials.baselines import NO_METHOD, finetune_recipe, images_of, score_now, scores
+
+Config = dict[str, Any]
+History = list[dict[str, float]]
+
+
+def check(point: Config, local: Settings) -> None:
+    """Refuse ways of pruning that do not go together. Raises InputError."""
+    steps, epochs = local.pruning.steps, local.finetune.epochs
+    for method, options in local.pruning.options.items():
+        pruning.check_options(method, options)
+    if steps > 1 and point.get("macs_ratio") is None:
+        raise InputError(
+            "settings.pruning.steps: several steps need macs_ratio, as a rate changes its meaning on the way"
+        )
+    if steps > max(epochs, 1):
+        raise InputError(f"settings.pruning.steps: {steps} steps cannot share {epochs} epochs of fine-tuning")
+    if point["method"] == NO_METHOD:
+        return
+    own = METHODS[point["method"]].allocation
+    if steps > 1 and METHODS[point["method"]].soft:
+        raise InputError(f"settings.pruning.steps: method {point['method']!r} prunes anew in each epoch, not in steps")
+    how = allocation(point, local)
+    if how == "joint" != own:
+        raise InputError(f"allocation 'joint' needs the ranks of several criteria; method {point['method']!r} has one")
+    if point.get("rates") is not None:
+        ratios_of(point["rates"], point["model"])
+
+
+def allocation(point: Config, local: Settings) -> pruning.Allocation:
+    """How the scores of a point become kept channels."""
+    if point.get("rates") is not None:
+        return "uniform"
+    return point.get("allocation") or local.pruning.allocation or METHODS[point["method"]].allocation
+
+
+def allocate(
+    graph: ChannelGraph, ranks: Mapping[str, torch.Tensor], point: Config, local: Settings, macs_ratio: float | None
+) -> dict[str, tuple[int, ...]]:
+    """The channels that a point keeps; `macs_ratio` is relative to the graph's network."""
+    return pruning.allocate(
+        graph,
+        ranks,
+        allocation=allocation(point, local),
+        rate=point.get("rate"),
+        rates=None if point.get("rates") is None else ratios_of(point["rates"], point["model"]),
+        macs_ratio=macs_ratio,
+        round_to=point.get("round_to", local.pruning.round_to),
+        min_channels=local.pruning.min_channels,
+    )
+
+
+def shrink(
+    config: Config, session: Session, dense: nn.Module, on_epoch: OnEpoch
+) -> tuple[nn.Module, dict[str, Any], History]:
+    """Prune a baseline as its point says, and fine-tune it.
+
+    Args:
+        config: the point.
+        session: of the trial; `on_epoch` keeps the checkpoints in it.
+        dense: the baseline, which stays as it is.
+        on_epoch: called as `rssearch.train.fit` does, with the epochs counted over all steps.
+
+    Returns:
+        The network, its spec relative to the baseline, and the records of all epochs.
+    """
+    if config["method"] != NO_METHOD and METHODS[config["method"]].soft:
+        return _softly(config, session, dense, on_epoch)
+    targets = pruning.check_steps(session.settings.pruning.steps, config.get("macs_ratio"))
+    recipes = _divided(finetune_recipe(config, session.settings), len(targets))
+    whole = _trace(config, session, dense)
+    spec = pruning.make_spec(whole, {})
+    model, history, first, checkpoint = dense, [], 0, None
+    elasticity: Mapping[str, torch.Tensor] = {}
+    if (kept := session.load_checkpoint()) is not None:
+        first, spec, history, checkpoint = _unpack(kept)
+        model = pruning.apply_spec(copy.deepcopy(dense), spec)
+    for step in range(first, len(targets)):
+        if checkpoint is None:
+            macs = targets[step] * whole.macs() if config.get("macs_ratio") is not None else None
+            ranks = scores(config, session) if step == 0 and config["method"] != NO_METHOD else None
+            model, cut_now = _cut(config, session, model, macs, ranks, elasticity)
+            spec = pruning.compose(spec, cut_now)
+        watch = Elasticity(model) if step < len(targets) - 1 else None
+        report = _Steps(step, spec, history, on_epoch)
+        done = _fit(config, session, model, recipes[step], dense, checkpoint, report, elasticity=watch)
+        history = report.continued(done)
+        elasticity, checkpoint = watch.values() if watch is not None else {}, None
+    return model, spec, history
+
+
+class _Steps:
+    """Counts the epochs over all steps, and puts before each checkpoint what the steps until then have done."""
+
+    def __init__(self, step: int, spec: dict[str, Any], history: History, on_epoch: OnEpoch) -> None:
+        self.step, self.spec, self.history, self.on_epoch = step, spec, history, on_epoch
+
+    def __call__(self, record: dict[str, float], checkpoint: Callable[[], bytes]) -> None:
+        (counted,) = self.continued([record])[len(self.history) :]
+        self.on_epoch(counted, lambda: _pack(self.step, self.spec, self.history, checkpoint()))
+
+    def continued(self, records: History) -> History:
+        """The records of the steps before and of this one."""
+        return self.history + [record | {"epoch": record["epoch"] + len(self.history)} for record in records]
+
+
+def _cut(
+    config: Config,
+    session: Session,
+    model: nn.Module,
+    macs: float | None,
+    ranks: Mapping[str, torch.Tensor] | None,
+    elasticity: Mapping[str, torch.Tensor],
+) -> tuple[nn.Module, dict[str, Any]]:
+    """One cut, by the scores that are given or by scores of this network; `macs` are to be left, where asked."""
+    if config["method"] == NO_METHOD:
+        return pruning.cut(model, _trace(config, session, model), {})
+    if ranks is None:
+        graph, ranks = score_now(config, session, model, elasticity)
+    else:
+        graph = _trace(config, session, model)
+    ratio = None if macs is None else min(1.0, macs / graph.macs())
+    return pruning.cut(model, graph, allocate(graph, ranks, config, session.settings, ratio))
+
+
+def _softly(
+    config: Config,
+    session: Session,
+    dense: nn.Module,
+    on_epoch: OnEpoch,
+) -> tuple[nn.Module, dict[str, Any], History]:
+    """Fine-tune at full size; after each epoch the filters that would go are zeroed. They go at the end."""
+    model = copy.deepcopy(dense)
+
+    def kept() -> tuple[ChannelGraph, Kept]:
+        graph, ranks = score_now(config, session, model, {})
+        return graph, allocate(graph, ranks, config, session.settings, config.get("macs_ratio"))
+
+    def zero(_: int) -> None:
+        pruning.zero_filters(model, *kept())
+
+    recipe = finetune_recipe(config, session.settings)
+    history = _fit(config, session, model, recipe, dense, session.load_checkpoint(), on_epoch, after_epoch=zero)
+    model, spec = pruning.cut(model, *kept())
+    train = images_of(config, session).split("train")
+    recalibrate(
+        model,
+        train,
+        recipe.recalibrate_batches,
+        batch_size=recipe.batch_size,
+        device=session.device,
+        seed=config.get("seed", 0),
+        precision=recipe.precision,
+    )
+    return model, spec, history
+
+
+def _fit(
+    config: Config,
+    session: Session,
+    model: nn.Module,
+    recipe: Recipe,
+    teacher: nn.Module,
+    checkpoint: bytes | None,
+    on_epoch: OnEpoch,
+    *,
+    elasticity: Elasticity | None = None,
+    after_epoch: Callable[[int], None] | None = None,
+) -> History:
+    images = images_of(config, session)
+    return fit(
+        model,
+        images.split("train"),
+        images.split("val"),
+        recipe,
+        augment=session.settings.augment,
+        seed=config.get("seed", 0),
+        device=session.device,
+        teacher=teacher if recipe.distill > 0 else None,
+        resume=checkpoint,
+        on_epoch=on_epoch,
+        elasticity=elasticity,
+        after_epoch=after_epoch,
+    )
+
+
+def _trace(config: Config, session: Session, model: nn.Module) -> ChannelGraph:
+    device = next(model.parameters()).device
+    return pruning.trace(model, torch.zeros(1, *images_of(config, session).input_shape, device=device))
+
+
+def _divided(recipe: Recipe, steps: int) -> list[Recipe]:
+    """The recipe of each step: equal shares of the epochs, what is over in the last; a whole schedule each."""
+    share = recipe.epochs // steps
+    epochs = [share] * (steps - 1) + [recipe.epochs - share * (steps - 1)]
+    return [recipe.model_copy(update={"epochs": number}) for number in epochs]
+
+
+def _pack(step: int, spec: dict[str, Any], history: History, checkpoint: bytes) -> bytes:
+    """A line of JSON before the checkpoint of the step's training."""
+    return json.dumps({"step": step, "spec": spec, "history": history}).encode() + b"\n" + checkpoint
+
+
+def _unpack(content: bytes) -> tuple[int, dict[str, Any], History, bytes]:
+    header, _, checkpoint = content.partition(b"\n")
+    about = json.loads(header)
+    return about["step"], about["spec"], about["history"], checkpoint
