@@ -42,11 +42,11 @@ def compound(
     each row: it goes only if each would let it go. A unit of several channels (grouped convolutions) has the mean of
     their ranks. The paper leaves open which channels of a residual network are cut:
 
-    * Scheme A cuts the groups that one judged convolution computes, that one branch reads, and that do not feed a
-      linear layer: the inner convolutions of residual blocks, and all but the last of a VGG. A grouped or depthwise
-      convolution over the group's own channels passes them on: it counts neither as another source nor as a branch,
-      but has a say by its own ranks. Nor do convolutions without normalisation count as branches (those that squeeze
-      for squeeze-and-excitation).
+    * Scheme A cuts the groups that one judged convolution computes, that one branch reads, and that feed neither a
+      linear layer nor one whose outputs must stay: the inner convolutions of residual blocks, and all but the last of a
+      VGG. A grouped or depthwise convolution over the group's own channels passes them on: it counts neither as another
+      source nor as a branch, but has a say by its own ranks. Nor do convolutions without normalisation count as
+      branches (those that squeeze for squeeze-and-excitation).
     * Scheme B cuts every group with a judged convolution.
 
     Args:
@@ -73,7 +73,7 @@ def compound(
     if not names:
         other = ", but scheme B may cut some" if scheme == "A" and any(judged.values()) else ""
         raise InputError(
-            f"method 'compound', scheme {scheme}, cuts channels that convolutions with normalisation behind them compute; "
+            f"method 'compound', scheme {scheme}, cuts channels of convolutions with normalisation behind them; "
             f"{type(model).__name__} has none that it may cut{other}"
         )
     record = _measure(model, data, seed) if elasticity is None else elasticity
