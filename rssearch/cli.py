@@ -235,6 +235,31 @@ def samplers() -> None:
     _print_table(("sampler", "what it is", "what it cannot do"), rows)
 
 
+@app.command()
+def papers(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="A paper; without it they are listed.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """The papers' tables beside recomputed parameters and MACs."""
+    from rssearch import papers as published
+
+    if name is None:
+        rows = [(paper.name, paper.title, paper.summary) for paper in published.PAPERS.values()]
+        if as_json:
+            console.print_json(json.dumps([dict(zip(("paper", "title", "summary"), row, strict=True)) for row in rows]))
+        else:
+            _print_table(("paper", "title", "what can be reproduced"), rows)
+        return
+    table = published.recompute(published.get(name))
+    if as_json:
+        console.print_json(json.dumps(table.to_json()))
+        return
+    console.print(table.paper.title, highlight=False, markup=False)
+    _print_table(("row", "count", "paper", "recomputed", "error", "status"), table.lines())
+    for text in (*table.reasons(), *table.paper.notes):
+        console.print(f"\n{text}", highlight=False, markup=False)
+
+
 @data_app.command("list")
 def data_list() -> None:
     """The datasets that a study may name."""
