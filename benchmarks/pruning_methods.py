@@ -26,6 +26,7 @@ from torch import nn
 from rssearch import cost, pruning
 from rssearch.config import Settings
 from rssearch.data import loader
+from rssearch.models.resnet_cifar import IndexShortcut
 from rssearch.space import content_key
 from rssearch.train import evaluate, fit, pick_device
 from rssearch.trial import Context, Session
@@ -36,7 +37,7 @@ COLUMNS += ("baseline_test_accuracy", "baseline_val_accuracy", "val_accuracy", "
 PEERS = {
     "torch_pruning GroupNorm": (
         torch_pruning.pruner.GroupNormPruner,
-        lambda: torch_pruning.importance.GroupNormImportance(p=2),
+        lambda: torch_pruning.importance.GroupMagnitudeImportance(p=2),
     ),
     "torch_pruning GroupTaylor": (
         torch_pruning.pruner.MetaPruner,
@@ -50,7 +51,7 @@ def settings(args: argparse.Namespace) -> Settings:
     return Settings.model_validate(
         {
             "input_size": args.input_size,
-            "split": {"train": 0.5, "val": 0.1, "test": 0.4},
+            "split": {"train": 0.4, "val": 0.1, "test": 0.5},
             # Shortcut B has convolutions, which torch_pruning can follow.
             "model": {"shortcut": "B"} if args.model.startswith("resnet20") else {},
             "train": {"epochs": args.epochs, "lr": 0.1},
@@ -152,12 +153,18 @@ def peer(name: str, point: dict, context: Context) -> dict:
 def cut_by_peer(name: str, dense: nn.Module, rate: float, batches: list) -> nn.Module:
     """A copy of the network, pruned at a rate by torch_pruning in its documented way."""
     model = copy.deepcopy(dense)
+    for block in [module for module in model.modules() if isinstance(getattr(module, "shortcut", None), IndexShortcut)]:
+        if block.shortcut.in_channels != block.shortcut.out_channels:
+            raise ValueError(
+                "torch_pruning cannot follow a shortcut that maps channels: build the network with shortcut B"
+            )
+        block.shortcut = nn.Identity()  # the same function, where the widths agree
     kind, importance = PEERS[name]
     last = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
-    # Every argument is given: its defaults are shared between pruners.
+    # Its default dictionaries are shared between pruners, so each gets its own.
     pruner = kind(
         model, batches[0][0][:1], importance=importance(), pruning_ratio=rate, ignored_layers=[last],
-        customized_pruners={}, unwrapped_parameters=[],
+        in_channel_groups={}, out_channel_groups={}, num_heads={}, channel_groups={},
     )  # fmt: skip
     if "Taylor" in name:
         model.zero_grad()

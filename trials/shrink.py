@@ -8,20 +8,22 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import nn
 
-from rssearch import pruning
+from rssearch import models, pruning
 from rssearch.config import Recipe, Settings
 from rssearch.errors import InputError
+from rssearch.models import attention
 from rssearch.pruning import METHODS, ChannelGraph, Elasticity
 from rssearch.pruning.channels import Kept
 from rssearch.pruning.ratios import ratios_of
 from rssearch.train import OnEpoch, fit, recalibrate
 from rssearch.trial import Session
-from trials.baselines import NO_METHOD, finetune_recipe, images_of, score_now, scores
+from trials.baselines import NO_METHOD, finetune_recipe, images_of, score_now, scores, train_recipe
 
 Config = dict[str, Any]
 History = list[dict[str, float]]
@@ -36,6 +38,9 @@ def check(point: Config, local: Settings) -> None:
         raise InputError(
             "settings.pruning.steps: several steps need macs_ratio, as a rate changes its meaning on the way"
         )
+    recipe = train_recipe(point, local)
+    if recipe.attention:
+        _check_attention(point["model"], json.dumps(local.model.given(), sort_keys=True))
     if steps > max(epochs, 1):
         raise InputError(f"settings.pruning.steps: {steps} steps cannot share {epochs} epochs of fine-tuning")
     if point["method"] == NO_METHOD:
@@ -48,6 +53,13 @@ def check(point: Config, local: Settings) -> None:
         raise InputError(f"allocation 'joint' needs the ranks of several criteria; method {point['method']!r} has one")
     if point.get("rates") is not None:
         ratios_of(point["rates"], point["model"])
+
+
+@lru_cache(maxsize=32)
+def _check_attention(model: str, options: str) -> None:
+    given = {name: value for name, value in json.loads(options).items() if name != "weights"}
+    with torch.device("meta"):
+        attention.check(models.create(model, 10, **given))
 
 
 def allocation(point: Config, local: Settings) -> pruning.Allocation:

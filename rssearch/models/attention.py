@@ -83,16 +83,9 @@ def insert(model: nn.Module, *, seed: int = 0) -> int:
     Raises:
         InputError: another network, or one that has them already.
     """
-    if any(True for _ in _inserted(model)):
+    if is_in(model):
         raise InputError(f"{type(model).__name__} has its attention modules already")
-    places = _places(model)
-    layers = {name: model.get_submodule(name) for name in places}
-    norms = {name: layer for name, layer in layers.items() if isinstance(layer, _BatchNorm) and layer.affine}
-    if not norms or norms.keys() != places.keys():
-        raise InputError(
-            "attention can be inserted into the ResNets and VGGs with batch normalisation of torchvision, and into "
-            f"resnet20, resnet56, resnet110 and vgg16_cifar, but not into {type(model).__name__}"
-        )
+    norms, places = check(model), _places(model)
     generator = torch.Generator().manual_seed(seed)
     for name, norm in norms.items():
         attended = AttendedNorm(norm, rectified=places[name]).train(norm.training)
@@ -104,6 +97,23 @@ def insert(model: nn.Module, *, seed: int = 0) -> int:
         attended.attention.to(norm.weight.device, norm.weight.dtype)
         _replace(model, name, attended)
     return len(norms)
+
+
+def check(model: nn.Module) -> dict[str, _BatchNorm]:
+    """The normalisations that attention would be inserted behind. Raises InputError for a network without a rule."""
+    layers = {name: model.get_submodule(name) for name in _places(model)}
+    norms = {name: layer for name, layer in layers.items() if isinstance(layer, _BatchNorm) and layer.affine}
+    if not norms or norms.keys() != layers.keys():
+        raise InputError(
+            "attention can be inserted into the ResNets and VGGs with batch normalisation of torchvision, and into "
+            f"resnet20, resnet56, resnet110 and vgg16_cifar, but not into {type(model).__name__}"
+        )
+    return norms
+
+
+def is_in(model: nn.Module) -> bool:
+    """Whether a network has attention modules now."""
+    return any(True for _ in _inserted(model))
 
 
 def mean_attention(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ All keep the highest scores of a group; of equal scores the lower index stays.
 from __future__ import annotations
 
 import itertools
+import logging
 import math
 from collections.abc import Callable, Mapping
 from typing import Literal, get_args
@@ -29,6 +30,8 @@ from rssearch.pruning.channels import ChannelGraph
 Allocation = Literal["uniform", "global", "global_mean", "lamp", "joint"]
 Counts = npt.NDArray[np.int64]
 Values = npt.NDArray[np.float64]
+
+_log = logging.getLogger(__name__)
 
 ALLOCATIONS: tuple[Allocation, ...] = get_args(Allocation)
 TOLERANCE = 0.01  # of the remaining MACs, relative to what was asked
@@ -98,6 +101,11 @@ def allocate(
         else:
             counts = at(amount)
     threshold = amount if allocation == "joint" else None
+    if threshold is not None:
+        left = {name: int((values[name].max(0) > threshold).sum()) for name in scores}
+        revived = [name for name, floor in zip(graph.groups, floors, strict=True) if left.get(name, floor) < floor]
+        if revived:
+            _log.info("all criteria let go of nearly all channels of %s; some were kept", ", ".join(revived))
     return {
         name: _best(values[name], count, threshold) for name, count in zip(graph.groups, counts.tolist(), strict=True)
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,9 +10,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from rssearch.errors import InputError
+from rssearch.models import attention
 from rssearch.pruning.allocate import Allocation, allocate, check_amount
 from rssearch.pruning.channels import ChannelGraph, Kept
-from rssearch.pruning.criteria.batches import Batches
+from rssearch.pruning.criteria.batches import Batches, on_device
 from rssearch.pruning.graph import trace
 from rssearch.pruning.methods import check_options, get_method, score
 from rssearch.pruning.surgery import compose, cut, kept_by, make_spec
@@ -63,7 +65,8 @@ def prune(
             ``joint`` the rank below which all criteria must place a channel, so that the removed fraction is smaller.
         rates: share by layer, see `rssearch.pruning.layer_rates`; layers that are not named stay whole.
         macs_ratio: MACs to be left, in (0, 1], met within 1 %. Exactly one of the three is given.
-        data: see `score`. With several steps it is gone through once a step, so it must be a list or the like.
+        data: see `score`. With several steps it is gone through once a step, so it must be a list or the like. A network
+            that was trained with attention (see `rssearch.models.attention.insert`) has the mean over the data folded.
         allocation: see `rssearch.pruning.allocate`; None for the method's own (uniform if `rates` are given).
         round_to: kept widths are multiples of this.
         min_channels: no group gets smaller than this.
@@ -82,6 +85,11 @@ def prune(
     limits = {"round_to": round_to, "min_channels": min_channels}
     check_amount(how, rate=rate, rates=rates, macs_ratio=macs_ratio, **limits)
     check_options(method, options)
+    if attention.is_in(model):
+        if data is None:
+            raise InputError(f"method {method!r}: the network has attention to be folded first, which needs data")
+        model = copy.deepcopy(model)
+        attention.fold(model, attention.mean_attention(model, on_device(data, model, method)))
     whole = graph = trace(model, example_input)
     spec = make_spec(whole, {})
     for step, target in enumerate(check_steps(steps, macs_ratio)):
