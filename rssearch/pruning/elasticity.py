@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -9,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from rssearch.errors import InputError
+
+_PORTION = 2**20  # weights that are worked on at a time
 
 
 class Elasticity:
@@ -56,13 +59,11 @@ class Elasticity:
             grad_scale: what the gradients are multiplied by: a GradScaler's ``get_scale()``, unless it has unscaled
                 them already.
         """
-        gradients = {layer: layer.weight.grad for layer in self._layers.values() if layer.weight.grad is not None}
-        if not gradients:
+        learning = [layer for layer in self._layers.values() if layer.weight.grad is not None]
+        if not learning:
             return
-        weights: list[Tensor] = [layer.weight for layer in gradients]
         with torch.no_grad():
-            products = torch._foreach_mul(list(gradients.values()), weights)
-            sums = {layer: _per_filter(layer, product) for layer, product in zip(gradients, products, strict=True)}
+            sums = {layer: total for some in _portions(learning) for layer, total in _sums(some)}
             idle = [layer for layer in self._layers.values() if layer not in sums]
             sums |= {layer: torch.zeros(layer.out_channels, device=loss.device) for layer in idle}
             step = torch.cat([sums[layer] for layer in self._layers.values()])
@@ -103,13 +104,32 @@ class Elasticity:
         return {name: part.clone() for name, part in zip(self._layers, parts, strict=True)}
 
 
-def _per_filter(layer: _ConvNd, product: Tensor) -> Tensor:
-    """The sum of absolute values over the weights of each output channel, [out_channels] in float32 or more."""
-    dtype = torch.promote_types(product.dtype, torch.float32)
+def _portions(layers: list[_ConvNd]) -> Iterator[list[_ConvNd]]:
+    """The layers in portions: few calls for many small ones, and yet no copy of a whole network's weights."""
+    portion: list[_ConvNd] = []
+    size = 0
+    for layer in layers:
+        if portion and size + layer.weight.numel() > _PORTION:
+            yield portion
+            portion, size = [], 0
+        portion.append(layer)
+        size += layer.weight.numel()
+    yield portion
+
+
+def _sums(layers: list[_ConvNd]) -> list[tuple[_ConvNd, Tensor]]:
+    """The sum of |gradient * weight| for each output channel of some layers."""
+    # The products go out of scope before those of the next portion are made, which take their memory.
+    products = torch._foreach_mul([layer.weight.grad for layer in layers], [layer.weight for layer in layers])  # type: ignore[misc]
+    torch._foreach_abs_(products)
+    return [(layer, _per_filter(layer, product)) for layer, product in zip(layers, products, strict=True)]
+
+
+def _per_filter(layer: _ConvNd, values: Tensor) -> Tensor:
+    """The sum of values like the weight's over those of each output channel, [out_channels] in float32 or more."""
+    dtype = torch.promote_types(values.dtype, torch.float32)
     if not layer.transposed:
-        sums: Tensor = torch.linalg.vector_norm(product, 1, tuple(range(1, product.dim())), dtype=dtype)
-        return sums
+        return values.sum(tuple(range(1, values.dim())), dtype=dtype)
     # [in, out / groups, ...]: the input channels of a group, one after the other, feed its outputs
-    blocks = torch.unflatten(product, 0, (layer.groups, -1))
-    sums = torch.linalg.vector_norm(blocks, 1, (1, *range(3, blocks.dim())), dtype=dtype)
-    return sums.flatten()
+    blocks = torch.unflatten(values, 0, (layer.groups, -1))
+    return blocks.sum((1, *range(3, blocks.dim())), dtype=dtype).flatten()
