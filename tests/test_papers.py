@@ -267,6 +267,12 @@ def test_older_counters_on_a_network_that_is_counted_by_hand() -> None:
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
 
 
+def test_the_whole_resnet34_that_nas_channel_pruning_starts_from() -> None:
+    """45 classes, 224 x 224 pixels: 3.663272 G multiply-accumulates of the convolutions and the linear layer."""
+    profile = cost.profile(models.create("resnet34", 45), (3, 224, 224))
+    assert round(profile.conv_linear_macs / 1e9, 6) == 3.663272
+
+
 def test_older_counters_on_resnet20() -> None:
     model = models.create("resnet20", 100, shortcut="B")
     assert older_thop(model, (3, 32, 32), "thop-0.0.31") == 41224512  # 41.20M within 0.1 %
