@@ -71,6 +71,8 @@ def build(
 def _replace_head(model: nn.Module, num_classes: int) -> None:
     heads = [(key, layer) for key, layer in model.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
     key, old = heads[-1]
+    if old.weight.shape[0] == num_classes:
+        return
     if isinstance(old, nn.Linear):
         new: nn.Module = nn.Linear(old.in_features, num_classes)
     else:  # SqueezeNet ends in a 1x1 convolution

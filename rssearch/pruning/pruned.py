@@ -65,8 +65,8 @@ def prune(
             ``joint`` the rank below which all criteria must place a channel, so that the removed fraction is smaller.
         rates: share by layer, see `rssearch.pruning.layer_rates`; layers that are not named stay whole.
         macs_ratio: MACs to be left, in (0, 1], met within 1 %. Exactly one of the three is given.
-        data: see `score`. With several steps it is gone through once a step, so it must be a list or the like. A network
-            that was trained with attention (see `rssearch.models.attention.insert`) has the mean over the data folded.
+        data: see `score`. With several steps it is gone through once a step, so it must be a list or the like. A
+            network that has attention (see `rssearch.models.attention.insert`) gets its mean over the data folded.
         allocation: see `rssearch.pruning.allocate`; None for the method's own (uniform if `rates` are given).
         round_to: kept widths are multiples of this.
         min_channels: no group gets smaller than this.

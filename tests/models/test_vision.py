@@ -69,3 +69,8 @@ def test_small_stem_keeps_the_resolution(name, layer, imagenet, small):
 
 def test_small_stem_of_other_bands():
     assert vision.build("resnet18", 5, in_channels=6, stem="small").conv1.weight.shape == (64, 6, 3, 3)
+
+
+def test_the_head_stays_where_the_classes_are_those_of_the_weights(trained):
+    model = vision.build("resnet18", 1000, weights="IMAGENET1K_V1")
+    assert torch.equal(model.fc.weight, trained("resnet18").fc.weight)
