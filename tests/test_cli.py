@@ -26,7 +26,7 @@ from tests.commands import Result, refused, run, study_with
 
 ROOT = Path(__file__).parent.parent
 RSSEARCH = str(Path(sys.executable).with_name("rssearch"))  # as it is installed
-COMMANDS = ["plan", "search", "front", "export", "ui", "models", "methods", "samplers", "data"]
+COMMANDS = ["plan", "search", "front", "export", "ui", "models", "methods", "samplers", "papers", "data"]
 TOY: dict[str, Any] = {"study": "toy", "trial": "tests.toy:plain", "space": {"rate": [0.25, 0.5]}}
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import nn
@@ -21,6 +22,7 @@ from rssearch import cost as costs
 from rssearch import data, models, pruning
 from rssearch.config import Recipe, Settings
 from rssearch.data import ImageSet, loader
+from rssearch.errors import InputError
 from rssearch.pruning import METHODS, ChannelGraph, Elasticity
 from rssearch.space import content_key
 from rssearch.store import Files
@@ -72,7 +74,12 @@ def _changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     """A recipe with a method's changes, where the study leaves the default."""
     defaults = {name: field.default for name, field in Recipe.model_fields.items()}
     changes = {name: value for name, value in changes.items() if getattr(recipe, name) == defaults[name]}
-    return Recipe.model_validate(recipe.model_dump() | changes)
+    try:
+        return Recipe.model_validate(recipe.model_dump() | changes)
+    except ValidationError as error:
+        reasons = "; ".join(item["msg"].removeprefix("Value error, ") for item in error.errors())
+        wanted = ", ".join(f"{name}={value}" for name, value in changes.items())
+        raise InputError(f"the method needs {wanted}, which the study's recipe does not allow: {reasons}") from None
 
 
 def baseline_inputs(point: Config, local: Settings, root: Path) -> Config:

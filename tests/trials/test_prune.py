@@ -195,6 +195,10 @@ def test_distillation_takes_the_baseline_as_teacher(tmp_path: Path, data_root: P
         ({"allocation": "joint"}, "allocation 'joint' needs the ranks of several criteria; method 'l1' has one"),
         ({"pruning.steps": 2}, "several steps need macs_ratio"),
         ({"rate": None, "macs_ratio": 0.5, "pruning.steps": 3}, "3 steps cannot share 2 epochs"),
+        (
+            {"method": "cap", "train.epochs": 0},
+            "the method needs attention=True, which the study's recipe does not allow",
+        ),
         ({"method": "cap", "model": "mobilenet_v2"}, "but not into MobileNetV2"),
         ({"method": "sfp", "rate": None, "macs_ratio": 0.5, "pruning.steps": 2}, "prunes anew in each epoch"),
         ({"pruning.options": {"lfp": {"log": "log2"}}}, "unknown log of lfp 'log2'"),

@@ -1,0 +1,58 @@
+"""The documentation runs, and names what there is."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rssearch import pruning
+from rssearch.pruning.allocate import ALLOCATIONS
+
+ROOT = Path(__file__).parent.parent
+TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("*.py"))
+
+
+def test_there_are_tutorials() -> None:
+    assert TUTORIALS
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", TUTORIALS, ids=lambda path: path.stem)
+def test_tutorials_run(script: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, timeout=900, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    accuracies = re.findall(r"accuracy ([\d.]+)%", done.stdout)
+    if script.stem == "prune":
+        trained, tuned, loaded = (float(accuracy) for accuracy in accuracies)
+        assert trained > 30  # twelve classes
+        assert tuned == loaded
+
+
+def test_the_page_of_methods_names_all_of_them_with_their_allocation_and_options() -> None:
+    page = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+    rows = {
+        name: [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in page.split("## From scores")[0].splitlines()
+        if line.startswith("| `")
+        for name in re.findall(r"`(\w+)`", line.split("|")[1])
+    }
+    assert rows.keys() == pruning.METHODS.keys()
+    for name, method in pruning.METHODS.items():
+        assert rows[name][3] == method.allocation
+        if rows[name][5].startswith("`") and method.options:
+            for option, values in method.options.items():
+                assert f"`{option}: {values[0]}`" in rows[name][5]
+                assert all(f"`{value}`" in rows[name][5] for value in values[1:])
+    assert all(f"`{allocation}`" in page for allocation in ALLOCATIONS)
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
+    for page in pages:
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page}: {target}"
