@@ -5,7 +5,7 @@ import torch
 
 from rssearch import pruning
 from rssearch.errors import InputError
-from rssearch.pruning.allocate import FLOOR
+from rssearch.pruning.allocate import FLOOR, _lamp
 from tests.pruning.networks import network
 
 
@@ -29,7 +29,7 @@ def test_uniform_truncates_like_the_papers_and_keeps_the_best(rate):
         assert list(channels) == sorted(channels)
 
 
-@pytest.mark.parametrize("allocation", ["uniform", "global"])
+@pytest.mark.parametrize("allocation", ["uniform", "global", "global_mean", "lamp"])
 @pytest.mark.parametrize("amount", [{"rate": 0}, {"rate": 0.0, "round_to": 7}, {"macs_ratio": 1}, {"macs_ratio": 1.0}])
 def test_nothing_asked_nothing_removed(allocation, amount):
     _, _, graph = network("resnet20")
@@ -37,7 +37,7 @@ def test_nothing_asked_nothing_removed(allocation, amount):
     assert kept == {name: tuple(range(g.width)) for name, g in graph.groups.items()}
 
 
-@pytest.mark.parametrize("allocation", ["uniform", "global"])
+@pytest.mark.parametrize("allocation", ["uniform", "global", "global_mean", "lamp"])
 def test_of_equal_scores_the_lower_index_stays(allocation):
     _, _, graph = network("resnet20")
     kept = allocate(graph, {name: torch.ones(g.width) for name, g in graph.groups.items()}, allocation, rate=0.5)
@@ -53,7 +53,7 @@ def test_rates_by_layer():
 
 
 @pytest.mark.parametrize("round_to", [4, 8, 7])
-@pytest.mark.parametrize("allocation", ["uniform", "global"])
+@pytest.mark.parametrize("allocation", ["uniform", "global", "global_mean", "lamp"])
 @pytest.mark.parametrize("amount", [{"rate": 0.45}, {"rate": 0.95}, {"macs_ratio": 0.5}])
 def test_rounding(round_to, allocation, amount):
     _, _, graph = network("vgg16_cifar")
@@ -96,7 +96,7 @@ def test_global_never_collapses_a_group():
     assert all(len(c) == -(-graph.groups[n].width * FLOOR // 1) for n, c in kept.items())
 
 
-@pytest.mark.parametrize("allocation", ["uniform", "global"])
+@pytest.mark.parametrize("allocation", ["uniform", "global", "global_mean", "lamp"])
 @pytest.mark.parametrize("ratio", [0.9, 0.5, 0.25, 0.1, 0.03])
 @pytest.mark.parametrize("name", ["resnet20", "vgg16_cifar", "mobilenet_v2"])
 def test_macs_ratio_is_met(allocation, ratio, name):
@@ -178,3 +178,38 @@ def test_bad_scores(group, value, message):
     _, _, graph = network("resnet20")
     with pytest.raises(InputError, match=message):
         allocate(graph, {group: value}, rate=0.5)
+
+
+def test_lamp_normalises_inside_each_group():
+    _, _, graph = network("resnet20")
+    values = torch.tensor([3.0, 1.0, 2.0])
+    found = _lamp(values.double().numpy())
+    assert found.tolist() == [1.0, 1 / 14, 4 / 13]  # 9/9, 1/(1 + 4 + 9), 4/(4 + 9)
+    assert _lamp(torch.zeros(3).double().numpy()).tolist() == [0, 0, 0]
+    scores = scores_of(graph)
+    scaled = {name: value * 10**i for i, (name, value) in enumerate(scores.items())}
+    assert allocate(graph, scaled, "lamp", rate=0.5) == allocate(graph, scores, "lamp", rate=0.5)
+    assert allocate(graph, scaled, "global", rate=0.5) != allocate(graph, scores, "global", rate=0.5)
+
+
+def test_global_mean_does_not_care_for_the_scale_of_a_layer():
+    _, _, graph = network("resnet20")
+    scores = scores_of(graph)
+    scaled = {name: value * 4**i for i, (name, value) in enumerate(scores.items())}
+    assert allocate(graph, scaled, "global_mean", rate=0.5) == allocate(graph, scores, "global_mean", rate=0.5)
+    means = {name: value / value.double().mean() for name, value in scores.items()}
+    assert allocate(graph, scores, "global_mean", rate=0.5) == allocate(graph, means, "global", rate=0.5)
+
+
+def test_joint_needs_several_criteria():
+    _, _, graph = network("resnet20")
+    with pytest.raises(InputError, match=r"allocation 'joint' needs scores of several criteria"):
+        allocate(graph, allocation="joint", rate=0.5)
+
+
+def test_other_allocations_judge_by_the_highest_of_several_scores():
+    _, _, graph = network("resnet20")
+    one, other = scores_of(graph, 0), scores_of(graph, 1)
+    both = {name: torch.stack([one[name], other[name]]) for name in one}
+    highest = {name: torch.maximum(one[name], other[name]) for name in one}
+    assert allocate(graph, both, "uniform", rate=0.5) == allocate(graph, highest, "uniform", rate=0.5)

@@ -10,6 +10,7 @@ from torch import nn
 
 from rssearch import models, pruning
 from rssearch.errors import InputError
+from rssearch.pruning.surgery import kept_by
 from tests.pruning.networks import Fork, distance, network, randomise, some
 
 
@@ -174,3 +175,30 @@ def test_masked_is_of_full_size_and_silent_where_removed():
     assert torch.equal(twin.left.weight[4:], model.left.weight[4:])
     assert not twin.head.weight[:, 1:].any()
     assert not twin.norm.bias[:4].any()
+
+
+def test_zeroed_filters_can_grow_again():
+    model, images, graph = network("resnet20")
+    model = copy.deepcopy(model).train()
+    kept = some(graph)
+    pruning.zero_filters(model, graph, kept)
+    for name, group in graph.groups.items():
+        gone = sorted(set(range(group.width)) - set(kept[name]))
+        for member in group.producers:
+            weight = model.get_submodule(member.layer).weight
+            assert not weight[gone].any()
+            assert weight[list(kept[name])].flatten(1).any(1).all()
+    model(images).square().sum().backward()
+    assert model.layer1[0].conv1.weight.grad[sorted(set(range(16)) - set(kept["layer1.0.conv1"]))].any()
+
+
+def test_specs_compose():
+    model, images, graph = network("vgg16_cifar")
+    once, first = pruning.cut(model, graph, some(graph, 0.7))
+    again = pruning.trace(once, images)
+    twice, second = pruning.cut(once, again, some(again, 0.5, seed=2))
+    spec = pruning.compose(first, second)
+    direct = pruning.apply_spec(copy.deepcopy(model), spec)
+    assert torch.equal(direct(images), twice(images))
+    assert spec == pruning.make_spec(graph, kept_by(graph, spec))
+    assert pruning.compose(first, pruning.make_spec(again, {})) == first
