@@ -1,37 +1,74 @@
-"""First-order Taylor expansion of the loss (Molchanov et al., CVPR 2019)."""
+"""First-order Taylor expansion of the loss (Molchanov et al., CVPR 2019).
+
+The paper puts a gate behind each channel and takes the derivative of the loss by the gate. Here the gate stands where
+the channel is read, once for each layer that does so: as taking a channel away closes all of them, their derivatives
+add up. So a channel that several layers compute has one exact value, and batch normalisation needs no rule of its own.
+"""
 
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rssearch.pruning.channels import ChannelGraph
+from rssearch.errors import InputError
+from rssearch.pruning.channels import ChannelGraph, Group, Member
 from rssearch.pruning.criteria.batches import Batches, on_device
-from rssearch.pruning.criteria.producers import average_over_producers, filters
 
 
 def taylor(model: nn.Module, graph: ChannelGraph, data: Batches | None, seed: int) -> dict[str, Tensor]:  # noqa: ARG001
-    """The change of the loss when a filter is set to zero, to first order: ``|sum of weight * gradient|``.
+    """The change of the loss, to first order, when no layer can read a channel any more.
 
-    The loss is the cross-entropy in eval mode; the absolute values are averaged over the batches, then over the layers
-    that compute a channel.
+    ``|dL/dg|`` of a gate g = 1 on the channel. The loss is the cross-entropy in eval mode; the absolute values are
+    averaged over the batches.
 
     Raises:
-        InputError: no data.
+        InputError: no data, or a group that no layer reads.
     """
     twin = copy.deepcopy(model).eval().requires_grad_(True)
-    names = sorted({member.layer for group in graph.groups.values() for member in group.producers})
-    layers = {name: twin.get_submodule(name) for name in names}
-    weights: list[Tensor] = [layer.get_parameter("weight") for layer in layers.values()]
-    totals = {name: torch.zeros(len(filters(layer))) for name, layer in layers.items()}
+    readers = {name: _readers(twin, group) for name, group in graph.groups.items()}
+    layers = sorted({member.layer for members in readers.values() for member in members})
+    device = next(twin.parameters()).device
+    gates = {name: torch.ones(graph.sizes[name, "in"], device=device, requires_grad=True) for name in layers}
+    handles = [twin.get_submodule(name).register_forward_pre_hook(_through(gate)) for name, gate in gates.items()]
+    totals = {name: torch.zeros(group.width) for name, group in graph.groups.items()}
     batches = 0
-    for x, y in on_device(data, twin, "taylor"):
-        with torch.enable_grad():
-            gradients = torch.autograd.grad(F.cross_entropy(twin(x), y), weights)
-        for (name, layer), gradient in zip(layers.items(), gradients, strict=True):
-            totals[name] += (filters(layer) * filters(layer, gradient)).sum(1).abs().float().cpu()
-        batches += 1
-    return average_over_producers(twin, graph, lambda name, _: totals[name] / batches)
+    try:
+        for x, y in on_device(data, twin, "taylor"):
+            with torch.enable_grad():
+                gradients = torch.autograd.grad(F.cross_entropy(twin(x), y), list(gates.values()))
+            changes = {name: gradient.cpu() for name, gradient in zip(gates, gradients, strict=True)}
+            for name, members in readers.items():
+                each = [changes[member.layer][torch.from_numpy(member.index)].sum(1) for member in members]
+                totals[name] += torch.stack(each).sum(0).abs()
+            batches += 1
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {name: total / batches for name, total in totals.items()}
+
+
+def _through(gate: Tensor) -> Any:
+    """A hook that lets what a layer reads through a gate for each channel."""
+
+    def hook(layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        x, *rest = inputs
+        factors = gate.to(x.dtype)
+        if not isinstance(layer, nn.Linear):  # of which the channels are the last axis
+            factors = factors.reshape(-1, *[1] * (x.dim() - 2))
+        return x * factors, *rest
+
+    return hook
+
+
+def _readers(model: nn.Module, group: Group) -> list[Member]:
+    """What reads the channels from outside; a grouped or depthwise convolution over them only passes them on."""
+    own = {member.layer for member in group.producers}
+    reading = [member for member in group.members if member.side == "in"]
+    found = [m for m in reading if m.layer not in own or getattr(model.get_submodule(m.layer), "groups", 1) == 1]
+    if not found:
+        raise InputError(f"method 'taylor': no layer reads the channels of group {group.name!r}")
+    return found

@@ -1,6 +1,7 @@
 """The Taylor criterion, against plain backward passes."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -26,20 +27,49 @@ def test_scores_are_averages_over_batches_of_first_order_changes():
     for x, y in batches():
         twin = copy.deepcopy(model).eval()
         F.cross_entropy(twin(x), y).backward()
-        weight = twin.layer1[1].conv1.weight
-        expected += (weight * weight.grad).sum((1, 2, 3)).abs().detach() / 2
+        weight = twin.layer1[1].conv2.weight  # reads the channels of layer1.1.conv1
+        expected += (weight * weight.grad).sum((0, 2, 3)).abs().detach() / 2
     assert torch.allclose(taylor(model, graph, batches(), 0)["layer1.1.conv1"], expected, rtol=1e-4)
 
 
-def test_scores_predict_the_change_of_the_loss():
-    model, _, graph = network("resnet20")
-    (x, y), model = batches(1)[0], copy.deepcopy(model).double()
-    scores = taylor(model, graph, [(x.double(), y)], 0)["layer2.1.conv1"]
-    with torch.no_grad():
-        before = F.cross_entropy(model(x.double()), y)
-        model.layer2[1].conv1.weight[5] *= 1 - 1e-4
-        change = (F.cross_entropy(model(x.double()), y) - before).abs()
-    assert float(change) == pytest.approx(float(scores[5]) * 1e-4, rel=0.02)
+@pytest.mark.parametrize(
+    ("name", "group"),
+    [
+        ("resnet20", "layer2.1.conv1"),
+        ("resnet20", "layer2.0.conv2"),  # read by two blocks, and by the next stage's convolution and index shortcut
+        ("resnet18", "layer4.0.conv2"),  # read by the other block and the classifier
+        ("mobilenet_v2", "features.3.conv.0.0"),  # through a depthwise convolution
+        ("vgg16_cifar", "features.conv13"),  # by a linear layer
+        ("torchvision:mobilenet_v3_small", "features.4.block.0.0"),  # multiplied by squeeze-and-excitation
+    ],
+)
+def test_scores_are_the_slope_of_the_loss_when_all_readers_read_less(name, group):
+    model, _, graph = network(name)
+    (x, y), model = batches(1)[0], copy.deepcopy(model).double().eval()
+    scores = taylor(model, graph, [(x.double(), y)], 0)[group]
+    channel, score = int(scores.argmax()), float(scores.max())
+    own = {member.layer for member in graph.groups[group].producers}
+    readers = [member for member in graph.groups[group].members if member.side == "in" and member.layer not in own]
+
+    def loss(factor):
+        def less(module, inputs, columns=None):
+            scale = torch.ones(inputs[0].shape[1], dtype=torch.float64)
+            scale[columns] = factor
+            return (inputs[0] * scale.reshape(-1, *[1] * (inputs[0].dim() - 2)),)
+
+        handles = [
+            model.get_submodule(m.layer).register_forward_pre_hook(partial(less, columns=m.index[channel]))
+            for m in readers
+        ]
+        with torch.no_grad():
+            found = float(F.cross_entropy(model(x.double()), y))
+        for handle in handles:
+            handle.remove()
+        return found
+
+    slope = (loss(1 + 1e-3) - loss(1 - 1e-3)) / 2e-3
+    assert score == pytest.approx(abs(slope), rel=1e-3, abs=1e-11)
+    assert score > 1e-9
 
 
 def test_model_is_untouched_and_may_be_frozen():
