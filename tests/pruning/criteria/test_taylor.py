@@ -6,6 +6,7 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from rssearch import pruning
 from rssearch.errors import InputError
@@ -46,6 +47,9 @@ def test_scores_are_averages_over_batches_of_first_order_changes():
 def test_scores_are_the_slope_of_the_loss_when_all_readers_read_less(name, group):
     model, _, graph = network(name)
     (x, y), model = batches(1)[0], copy.deepcopy(model).double().eval()
+    if "mobilenet" in name:  # whose logits hardly differ before it is trained
+        with torch.no_grad():
+            [layer for layer in model.modules() if isinstance(layer, nn.Linear)][-1].weight.mul_(1e3)
     scores = taylor(model, graph, [(x.double(), y)], 0)[group]
     channel, score = int(scores.argmax()), float(scores.max())
     own = {member.layer for member in graph.groups[group].producers}
@@ -67,9 +71,9 @@ def test_scores_are_the_slope_of_the_loss_when_all_readers_read_less(name, group
             handle.remove()
         return found
 
-    slope = (loss(1 + 1e-3) - loss(1 - 1e-3)) / 2e-3
-    assert score == pytest.approx(abs(slope), rel=1e-3, abs=1e-11)
-    assert score > 1e-9
+    slope = (loss(1 + 1e-6) - loss(1 - 1e-6)) / 2e-6
+    assert score == pytest.approx(abs(slope), rel=1e-3)
+    assert score > 1e-8
 
 
 def test_model_is_untouched_and_may_be_frozen():
