@@ -78,8 +78,40 @@ STUDIES: dict[str, tuple[dict[str, Any], list[str]]] = {
     "rate too large": ({"space/rate": [0.5, 1.5]}, ["space.rate: 1.5 is not allowed; it must be a number in [0, 1)"]),
     "rate is a word": ({"space/rate": ["abc"]}, ["space.rate: 'abc' is not allowed"]),
     "rate is a truth value": ({"space/rate": [True]}, ["space.rate: True is not allowed"]),
-    "rate and macs_ratio": ({"space/macs_ratio": [0.5]}, ["space: give either rate or macs_ratio, not both"]),
-    "neither rate nor macs_ratio": ({"space/rate": GONE}, ["space: give either rate or macs_ratio"]),
+    "rate and macs_ratio": (
+        {"space/macs_ratio": [0.5]},
+        ["space: give one of rate, rates, macs_ratio, not rate and macs_ratio"],
+    ),
+    "neither rate nor macs_ratio": ({"space/rate": GONE}, ["space: give one of rate, rates, macs_ratio"]),
+    "unknown list of rates": (
+        {"space/rate": GONE, "space/rates": ["lfp-3"]},
+        ["space.rates: unknown list of ratios 'lfp-3'. Did you mean 'lfp-", "[0.]+[0.4]*11"],
+    ),
+    "list of rates of another length": (
+        {"space/rate": GONE, "space/rates": ["[0.5]*3"]},
+        ["space.rates: resnet20 takes a list of 12 ratios, not 3"],
+    ),
+    "rates and an allocation": (
+        {"space/rate": GONE, "space/rates": ["lfp-2"], "settings/pruning/allocation": "global"},
+        ["space.rates: rates for each layer leave nothing to an allocation 'global'"],
+    ),
+    "steps of a rate": ({"settings/pruning/steps": 2}, ["settings.pruning.steps: several steps need macs_ratio"]),
+    "unknown option of a method": (
+        {"settings/pruning/options": {"lfp": {"log": "log2"}}},
+        ["settings.pruning.options: unknown log of lfp 'log2'", "literal_eps"],
+    ),
+    "option of a method that has none": (
+        {"settings/pruning/options": {"l1": {"log": "log1p"}}},
+        ["settings.pruning.options: method 'l1' has no option 'log' ('log1p'); it has none"],
+    ),
+    "joint for one criterion": (
+        {"space/allocation": ["joint"]},
+        ["allocation: 'joint' needs the ranks of several criteria; method 'l1' has one"],
+    ),
+    "attention in a network without a place for it": (
+        {"space/method": ["cap"], "space/model": ["mobilenet_v2"]},
+        ["space.method: attention can be inserted into", "not into MobileNetV2"],
+    ),
     "macs_ratio of zero": (
         {"space/rate": GONE, "space/macs_ratio": [0]},
         ["space.macs_ratio: 0 is not allowed; it must be a number in (0, 1]"],

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -31,28 +32,41 @@ History = list[dict[str, float]]
 
 def check(point: Config, local: Settings) -> None:
     """Refuse ways of pruning that do not go together. Raises InputError."""
-    steps, epochs = local.pruning.steps, local.finetune.epochs
-    for method, options in local.pruning.options.items():
-        pruning.check_options(method, options)
-    if steps > 1 and point.get("macs_ratio") is None:
-        raise InputError(
-            "settings.pruning.steps: several steps need macs_ratio, as a rate changes its meaning on the way"
-        )
-    recipe = train_recipe(point, local)
-    if recipe.attention:
-        _check_attention(point["model"], json.dumps(local.model.given(), sort_keys=True))
-    if steps > max(epochs, 1):
-        raise InputError(f"settings.pruning.steps: {steps} steps cannot share {epochs} epochs of fine-tuning")
-    if point["method"] == NO_METHOD:
+    steps, epochs, method = local.pruning.steps, local.finetune.epochs, point["method"]
+    with _named("settings.pruning.options"):
+        for name, options in local.pruning.options.items():
+            pruning.check_options(name, options)
+    with _named("settings.pruning.steps"):
+        if steps > 1 and point.get("macs_ratio") is None:
+            raise InputError("several steps need macs_ratio, as a rate changes its meaning on the way")
+        if steps > max(epochs, 1):
+            raise InputError(f"{steps} steps cannot share {epochs} epochs of fine-tuning")
+        if steps > 1 and method != NO_METHOD and METHODS[method].soft:
+            raise InputError(f"method {method!r} prunes anew in each epoch, not in steps")
+    with _named("space.method"):
+        if train_recipe(point, local).attention:
+            _check_attention(point["model"], json.dumps(local.model.given(), sort_keys=True))
+        finetune_recipe(point, local)
+    if method == NO_METHOD:
         return
-    own = METHODS[point["method"]].allocation
-    if steps > 1 and METHODS[point["method"]].soft:
-        raise InputError(f"settings.pruning.steps: method {point['method']!r} prunes anew in each epoch, not in steps")
-    how = allocation(point, local)
-    if how == "joint" != own:
-        raise InputError(f"allocation 'joint' needs the ranks of several criteria; method {point['method']!r} has one")
+    asked = point.get("allocation") or local.pruning.allocation
+    with _named("allocation"):
+        if asked == "joint" != METHODS[method].allocation:
+            raise InputError(f"'joint' needs the ranks of several criteria; method {method!r} has one")
     if point.get("rates") is not None:
-        ratios_of(point["rates"], point["model"])
+        with _named("space.rates"):
+            if asked not in {None, "uniform"}:
+                raise InputError(f"rates for each layer leave nothing to an allocation {asked!r}")
+            ratios_of(point["rates"], point["model"])
+
+
+@contextmanager
+def _named(place: str) -> Iterator[None]:
+    """Put the key that is wrong before the message."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{place}: {error}") from None
 
 
 @lru_cache(maxsize=32)

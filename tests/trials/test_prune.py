@@ -192,7 +192,7 @@ def test_distillation_takes_the_baseline_as_teacher(tmp_path: Path, data_root: P
         ({"allocation": "globl"}, "unknown allocation 'globl'. Did you mean 'global'?"),
         ({"ratio": 0.3}, "unknown dimension 'ratio'. Did you mean 'rate"),
         ({"rate": None, "rates": "lpf-1"}, "'lpf-1'"),
-        ({"allocation": "joint"}, "allocation 'joint' needs the ranks of several criteria; method 'l1' has one"),
+        ({"allocation": "joint"}, "allocation: 'joint' needs the ranks of several criteria; method 'l1' has one"),
         ({"pruning.steps": 2}, "several steps need macs_ratio"),
         ({"rate": None, "macs_ratio": 0.5, "pruning.steps": 3}, "3 steps cannot share 2 epochs"),
         (
