@@ -178,7 +178,7 @@ def _softly(
     dense: nn.Module,
     on_epoch: OnEpoch,
 ) -> tuple[nn.Module, dict[str, Any], History]:
-    """Fine-tune at full size; after each epoch the filters that would go are zeroed. They go at the end."""
+    """Fine-tune at full size; the filters that would go are zeroed before and after each epoch. They go at the end."""
     model = copy.deepcopy(dense)
 
     def kept() -> tuple[ChannelGraph, Kept]:
@@ -188,8 +188,10 @@ def _softly(
     def zero(_: int) -> None:
         pruning.zero_filters(model, *kept())
 
-    recipe = finetune_recipe(config, session.settings)
-    history = _fit(config, session, model, recipe, dense, session.load_checkpoint(), on_epoch, after_epoch=zero)
+    recipe, checkpoint = finetune_recipe(config, session.settings), session.load_checkpoint()
+    if checkpoint is None:
+        zero(-1)
+    history = _fit(config, session, model, recipe, dense, checkpoint, on_epoch, after_epoch=zero)
     model, spec = pruning.cut(model, *kept())
     train = images_of(config, session).split("train")
     recalibrate(
