@@ -25,12 +25,15 @@ class Member:
         index: [width, k]: group channel c is the channels ``index[c]`` of this side of the layer. k is 1, but for a
             linear layer behind a flattened map (one column per position) and for the blocks of grouped convolutions.
         kind: what the layer is, for the criteria.
+        grouped: whether it is a grouped or depthwise convolution. Blocks of its inputs and outputs are one channel, so
+            that it only passes on what it reads.
     """
 
     layer: str
     side: Side
     index: Indices
     kind: str
+    grouped: bool = False
 
     @property
     def is_producer(self) -> bool:
@@ -59,6 +62,11 @@ class Group:
     def consumers(self) -> tuple[Member, ...]:
         """The convolutions and linear layers that read these channels."""
         return tuple(m for m in self.members if m.side == "in" and m.kind in {"conv", "linear"})
+
+    @property
+    def readers(self) -> tuple[Member, ...]:
+        """What reads the channels from outside: convolutions, linear layers and index shortcuts, no grouped ones."""
+        return tuple(m for m in self.members if m.side == "in" and not m.grouped)
 
     def __str__(self) -> str:
         lines = [f"{self.name}: {self.width} channels"]

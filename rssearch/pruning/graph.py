@@ -304,7 +304,7 @@ class _Atoms:
             ranks = rank[labels[self._of(layer, of_layer)]]
             inside = np.flatnonzero(ranks >= 0)
             index = inside[np.argsort(ranks[inside], kind="stable")].reshape(len(units), k)
-            members.append(Member(layer, of_layer, index, self.kinds[layer]))
+            members.append(Member(layer, of_layer, index, self.kinds[layer], layer in self._blocked))
         return Group(first, len(units), tuple(members))
 
 

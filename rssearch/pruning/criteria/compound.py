@@ -67,9 +67,7 @@ def compound(
     if scheme not in SCHEMES:
         raise unknown("scheme of compound", scheme, SCHEMES)
     judged = {name: _judged(model, group) for name, group in graph.groups.items()}
-    names = [
-        name for name, pairs in judged.items() if pairs and (scheme == "B" or _is_inner(model, graph, name, judged))
-    ]
+    names = [name for name, pairs in judged.items() if pairs and (scheme == "B" or _is_inner(graph, name, judged))]
     if not names:
         other = ", but scheme B may cut some" if scheme == "A" and any(judged.values()) else ""
         raise InputError(
@@ -104,21 +102,14 @@ def _judged(model: nn.Module, group: Group) -> list[tuple[Member, Member]]:
     return pairs
 
 
-def _is_inner(model: nn.Module, graph: ChannelGraph, name: str, judged: Judged) -> bool:
+def _is_inner(graph: ChannelGraph, name: str, judged: Judged) -> bool:
     """Whether scheme A may cut a group."""
     group = graph.groups[name]
-    written = {member.layer for member in group.producers}
-    # Of the layers that read what they write, a dense one is a residual branch, a grouped one passes the channels on.
-    passing = {
-        member.layer
-        for member in group.consumers
-        if member.layer in written and getattr(model.get_submodule(member.layer), "groups", 1) > 1
-    }
+    passing = {member.layer for member in group.members if member.side == "in" and member.grouped}
     sources = {conv.layer for conv, _ in judged[name]} - passing
     normalised = {conv.layer for pairs in judged.values() for conv, _ in pairs}
-    readers = [member for member in group.members if member.side == "in" and member.layer not in passing]
-    branches = {member.layer for member in readers if member.kind == "index" or member.layer in normalised}
-    feeds_head = any(member.kind == "linear" or member.layer in graph.fixed for member in readers)
+    branches = {member.layer for member in group.readers if member.kind == "index" or member.layer in normalised}
+    feeds_head = any(member.kind == "linear" or member.layer in graph.fixed for member in group.readers)
     return len(sources) == 1 and len(branches) <= 1 and not feeds_head
 
 

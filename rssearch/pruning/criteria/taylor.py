@@ -14,8 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rssearch.errors import InputError
-from rssearch.pruning.channels import ChannelGraph, Group, Member
+from rssearch.pruning.channels import ChannelGraph
 from rssearch.pruning.criteria.batches import Batches, on_device
 
 
@@ -26,11 +25,10 @@ def taylor(model: nn.Module, graph: ChannelGraph, data: Batches | None, seed: in
     averaged over the batches.
 
     Raises:
-        InputError: no data, or a group that no layer reads.
+        InputError: no data.
     """
     twin = copy.deepcopy(model).eval().requires_grad_(True)
-    readers = {name: _readers(twin, group) for name, group in graph.groups.items()}
-    layers = sorted({member.layer for members in readers.values() for member in members})
+    layers = sorted({member.layer for group in graph.groups.values() for member in group.readers})
     device = next(twin.parameters()).device
     gates = {name: torch.ones(graph.sizes[name, "in"], device=device, requires_grad=True) for name in layers}
     handles = [twin.get_submodule(name).register_forward_pre_hook(_through(gate)) for name, gate in gates.items()]
@@ -41,8 +39,8 @@ def taylor(model: nn.Module, graph: ChannelGraph, data: Batches | None, seed: in
             with torch.enable_grad():
                 gradients = torch.autograd.grad(F.cross_entropy(twin(x), y), list(gates.values()))
             changes = {name: gradient.cpu() for name, gradient in zip(gates, gradients, strict=True)}
-            for name, members in readers.items():
-                each = [changes[member.layer][torch.from_numpy(member.index)].sum(1) for member in members]
+            for name, group in graph.groups.items():
+                each = [changes[member.layer][torch.from_numpy(member.index)].sum(1) for member in group.readers]
                 totals[name] += torch.stack(each).sum(0).abs()
             batches += 1
     finally:
@@ -62,13 +60,3 @@ def _through(gate: Tensor) -> Any:
         return x * factors, *rest
 
     return hook
-
-
-def _readers(model: nn.Module, group: Group) -> list[Member]:
-    """What reads the channels from outside; a grouped or depthwise convolution over them only passes them on."""
-    own = {member.layer for member in group.producers}
-    reading = [member for member in group.members if member.side == "in"]
-    found = [m for m in reading if m.layer not in own or getattr(model.get_submodule(m.layer), "groups", 1) == 1]
-    if not found:
-        raise InputError(f"method 'taylor': no layer reads the channels of group {group.name!r}")
-    return found
