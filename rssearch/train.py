@@ -110,7 +110,7 @@ def fit(
     history: list[dict[str, float]] = []
     attended = _attended(model, train, recipe, seed, device) if recipe.attention else nullcontext()
     with reproducible(device), attended:
-        optimizer = _optimizer(model, recipe)
+        optimizer = make_optimizer(model, recipe)
         if resume is not None:
             history = _restore(resume, identity, model, optimizer, elasticity, device)
         elif recipe.recalibrate_batches:
@@ -331,7 +331,8 @@ def _attended(model: nn.Module, train: ImageDataset, recipe: Recipe, seed: int, 
         attention.remove(model)
 
 
-def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """The optimizer of a recipe, over all parameters that learn."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay)

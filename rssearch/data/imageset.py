@@ -95,6 +95,12 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
         self.labels = source.labels[self.indices]
         self.classes = source.classes
 
+    def part(self, positions: npt.NDArray[np.int64]) -> ImageDataset:
+        """The images at these positions of this split, as a dataset of their own."""
+        chosen = ImageDataset(self.source, self.name)
+        chosen.indices, chosen.labels = self.indices[positions], self.labels[positions]
+        return chosen
+
     def __len__(self) -> int:
         return len(self.indices)
 

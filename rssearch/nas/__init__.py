@@ -1,0 +1,7 @@
+"""Differentiable search of the number of channels: gates, their expected cost, the search, what is derived."""
+
+from rssearch.nas.derive import derive, fold
+from rssearch.nas.gates import Gates
+from rssearch.nas.search import ChannelSearch, cost_loss, search, temperature_at
+
+__all__ = ["ChannelSearch", "Gates", "cost_loss", "derive", "fold", "search", "temperature_at"]

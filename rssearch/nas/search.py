@@ -1,0 +1,241 @@
+"""Differentiable channel search: weights and scores learn in turns, and a cost loss pulls the MACs to the target.
+
+One step trains the weights on one part of the training split with the gates as they are; the next trains the scores on
+the other part with the weights as they are (first order, as in DARTS). The scores' loss is the cross entropy and
+``strength`` times a loss of R / q, where R is the expected ratio of MACs and q the wanted one.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from rssearch.config import Augment, Recipe, Section, Share
+from rssearch.data import ImageDataset, loader
+from rssearch.errors import InputError, TrialFailed
+from rssearch.execution import autocast, laid_out, place, reproducible, seed_epoch
+from rssearch.nas.derive import derive
+from rssearch.nas.gates import Gates
+from rssearch.pruning.graph import trace
+from rssearch.pruning.pruned import PrunedModel
+from rssearch.train import LABEL_LOSSES, learning_rate, make_optimizer, pick_device
+
+OnEpoch = Callable[[dict[str, float], Gates], object]
+
+
+class ChannelSearch(Section):
+    """How channels are searched."""
+
+    strength: float = Field(5.0, ge=0, description="weight of the cost loss (lambda)")
+    cost: Literal["squared", "log"] = Field("squared", description="(R/q - 1)^2, or |log(R/q)|")
+    score_lr: float = Field(1e-2, gt=0, description="learning rate of the scores (Adam)")
+    score_share: Share = Field(0.2, description="share of the training images that the scores learn from")
+    warmup: Share = Field(0.1, description="share of the epochs in which all gates are open and only weights learn")
+    temperature: float = Field(1.0, gt=0, description="of the gates, at first")
+    final_temperature: float = Field(0.1, gt=0)
+    annealing: Share = Field(0.6, description="share of the epochs in which the temperature falls, exponentially")
+    straight_through: bool = Field(False, description="gates of 0 or 1 forward, soft ones backward")
+
+    @model_validator(mode="after")
+    def _something_is_left(self) -> ChannelSearch:
+        if not 0 < self.score_share < 1:
+            raise ValueError("score_share must be above 0 and below 1: weights and scores learn from different images")
+        if self.warmup >= 1:
+            raise ValueError("warmup must be below 1, or no epoch is left to search in")
+        return self
+
+
+def search(
+    model: nn.Module,
+    train_data: ImageDataset,
+    *,
+    macs_ratio: float,
+    recipe: Recipe | None = None,
+    settings: ChannelSearch | None = None,
+    augment: Augment | None = None,
+    seed: int = 0,
+    device: torch.device | None = None,
+    on_epoch: OnEpoch | None = None,
+) -> PrunedModel:
+    """Search how many channels each layer needs, and cut the network to them.
+
+    Args:
+        model: the network, which stays as it is; the weights that it has are the search's first ones.
+        train_data: the training split; it is divided by class into a part for the weights and one for the scores.
+        macs_ratio: remaining share of MACs, met by the result within 1 %.
+        recipe: how the weights learn (epochs, optimizer, learning rate, ...); a batch of the scores has its size.
+        settings: of the search.
+        augment: random changes of the images; None for none.
+        seed: of the division, the order of the images, the augmentation and the initial scores.
+        device: None for the GPU, if there is one.
+        on_epoch: called after each epoch with its record and the gates.
+
+    Returns:
+        The pruned network, to be fine-tuned. Its report has the record of each epoch as ``history``: epoch (from 1),
+        train_loss, score_loss, cost_loss, soft_ratio (expected), hard_ratio (of the channels with scores above 0),
+        temperature, seconds; the losses of scores and cost are NaN while all gates are open.
+
+    Raises:
+        InputError: a ratio that cannot be reached (before anything is trained), or too few images.
+        TrialFailed: a loss is not finite.
+    """
+    recipe, settings, device = recipe or Recipe(), settings or ChannelSearch(), device or pick_device()
+    if not 0 < macs_ratio <= 1:
+        raise InputError(f"macs_ratio is {macs_ratio}, but must be in (0, 1]")
+    if recipe.epochs < 1:
+        raise InputError("a search needs at least one epoch")
+    with reproducible(device):
+        run = Run(model, train_data, macs_ratio, recipe, settings, augment, seed, device)
+        derive(run.model, run.gates, macs_ratio=macs_ratio, folded=False)  # refuses what cannot be reached
+        for epoch in range(recipe.epochs):
+            record = run.epoch(epoch)
+            if on_epoch is not None:
+                on_epoch(dict(record), run.gates)
+    found = derive(run.model, run.gates, macs_ratio=macs_ratio)
+    found.report["history"] = run.history
+    return found
+
+
+class Run:
+    """A search under way: the network with its gates, both optimizers, and the record so far."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        train_data: ImageDataset,
+        macs_ratio: float,
+        recipe: Recipe,
+        settings: ChannelSearch,
+        augment: Augment | None,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        self.recipe, self.settings, self.augment, self.seed, self.device = recipe, settings, augment, seed, device
+        self.macs_ratio = macs_ratio
+        self.model = place(copy.deepcopy(model), device)
+        graph = trace(self.model, torch.zeros(1, *train_data.input_shape, device=device))
+        self.gates = Gates(graph, seed=seed, straight_through=settings.straight_through).to(device)
+        self.for_weights, self.for_scores = halves(train_data, settings.score_share, seed)
+        self.steps = loader.num_batches(len(self.for_weights), recipe.batch_size, train=True)
+        self.weight_optimizer = make_optimizer(self.model, recipe)
+        self.score_optimizer = torch.optim.Adam([self.gates.scores], lr=settings.score_lr)
+        self.warm = math.ceil(settings.warmup * recipe.epochs) if recipe.epochs > 1 else 0
+        self.history: list[dict[str, float]] = []
+
+    def epoch(self, epoch: int) -> dict[str, float]:
+        """Train for one epoch, and record it."""
+        begin, searching = time.perf_counter(), epoch >= self.warm
+        seed_epoch(self.seed, epoch, self.device)
+        self.model.train()
+        weight_losses, score_losses, cost_losses = [], [], []
+        ones = torch.ones_like(self.gates.scores)
+        held_out = self._endless(epoch)
+        with self.gates.attached(self.model, None if searching else lambda: ones):
+            for step, (x, y) in enumerate(self._batches(self.for_weights, epoch)):
+                done = epoch * self.steps + step
+                self.gates.temperature = temperature_at(done / (self.recipe.epochs * self.steps), self.settings)
+                weight_losses.append(self._weight_step(x, y, done))
+                if searching:
+                    score_loss, cost = self._score_step(*next(held_out))
+                    score_losses.append(score_loss)
+                    cost_losses.append(cost)
+        with torch.no_grad():
+            soft, hard = self.gates.soft(), (self.gates.scores > 0).to(self.gates.scores.dtype)
+            record = {
+                "epoch": epoch + 1,
+                "train_loss": _mean(weight_losses),
+                "score_loss": _mean(score_losses),
+                "cost_loss": _mean(cost_losses),
+                "soft_ratio": float(self.gates.expected_ratio(soft)),
+                "hard_ratio": float(self.gates.expected_ratio(hard)),
+                "temperature": self.gates.temperature,
+                "seconds": time.perf_counter() - begin,
+            }
+        if not all(
+            math.isfinite(value) for name, value in record.items() if name in {"train_loss", *_searched(searching)}
+        ):
+            raise TrialFailed(f"a loss of the channel search is not finite in epoch {epoch + 1}: {record}")
+        self.history.append(record)
+        return record
+
+    def _weight_step(self, x: Tensor, y: Tensor, done: int) -> Tensor:
+        rate = learning_rate(
+            self.recipe, done, self.recipe.epochs * self.steps, round(self.recipe.warmup_epochs * self.steps)
+        )
+        for group in self.weight_optimizer.param_groups:
+            group["lr"] = rate
+        self.gates.scores.requires_grad_(False)
+        loss = self._loss(x, y)
+        self.gates.scores.requires_grad_(True)
+        self.weight_optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        self.weight_optimizer.step()
+        return loss.detach()
+
+    def _score_step(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        cost = cost_loss(self.gates.expected_ratio(self.gates.soft()), self.macs_ratio, self.settings.cost)
+        loss = self._loss(x, y)
+        total = loss + self.settings.strength * cost.to(loss.dtype)
+        # The gradient goes through the network to the scores, and to no weight.
+        (self.gates.scores.grad,) = torch.autograd.grad(total, [self.gates.scores])
+        self.score_optimizer.step()
+        return loss.detach(), cost.detach()
+
+    def _loss(self, x: Tensor, y: Tensor) -> Tensor:
+        x = laid_out(x)
+        with autocast(x.device, self.recipe.precision):
+            return LABEL_LOSSES[self.recipe.loss](self.model(x), y, self.recipe.label_smoothing)
+
+    def _batches(self, part: ImageDataset, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        size, augment = self.recipe.batch_size, self.augment
+        return loader.batches(part, size, device=self.device, train=True, augment=augment, seed=self.seed, epoch=epoch)
+
+    def _endless(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches for the scores, in another order each time that their images have been gone through."""
+        for turn in range(self.steps + 1):
+            yield from self._batches(self.for_scores, epoch * (self.steps + 1) + turn)
+
+
+def cost_loss(ratio: Tensor, target: float, kind: str = "squared") -> Tensor:
+    """How far a ratio of MACs is from the target q: ``(R/q - 1)^2`` or ``|log(R/q)|``."""
+    relative = ratio / target
+    return (relative - 1).square() if kind == "squared" else relative.log().abs()
+
+
+def temperature_at(progress: float, settings: ChannelSearch) -> float:
+    """The temperature at a share of the search: it falls exponentially to the final one, and stays there."""
+    share = 1.0 if settings.annealing == 0 else min(1.0, progress / settings.annealing)
+    return settings.temperature * math.exp(share * math.log(settings.final_temperature / settings.temperature))
+
+
+def halves(data: ImageDataset, share: float, seed: int) -> tuple[ImageDataset, ImageDataset]:
+    """Divide a split by class into images for the weights and, `share` of them, images for the scores.
+
+    Raises:
+        InputError: one of the parts would have fewer than two images.
+    """
+    rng = np.random.default_rng([seed, len(data)])
+    chosen = np.zeros(len(data), bool)
+    for label in np.unique(data.labels):
+        members = rng.permutation(np.flatnonzero(data.labels == label))
+        chosen[members[: round(share * len(members))]] = True
+    if min(chosen.sum(), (~chosen).sum()) < 2:
+        raise InputError(f"{len(data)} training images are too few to be divided between weights and scores")
+    return data.part(np.flatnonzero(~chosen)), data.part(np.flatnonzero(chosen))
+
+
+def _searched(searching: bool) -> set[str]:
+    return {"score_loss", "cost_loss"} if searching else set()
+
+
+def _mean(losses: list[Tensor]) -> float:
+    """The mean; the losses stay on the device until now, because each look at one makes the host wait."""
+    return float(torch.stack(losses).mean()) if losses else math.nan
