@@ -199,25 +199,55 @@ def append(path: Path, row: dict) -> None:
 
 
 def table(args: argparse.Namespace) -> None:
-    """Mean and standard deviation over the seeds, the best first."""
+    """Mean and standard deviation over the seeds, the best at the smallest budget first; a picture if asked for."""
     rows = read(args.csv)
     ratios = sorted({float(row["asked_macs_ratio"]) for row in rows}, reverse=True)
-    lines = [
-        "| method | " + " | ".join(f"test accuracy at {r:g} of the MACs | removed" for r in ratios) + " | baseline |"
+    accuracies = {
+        name: {
+            ratio: [
+                float(r["test_accuracy"]) for r in rows if (r["method"], float(r["asked_macs_ratio"])) == (name, ratio)
+            ]
+            for ratio in ratios
+        }
+        for name in {row["method"] for row in rows}
+    }
+    names = sorted(accuracies, key=lambda name: -statistics.mean(accuracies[name][ratios[-1]]))
+    titles = [
+        title for ratio in ratios for title in (f"test accuracy, {ratio:g} of the MACs", "really left", "removed")
     ]
-    lines += ["|---|" + "---|---|" * len(ratios) + "---|"]
-    summary = []
-    for name in sorted({row["method"] for row in rows}):
-        mine = [row for row in rows if row["method"] == name]
+    print(f"| method | {' | '.join(titles)} | baseline |")
+    print("|---" * (len(titles) + 2) + "|")
+    for name in names:
         cells = []
         for ratio in ratios:
-            at = [row for row in mine if float(row["asked_macs_ratio"]) == ratio]
-            cells += [spread([float(row["test_accuracy"]) for row in at])]
-            cells += [f"{statistics.mean(float(row['removed_fraction']) for row in at):.0%}" if at else "-"]
-        cells += [spread(list({row["seed"]: float(row["baseline_test_accuracy"]) for row in mine}.values()))]
-        first = [float(row["test_accuracy"]) for row in mine if float(row["asked_macs_ratio"]) == ratios[-1]]
-        summary.append((-statistics.mean(first or [0]), f"| {name} | {' | '.join(cells)} |"))
-    print("\n".join([*lines, *(line for _, line in sorted(summary))]))
+            at = [row for row in rows if row["method"] == name and float(row["asked_macs_ratio"]) == ratio]
+            cells += [spread(accuracies[name][ratio])]
+            cells += [f"{statistics.mean(float(row['macs_ratio']) for row in at):.3f}"]
+            cells += [f"{statistics.mean(float(row['removed_fraction']) for row in at):.0%}"]
+        baselines_ = {row["seed"]: float(row["baseline_test_accuracy"]) for row in rows if row["method"] == name}
+        print(f"| {name} | {' | '.join(cells)} | {spread(list(baselines_.values()))} |")
+    if args.png:
+        draw(names, ratios, accuracies, args.png)
+
+
+def draw(names: list[str], ratios: list[float], accuracies: dict[str, dict[float, list[float]]], path: Path) -> None:
+    """A dot for each mean, a line for each standard deviation, a small dot for each seed."""
+    from matplotlib.figure import Figure  # only here: the runs do not need it
+
+    figure = Figure(figsize=(7, 0.32 * len(names) + 1), layout="constrained")
+    axes = figure.subplots()
+    for ratio, colour in zip(ratios, ("tab:blue", "tab:orange", "tab:green"), strict=False):
+        for place, name in enumerate(reversed(names)):
+            values = [100 * value for value in accuracies[name][ratio]]
+            mean, deviation = statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0
+            label = f"{ratio:g} of the MACs" if place == 0 else None
+            axes.errorbar(mean, place, xerr=deviation, fmt="o", color=colour, capsize=3, label=label)
+            axes.plot(values, [place] * len(values), ".", color=colour, alpha=0.4, markersize=4)
+    axes.set_yticks(range(len(names)), list(reversed(names)))
+    axes.set_xlabel("test accuracy in %, mean and standard deviation over the seeds")
+    axes.grid(axis="x", alpha=0.3)
+    axes.legend(loc="lower left")
+    figure.savefig(path, dpi=150)
 
 
 def spread(values: list[float]) -> str:
@@ -244,6 +274,7 @@ if __name__ == "__main__":
     running.set_defaults(main=run)
     telling = commands.add_parser("table")
     telling.add_argument("csv", type=Path)
+    telling.add_argument("--png", type=Path)
     telling.set_defaults(main=table)
     arguments = parser.parse_args()
     arguments.main(arguments)

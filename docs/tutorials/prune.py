@@ -67,7 +67,7 @@ batches = list(islice(loader.batches(train, 128, device=device, train=True, seed
 for method in ("random", "fpgm", "lamp", "taylor", "lfp", "hrank", "chip"):
     pruned = pruning.prune(model, example, method, macs_ratio=0.5, data=batches)
     report = pruned.report
-    print(f"{method:8s} {report['allocation']:8s} removed {report['removed_fraction']:.1%} of the channels", end=", ")
+    print(f"{method:8s} {report['allocation']:8s} removed {report['removed_fraction']:.1%} of the filters", end=", ")
     print(f"{report['params_ratio']:.1%} of the parameters left")
 
 # %% [markdown]
@@ -75,7 +75,7 @@ for method in ("random", "fpgm", "lamp", "taylor", "lfp", "hrank", "chip"):
 
 # %%
 compound = pruning.prune(model, example, "compound", rate=0.5, elasticity=elasticity.values())
-print(f"compound at rate 0.5 removes {compound.report['removed_fraction']:.1%} of the channels")
+print(f"compound at rate 0.5 removes {compound.report['removed_fraction']:.1%} of the filters")
 
 # %% [markdown]
 # RemoteTrimmer trains with attention, folds it into batch normalisation, and prunes by what the scales are then. `fit`

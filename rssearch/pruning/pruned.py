@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 
 from rssearch.errors import InputError
@@ -28,7 +29,7 @@ class PrunedModel:
         spec: what rebuilds its shapes, see `rssearch.pruning.apply_spec`.
         kept: group -> kept channels of the original, ascending.
         report: what was asked and what came out: method, allocation, steps, macs, params and their baselines and ratios
-            (remaining / baseline), the removed fraction of all channels, and kept and full width of each group.
+            (remaining / baseline), the removed fraction of the filters, and kept and full width of each group.
     """
 
     model: nn.Module
@@ -130,7 +131,12 @@ def check_steps(steps: int, macs_ratio: float | None) -> list[float]:
 
 
 def cost_report(graph: ChannelGraph, kept: Kept | None) -> dict[str, Any]:
-    """MACs and parameters of the network cut to `kept`, beside those of the whole; ratios are remaining / whole."""
+    """MACs and parameters of the network cut to `kept`, beside those of the whole; ratios are remaining / whole.
+
+    ``removed_fraction`` counts filters: output channels of the convolutions and linear layers that can be pruned. A
+    coupled channel that m layers compute is m filters.
+    """
+    filters = np.array([sum(member.index.shape[1] for member in g.producers) for g in graph.groups.values()], float)
     macs, params = graph.macs(kept), graph.params(kept)
     return {
         "macs": macs,
@@ -138,7 +144,7 @@ def cost_report(graph: ChannelGraph, kept: Kept | None) -> dict[str, Any]:
         "conv_linear_macs": graph.conv_linear_macs(kept),
         "macs_ratio": macs / graph.macs(),
         "params_ratio": params / graph.params(),
-        "removed_fraction": 1 - float(graph.widths(kept).sum() / graph.widths().sum()),
+        "removed_fraction": 1 - float(graph.widths(kept) @ filters / (graph.widths() @ filters)),
         "baseline_macs": graph.macs(),
         "baseline_params": graph.params(),
     }

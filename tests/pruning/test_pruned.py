@@ -63,13 +63,15 @@ def test_steps_are_refused_where_they_mean_nothing():
         pruning.prune(model, images, "l1", macs_ratio=0.5, steps=0)
 
 
-def test_removed_fraction_counts_all_channels():
+def test_removed_fraction_counts_filters():
     model, images, graph = network("resnet20")
     report = pruning.prune(model, images, "l1", rate=0.5).report
     assert report["removed_fraction"] == 0.5  # all widths are even
     kept = {"layer1.0.conv1": (0, 1, 2, 3)}
-    total = sum(group.width for group in graph.groups.values())
+    total = sum(m.out_channels for m in model.modules() if isinstance(m, torch.nn.Conv2d))
     assert pruning.cost_report(graph, kept)["removed_fraction"] == pytest.approx(12 / total)
+    coupled = {"layer2.0.conv2": tuple(range(20))}  # computed by the second convolutions of three blocks
+    assert pruning.cost_report(graph, coupled)["removed_fraction"] == pytest.approx(3 * 12 / total)
 
 
 def test_attention_in_the_network_is_folded_first():
