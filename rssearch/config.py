@@ -133,6 +133,31 @@ class Recipe(Section):
         return self
 
 
+class ChannelSearch(Section):
+    """How channels are searched."""
+
+    target: float | None = Field(
+        None, gt=0, le=1, description="MACs ratio that the search is led to; null: that of the derived network"
+    )
+    strength: float = Field(5.0, ge=0, description="weight of the cost loss (lambda)")
+    cost: Literal["squared", "log"] = Field("squared", description="(R/q - 1)^2, or |log(R/q)|")
+    score_lr: float = Field(1e-2, gt=0, description="learning rate of the scores (Adam)")
+    score_share: Share = Field(0.2, description="share of the training images that the scores learn from")
+    warmup: Share = Field(0.1, description="share of the epochs in which all gates are open and only weights learn")
+    temperature: float = Field(1.0, gt=0, description="of the gates, at first")
+    final_temperature: float = Field(0.1, gt=0)
+    annealing: Share = Field(0.6, description="share of the epochs in which the temperature falls, exponentially")
+    straight_through: bool = Field(False, description="gates of 0 or 1 forward, soft ones backward")
+
+    @model_validator(mode="after")
+    def _something_is_left(self) -> ChannelSearch:
+        if not 0 < self.score_share < 1:
+            raise ValueError("score_share must be above 0 and below 1: weights and scores learn from different images")
+        if self.warmup >= 1:
+            raise ValueError("warmup must be below 1, or no epoch is left to search in")
+        return self
+
+
 class ModelOptions(Section):
     """Options of the network. Those left null take the network's own default."""
 
@@ -173,6 +198,7 @@ class Settings(Section):
     train: Recipe = Recipe()
     finetune: Recipe = Recipe(epochs=5, lr=0.01, recalibrate_batches=10)
     pruning: Pruning = Pruning()
+    nas: ChannelSearch = ChannelSearch()
     on_error: Literal["raise", "skip"] = Field("raise", description="what a corrupt image does")
     download: bool = Field(False, description="fetch a missing dataset into the data root")
     memory_share: Share = Field(0.4, description="a set larger than this share of the node's memory is streamed")

@@ -1,7 +1,8 @@
 """Differentiable search of the number of channels: gates, their expected cost, the search, what is derived."""
 
+from rssearch.config import ChannelSearch
 from rssearch.nas.derive import derive, fold
 from rssearch.nas.gates import Gates
-from rssearch.nas.search import ChannelSearch, cost_loss, search, temperature_at
+from rssearch.nas.search import Run, cost_loss, search, temperature_at
 
-__all__ = ["ChannelSearch", "Gates", "cost_loss", "derive", "fold", "search", "temperature_at"]
+__all__ = ["ChannelSearch", "Gates", "Run", "cost_loss", "derive", "fold", "search", "temperature_at"]

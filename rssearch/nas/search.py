@@ -8,17 +8,17 @@ the other part with the weights as they are (first order, as in DARTS). The scor
 from __future__ import annotations
 
 import copy
+import io
 import math
 import time
-from collections.abc import Callable, Iterator
-from typing import Literal
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from rssearch.config import Augment, Recipe, Section, Share
+from rssearch.config import Augment, ChannelSearch, Recipe
 from rssearch.data import ImageDataset, loader
 from rssearch.errors import InputError, TrialFailed
 from rssearch.execution import autocast, laid_out, place, reproducible, seed_epoch
@@ -26,31 +26,9 @@ from rssearch.nas.derive import derive
 from rssearch.nas.gates import Gates
 from rssearch.pruning.graph import trace
 from rssearch.pruning.pruned import PrunedModel
-from rssearch.train import LABEL_LOSSES, learning_rate, make_optimizer, pick_device
+from rssearch.train import LABEL_LOSSES, OnEpoch, learning_rate, make_optimizer, pick_device
 
-OnEpoch = Callable[[dict[str, float], Gates], object]
-
-
-class ChannelSearch(Section):
-    """How channels are searched."""
-
-    strength: float = Field(5.0, ge=0, description="weight of the cost loss (lambda)")
-    cost: Literal["squared", "log"] = Field("squared", description="(R/q - 1)^2, or |log(R/q)|")
-    score_lr: float = Field(1e-2, gt=0, description="learning rate of the scores (Adam)")
-    score_share: Share = Field(0.2, description="share of the training images that the scores learn from")
-    warmup: Share = Field(0.1, description="share of the epochs in which all gates are open and only weights learn")
-    temperature: float = Field(1.0, gt=0, description="of the gates, at first")
-    final_temperature: float = Field(0.1, gt=0)
-    annealing: Share = Field(0.6, description="share of the epochs in which the temperature falls, exponentially")
-    straight_through: bool = Field(False, description="gates of 0 or 1 forward, soft ones backward")
-
-    @model_validator(mode="after")
-    def _something_is_left(self) -> ChannelSearch:
-        if not 0 < self.score_share < 1:
-            raise ValueError("score_share must be above 0 and below 1: weights and scores learn from different images")
-        if self.warmup >= 1:
-            raise ValueError("warmup must be below 1, or no epoch is left to search in")
-        return self
+_PARTS = ("model", "gates", "weight_optimizer", "score_optimizer")
 
 
 def search(
@@ -76,12 +54,10 @@ def search(
         augment: random changes of the images; None for none.
         seed: of the division, the order of the images, the augmentation and the initial scores.
         device: None for the GPU, if there is one.
-        on_epoch: called after each epoch with its record and the gates.
+        on_epoch: called after each epoch as by `Run.finish`.
 
     Returns:
-        The pruned network, to be fine-tuned. Its report has the record of each epoch as ``history``: epoch (from 1),
-        train_loss, score_loss, cost_loss, soft_ratio (expected), hard_ratio (of the channels with scores above 0),
-        temperature, seconds; the losses of scores and cost are NaN while all gates are open.
+        The pruned network, to be fine-tuned. Its report has the record of each epoch, see `Run.epoch`, as ``history``.
 
     Raises:
         InputError: a ratio that cannot be reached (before anything is trained), or too few images.
@@ -90,36 +66,35 @@ def search(
     recipe, settings, device = recipe or Recipe(), settings or ChannelSearch(), device or pick_device()
     if not 0 < macs_ratio <= 1:
         raise InputError(f"macs_ratio is {macs_ratio}, but must be in (0, 1]")
-    if recipe.epochs < 1:
-        raise InputError("a search needs at least one epoch")
-    with reproducible(device):
-        run = Run(model, train_data, macs_ratio, recipe, settings, augment, seed, device)
-        derive(run.model, run.gates, macs_ratio=macs_ratio, folded=False)  # refuses what cannot be reached
-        for epoch in range(recipe.epochs):
-            record = run.epoch(epoch)
-            if on_epoch is not None:
-                on_epoch(dict(record), run.gates)
+    run = Run(model, train_data, settings.target or macs_ratio, recipe, settings, augment, seed, device)
+    derive(run.model, run.gates, macs_ratio=macs_ratio, folded=False)  # refuses what cannot be reached
+    run.finish(on_epoch)
     found = derive(run.model, run.gates, macs_ratio=macs_ratio)
     found.report["history"] = run.history
     return found
 
 
 class Run:
-    """A search under way: the network with its gates, both optimizers, and the record so far."""
+    """A search under way: the network with its gates, both optimizers, and the record so far.
+
+    Args are those of `search`, but for `target`, the ratio of MACs that the cost loss leads to.
+    """
 
     def __init__(
         self,
         model: nn.Module,
         train_data: ImageDataset,
-        macs_ratio: float,
+        target: float,
         recipe: Recipe,
         settings: ChannelSearch,
         augment: Augment | None,
         seed: int,
         device: torch.device,
     ) -> None:
+        if recipe.epochs < 1:
+            raise InputError("a search needs at least one epoch")
         self.recipe, self.settings, self.augment, self.seed, self.device = recipe, settings, augment, seed, device
-        self.macs_ratio = macs_ratio
+        self.target = target
         self.model = place(copy.deepcopy(model), device)
         graph = trace(self.model, torch.zeros(1, *train_data.input_shape, device=device))
         self.gates = Gates(graph, seed=seed, straight_through=settings.straight_through).to(device)
@@ -130,8 +105,47 @@ class Run:
         self.warm = math.ceil(settings.warmup * recipe.epochs) if recipe.epochs > 1 else 0
         self.history: list[dict[str, float]] = []
 
+    def finish(self, on_epoch: OnEpoch | None = None) -> None:
+        """Train all epochs that are left; `on_epoch` gets each one's record and a callable that makes a checkpoint."""
+        with reproducible(self.device):
+            for epoch in range(len(self.history), self.recipe.epochs):
+                record = self.epoch(epoch)
+                if on_epoch is not None:
+                    on_epoch(dict(record), self.checkpoint)
+
+    def checkpoint(self) -> bytes:
+        """All that a resumption needs; every epoch seeds its own random numbers."""
+        buffer = io.BytesIO()
+        parts = {name: getattr(self, name).state_dict() for name in _PARTS}
+        torch.save({**self._identity(), **parts, "history": self.history}, buffer)
+        return buffer.getvalue()
+
+    def restore(self, checkpoint: bytes) -> None:
+        """Go on from a checkpoint. Raises InputError if it is of another search."""
+        state = torch.load(io.BytesIO(checkpoint), map_location=self.device, weights_only=True)
+        for name, value in self._identity().items():
+            if state[name] != value:
+                raise InputError(f"the checkpoint was made with another {name}: {state[name]!r}, not {value!r}")
+        for name in _PARTS:
+            getattr(self, name).load_state_dict(state[name])
+        self.history = state["history"]
+
+    def _identity(self) -> dict[str, Any]:
+        return {
+            "recipe": self.recipe.model_dump(mode="json"),
+            "settings": self.settings.model_dump(mode="json"),
+            "target": self.target,
+            "seed": self.seed,
+        }
+
     def epoch(self, epoch: int) -> dict[str, float]:
-        """Train for one epoch, and record it."""
+        """Train for one epoch.
+
+        Returns:
+            epoch (from 1), train_loss, soft_ratio (expected MACs over those of the whole network), hard_ratio (of the
+            channels with scores above 0), temperature, percentiles of the scores (score_p05, score_p50, score_p95),
+            seconds; and score_loss and cost_loss unless all gates were open.
+        """
         begin, searching = time.perf_counter(), epoch >= self.warm
         seed_epoch(self.seed, epoch, self.device)
         self.model.train()
@@ -149,19 +163,21 @@ class Run:
                     cost_losses.append(cost)
         with torch.no_grad():
             soft, hard = self.gates.soft(), (self.gates.scores > 0).to(self.gates.scores.dtype)
+            low, middle, high = self.gates.scores.quantile(self.gates.scores.new_tensor([0.05, 0.5, 0.95])).tolist()
             record = {
                 "epoch": epoch + 1,
                 "train_loss": _mean(weight_losses),
-                "score_loss": _mean(score_losses),
-                "cost_loss": _mean(cost_losses),
                 "soft_ratio": float(self.gates.expected_ratio(soft)),
                 "hard_ratio": float(self.gates.expected_ratio(hard)),
                 "temperature": self.gates.temperature,
+                "score_p05": low,
+                "score_p50": middle,
+                "score_p95": high,
                 "seconds": time.perf_counter() - begin,
             }
-        if not all(
-            math.isfinite(value) for name, value in record.items() if name in {"train_loss", *_searched(searching)}
-        ):
+            if searching:
+                record |= {"score_loss": _mean(score_losses), "cost_loss": _mean(cost_losses)}
+        if not all(map(math.isfinite, record.values())):
             raise TrialFailed(f"a loss of the channel search is not finite in epoch {epoch + 1}: {record}")
         self.history.append(record)
         return record
@@ -181,7 +197,7 @@ class Run:
         return loss.detach()
 
     def _score_step(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        cost = cost_loss(self.gates.expected_ratio(self.gates.soft()), self.macs_ratio, self.settings.cost)
+        cost = cost_loss(self.gates.expected_ratio(self.gates.soft()), self.target, self.settings.cost)
         loss = self._loss(x, y)
         total = loss + self.settings.strength * cost.to(loss.dtype)
         # The gradient goes through the network to the scores, and to no weight.
@@ -232,10 +248,6 @@ def halves(data: ImageDataset, share: float, seed: int) -> tuple[ImageDataset, I
     return data.part(np.flatnonzero(~chosen)), data.part(np.flatnonzero(chosen))
 
 
-def _searched(searching: bool) -> set[str]:
-    return {"score_loss", "cost_loss"} if searching else set()
-
-
 def _mean(losses: list[Tensor]) -> float:
     """The mean; the losses stay on the device until now, because each look at one makes the host wait."""
-    return float(torch.stack(losses).mean()) if losses else math.nan
+    return torch.stack(losses).mean().item()
