@@ -35,6 +35,8 @@ class Plan:
     baselines: int
     baselines_ready: int
     scores_to_compute: int
+    searches: int
+    searches_ready: int
     macs: tuple[int, int] | None
     macs_unknown: int
     infeasible: int
@@ -54,10 +56,12 @@ class Plan:
         hours = (
             "unknown" if self.hours is None else f"about {duration(self.hours * 3600)} of one slot ({self.hours_basis})"
         )
+        searches = f"searches   {self.searches}, {self.searches_ready} ready"
         return [
             f"study      {self.study} ({self.sampler})",
             f"trials     {self.trials}, {self.finished} finished{refused}",
             f"baselines  {self.baselines}, {self.baselines_ready} ready; scores to compute: {self.scores_to_compute}",
+            *([searches] if self.searches else []),
             f"MACs       {macs}{unknown}",
             f"compute    {hours}",
         ]
@@ -92,9 +96,11 @@ def plan(config: StudyConfig) -> Plan:
         sampler=config.search.sampler,
         trials=budget,
         finished=len(finished),
-        baselines=len(needed),
-        baselines_ready=sum(not p.parts.get("baselines") for p in needed),
+        baselines=sum("baselines" in p.parts for p in needed),
+        baselines_ready=sum(p.parts.get("baselines") == 0 for p in needed),
         scores_to_compute=sum(p.parts.get("scores", 0) for p in needed),
+        searches=sum("searches" in p.parts for p in needed),
+        searches_ready=sum(p.parts.get("searches") == 0 for p in needed),
         macs=(min(known), max(known)) if known else None,
         macs_unknown=unknown if question.hook("cost") else 0,
         infeasible=infeasible,
@@ -107,7 +113,10 @@ def plan(config: StudyConfig) -> Plan:
 def _estimate(
     question: Question, finished: list[Record], left: int, needed: list[Preparation]
 ) -> tuple[float | None, str]:
-    """Hours of compute for the trials that are left and the baselines that are not ready, and how they were found."""
+    """Hours of compute for the trials that are left and the baselines that are not ready, and how they were found.
+
+    A search takes two steps for each step of a training.
+    """
     settings, estimate = question.config.settings, question.hook("estimate")
     times = [r["ended"] - r["started"] for r in finished]
 
@@ -123,8 +132,10 @@ def _estimate(
         models = {p.get("model"): p for p in question.points}
         trial = sum(probe(p, settings.finetune.epochs) for p in models.values()) / len(models)
         basis = "from a timing probe on this machine"
-    todo = [p for p in needed if p.parts.get("baselines")]
-    before = sum(probe(p.point, settings.train.epochs) for p in todo) if estimate is not None else 0.0
+    todo = [(p.point, p.parts.get("baselines", 0) + 2 * p.parts.get("searches", 0)) for p in needed]
+    before = 0.0
+    if estimate is not None:
+        before = sum(trainings * probe(point, settings.train.epochs) for point, trainings in todo if trainings)
     return (before + trial * max(0, left)) / 3600, basis
 
 

@@ -33,9 +33,9 @@ Config = dict[str, Any]
 Metrics = dict[str, Any]
 
 BASELINES, SCORES = "baselines", "scores"
-NO_METHOD = "none"
+NO_METHOD, CHANNEL_NAS = "none", "channel_nas"  # what a study may name beside the registry of methods
 # Raise a number when that part computes something else than before: what the old code computed is then not reused.
-CODE = {"data": 1, "train": 2, "score": 2, "cut": 1}
+CODE = {"data": 1, "train": 2, "score": 2, "search": 1, "cut": 1}
 
 
 # Keys
@@ -60,14 +60,14 @@ def data_key(point: Config, local: Settings, root: Path) -> str:
 
 def train_recipe(point: Config, local: Settings) -> Recipe:
     """How the baseline of a point is trained: by the study's recipe, with what the method changes in it."""
-    return _changed(local.train, METHODS[point["method"]].train) if point["method"] != NO_METHOD else local.train
+    method = METHODS.get(point["method"])
+    return _changed(local.train, method.train) if method else local.train
 
 
 def finetune_recipe(point: Config, local: Settings) -> Recipe:
     """How the pruned network of a point is fine-tuned."""
-    return (
-        _changed(local.finetune, METHODS[point["method"]].finetune) if point["method"] != NO_METHOD else local.finetune
-    )
+    method = METHODS.get(point["method"])
+    return _changed(local.finetune, method.finetune) if method else local.finetune
 
 
 def _changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:

@@ -34,9 +34,10 @@ from rssearch.space import content_key
 from rssearch.store import Store
 from rssearch.train import evaluate
 from rssearch.trial import Preparation, Session, point_settings
-from trials import shrink
+from trials import searches, shrink
 from trials.baselines import (
     BASELINES,
+    CHANNEL_NAS,
     CODE,
     NO_METHOD,
     SCORES,
@@ -79,8 +80,8 @@ def check(point: Config, settings: Settings) -> None:
         models.check_options(point["model"], local.model.given())
     except InputError as error:
         raise _at("space.model", error) from None
-    if point["method"] != NO_METHOD and point["method"] not in METHODS:
-        raise _at("space.method", unknown("method", point["method"], [NO_METHOD, *METHODS]))
+    if point["method"] not in (NO_METHOD, CHANNEL_NAS, *METHODS):
+        raise _at("space.method", unknown("method", point["method"], [NO_METHOD, CHANNEL_NAS, *METHODS]))
     amounts = [name for name in AMOUNTS if point.get(name) is not None]
     if len(amounts) != 1:
         raise InputError(
@@ -133,13 +134,17 @@ def share(
 
 
 def preparations(points: Iterable[Config], settings: Settings, data_root: Path, store: Store) -> list[Preparation]:
-    """The baselines that the points need, each with the scores that they ask of it.
+    """The baselines that the points need, each with the scores that they ask of it; and the channel searches.
 
-    Methods that score anew in each epoch of the fine-tuning ask for none.
+    Methods that score anew in each epoch of the fine-tuning ask for no scores.
     """
     wanted: dict[str, set[str]] = defaultdict(set)
     origin: dict[str, Config] = {}
+    found: dict[str, Preparation] = {}
     for point in points:
+        if point["method"] == CHANNEL_NAS:
+            search = searches.search_preparation(point, settings, data_root, store)
+            found.setdefault(search.key, search)
         key = content_key(baseline_inputs(point, point_settings(settings, point), data_root))
         origin.setdefault(key, point)
         wanted[key] |= {point["method"]} if _scored(point["method"]) else set()
@@ -147,7 +152,7 @@ def preparations(points: Iterable[Config], settings: Settings, data_root: Path, 
     for key, methods in wanted.items():
         point = origin[key]
         local = point_settings(settings, point)
-        changes = METHODS[point["method"]].train if point["method"] != NO_METHOD else {}
+        changes = METHODS[point["method"]].train if point["method"] in METHODS else {}
         own = f", {' and '.join(changes)}" if changes else ""
         missing = [m for m in sorted(methods) if not store.has(SCORES, score_key(key, m, local))]
         have = store.has(BASELINES, key)
@@ -161,14 +166,17 @@ def preparations(points: Iterable[Config], settings: Settings, data_root: Path, 
                 parts={"baselines": int(not have), "scores": len(missing)},
             )
         )
-    return result
+    return [*result, *found.values()]
 
 
 # What runs on a worker
 
 
 def prepare(config: Config, session: Session) -> Metrics:
-    """Train a baseline and score it with every method that the study asks for."""
+    """Train a baseline and score it with every method that the study asks for; or search channels."""
+    if config.get("search"):
+        _, _, history = searches.searched(config, session)
+        return history[-1]
     _, metrics = baseline(config, session)
     for method in config["methods"]:
         scores(config | {"method": method}, session)
@@ -226,9 +234,9 @@ def cost(point: Config, session: Session) -> Metrics:
     about = _about_data(point, local, session.data_root)
     network = (point["model"], _options_text(local), about.input_shape, about.num_classes)
     graph, kept = _graph(*network), None
+    if point["method"] == CHANNEL_NAS or local.pruning.steps > 1:
+        return {}
     if point["method"] != NO_METHOD:
-        if local.pruning.steps > 1:
-            return {}
         how = shrink.allocation(point, local)
         name = score_key(key, point["method"], local)
         found = session.store.get(SCORES, name) if session.store.has(SCORES, name) else None
@@ -274,7 +282,7 @@ def estimate(point: Config, session: Session, epochs: int) -> float:
 
 
 def _scored(method: str) -> bool:
-    return method != NO_METHOD and not METHODS[method].soft
+    return method in METHODS and not METHODS[method].soft
 
 
 def _report(config: Config, session: Session, model: nn.Module, spec: Config) -> Metrics:

@@ -24,7 +24,8 @@ from rssearch.pruning.channels import Kept
 from rssearch.pruning.ratios import ratios_of
 from rssearch.train import OnEpoch, fit, recalibrate
 from rssearch.trial import Session
-from trials.baselines import NO_METHOD, finetune_recipe, images_of, score_now, scores, train_recipe
+from trials import searches
+from trials.baselines import CHANNEL_NAS, NO_METHOD, finetune_recipe, images_of, score_now, scores, train_recipe
 
 Config = dict[str, Any]
 History = list[dict[str, float]]
@@ -41,13 +42,17 @@ def check(point: Config, local: Settings) -> None:
             raise InputError("several steps need macs_ratio, as a rate changes its meaning on the way")
         if steps > max(epochs, 1):
             raise InputError(f"{steps} steps cannot share {epochs} epochs of fine-tuning")
-        if steps > 1 and method != NO_METHOD and METHODS[method].soft:
+        if steps > 1 and method == CHANNEL_NAS:
+            raise InputError(f"method {method!r} derives its network in one step")
+        if steps > 1 and method in METHODS and METHODS[method].soft:
             raise InputError(f"method {method!r} prunes anew in each epoch, not in steps")
     with _named("space.method"):
         if train_recipe(point, local).attention:
             _check_attention(point["model"], json.dumps(local.model.given(), sort_keys=True))
         finetune_recipe(point, local)
-    if method == NO_METHOD:
+    if method == CHANNEL_NAS:
+        _check_search(point, local)
+    if method not in METHODS:
         return
     asked = point.get("allocation") or local.pruning.allocation
     with _named("allocation"):
@@ -58,6 +63,20 @@ def check(point: Config, local: Settings) -> None:
             if asked not in {None, "uniform"}:
                 raise InputError(f"rates for each layer leave nothing to an allocation {asked!r}")
             ratios_of(point["rates"], point["model"])
+
+
+def _check_search(point: Config, local: Settings) -> None:
+    if point.get("macs_ratio") is None:
+        raise InputError("space: method 'channel_nas' needs macs_ratio")
+    if point.get("allocation"):
+        raise InputError(
+            "space.allocation: method 'channel_nas' has one threshold for all layers, and no other allocation"
+        )
+    with _named("settings.train.epochs"):
+        if local.train.epochs < 1:
+            raise InputError("method 'channel_nas' searches in the epochs of train, so there must be one")
+        if local.train.attention:
+            raise InputError("method 'channel_nas' does not train with attention: switch settings.train.attention off")
 
 
 @contextmanager
@@ -113,7 +132,7 @@ def shrink(
     Returns:
         The network, its spec relative to the baseline, and the records of all epochs.
     """
-    if config["method"] != NO_METHOD and METHODS[config["method"]].soft:
+    if config["method"] in METHODS and METHODS[config["method"]].soft:
         return _softly(config, session, dense, on_epoch)
     targets = pruning.check_steps(session.settings.pruning.steps, config.get("macs_ratio"))
     recipes = _divided(finetune_recipe(config, session.settings), len(targets))
@@ -127,7 +146,7 @@ def shrink(
     for step in range(first, len(targets)):
         if checkpoint is None:
             macs = targets[step] * whole.macs() if config.get("macs_ratio") is not None else None
-            ranks = scores(config, session) if step == 0 and config["method"] != NO_METHOD else None
+            ranks = scores(config, session) if step == 0 and config["method"] in METHODS else None
             model, cut_now = _cut(config, session, model, macs, ranks, elasticity)
             spec = pruning.compose(spec, cut_now)
         watch = Elasticity(model) if step < len(targets) - 1 else None
@@ -162,6 +181,9 @@ def _cut(
     elasticity: Mapping[str, torch.Tensor],
 ) -> tuple[nn.Module, dict[str, Any]]:
     """One cut, by the scores that are given or by scores of this network; `macs` are to be left, where asked."""
+    if config["method"] == CHANNEL_NAS:
+        found = searches.derived(config, session)
+        return found.model, found.spec
     if config["method"] == NO_METHOD:
         return pruning.cut(model, _trace(config, session, model), {})
     if ranks is None:

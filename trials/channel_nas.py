@@ -1,0 +1,59 @@
+"""One trial of a channel search: `trials.prune` with the method ``channel_nas``, which need not be named."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from rssearch.config import Settings
+from rssearch.store import Store
+from rssearch.trial import Preparation, Session
+from trials import prune
+from trials.baselines import CHANNEL_NAS
+
+Config = dict[str, Any]
+Metrics = dict[str, Any]
+
+METRICS = prune.METRICS
+share = prune.share
+prepare = prune.prepare
+
+
+def _named(point: Config) -> Config:
+    return {**point, "method": CHANNEL_NAS}
+
+
+def check(point: Config, settings: Settings) -> None:
+    """Refuse a point that cannot be run. Raises InputError."""
+    prune.check(_named(point), settings)
+
+
+def identity(point: Config, settings: Settings, data_root: Path) -> Config:
+    """What determines a trial besides its point and settings."""
+    return prune.identity(_named(point), settings, data_root)
+
+
+def preparations(points: Iterable[Config], settings: Settings, data_root: Path, store: Store) -> list[Preparation]:
+    """The baselines and the searches that the points need."""
+    return prune.preparations([_named(point) for point in points], settings, data_root, store)
+
+
+def run(config: Config, session: Session) -> Metrics:
+    """Derive a network from the search, fine-tune it, and measure it."""
+    return {"method": CHANNEL_NAS, **prune.run(_named(config), session)}
+
+
+def cost(point: Config, session: Session) -> Metrics:
+    """MACs and parameters of the derived network, once it has been searched."""
+    return prune.cost(_named(point), session)
+
+
+def measure(config: Config, session: Session) -> Metrics:
+    """Accuracy on the test split, and latency alone on the machine."""
+    return prune.measure(_named(config), session)
+
+
+def estimate(point: Config, session: Session, epochs: int) -> float:
+    """Seconds of training on this machine."""
+    return prune.estimate(_named(point), session, epochs)
