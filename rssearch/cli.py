@@ -216,7 +216,7 @@ def methods() -> None:
         (m.name, f"{m.summary}; {m.source}", m.allocation, "yes" if m.needs_data else "no") for m in METHODS.values()
     ]
     rows.append(
-        ("channel_nas", "smallest score of a channel search by trainable gates and a cost loss", "global", "yes")
+        ("channel_nas", "lowest score of a differentiable channel search", "global", "yes")
     )
     rows.append(("none", "nothing; the network is fine-tuned like the others", "", "no"))
     _print_table(("method", "what it removes first", "allocation", "sees data"), rows)

@@ -73,7 +73,7 @@ def test_version() -> None:
     ("command", "names"),
     [
         ("models", [*list_models(), "torchvision:NAME"]),
-        ("methods", list_methods()),
+        ("methods", [*list_methods(), "channel_nas", "none"]),
         ("samplers", list(CAPABILITIES)),
         ("data list", [*list_datasets(), "folder:PATH"]),
     ],
