@@ -212,12 +212,10 @@ def methods() -> None:
     """The pruning methods that a study may name."""
     from rssearch.pruning.methods import METHODS
 
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (m.name, f"{m.summary}; {m.source}", m.allocation, "yes" if m.needs_data else "no") for m in METHODS.values()
     ]
-    rows.append(
-        ("channel_nas", "lowest score of a differentiable channel search", "global", "yes")
-    )
+    rows.append(("channel_nas", "lowest score of a differentiable channel search", "global", "yes"))
     rows.append(("none", "nothing; the network is fine-tuned like the others", "", "no"))
     _print_table(("method", "what it removes first", "allocation", "sees data"), rows)
 

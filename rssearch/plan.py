@@ -99,7 +99,7 @@ def plan(config: StudyConfig) -> Plan:
         baselines=sum("baselines" in p.parts for p in needed),
         baselines_ready=sum(p.parts.get("baselines") == 0 for p in needed),
         scores_to_compute=sum(p.parts.get("scores", 0) for p in needed),
-        searches=sum("searches" in p.parts for p in needed),
+        searches=min(budget, sum("searches" in p.parts for p in needed)),
         searches_ready=sum(p.parts.get("searches") == 0 for p in needed),
         macs=(min(known), max(known)) if known else None,
         macs_unknown=unknown if question.hook("cost") else 0,
@@ -136,6 +136,7 @@ def _estimate(
     before = 0.0
     if estimate is not None:
         before = sum(trainings * probe(point, settings.train.epochs) for point, trainings in todo if trainings)
+        before *= min(1.0, left / len(todo)) if question.config.search.sampler != "grid" and todo else 1.0
     return (before + trial * max(0, left)) / 3600, basis
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,19 @@ class Question:
         """What the points need to be there before they start."""
         hook = self.hook("preparations")
         return list(hook(points, self.config.settings, self.data_root, self.store)) if hook else []
+
+    def sure_preparations(self) -> list[Preparation]:
+        """Those that trials need wherever in its continuous ranges a point lies."""
+        found = self.preparations(self.points)
+        listed = [name for name, dimension in self.config.space.items() if dimension.cells() is not None]
+        if len(listed) == len(self.config.space):
+            return found
+        keys: dict[str, list[set[str]]] = defaultdict(list)  # by the values of the other dimensions
+        for point in self.points:
+            cell = content_key({name: point[name] for name in listed})
+            keys[cell].append({needed.key for needed in self.preparations([point])})
+        sure = set().union(*(set.intersection(*of_cell) for of_cell in keys.values()))
+        return [needed for needed in found if needed.key in sure]
 
     def current(self, journal: Journal) -> list[Record]:
         """The records that answer this question: in the space, with today's settings, data and code."""

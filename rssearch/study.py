@@ -146,9 +146,10 @@ class _Session:
     def prepare(self) -> None:
         """Make what is missing of the baselines and scores.
 
-        Of a sampled space there may be more of them than there will be trials: then each trial makes what it needs.
+        Of a sampled space there may be more of them than there will be trials, or they depend on what is drawn from a
+        range: then each trial makes what it needs.
         """
-        todo = [p for p in self.question.preparations(self.question.points) if not p.done]
+        todo = [p for p in self.question.sure_preparations() if not p.done]
         few = self.config.search.sampler != "grid" and len(todo) > self.config.search.trials
         if few or not todo:
             return

@@ -18,6 +18,7 @@ from rssearch import study
 from rssearch.config import StudyConfig, parse_study
 from rssearch.errors import InputError
 from rssearch.journal import Journal
+from rssearch.question import Question
 
 pytestmark = pytest.mark.ray
 
@@ -231,6 +232,22 @@ def test_a_small_budget_prepares_nothing_that_no_trial_needs(tmp_path: Path) -> 
     assert status == 0
     assert "baselines and scores" not in text
     assert len(list((tmp_path / "store" / "toys").glob("*/manifest.json"))) == 2
+
+
+def test_what_depends_on_a_range_is_left_to_the_trials(tmp_path: Path) -> None:
+    space = {
+        "dataset": ["synthetic_scenes"],
+        "model": ["resnet20"],
+        "method": ["l1", "channel_nas"],
+        "macs_ratio": [0.5],
+        "nas.strength": {"low": 1.0, "high": 9.0},
+    }
+    document = {"study": "s", "trial": "trials.prune:run", "space": space, "storage": str(tmp_path)}
+    question = Question(parse_study(document | {"search": {"sampler": "random", "trials": 9}}))
+    assert len(question.preparations(question.points)) == 3  # a baseline, and a search for each end of the range
+    assert [dict(p.parts) for p in question.sure_preparations()] == [{"baselines": 1, "scores": 1}]
+    fixed = parse_study(document | {"space": space | {"nas.strength": [1.0, 9.0]}})
+    assert len(Question(fixed).sure_preparations()) == 3
 
 
 def test_plan_counts_and_trains_nothing(tmp_path: Path) -> None:
