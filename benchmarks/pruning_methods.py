@@ -246,7 +246,7 @@ def draw(names: list[str], ratios: list[float], accuracies: dict[str, dict[float
     axes.set_yticks(range(len(names)), list(reversed(names)))
     axes.set_xlabel("test accuracy in %, mean and standard deviation over the seeds")
     axes.grid(axis="x", alpha=0.3)
-    axes.legend(loc="lower left")
+    axes.legend(loc="center left")
     figure.savefig(path, dpi=150)
 
 
