@@ -1,7 +1,8 @@
 """The networks that can be named in a study.
 
 ``MODELS`` is the registry: a name, how the network is built, and the options that it has beside ``num_classes``,
-``in_channels`` and ``input_size``. ``torchvision:NAME`` names any other classification network of torchvision.
+``in_channels`` and ``input_size``. ``torchvision:NAME`` names any other classification network of torchvision. Networks
+for classification give logits [N, classes], those for segmentation [N, classes, H, W].
 """
 
 from __future__ import annotations
@@ -9,19 +10,25 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
+import torch
 from torch import nn
 
 from rssearch.errors import InputError, unknown
 from rssearch.models import vision
+from rssearch.models.micronet import micronet, miniaturized_net
 from rssearch.models.resnet_cifar import cifar_resnet
+from rssearch.models.unet import unet
 from rssearch.models.vgg_cifar import vgg16_cifar
 
-__all__ = ["MODELS", "Entry", "check_options", "create", "list_models"]
+__all__ = ["MODELS", "Entry", "Task", "check_options", "create", "list_models", "task_of"]
 
+Task = Literal["classification", "segmentation"]
 STEMS = ("imagenet", "small")
 SHORTCUTS = ("A", "B")
+_ENCODER_DECODER = dict.fromkeys(("levels", "base", "batch_norm", "bias"))
+_FIRE = {**_ENCODER_DECODER, "squeeze": None, "p3x3": None, "skips": ("add", "concat")}
 
 
 @dataclass(frozen=True)
@@ -32,11 +39,13 @@ class Entry:
         build: called as ``build(num_classes, in_channels=..., **options)``.
         options: allowed values by option; None leaves the check of the value to `build`.
         sized: whether `build` takes ``input_size``.
+        task: what the network is for.
     """
 
     build: Callable[..., nn.Module]
     options: Mapping[str, tuple[str, ...] | None] = field(default_factory=dict)
     sized: bool = False
+    task: Task = "classification"
 
 
 def _vision(name: str) -> Entry:
@@ -56,12 +65,20 @@ MODELS: dict[str, Entry] = {
     "resnet50": _vision("resnet50"),
     "vgg16_bn": _vision("vgg16_bn"),
     "mobilenet_v2": _vision("mobilenet_v2"),
+    "unet": Entry(unet, _ENCODER_DECODER, task="segmentation"),
+    "miniaturized_net": Entry(miniaturized_net, _FIRE, task="segmentation"),
+    "micronet": Entry(micronet, {"rates": None, "decoder_rates": None, **_FIRE}, task="segmentation"),
 }
 
 
 def list_models() -> list[str]:
     """The names of the registry. ``torchvision:NAME`` is understood beside them."""
     return sorted(MODELS)
+
+
+def task_of(name: str) -> Task:
+    """What a network is for. Raises InputError for an unknown name."""
+    return _entry(name).task
 
 
 def create(
@@ -85,7 +102,8 @@ def create(
         stem: ``"imagenet"`` or ``"small"`` (3x3, stride 1, no max-pooling: for images of 32 to 64 pixels).
         shortcut: ``"A"`` or ``"B"``, of the CIFAR ResNets.
         weights: name of torchvision's trained weights.
-        options: what else the network has.
+        options: what else the network has, see `rssearch.models.unet.unet` and the functions of
+            `rssearch.models.micronet`.
 
     Raises:
         InputError: unknown name, option or value.
@@ -103,21 +121,26 @@ def create(
 
 
 def check_options(name: str, options: Mapping[str, Any]) -> None:
-    """Check the options of a network without building it; those that are None count as not given.
+    """Check the options of a network, at no cost; those that are None count as not given.
 
     Raises:
         InputError: unknown network, an option that it does not have, or a value that is not allowed.
     """
     entry = _entry(name)
-    for option, value in options.items():
-        if value is None:
-            continue
+    given = {option: value for option, value in options.items() if value is not None}
+    for option, value in given.items():
         if option not in entry.options:
             has = f"it has: {', '.join(sorted(entry.options))}" if entry.options else "it has none"
             raise InputError(f"model {name!r} has no option {option!r} ({value!r}); {has}")
         allowed = entry.options[option]
         if allowed is not None and value not in allowed:
             raise unknown(f"{option} of {name}", value, allowed)
+    if any(entry.options[option] is None for option in given):
+        try:
+            with torch.device("meta"):  # shapes alone: nothing is allocated or drawn
+                entry.build(1, **given)
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from None
 
 
 def _entry(name: str) -> Entry:

@@ -1,0 +1,153 @@
+"""Micro-Net and Miniaturized-Net: U-Nets of fire modules.
+
+Source: Chen, Chen and Jing, "A miniaturized semantic segmentation method for remote sensing image", sections 2 and 3. All
+convolutions but the last and the transposed ones are replaced with fire modules (Iandola et al., 2016): a 1x1
+convolution squeezes the maps, then a 1x1 and a 3x3 convolution expand them side by side. Micro-Net has fewer levels,
+more modules on each, and dilation in their 3x3 convolutions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rssearch.errors import InputError
+from rssearch.models.options import flag, share, whole
+from rssearch.models.unet import Cascade, EncoderDecoder, Skips, convolution
+
+LEVELS = 3
+
+
+class Fire(nn.Module):
+    """A fire module: squeeze to `squeezed` channels, expand to `channels`, of which `wide` see 3x3 positions.
+
+    Shapes: [N, in_channels, H, W] -> [N, channels, H, W].
+    """
+
+    def __init__(
+        self, in_channels: int, channels: int, squeezed: int, wide: int, rate: int, *, batch_norm: bool, bias: bool
+    ) -> None:
+        super().__init__()
+        self.squeeze = convolution(in_channels, squeezed, 1, batch_norm=batch_norm, bias=bias)
+        self.expand1 = convolution(squeezed, channels - wide, 1, batch_norm=batch_norm, bias=bias)
+        self.expand3 = convolution(squeezed, wide, 3, rate=rate, batch_norm=batch_norm, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Squeeze, then both expansions, the 1x1 one first."""
+        x = self.squeeze(x)
+        return torch.cat([self.expand1(x), self.expand3(x)], 1)
+
+
+def micronet(
+    num_classes: int,
+    *,
+    in_channels: int = 3,
+    base: int = 64,
+    rates: Sequence[Any] = (1, 1, 2, 3),
+    decoder_rates: Sequence[Any] | None = None,
+    levels: int | None = None,
+    squeeze: float = 0.25,
+    p3x3: float = 0.5,
+    skips: Skips = "add",
+    batch_norm: bool = False,
+    bias: bool = False,
+) -> EncoderDecoder:
+    """Micro-Net; its defaults are the published network, whose decoder has modules on the lowest level too.
+
+    Args:
+        num_classes: channels of the logits.
+        in_channels: bands of the images.
+        base: channels of the first level; each level below has twice as many.
+        rates: dilation of the 3x3 convolutions of the encoder, a fire module for each: one cascade for all levels, or a
+            sequence of cascades, one for each level from the top.
+        decoder_rates: likewise of the decoder; None for the last three of the encoder's, in reverse order.
+        levels: of resolution, where `rates` is a single cascade; None for 3.
+        squeeze: channels of a module's squeezing convolution over those of its output (SR). The paper states 0.125, but
+            its tables and its code have 0.25.
+        p3x3: share of the 3x3 filters in the expansion.
+        skips: ``"add"`` or ``"concat"``.
+        batch_norm: normalise behind each convolution of the fire modules.
+        bias: of all convolutions.
+
+    Raises:
+        InputError: a value that is not allowed, or widths that leave a convolution without filters.
+    """
+    encoder = _cascades("rates", rates, levels)
+    if decoder_rates is None:
+        decoder = [cascade[-3:][::-1] for cascade in encoder]
+    else:
+        decoder = _cascades("decoder_rates", decoder_rates, len(encoder))
+    return _of_fire(
+        num_classes, in_channels, base, encoder, decoder, squeeze, p3x3, skips, batch_norm=batch_norm, bias=bias
+    )
+
+
+def miniaturized_net(
+    num_classes: int,
+    *,
+    in_channels: int = 3,
+    levels: int = 5,
+    base: int = 64,
+    squeeze: float = 0.125,
+    p3x3: float = 0.5,
+    skips: Skips = "concat",
+    batch_norm: bool = False,
+    bias: bool = False,
+) -> EncoderDecoder:
+    """Miniaturized-Net, the benchmark BM1 of Micro-Net's paper: a U-Net with two fire modules where it has two 3x3
+    convolutions. The arguments are those of `micronet`.
+    """
+    encoder = [(1, 1)] * whole("levels", levels)
+    decoder = [*encoder[1:], ()]
+    return _of_fire(
+        num_classes, in_channels, base, encoder, decoder, squeeze, p3x3, skips, batch_norm=batch_norm, bias=bias
+    )
+
+
+def _of_fire(
+    num_classes: int,
+    in_channels: int,
+    base: int,
+    encoder: list[Cascade],
+    decoder: list[Cascade],
+    squeeze: float,
+    p3x3: float,
+    skips: Skips,
+    *,
+    batch_norm: bool,
+    bias: bool,
+) -> EncoderDecoder:
+    base, squeeze, p3x3 = whole("base", base), share("squeeze", squeeze), share("p3x3", p3x3)
+    normed, biased = flag("batch_norm", batch_norm), flag("bias", bias)
+    squeezed, wide = int(squeeze * base), int(p3x3 * base)
+    if not squeezed:
+        raise InputError(f"squeeze is {squeeze}, which leaves no filter of the {base} of the first level (base)")
+    if not 0 < wide < base:
+        size = "3x3" if not wide else "1x1"
+        raise InputError(f"p3x3 is {p3x3}, which leaves no {size} filter of the {base} of the first level (base)")
+
+    def fire(inputs: int, outputs: int, rate: int) -> nn.Module:
+        q, e = int(squeeze * outputs), int(p3x3 * outputs)
+        return Fire(inputs, outputs, q, e, rate, batch_norm=normed, bias=biased)
+
+    return EncoderDecoder(num_classes, in_channels, base, encoder, decoder, fire, skips=skips, bias=biased)
+
+
+def _cascades(option: str, given: Any, levels: int | None) -> list[Cascade]:
+    """One cascade for each level, from a single one or from one for each."""
+    shape = "must be a sequence of rates, such as [1, 1, 2, 3], or a sequence of these, one for each level"
+    if not isinstance(given, Sequence) or isinstance(given, str) or not given:
+        raise InputError(f"{option} is {given!r}, but {shape}")
+    nested = [isinstance(cascade, Sequence) and not isinstance(cascade, str) for cascade in given]
+    if any(nested) and not all(nested):
+        raise InputError(f"{option} is {given!r}, but {shape}")
+    if not any(nested):
+        given = [given] * (LEVELS if levels is None else whole("levels", levels))
+    elif levels is not None and whole("levels", levels) != len(given):
+        raise InputError(f"{option} has cascades for {len(given)} levels, but there are {levels}")
+    if not all(given):
+        raise InputError(f"{option} has an empty cascade; each level needs at least one rate")
+    return [tuple(whole(f"a rate in {option}", rate) for rate in cascade) for cascade in given]
