@@ -1,7 +1,7 @@
 """Micro-Net and Miniaturized-Net: U-Nets of fire modules.
 
-Source: Chen, Chen and Jing, "A miniaturized semantic segmentation method for remote sensing image", sections 2 and 3. All
-convolutions but the last and the transposed ones are replaced with fire modules (Iandola et al., 2016): a 1x1
+Source: Chen, Chen and Jing, "A miniaturized semantic segmentation method for remote sensing image", sections 2 and 3.
+All convolutions but the last and the transposed ones are replaced with fire modules (Iandola et al., 2016): a 1x1
 convolution squeezes the maps, then a 1x1 and a 3x3 convolution expand them side by side. Micro-Net has fewer levels,
 more modules on each, and dilation in their 3x3 convolutions.
 """
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from rssearch.errors import InputError
 from rssearch.models.options import flag, share, whole
-from rssearch.models.unet import Cascade, EncoderDecoder, Skips, convolution
+from rssearch.models.unet import Block, Cascade, EncoderDecoder, Skips, convolution
 
 LEVELS = 3
 
@@ -80,9 +80,8 @@ def micronet(
         decoder = [cascade[-3:][::-1] for cascade in encoder]
     else:
         decoder = _cascades("decoder_rates", decoder_rates, len(encoder))
-    return _of_fire(
-        num_classes, in_channels, base, encoder, decoder, squeeze, p3x3, skips, batch_norm=batch_norm, bias=bias
-    )
+    block = _fire(base, squeeze, p3x3, batch_norm=batch_norm, bias=bias)
+    return EncoderDecoder(num_classes, in_channels, base, encoder, decoder, block, skips=skips, bias=bias)
 
 
 def miniaturized_net(
@@ -97,43 +96,32 @@ def miniaturized_net(
     batch_norm: bool = False,
     bias: bool = False,
 ) -> EncoderDecoder:
-    """Miniaturized-Net, the benchmark BM1 of Micro-Net's paper: a U-Net with two fire modules where it has two 3x3
-    convolutions. The arguments are those of `micronet`.
+    """Miniaturized-Net, the benchmark BM1 of Micro-Net's paper: U-Net with fire modules for its 3x3 convolutions.
+
+    The arguments are those of `micronet`; the decoder begins on the last level but one, as U-Net's does.
     """
-    encoder = [(1, 1)] * whole("levels", levels)
+    encoder: list[Cascade] = [(1, 1)] * whole("levels", levels)
     decoder = [*encoder[1:], ()]
-    return _of_fire(
-        num_classes, in_channels, base, encoder, decoder, squeeze, p3x3, skips, batch_norm=batch_norm, bias=bias
-    )
+    block = _fire(base, squeeze, p3x3, batch_norm=batch_norm, bias=bias)
+    return EncoderDecoder(num_classes, in_channels, base, encoder, decoder, block, skips=skips, bias=bias)
 
 
-def _of_fire(
-    num_classes: int,
-    in_channels: int,
-    base: int,
-    encoder: list[Cascade],
-    decoder: list[Cascade],
-    squeeze: float,
-    p3x3: float,
-    skips: Skips,
-    *,
-    batch_norm: bool,
-    bias: bool,
-) -> EncoderDecoder:
+def _fire(base: int, squeeze: float, p3x3: float, *, batch_norm: bool, bias: bool) -> Block:
+    """Builds fire modules of these shares, after a check that they leave filters to each convolution."""
     base, squeeze, p3x3 = whole("base", base), share("squeeze", squeeze), share("p3x3", p3x3)
     normed, biased = flag("batch_norm", batch_norm), flag("bias", bias)
-    squeezed, wide = int(squeeze * base), int(p3x3 * base)
-    if not squeezed:
+    wide = int(p3x3 * base)
+    if not int(squeeze * base):
         raise InputError(f"squeeze is {squeeze}, which leaves no filter of the {base} of the first level (base)")
     if not 0 < wide < base:
-        size = "3x3" if not wide else "1x1"
+        size = "1x1" if wide else "3x3"
         raise InputError(f"p3x3 is {p3x3}, which leaves no {size} filter of the {base} of the first level (base)")
 
-    def fire(inputs: int, outputs: int, rate: int) -> nn.Module:
-        q, e = int(squeeze * outputs), int(p3x3 * outputs)
-        return Fire(inputs, outputs, q, e, rate, batch_norm=normed, bias=biased)
+    def block(inputs: int, outputs: int, rate: int) -> nn.Module:
+        squeezed, wide = int(squeeze * outputs), int(p3x3 * outputs)
+        return Fire(inputs, outputs, squeezed, wide, rate, batch_norm=normed, bias=biased)
 
-    return EncoderDecoder(num_classes, in_channels, base, encoder, decoder, fire, skips=skips, bias=biased)
+    return block
 
 
 def _cascades(option: str, given: Any, levels: int | None) -> list[Cascade]:

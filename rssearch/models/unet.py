@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -19,9 +20,9 @@ Block = Callable[[int, int, int], nn.Module]  # in_channels, out_channels, rate 
 class EncoderDecoder(nn.Module):
     """Blocks on several levels of resolution, down and up again, with a skip on each level but the lowest.
 
-    Each level has half the height and width (rounded up) and twice the channels of the one above. On the way up, maps
-    are doubled in size by a 2x2 transposed convolution without activation, cropped to those of the encoder, and added to
-    or concatenated with them; so any image size serves, and the logits have it too.
+    Each level has half the height and width (rounded up) and twice the channels of the one above. On the way up, a 2x2
+    transposed convolution without activation doubles the size of the maps; they are cropped to the encoder's, and
+    added to or concatenated with these. So any image size serves, and the logits have it too.
 
     Args:
         num_classes: channels of the logits.
@@ -53,8 +54,7 @@ class EncoderDecoder(nn.Module):
         self.encoder = nn.ModuleList(map(_stage, [in_channels, *widths], widths, encoder, [block] * len(widths)))
         self.pool = nn.MaxPool2d(2, ceil_mode=True)
         self.up = nn.ModuleList(
-            nn.ConvTranspose2d(below, width, 2, stride=2, bias=bias)
-            for width, below in zip(widths, widths[1:], strict=False)
+            nn.ConvTranspose2d(below, width, 2, stride=2, bias=bias) for width, below in pairwise(widths)
         )
         self.decoder = nn.ModuleList(map(_stage, joined, widths, decoder, [block] * len(widths)))
         self.head = nn.Conv2d(base, num_classes, 1, bias=bias)
