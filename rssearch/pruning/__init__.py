@@ -10,7 +10,7 @@ from rssearch.pruning.allocate import allocate, check_amount
 from rssearch.pruning.channels import ChannelGraph, Group, Member
 from rssearch.pruning.elasticity import Elasticity
 from rssearch.pruning.graph import trace
-from rssearch.pruning.methods import METHODS, Method, check_options, get_method, list_methods, score
+from rssearch.pruning.methods import METHODS, Method, check_network, check_options, get_method, list_methods, score
 from rssearch.pruning.pruned import PrunedModel, check_steps, cost_report, prune
 from rssearch.pruning.ratios import layer_rates
 from rssearch.pruning.surgery import apply_spec, compose, cut, make_spec, masked, zero_filters
@@ -26,6 +26,7 @@ __all__ = [
     "allocate",
     "apply_spec",
     "check_amount",
+    "check_network",
     "check_options",
     "check_steps",
     "compose",

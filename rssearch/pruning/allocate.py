@@ -227,16 +227,17 @@ def _uniform(full: Counts, rates: npt.NDArray[np.float64]) -> Counts:
 def _rates_by_group(graph: ChannelGraph, rates: Mapping[str, float]) -> dict[str, float]:
     by_group: dict[str, float] = {}
     for layer, rate in rates.items():
-        group = graph.group_of(layer)
-        if group is None:
+        groups = graph.groups_of(layer)
+        if not groups:
             if layer in graph.fixed:
                 if rate > 0:
                     raise InputError(f"layer {layer!r} cannot be pruned: it {graph.fixed[layer]}")
                 continue
             raise unknown("layer", layer, graph.groups)
-        if by_group.setdefault(group.name, rate) != rate:
-            known = by_group[group.name]
-            raise InputError(f"layer {layer!r} has rate {rate}, but its group {group.name!r} has {known}")
+        for group in groups:
+            if by_group.setdefault(group.name, rate) != rate:
+                known = by_group[group.name]
+                raise InputError(f"layer {layer!r} has rate {rate}, but its group {group.name!r} has {known}")
     return by_group
 
 

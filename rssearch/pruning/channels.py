@@ -126,12 +126,16 @@ class ChannelGraph:
         """Trainable parameters of the network cut to `kept`."""
         return self.tables["params"](self.widths(kept))
 
-    def group_of(self, layer: str) -> Group | None:
-        """The group that a convolution or linear layer (or the group's own name) stands for, None if it is fixed."""
-        if layer in self.groups:
-            return self.groups[layer]
-        found = [g for g in self.groups.values() if any(m.layer == layer for m in g.producers)]
-        return found[0] if found else None
+    def groups_of(self, layer: str) -> tuple[Group, ...]:
+        """The groups whose channels a convolution or linear layer computes, or the one of this name; fixed: none.
+
+        There are several where its outputs are added to a concatenation.
+        """
+        return tuple(
+            group
+            for name, group in self.groups.items()
+            if name == layer or any(member.layer == layer for member in group.producers)
+        )
 
     def __str__(self) -> str:
         lines = [f"{len(self.groups)} groups, {self.macs():,} MACs, {self.params():,} parameters"]

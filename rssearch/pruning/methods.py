@@ -37,6 +37,7 @@ class Method:
         criterion: gives the scores.
         allocation: from scores to kept channels, where not asked otherwise; see `rssearch.pruning.allocate`.
         needs_data: whether the criterion sees images and labels.
+        needs_norms: whether it reads the scales of batch normalisation.
         options: options of the criterion -> allowed values, the default first.
         train: what the method changes in the recipe that trains the network, before it is pruned.
         finetune: what it changes in the recipe of the fine-tuning.
@@ -50,6 +51,7 @@ class Method:
     criterion: Criterion
     allocation: Allocation = "uniform"
     needs_data: bool = False
+    needs_norms: bool = False
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     train: Mapping[str, Any] = field(default_factory=dict)
     finetune: Mapping[str, Any] = field(default_factory=dict)
@@ -72,13 +74,21 @@ METHODS: dict[str, Method] = {
         ),
         Method("fpgm", "filters nearest the geometric median", "He et al., CVPR 2019", fpgm),
         Method("lamp", "smallest share of the layer's remaining L2 norms", "Lee et al., ICLR 2021", l2, "lamp"),
-        Method("bn_scale", "smallest BN scale", "Liu et al., ICCV 2017, its criterion alone", bn_scale, "global"),
+        Method(
+            "bn_scale",
+            "smallest BN scale",
+            "Liu et al., ICCV 2017, its criterion alone",
+            bn_scale,
+            "global",
+            needs_norms=True,
+        ),
         Method(
             "slimming",
             "smallest BN scale, after training with an L1 penalty on the scales",
             "Network slimming: Liu et al., ICCV 2017",
             bn_scale,
             "global",
+            needs_norms=True,
             train={"bn_l1": 1e-4},
         ),
         Method(
@@ -86,6 +96,7 @@ METHODS: dict[str, Method] = {
             "smallest BN scale, after training with attention that is folded in; fine-tuned on hard samples",
             "RemoteTrimmer: Zou et al., ICASSP 2025",
             bn_scale,
+            needs_norms=True,
             options={"shortcut_norms": SHORTCUT_NORMS},
             train={"attention": True},
             finetune={"loss": "adaptive_mining"},
@@ -95,6 +106,7 @@ METHODS: dict[str, Method] = {
             "smallest BN scale, after training with attention that is folded in",
             "RemoteTrimmer's channel attention pruning alone",
             bn_scale,
+            needs_norms=True,
             options={"shortcut_norms": SHORTCUT_NORMS},
             train={"attention": True},
         ),
@@ -103,6 +115,7 @@ METHODS: dict[str, Method] = {
             "smallest BN scale; fine-tuned on hard samples",
             "RemoteTrimmer's adaptive mining loss alone",
             bn_scale,
+            needs_norms=True,
             options={"shortcut_norms": SHORTCUT_NORMS},
             finetune={"loss": "adaptive_mining"},
         ),
@@ -113,6 +126,7 @@ METHODS: dict[str, Method] = {
             compound,
             "joint",
             needs_data=True,
+            needs_norms=True,
             options={"scheme": SCHEMES},
             elasticity=True,
         ),
@@ -167,6 +181,18 @@ def check_options(method: str, options: Mapping[str, Any]) -> None:
             raise unknown(f"{name} of {method}", str(value), known[name])
 
 
+def check_network(method: str, graph: ChannelGraph) -> None:
+    """Refuse a network that a method can never score, before it is trained.
+
+    Raises:
+        InputError: no channels that can be pruned, or no batch normalisation for a method that reads its scales.
+    """
+    if not graph.groups:
+        raise InputError("the network has no prunable channels")
+    if get_method(method).needs_norms and not any(m.kind == "norm" for g in graph.groups.values() for m in g.members):
+        raise InputError(f"method {method!r} reads the scales of batch normalisation, and the network has none")
+
+
 def score(
     model: nn.Module,
     graph: ChannelGraph,
@@ -194,11 +220,11 @@ def score(
         may leave out groups that it cannot judge; they stay whole.
 
     Raises:
-        InputError: unknown method or option, or a method that needs data and got none.
+        InputError: unknown method or option, a network that the method cannot score, or a method that needs data and
+            got none.
     """
     chosen = get_method(method)
     check_options(method, options)
-    if not graph.groups:
-        raise InputError("the network has no prunable channels")
+    check_network(method, graph)
     record = {"elasticity": elasticity} if chosen.elasticity else {}
     return chosen.criterion(model, graph, data, seed, **record, **options)

@@ -7,6 +7,15 @@ from torch import Tensor, nn
 
 from rssearch import models, pruning
 
+# Encoder-decoders by the names that the tests have for them: with normalisation, and without it and any bias.
+SMALL = {
+    "unet": ("unet", {"base": 8, "levels": 3, "batch_norm": True, "bias": True}),
+    "unet_plain": ("unet", {"base": 8, "levels": 3}),
+    "miniaturized_net": ("miniaturized_net", {"base": 16, "levels": 3}),
+    "micronet": ("micronet", {"base": 16, "levels": 2}),
+    "micronet_norm": ("micronet", {"base": 8, "batch_norm": True}),
+}
+
 
 def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
     """Give normalisation layers scales, shifts and statistics that make every channel different."""
@@ -22,14 +31,15 @@ def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
 
 
 def fresh(name: str, classes: int = 10, **options) -> nn.Module:
-    """A network of the registry, or ``unet``, with the same parameters at each call."""
+    """A network of the registry, or of the small ones, with the same parameters at each call."""
     torch.manual_seed(0)
-    return UNet(classes) if name == "unet" else models.create(name, classes, **options)
+    name, small = SMALL.get(name, (name, {}))
+    return models.create(name, classes, **small, **options)
 
 
 @functools.cache
 def network(name: str, size: int = 32, classes: int = 10, **options) -> tuple[nn.Module, Tensor, pruning.ChannelGraph]:
-    """A registered network with random statistics, a batch for it, and its graph. Do not change them."""
+    """A network with random statistics, a batch for it, and its graph. Do not change them."""
     model = randomise(fresh(name, classes, **options)).eval()
     images = torch.randn(2, 3, size, size)
     return model, images, pruning.trace(model, images)
@@ -47,32 +57,6 @@ def some(graph: pruning.ChannelGraph, share: float = 0.4, seed: int = 1) -> dict
 def distance(a: Tensor, b: Tensor) -> float:
     """The largest difference relative to the largest value."""
     return float(((a - b).abs().max() / a.abs().max()).detach())
-
-
-class UNet(nn.Module):
-    """Two levels with concatenating skips; gives a map of logits."""
-
-    def __init__(self, classes: int) -> None:
-        super().__init__()
-        self.down1, self.down2, self.bottom = twice(3, 8), twice(8, 16), twice(16, 32)
-        self.up2, self.join2 = nn.ConvTranspose2d(32, 16, 2, stride=2), twice(32, 16)
-        self.up1, self.join1 = nn.ConvTranspose2d(16, 8, 2, stride=2), twice(16, 8)
-        self.pool = nn.MaxPool2d(2)
-        self.head = nn.Conv2d(8, classes, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        first = self.down1(x)
-        second = self.down2(self.pool(first))
-        x = self.join2(torch.cat([second, self.up2(self.bottom(self.pool(second)))], 1))
-        return self.head(self.join1(torch.cat([first, self.up1(x)], 1)))
-
-
-def twice(inputs: int, outputs: int) -> nn.Sequential:
-    """Two convolutions with BN and ReLU."""
-    layers: list[nn.Module] = []
-    for width in (inputs, outputs):
-        layers += [nn.Conv2d(width, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
-    return nn.Sequential(*layers)
 
 
 class Fork(nn.Module):

@@ -13,7 +13,7 @@ from torch import nn
 
 from rssearch import cost, models, pruning
 from rssearch.errors import InputError
-from tests.pruning.networks import Fork, network, randomise, some
+from tests.pruning.networks import Fork, fresh, network, randomise, some
 
 
 def members(group):
@@ -41,8 +41,8 @@ def test_stages_of_resnet18_are_coupled_and_named_after_their_first_layer():
         "layer2.0.downsample.0",
         "layer2.1.conv2",
     ]
-    assert graph.group_of("layer2.1.conv2") is graph.groups["layer2.0.conv2"]
-    assert graph.group_of("fc") is None
+    assert graph.groups_of("layer2.1.conv2") == (graph.groups["layer2.0.conv2"],)
+    assert graph.groups_of("fc") == ()
 
 
 def test_index_maps_of_concatenation_blocks_and_flattening():
@@ -58,6 +58,30 @@ def test_index_maps_of_concatenation_blocks_and_flattening():
     assert right["grouped", "out"].tolist() == right["up", "in"].tolist() == [[4, 5]]
     assert np.array_equal(members(graph.groups["up"])["fc", "in"], np.arange(45).reshape(5, 9))
     assert graph.fixed == {"head": "reaches the output of the network"}
+
+
+def test_fire_modules_are_two_groups_that_an_addition_couples_with_halves_of_the_way_up():
+    _, _, graph = network("micronet")
+    small, large = graph.groups_of("up.0")
+    assert (small.name, large.name) == ("encoder.0.3.expand1.conv", "encoder.0.3.expand3.conv")
+    assert members(small)["up.0", "out"].ravel().tolist() == [*range(8)]
+    assert members(large)["up.0", "out"].ravel().tolist() == [*range(8, 16)]
+    for group, first in ((small, 0), (large, 8)):
+        for reader in ("encoder.1.0.squeeze.conv", "decoder.0.0.squeeze.conv"):
+            assert members(group)[reader, "in"].ravel().tolist() == [*range(first, first + 8)]
+    assert graph.fixed == {"head": "reaches the output of the network"}
+    ones = {name: torch.ones(group.width) for name, group in graph.groups.items()}
+    kept = pruning.allocate(graph, ones, allocation="uniform", rates={"up.0": 0.5})
+    assert [len(kept[group.name]) for group in (small, large)] == [4, 4]
+    assert sum(len(kept[name]) < group.width for name, group in graph.groups.items()) == 2
+
+
+def test_concatenating_skips_couple_nothing():
+    _, _, graph = network("unet")
+    up, inputs = members(graph.groups["up.0"]), ("decoder.0.0.conv", "in")
+    assert [m.layer for m in graph.groups["up.0"].producers] == ["up.0"]
+    assert up[inputs].ravel().tolist() == [*range(8, 16)]
+    assert members(graph.groups["encoder.0.1.conv"])[inputs].ravel().tolist() == [*range(8)]
 
 
 def test_flattening_in_vgg():
@@ -206,6 +230,17 @@ def test_trace_is_quick():
     started = time.perf_counter()
     pruning.trace(model, images)
     assert time.perf_counter() - started < 1.0  # about 0.1 s on an idle core
+
+
+@pytest.mark.parametrize("size", [(32, 32), (61, 67), (125, 63)])
+@pytest.mark.parametrize("name", ["unet", "unet_plain", "miniaturized_net", "micronet", "micronet_norm"])
+def test_costs_of_encoder_decoders_where_maps_are_cropped(name, size):
+    model = fresh(name)
+    graph = pruning.trace(model, torch.randn(1, 3, *size))
+    for kept in ({}, some(graph)):
+        found = cost.profile(pruning.cut(model, graph, kept)[0], (3, *size))
+        expected = (found.macs, found.params, found.conv_linear_macs)
+        assert (graph.macs(kept), graph.params(kept), graph.conv_linear_macs(kept)) == expected
 
 
 @pytest.mark.parametrize("size", [16, 20, 24])

@@ -79,8 +79,13 @@ def test_bn_scale_leaves_groups_without_normalisation_whole():
 
 def test_bn_scale_needs_normalisation():
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 2, 1))
-    with pytest.raises(InputError, match="'bn_scale' needs normalisation layers with a scale; Sequential has none"):
-        pruning.prune(model, torch.randn(1, 3, 4, 4), "bn_scale", rate=0.5)
+    with pytest.raises(
+        InputError, match="'slimming' reads the scales of batch normalisation, and the network has none"
+    ):
+        pruning.prune(model, torch.randn(1, 3, 4, 4), "slimming", rate=0.5)
+    model.insert(1, nn.BatchNorm2d(4, affine=False))
+    with pytest.raises(InputError, match="needs normalisation layers with a scale; Sequential has none"):
+        pruning.prune(model, torch.randn(1, 3, 4, 4), "slimming", rate=0.5)
 
 
 def test_random_is_a_function_of_the_seed():
