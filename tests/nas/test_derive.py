@@ -16,7 +16,7 @@ def gates_of(graph, seed=0):
 
 
 @pytest.mark.parametrize("ratio", [0.7, 0.5, 0.3])
-@pytest.mark.parametrize("name", ["resnet20", "vgg16_cifar", "resnet18", "mobilenet_v2", "unet"])
+@pytest.mark.parametrize("name", ["resnet20", "vgg16_cifar", "resnet18", "mobilenet_v2", "unet", "micronet"])
 def test_budget(name, ratio):
     model, images, graph = network(name)
     gates = gates_of(graph)
@@ -66,7 +66,9 @@ def test_floor_and_impossible_targets():
         nas.derive(model, gates, macs_ratio=0.001)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "vgg16_cifar", "mobilenet_v2", "torchvision:mobilenet_v3_small", "unet"])
+@pytest.mark.parametrize(
+    "name", ["resnet18", "vgg16_cifar", "mobilenet_v2", "torchvision:mobilenet_v3_small", "unet", "micronet"]
+)
 def test_folded_weights_are_the_gates(name):
     model, images, graph = network(name)
     gates = gates_of(graph)

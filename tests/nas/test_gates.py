@@ -10,8 +10,10 @@ from rssearch import cost, nas, pruning
 from rssearch.errors import InputError
 from tests.pruning.networks import Fork, distance, network, randomise, some
 
-NETWORKS = ["resnet20", "vgg16_cifar", "resnet18", "mobilenet_v2", "torchvision:mobilenet_v3_small", "unet"]
+NETWORKS = ["resnet20", "vgg16_cifar", "resnet18", "mobilenet_v2", "torchvision:mobilenet_v3_small"]
+NETWORKS += ["unet", "miniaturized_net", "micronet"]
 SLOW = ["resnet50", "vgg16_bn", "torchvision:densenet121", "torchvision:efficientnet_b0", "torchvision:convnext_tiny"]
+SLOW += ["unet_plain", "micronet_norm"]
 EVERY = [*NETWORKS, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
 
 
@@ -118,7 +120,7 @@ def test_expected_cost_at_full_width_and_at_kept_channels(name):
     assert float(gates.expected_ratio(gates.hard(kept))) == pytest.approx(expected, rel=1e-6)
 
 
-@pytest.mark.parametrize("name", ["resnet20", "mobilenet_v2", "unet"])
+@pytest.mark.parametrize("name", ["resnet20", "mobilenet_v2", "unet", "micronet"])
 def test_expected_cost_is_the_mean_over_random_gates(name):
     _, _, graph = network(name)
     gates, generator = nas.Gates(graph), torch.Generator().manual_seed(0)
