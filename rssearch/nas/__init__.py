@@ -1,8 +1,12 @@
-"""Differentiable search of the number of channels: gates, their expected cost, the search, what is derived."""
+"""Differentiable search of the number of channels: gates, their expected cost, the search, what is derived.
+
+``atrous`` says which dilation rates leave no holes.
+"""
 
 from rssearch.config import ChannelSearch
+from rssearch.nas import atrous
 from rssearch.nas.derive import derive, fold
 from rssearch.nas.gates import Gates
 from rssearch.nas.search import Run, cost_loss, search, temperature_at
 
-__all__ = ["ChannelSearch", "Gates", "Run", "cost_loss", "derive", "fold", "search", "temperature_at"]
+__all__ = ["ChannelSearch", "Gates", "Run", "atrous", "cost_loss", "derive", "fold", "search", "temperature_at"]
