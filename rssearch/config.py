@@ -93,6 +93,19 @@ class Augment(Section):
     jitter: Share = Field(0.0, description="largest relative change of brightness, contrast and saturation; 0: off")
 
 
+class Patches(Section):
+    """Windows that scenes are cut into, for segmentation. Those of val and test overlap no more than they must."""
+
+    size: int = Field(128, ge=8, le=4096, description="height and width in pixels; smaller scenes are padded")
+    overlap: int = Field(0, ge=0, description="pixels that neighbours of the training split have in common")
+
+    @model_validator(mode="after")
+    def _windows_advance(self) -> Patches:
+        if self.overlap >= self.size:
+            raise ValueError(f"overlap {self.overlap} must be less than size {self.size}")
+        return self
+
+
 class Recipe(Section):
     """How a network is trained."""
 
@@ -159,15 +172,22 @@ class ChannelSearch(Section):
 
 
 class ModelOptions(Section):
-    """Options of the network. Those left null take the network's own default."""
+    """Options of the networks. Those left null take a network's own default."""
 
     stem: Literal["imagenet", "small"] | None = Field(None, description="small: 3x3 stride 1, no max-pooling")
     shortcut: Literal["A", "B"] | None = Field(None, description="of the CIFAR ResNets")
     weights: str | None = Field(None, description="name of torchvision weights, such as IMAGENET1K_V1")
+    networks: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="of single networks, such as {micronet: {base: 16}, unet: {levels: 3}}"
+    )
 
-    def given(self) -> dict[str, Any]:
-        """The options that were set, as keyword arguments of ``rssearch.models.create``."""
-        return {name: value for name, value in self.model_dump().items() if value is not None}
+    def given(self, network: str) -> dict[str, Any]:
+        """The options of a network that were set, as keyword arguments of ``rssearch.models.create``.
+
+        Those under its name in `networks` come before those of all networks.
+        """
+        common = self.model_dump(mode="json", exclude={"networks"})
+        return {name: value for name, value in (common | self.networks.get(network, {})).items() if value is not None}
 
 
 class Pruning(Section):
@@ -193,6 +213,7 @@ class Settings(Section):
 
     input_size: int | None = Field(None, ge=8, le=4096, description="images are scaled to this height and width")
     split: Split = Split()
+    patches: Patches = Patches()
     augment: Augment = Augment()
     model: ModelOptions = ModelOptions()
     train: Recipe = Recipe()

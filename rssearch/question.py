@@ -16,6 +16,7 @@ from rssearch.store import Store
 from rssearch.trial import Context, Preparation, Session, resolve
 
 _NOT_IN_KEY = {"download", "memory_share", "keep_models"}  # settings that do not change a trial's result
+_LATER = {"patches"}  # left out of the key at their defaults: studies of before they existed keep their keys
 _GRID_LIMIT = 100_000
 
 
@@ -34,7 +35,11 @@ class Question:
         self.data_root = Path(config.data_root).expanduser().resolve()
         self.folder = self.storage / config.study
         self.store = Store(self.storage)
-        self._settings = config.settings.model_dump(mode="json", exclude=_NOT_IN_KEY)
+        fields = type(config.settings).model_fields
+        plain = {name for name in _LATER if getattr(config.settings, name) == fields[name].default}
+        self._settings = config.settings.model_dump(mode="json", exclude=_NOT_IN_KEY | plain)
+        if not config.settings.model.networks:
+            del self._settings["model"]["networks"]
         check_sampler(config.search, config.space)
         self._check_metrics()
         size = grid_size(config.space)
@@ -42,10 +47,12 @@ class Question:
         if config.search.sampler == "grid" and not countable:
             raise InputError(f"space: the grid has {size} cells, more than {_GRID_LIMIT}; take another sampler")
         self.points = list(grid(config.space) if countable else corners(config.space))
-        check = self.hook("check")
+        check, check_search = self.hook("check"), self.hook("check_search")
         for point in self.points:
             if check is not None:
                 check(point, config.settings)
+            if check_search is not None:
+                check_search(point, config.search)
             self.key(point)
 
     def _check_metrics(self) -> None:

@@ -75,14 +75,17 @@ def apply(images: Tensor, draws: Draws, rows: slice) -> Tensor:
     Returns:
         [B, C, H, W]: uint8, or float32 in [0, 255] with colour jitter. The input itself where nothing changes.
     """
-    images = _move(images, draws, rows)
+    images = move(images, draws, rows)
     if draws.jitter is None:
         return images
     return _jitter(images.to(torch.float32), torch.from_numpy(draws.jitter[rows]).to(images.device))
 
 
-def _move(images: Tensor, draws: Draws, rows: slice) -> Tensor:
-    """Crop, flip and turn by one gather: every output pixel names the input pixel it comes from."""
+def move(images: Tensor, draws: Draws, rows: slice) -> Tensor:
+    """Crop, flip and turn a batch [B, C, H, W] of any dtype, such as masks, by the draws that `apply` takes.
+
+    One gather: every output pixel names the input pixel it comes from, so that no value is invented.
+    """
     shift, flips, turns = draws.shift[rows], draws.flips[rows], draws.turns[rows]
     if draws.border == 0 and not flips.any() and not turns.any():
         return images

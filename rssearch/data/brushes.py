@@ -42,12 +42,15 @@ class Sheet:
         indices: number of each scene in the dataset.
         size: pixels of a side, S.
         metres: smallest and largest side of a scene on the ground.
+        rich: a scene may use so many times as many draws.
     """
 
-    def __init__(self, seed: int, indices: npt.NDArray[np.int64], size: int, metres: tuple[float, float]) -> None:
+    def __init__(
+        self, seed: int, indices: npt.NDArray[np.int64], size: int, metres: tuple[float, float], rich: int = 1
+    ) -> None:
         B, S = len(indices), size
-        self._uniforms = np.empty((B, UNIFORMS), np.float32)
-        self._tables = np.empty((B, TABLES, KNOTS, KNOTS), np.float32)
+        self._uniforms = np.empty((B, rich * UNIFORMS), np.float32)
+        self._tables = np.empty((B, rich * TABLES, KNOTS, KNOTS), np.float32)
         self.grain = np.empty((B, 3, S, S), np.float32)
         for row, index in enumerate(indices):
             rng = np.random.default_rng([seed, int(index)])

@@ -9,7 +9,7 @@ import struct
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -70,6 +70,15 @@ def pixel_sums(image: Pixels) -> npt.NDArray[np.int64]:
     """Sum of the pixels and of their squares for each channel: int64 [2, C], exact, so that order never matters."""
     flat = image.reshape(image.shape[0], -1).astype(np.int64)
     return np.stack([flat.sum(1), (flat * flat).sum(1)])
+
+
+def moments(sums: npt.NDArray[np.int64], pixels: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Mean and standard deviation of each channel in [0, 1], from exact sums [2, C] of pixels and of their squares."""
+    first, second = sums / pixels
+    mean = first / 255
+    variance = second / 255**2 - mean**2
+    # A constant channel has no deviation; half a grey level keeps the division finite.
+    return mean.astype(np.float32), np.sqrt(np.maximum(variance, (0.5 / 255) ** 2)).astype(np.float32)
 
 
 def available_cpus() -> int:
@@ -193,3 +202,13 @@ def reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "it is no image of a known format"
     return str(error) or type(error).__name__
+
+
+def broken_message(name: str, broken: Sequence[str], total: int, kind: str = "images") -> str:
+    """What is said of images that cannot be read: how many, and the first ten by name."""
+    rest = f"\n  and {len(broken) - 10} more" if len(broken) > 10 else ""
+    first = "".join(f"\n  {line}" for line in broken[:10])
+    return (
+        f"dataset {name!r}: {len(broken)} of {total} {kind} cannot be read:{first}{rest}\n"
+        "Mend or remove them, or set on_error: skip to leave them out."
+    )

@@ -9,28 +9,47 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from rssearch.config import Patches
 from rssearch.data.decode import reason
+from rssearch.data.family import Task
 from rssearch.data.listing import Files
-from rssearch.data.registry import listing
+from rssearch.data.registry import check_input_size, listing
+from rssearch.data.scenes import SceneListing
+from rssearch.data.scenestore import header_sizes
+from rssearch.data.windows import cut
 from rssearch.errors import InputError
 
 
 @dataclass(frozen=True)
 class Description:
-    """Shape of one image (C, H, W), number of classes and number of images."""
+    """Shape of one image or patch (C, H, W), number of classes, number of images or patches, and task."""
 
     input_shape: tuple[int, int, int]
     num_classes: int
     num_images: int
+    task: Task = "classification"
 
 
-def describe(name: str, root: str | Path, *, input_size: int | None = None) -> Description:
+def describe(
+    name: str,
+    root: str | Path,
+    *,
+    input_size: int | None = None,
+    patches: Patches = Patches(),  # noqa: B008  (frozen)
+) -> Description:
     """Look at a dataset's listing and, where no input size is given, at the size of its first image.
 
+    Of scenes all sizes are looked at, in their headers: the patches are those that all of them would give for training.
+
     Raises:
-        InputError: as `listing`, or the first image cannot be read.
+        InputError: as `listing`, an image cannot be read, or an input size is given for scenes.
     """
+    check_input_size(name, input_size)
     found = listing(name, root)
+    if isinstance(found, SceneListing):
+        shapes = [shape for shape in header_sizes(found.source) if all(shape)]
+        windows = cut(shapes, range(len(shapes)), patches.size, patches.overlap)
+        return Description((3, patches.size, patches.size), len(found.classes), len(windows), "segmentation")
     if input_size is not None:
         size = (input_size, input_size)
     elif isinstance(found.pixels, Files):

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from rssearch.data.listing import Listing, locate
+from rssearch.data.scenes import SceneListing
+
+Task = Literal["classification", "segmentation"]
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,8 @@ class Family:
         stem: file name, without its ending, of the n-th image of a class in the full set.
         open: finds the dataset at a data root; None: by `folders` and the names of the classes.
         fetch: downloads it into a data root, with checksums; None: there is nothing to download.
+        by_hand: how to get it where it cannot be downloaded by a program.
+        task: what its targets are: a class for each image, or a mask.
     """
 
     name: str
@@ -30,10 +36,12 @@ class Family:
     folders: tuple[str, ...] = ()
     expected: Mapping[str, int] = field(default_factory=dict)
     stem: Callable[[str, int], str] | None = None
-    open: Callable[[Path], Listing] | None = None
+    open: Callable[[Path], Listing | SceneListing] | None = None
     fetch: Callable[[Path], None] | None = None
+    by_hand: str = ""
+    task: Task = "classification"
 
-    def listing(self, root: Path, name: str) -> Listing:
+    def listing(self, root: Path, name: str) -> Listing | SceneListing:
         """Find the dataset. Raises InputError with the places looked at."""
         if self.open is not None:
             return self.open(root)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import tee
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +16,9 @@ from torch.utils.data import Dataset
 from rssearch.data.decode import Pixels
 from rssearch.data.streaming import Stream
 from rssearch.errors import unknown
+
+if TYPE_CHECKING:
+    from rssearch.data.sceneset import AnySet
 
 
 @dataclass
@@ -48,6 +53,11 @@ class ImageSet:
     skipped: tuple[str, ...] = ()
 
     @property
+    def task(self) -> Literal["classification"]:
+        """What the targets are."""
+        return "classification"
+
+    @property
     def input_shape(self) -> tuple[int, int, int]:
         """(C, H, W)."""
         _, C, H, W = self.images.shape
@@ -75,6 +85,12 @@ class ImageSet:
         for chunk in chunks:
             yield torch.from_numpy(np.take(self.images, chunk, axis=0))
 
+    def pairs(self, chunks: Iterable[npt.NDArray[np.int64]]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batch after batch of images, as `stream`, and of labels, int64 [B]."""
+        chunks, again = tee(chunks)
+        for images, chunk in zip(self.stream(chunks), again, strict=True):
+            yield images, torch.from_numpy(self.labels[chunk])
+
     def split(self, name: str) -> ImageDataset:
         """One split: ``train``, ``val`` or ``test``. Raises InputError for another name."""
         if name not in self.indices:
@@ -101,6 +117,14 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
         chosen.indices, chosen.labels = self.indices[positions], self.labels[positions]
         return chosen
 
+    def targets(self, positions: npt.ArrayLike) -> Tensor:
+        """Labels int64 [B] of the images at these positions."""
+        return torch.from_numpy(self.labels[np.asarray(positions, dtype=np.int64)])
+
+    def strata(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """What a further division keeps to: stratum (here the class) and unit (here the image itself) of each image."""
+        return self.labels, np.arange(len(self))
+
     def __len__(self) -> int:
         return len(self.indices)
 
@@ -109,6 +133,11 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
             raise IndexError(f"{self.name} has {len(self)} images; there is no image {index}")
         image = normalise(self.source.take([self.indices[index]]), self.source)
         return image[0], int(self.labels[index])
+
+    @property
+    def task(self) -> Literal["classification"]:
+        """What the targets are."""
+        return "classification"
 
     @property
     def images_per_split(self) -> int:
@@ -126,7 +155,7 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
         return self.source.input_shape
 
 
-def normalise(images: Tensor, source: ImageSet) -> Tensor:
+def normalise(images: Tensor, source: AnySet) -> Tensor:
     """Pixels in [0, 255] (any dtype, [B, C, H, W]) to float32 with the training split's mean 0 and deviation 1."""
     # One multiplication and one addition for each pixel; the copies keep torch away from read-only memory.
     factor = torch.tensor(1 / (255 * source.std), device=images.device)[:, None, None]

@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -50,13 +50,18 @@ class Files:
 
     def read(self, index: int) -> bytes:
         """The encoded image. Raises OSError, or zipfile.BadZipFile where the checksum in the archive does not match."""
+        with self.open(index) as file:
+            return file.read()
+
+    def open(self, index: int) -> IO[bytes]:
+        """The encoded image as a file, for those who need its header alone. Raises as `read`."""
         if self.base.suffix.lower() != ".zip":
-            return (self.base / self.members[index]).read_bytes()
+            return (self.base / self.members[index]).open("rb")
         with self._lock:
             # An open file's position is shared with forked children, so each process opens the archive for itself.
             if self._archive is None or self._owner != os.getpid():
                 self._archive, self._owner = zipfile.ZipFile(self.base), os.getpid()
-        return self._archive.read(self.members[index])
+        return self._archive.open(self.members[index])
 
 
 @dataclass(frozen=True)

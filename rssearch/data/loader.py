@@ -12,7 +12,8 @@ from torch import Tensor
 
 from rssearch.config import Augment
 from rssearch.data import augment as augmentation
-from rssearch.data.imageset import ImageDataset, normalise
+from rssearch.data.imageset import normalise
+from rssearch.data.sceneset import AnyDataset
 from rssearch.errors import InputError
 
 
@@ -27,7 +28,7 @@ def _lone_image(images: int, batch_size: int, train: bool) -> bool:
 
 
 def batches(
-    dataset: ImageDataset,
+    dataset: AnyDataset,
     batch_size: int,
     *,
     device: torch.device | str,
@@ -39,10 +40,11 @@ def batches(
     """One epoch of a split.
 
     Training epochs are shuffled and augmented by (seed, epoch) alone: the same on every device, in memory or streamed.
+    A mask is cropped, flipped and turned as its image is.
     A last training batch of a single image is dropped. Otherwise images come in order and unchanged.
 
     Yields:
-        float32 [B, C, H, W] normalised images and int64 [B] labels, on the device.
+        float32 [B, C, H, W] normalised images, and int64 [B] labels or [B, H, W] masks, on the device.
 
     Raises:
         InputError: the augmentation does not fit the images, or there are fewer than two images to train on.
@@ -60,13 +62,15 @@ def batches(
             draws = augmentation.draw(count, augment, dataset.input_shape, rng)
     limit = count - int(_lone_image(count, batch_size, train))
     rows = [slice(start, min(start + batch_size, limit)) for start in range(0, limit, batch_size)]
-    stream = dataset.source.stream(dataset.indices[order[row]] for row in rows)
-    for row, images in zip(rows, stream, strict=True):
-        x = _to_device(images, device)
-        y = _to_device(torch.from_numpy(dataset.labels[order[row]]), device)
+    pairs = dataset.source.pairs(dataset.indices[order[row]] for row in rows)
+    for row, (images, targets) in zip(rows, pairs, strict=True):
+        x, y = _to_device(images, device), _to_device(targets, device)
         if draws is not None:
             x = augmentation.apply(x, draws, row)
-        yield normalise(x, dataset.source), y
+            if dataset.task == "segmentation":
+                y = augmentation.move(y[:, None], draws, row)[:, 0]
+        # Masks cross to the device as bytes: an eighth of what class indices take.
+        yield normalise(x, dataset.source), y.long()
 
 
 def _to_device(tensor: Tensor, device: torch.device) -> Tensor:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from rssearch.config import Split
-from rssearch.data import cifar, eurosat, imagenet, resisc45, synthetic, ucmerced
-from rssearch.data.decode import Pixels, Progress, common_shape, decode_all, pixel_sums
-from rssearch.data.family import Family
+from rssearch.config import Patches, Split
+from rssearch.data import buildings, cifar, eurosat, imagenet, resisc45, segmentation_folder, synthetic, ucmerced
+from rssearch.data.decode import Pixels, Progress, broken_message, common_shape, decode_all, moments, pixel_sums
+from rssearch.data.family import Family, Task
 from rssearch.data.folder import PREFIX, open_folder
-from rssearch.data.imageset import ImageDataset, ImageSet
+from rssearch.data.imageset import ImageSet
 from rssearch.data.listing import Files, Listing
+from rssearch.data.sceneload import load_scenes
+from rssearch.data.scenes import SceneListing
+from rssearch.data.sceneset import AnyDataset, AnySet
 from rssearch.data.split import divide, split_hash
 from rssearch.data.streaming import Stream, node_memory
 from rssearch.errors import InputError, unknown
@@ -26,6 +29,7 @@ FAMILIES: dict[str, Family] = {
     family.name: family
     for family in (
         *cifar.FAMILIES,
+        buildings.FAMILY,
         eurosat.FAMILY,
         imagenet.FAMILY,
         resisc45.FAMILY,
@@ -34,44 +38,69 @@ FAMILIES: dict[str, Family] = {
     )
 }
 ALIASES = {"eurosat_rgb": "eurosat"}
+FOLDERS: dict[str, tuple[Task, Callable[[str, Path], Listing | SceneListing]]] = {
+    PREFIX: ("classification", open_folder),
+    segmentation_folder.PREFIX: ("segmentation", segmentation_folder.open_folder),
+}
 
 
 def list_datasets() -> list[str]:
-    """The registered names. ``folder:PATH`` and the alias ``eurosat_rgb`` are understood as well."""
+    """The registered names.
+
+    ``folder:PATH``, ``segmentation_folder:PATH`` and the alias ``eurosat_rgb`` are understood as well.
+    """
     return sorted(FAMILIES)
 
 
 def summary() -> list[dict[str, str]]:
-    """One row for each dataset: name, summary, source, and whether it can be downloaded."""
+    """One row for each dataset: name, task, summary, source, and whether it can be downloaded."""
     rows = [
         {
             "name": family.name,
+            "task": family.task,
             "summary": family.summary,
             "source": family.source,
-            "download": "yes" if family.fetch else "not needed",
+            "download": "yes" if family.fetch else "no" if family.by_hand else "not needed",
         }
         for _, family in sorted(FAMILIES.items())
     ]
-    own = {"name": f"{PREFIX}PATH", "summary": "your own images: one folder for each class, or a zip of them"}
-    return [*rows, own | {"source": "PATH is relative to the data root", "download": "no"}]
+    own = {
+        PREFIX: "your own images: one folder for each class, or a zip of them",
+        segmentation_folder.PREFIX: "your own scenes: images/, masks/ and classes.json, or a zip of them",
+    }
+    for prefix, text in own.items():
+        row = {"name": f"{prefix}PATH", "task": FOLDERS[prefix][0], "summary": text}
+        rows.append(row | {"source": "PATH is relative to the data root", "download": "no"})
+    return rows
+
+
+def task(name: str) -> Task:
+    """What a dataset's targets are, known from its name alone. Raises InputError for an unknown name."""
+    return FOLDERS[prefix][0] if (prefix := prefix_of(name)) else find(name).task
+
+
+def prefix_of(name: str) -> str | None:
+    """The beginning of the name of a user's own folder, such as ``folder:``; None for registered names."""
+    return next((prefix for prefix in FOLDERS if name.startswith(prefix)), None)
 
 
 def find(name: str) -> Family:
     """The family of a registered name. Raises InputError with the known names."""
     family = FAMILIES.get(ALIASES.get(name, name))
     if family is None:
-        raise unknown("dataset", name, [*FAMILIES, *ALIASES, f"{PREFIX}PATH"])
+        raise unknown("dataset", name, [*FAMILIES, *ALIASES, *(f"{prefix}PATH" for prefix in FOLDERS)])
     return family
 
 
-def listing(name: str, root: str | Path) -> Listing:
+def listing(name: str, root: str | Path) -> Listing | SceneListing:
     """Find a dataset without reading its pixels.
 
     Raises:
         InputError: the name is unknown, or the dataset is not there; the message names the places looked at.
     """
     base = Path(root).expanduser()
-    return open_folder(name, base) if name.startswith(PREFIX) else find(name).listing(base, name)
+    prefix = prefix_of(name)
+    return FOLDERS[prefix][1](name, base) if prefix else find(name).listing(base, name)
 
 
 def fingerprint(name: str, root: str | Path) -> str:
@@ -89,7 +118,7 @@ def fetch(name: str, root: str | Path) -> str:
     Raises:
         InputError: it cannot be downloaded.
     """
-    if name.startswith(PREFIX):
+    if prefix_of(name):
         return listing(name, root).where
     family = find(name)
     try:
@@ -112,34 +141,45 @@ def load(
     *,
     input_size: int | None = None,
     split: Split = Split(),  # noqa: B008  (frozen)
+    patches: Patches = Patches(),  # noqa: B008
     on_error: Literal["raise", "skip"] = "raise",
     download: bool = False,
     memory_share: float = 0.4,
     workers: int | None = None,
     progress: Progress | None = None,
-) -> ImageSet:
+) -> AnySet:
     """Read a dataset, check every image, and divide it.
 
     Args:
-        name: a registered name, or ``folder:PATH``.
+        name: a registered name, ``folder:PATH`` or ``segmentation_folder:PATH``.
         root: the data root, or the dataset's own folder or zip.
-        input_size: height and width of the images; None takes their own, which must then be the same for all.
-        split: shares of the images. A published test set stays the test set.
+        input_size: height and width of the images; None takes their own, which must then be the same for all. Scenes
+            of segmentation sets are never scaled.
+        split: shares of the images. A published test set stays the test set. Scenes are divided by group, with shares
+            of their pixels.
+        patches: windows that scenes are cut into.
         on_error: ``raise`` names the images that cannot be read, ``skip`` leaves them out and reports them.
         download: fetch a missing dataset into the root.
-        memory_share: a set larger than this share of the node's memory is streamed from its files.
+        memory_share: a set larger than this share of the node's memory is streamed from its files, scenes from
+            decoded copies in the cache folder, see `rssearch.data.scenestore`.
         workers: decoding threads; None takes the CPUs of this process.
         progress: called with (images done, images in all).
 
     Raises:
         InputError: unknown name, missing dataset, unreadable images, images that differ in size without
-            `input_size`, or a class without a training image.
+            `input_size`, an `input_size` for scenes, or a class without a training image.
     """
     if on_error not in ("raise", "skip"):
         raise unknown("on_error", on_error, ("raise", "skip"))
+    check_input_size(name, input_size)
     if download:
         fetch(name, root)
     found = listing(name, root)
+    if isinstance(found, SceneListing):
+        return load_scenes(
+            name, found, split=split, patches=patches, on_error=on_error, memory_share=memory_share, workers=workers,
+            progress=progress,
+        )  # fmt: skip
     if isinstance(found.pixels, Files):
         return _from_files(
             name, found, found.pixels, input_size=input_size, split=split, on_error=on_error, memory_share=memory_share,
@@ -152,6 +192,15 @@ def load(
     return _assemble(name, found, images, sums=sums, split=split, groups=None, skipped=())
 
 
+def check_input_size(name: str, input_size: int | None) -> None:
+    """Raise InputError where the images of a set cannot be scaled, or its name is unknown."""
+    if task(name) == "segmentation" and input_size is not None:
+        raise InputError(
+            f"input_size: must be null for dataset {name!r}, not {input_size}: scenes are cut into patches "
+            "(settings.patches.size), never scaled"
+        )
+
+
 def create(
     name: str,
     root: str | Path,
@@ -159,7 +208,7 @@ def create(
     *,
     shares: Split = Split(),  # noqa: B008  (frozen)
     **options: Any,
-) -> ImageDataset:
+) -> AnyDataset:
     """One split of a dataset as a map-style torch dataset.
 
     Args:
@@ -213,16 +262,6 @@ def _from_files(
     return _assemble(name, found, images, sums=result.sums, split=split, groups=groups, skipped=broken)
 
 
-def broken_message(name: str, broken: Sequence[str], total: int) -> str:
-    """What is said of images that cannot be read: how many, and the first ten by name."""
-    rest = f"\n  and {len(broken) - 10} more" if len(broken) > 10 else ""
-    first = "".join(f"\n  {line}" for line in broken[:10])
-    return (
-        f"dataset {name!r}: {len(broken)} of {total} images cannot be read:{first}{rest}\n"
-        "Mend or remove them, or set on_error: skip to leave them out."
-    )
-
-
 def _assemble(
     name: str,
     found: Listing,
@@ -240,7 +279,7 @@ def _assemble(
     if absent:
         why = f" ({len(skipped)} images were skipped)" if skipped else ""
         raise InputError(f"dataset {name!r}: no training image for {', '.join(absent)}{why}")
-    mean, std = _moments(sums[train], images.shape[2] * images.shape[3])
+    mean, std = moments(sums[train].sum(0), len(train) * images.shape[2] * images.shape[3])
     return ImageSet(
         name=name,
         classes=found.classes,
@@ -253,12 +292,3 @@ def _assemble(
         split_hash=split_hash(found.names, indices),
         skipped=skipped,
     )
-
-
-def _moments(sums: npt.NDArray[np.int64], pixels: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Mean and standard deviation of each channel in [0, 1], from exact sums of pixels and of their squares."""
-    first, second = sums.sum(0) / (len(sums) * pixels)
-    mean = first / 255
-    variance = second / 255**2 - mean**2
-    # A constant channel has no deviation; half a grey level keeps the division finite.
-    return mean.astype(np.float32), np.sqrt(np.maximum(variance, (0.5 / 255) ** 2)).astype(np.float32)

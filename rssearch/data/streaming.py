@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ from rssearch.data.listing import Files
 from rssearch.errors import InputError
 
 CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+T = TypeVar("T")
 AHEAD = 4  # batches in preparation: enough to even out slow reads, small beside the model's activations
 
 
@@ -43,23 +45,11 @@ class Stream:
 
     def batches(self, chunks: Iterable[npt.NDArray[np.int64]]) -> Iterator[Pixels]:
         """Decode one batch after the other, with the next ones in preparation."""
-        with ThreadPoolExecutor(self.workers or available_cpus(), thread_name_prefix="stream") as pool:
-            pending: deque[list[Future[Pixels]]] = deque()
-            try:
-                for chunk in chunks:
-                    pending.append([pool.submit(self._one, int(index)) for index in chunk])
-                    if len(pending) > AHEAD:
-                        yield self._stack(pending.popleft())
-                while pending:
-                    yield self._stack(pending.popleft())
-            finally:  # also when the reader stops early
-                pool.shutdown(wait=True, cancel_futures=True)
-
-    def _stack(self, images: list[Future[Pixels]]) -> Pixels:
-        batch = np.empty((len(images), *self.shape[1:]), dtype=np.uint8)
-        for row, image in zip(batch, images, strict=True):
-            row[:] = image.result()
-        return batch
+        for images in read_ahead(self._one, chunks, self.workers):
+            batch = np.empty((len(images), *self.shape[1:]), dtype=np.uint8)
+            for row, image in zip(batch, images, strict=True):
+                row[:] = image
+            yield batch
 
     def _one(self, index: int) -> Pixels:
         size = self.shape[2] if self.shape[2] == self.shape[3] else None
@@ -70,6 +60,23 @@ class Stream:
         if image.shape != self.shape[1:]:
             raise InputError(f"{self.files.location(index)}: has changed: it is {image.shape}, not {self.shape[1:]}")
         return image
+
+
+def read_ahead(
+    read: Callable[[int], T], chunks: Iterable[npt.NDArray[np.int64]], workers: int | None
+) -> Iterator[list[T]]:
+    """Read chunk after chunk in threads, with the next ones in preparation; they end with the reader."""
+    with ThreadPoolExecutor(workers or available_cpus(), thread_name_prefix="stream") as pool:
+        pending: deque[list[Future[T]]] = deque()
+        try:
+            for chunk in chunks:
+                pending.append([pool.submit(read, int(index)) for index in chunk])
+                if len(pending) > AHEAD:
+                    yield [item.result() for item in pending.popleft()]
+            while pending:
+                yield [item.result() for item in pending.popleft()]
+        finally:  # also when the reader stops early
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def node_memory() -> int:

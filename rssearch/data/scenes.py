@@ -1,0 +1,146 @@
+"""Scenes with masks, known before a pixel is read, and how they are read."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from PIL import Image
+
+from rssearch.data.decode import DECODE_ERRORS, Pixels, reason
+from rssearch.data.listing import Files
+from rssearch.data.masks import MaskTable
+from rssearch.errors import InputError
+
+
+class RawScene(NamedTuple):
+    """An image uint8 [H, W, 3], its mask uint8 [H, W], and a digest of the image that copies have in common."""
+
+    image: Pixels
+    mask: Pixels
+    digest: str
+
+
+class SceneSource(Protocol):
+    """Where scenes come from. Safe to read from several threads, and small to pickle."""
+
+    def __len__(self) -> int:
+        """How many scenes there are."""
+        ...
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Height and width of a scene, without decoding it. Raises InputError as `read`."""
+        ...
+
+    def read(self, index: int) -> RawScene:
+        """A scene. Raises InputError with the file and the reason where it cannot be read."""
+        ...
+
+    def stamp(self) -> str:
+        """Changes whenever a file does."""
+        ...
+
+
+@dataclass(frozen=True)
+class SceneListing:
+    """A segmentation dataset as found on the disk (or, for drawn sets, as it would be drawn).
+
+    Attributes:
+        where: the folder or archive, for messages.
+        classes: names in the order of the class indices.
+        names: unique name of each scene.
+        groups: of each scene; scenes of one group are never in different splits.
+        fingerprint: sha256 of the content's listing.
+        source: of the pixels.
+    """
+
+    where: str
+    classes: tuple[str, ...]
+    names: tuple[str, ...]
+    groups: tuple[str, ...]
+    fingerprint: str
+    source: SceneSource
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Images and masks in files, the n-th mask for the n-th image."""
+
+    images: Files
+    masks: Files
+    table: MaskTable
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Height and width, from the header of the image."""
+        try:
+            with large_images(), self.images.open(index) as file, Image.open(file) as image:
+                return image.height, image.width
+        except DECODE_ERRORS as error:
+            raise InputError(f"{self.images.location(index)}: cannot be read: {reason(error)}") from None
+
+    def read(self, index: int) -> RawScene:
+        """Decode an image and its mask."""
+        image_file, mask_file = self.images.location(index), self.masks.location(index)
+        with large_images():
+            try:
+                data = self.images.read(index)
+                image = _rgb(data)
+            except (*DECODE_ERRORS, MemoryError) as error:
+                raise InputError(f"{image_file}: cannot be read: {reason(error)}") from None
+            try:
+                with Image.open(io.BytesIO(self.masks.read(index))) as picture:
+                    mask = self.table.decode(picture)
+            except (*DECODE_ERRORS, MemoryError) as error:
+                raise InputError(f"{mask_file}: {reason(error)}") from None
+        if mask.shape != image.shape[:2]:
+            sizes = [f"{width}x{height}" for height, width in (mask.shape, image.shape[:2])]
+            raise InputError(f"{mask_file}: is {sizes[0]}, but its image {image_file} is {sizes[1]}")
+        return RawScene(image, mask, hashlib.blake2b(data, digest_size=16).hexdigest())
+
+    def stamp(self) -> str:
+        """sha256 over the times of the files, or of the archive that they are in."""
+        digest = hashlib.sha256()
+        for files in (self.images, self.masks):
+            archive = files.base.suffix.lower() == ".zip"
+            for path in [files.base] if archive else [files.base / member for member in files.members]:
+                status = path.stat()
+                digest.update(f"{status.st_size} {status.st_mtime_ns}\n".encode())
+        return digest.hexdigest()
+
+
+def _rgb(data: bytes) -> Pixels:
+    with Image.open(io.BytesIO(data)) as image:
+        if image.mode.startswith(("I", "F")):
+            raise ValueError(f"its pixels are of mode {image.mode}; scale them to 8 bits first")
+        return np.asarray(image.convert("RGB"))
+
+
+_limit_lock = threading.Lock()
+_limit_users = 0
+_limit: int | None = None
+
+
+@contextmanager
+def large_images() -> Iterator[None]:
+    """Read images of any size: Pillow refuses those above 179 million pixels, which a scene may well have."""
+    global _limit_users, _limit  # noqa: PLW0603 - Pillow's limit is a global of its own
+    with _limit_lock:
+        if _limit_users == 0:
+            _limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        _limit_users += 1
+    try:
+        yield
+    finally:
+        with _limit_lock:
+            _limit_users -= 1
+            if _limit_users == 0:
+                Image.MAX_IMAGE_PIXELS = _limit

@@ -1,0 +1,206 @@
+"""Scenes with masks that are cut into patches: a segmentation set, and the view of one of its splits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import tee
+from typing import Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from rssearch.data.decode import Pixels
+from rssearch.data.imageset import ImageDataset, ImageSet, normalise
+from rssearch.data.masks import IGNORE
+from rssearch.data.scenestore import Mapped, Memory
+from rssearch.data.streaming import read_ahead
+from rssearch.data.windows import window
+from rssearch.errors import unknown
+
+Indices = npt.NDArray[np.int64]
+FEW_SCENES = 5  # a split with fewer is divided by patch
+
+
+class Scene(NamedTuple):
+    """A whole scene: its name, the normalised image float32 [C, H, W] and the mask int64 [H, W]."""
+
+    name: str
+    image: Tensor
+    mask: Tensor
+
+
+@dataclass
+class SceneSet:
+    """Scenes, masks, and the windows that patches are cut from when they are asked for.
+
+    A window that reaches over the end of a small scene is padded: the image by reflection, the mask by `IGNORE`.
+    Pickled with protocol 5 the pixels travel out of band, as those of an `ImageSet`.
+
+    Attributes:
+        name: the dataset.
+        classes: names in the order of the class indices.
+        scenes: the decoded pixels.
+        names: of the scenes.
+        groups: of each scene; a group lies in one split.
+        windows: int64 [N, 3], scene, row and column of each patch; those of the training split may overlap.
+        size: height and width of a patch.
+        indices: sorted int64 numbers of the patches of ``train``, ``val`` and ``test``.
+        mean: float32 [C], of all pixels of the training scenes scaled to [0, 1].
+        std: float32 [C], likewise.
+        fingerprint: sha256 of the content's listing.
+        split_hash: sha256 over the scenes' names and their split.
+        skipped: scenes left out because they cannot be read, each with its reason.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    scenes: Memory | Mapped
+    names: tuple[str, ...]
+    groups: tuple[str, ...]
+    windows: Indices
+    size: int
+    indices: dict[str, Indices]
+    mean: npt.NDArray[np.float32]
+    std: npt.NDArray[np.float32]
+    fingerprint: str
+    split_hash: str
+    skipped: tuple[str, ...] = ()
+
+    @property
+    def task(self) -> Literal["segmentation"]:
+        """What the targets are."""
+        return "segmentation"
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of a patch."""
+        return 3, self.size, self.size
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes there are; `IGNORE` is none."""
+        return len(self.classes)
+
+    @property
+    def streaming(self) -> bool:
+        """Whether patches are read from the cache folder, because the scenes do not fit into memory."""
+        return isinstance(self.scenes, Mapped)
+
+    def take(self, indices: npt.ArrayLike) -> Tensor:
+        """The images of some patches as a uint8 tensor [B, C, P, P] of their own memory."""
+        return next(self.stream([np.asarray(indices, dtype=np.int64)]))
+
+    def targets(self, indices: npt.ArrayLike) -> Tensor:
+        """The masks of some patches as a uint8 tensor [B, P, P] of their own memory."""
+        chosen = np.asarray(indices, dtype=np.int64)
+        masks = np.full((len(chosen), self.size, self.size), IGNORE, dtype=np.uint8)
+        for row, index in zip(masks, chosen.tolist(), strict=True):
+            part = self._window(self.scenes.mask, index)
+            row[: part.shape[0], : part.shape[1]] = part
+        return torch.from_numpy(masks)
+
+    def stream(self, chunks: Iterable[Indices]) -> Iterator[Tensor]:
+        """Batch after batch of images, each a uint8 tensor [B, C, P, P] of its own memory."""
+        for images, _ in self.pairs(chunks):
+            yield images
+
+    def pairs(self, chunks: Iterable[Indices]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batch after batch of images, as `stream`, and of masks, as `targets`."""
+        chunks, again = tee(chunks)
+        read = read_ahead(self._image, chunks, None) if self.streaming else (map(self._image, c) for c in chunks)
+        for images, chunk in zip(read, again, strict=True):
+            batch = np.empty((len(chunk), *self.input_shape), dtype=np.uint8)
+            for row, image in zip(batch, images, strict=True):
+                row[:] = image
+            yield torch.from_numpy(batch), self.targets(chunk)
+
+    def _image(self, index: int) -> Pixels:
+        """One patch [3, P, P]."""
+        part = self._window(self.scenes.image, index)
+        missing = [(0, self.size - length) for length in part.shape[:2]]
+        if any(after for _, after in missing):
+            part = np.pad(part, [*missing, (0, 0)], mode="reflect")
+        return part.transpose(2, 0, 1)
+
+    def _window(self, array: Callable[[int], Pixels], index: int) -> Pixels:
+        scene, row, column = self.windows[index].tolist()
+        return window(array(scene), row, column, self.size)
+
+    def split(self, name: str) -> PatchDataset:
+        """One split: ``train``, ``val`` or ``test``. Raises InputError for another name."""
+        if name not in self.indices:
+            raise unknown("split", name, self.indices)
+        return PatchDataset(self, name)
+
+
+class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
+    """One split of a segmentation set, as a map-style dataset of normalised patches and int64 masks."""
+
+    def __init__(self, source: SceneSet, split: str) -> None:
+        self.source = source
+        self.name = split
+        self.indices = source.indices[split]
+        self.classes = source.classes
+
+    def part(self, positions: Indices) -> PatchDataset:
+        """The patches at these positions of this split, as a dataset of their own."""
+        chosen = PatchDataset(self.source, self.name)
+        chosen.indices = self.indices[positions]
+        return chosen
+
+    def targets(self, positions: npt.ArrayLike) -> Tensor:
+        """Masks int64 [B, P, P] of the patches at these positions; `IGNORE` is no class."""
+        return self.source.targets(self.indices[np.asarray(positions, dtype=np.int64)]).long()
+
+    def strata(self) -> tuple[Indices, Indices]:
+        """What a further division keeps to: stratum and unit of each patch.
+
+        A unit, here a scene, stays whole, so that no pixel is in two parts; a few scenes are divided by patch.
+        """
+        scene = self.source.windows[self.indices, 0]
+        unit = scene if len(np.unique(scene)) >= FEW_SCENES else np.arange(len(self))
+        return np.zeros_like(scene), unit
+
+    def scenes(self) -> Iterator[Scene]:
+        """The whole scenes of this split, one after the other."""
+        for scene in np.unique(self.source.windows[self.indices, 0]).tolist():
+            pixels = np.ascontiguousarray(self.source.scenes.image(scene).transpose(2, 0, 1))
+            image = normalise(torch.from_numpy(pixels)[None], self.source)[0]
+            mask = torch.from_numpy(self.source.scenes.mask(scene).astype(np.int64))
+            yield Scene(self.source.names[scene], image, mask)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"{self.name} has {len(self)} patches; there is no patch {index}")
+        return normalise(self.source.take([self.indices[index]]), self.source)[0], self.targets([index])[0]
+
+    @property
+    def task(self) -> Literal["segmentation"]:
+        """What the targets are."""
+        return "segmentation"
+
+    @property
+    def images_per_split(self) -> int:
+        """How many patches the split has."""
+        return len(self)
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes the whole set has."""
+        return self.source.num_classes
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of a patch."""
+        return self.source.input_shape
+
+
+AnySet = ImageSet | SceneSet
+AnyDataset = ImageDataset | PatchDataset

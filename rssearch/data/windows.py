@@ -1,0 +1,43 @@
+"""Where patches lie in scenes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+
+def starts(length: int, size: int, overlap: int = 0) -> list[int]:
+    """Where windows of `size` begin along an axis: every pixel is in one, and the last is shifted inwards to fit.
+
+    An axis shorter than a window has one, which begins at 0 and reaches over the end.
+    """
+    last = max(length - size, 0)
+    return [*range(0, last, size - overlap), last]
+
+
+def cut(sizes: Sequence[tuple[int, int]], scenes: Iterable[int], size: int, overlap: int = 0) -> npt.NDArray[np.int64]:
+    """The windows of some scenes, scene by scene and row by row.
+
+    Args:
+        sizes: height and width of every scene.
+        scenes: indices of those that are cut.
+        size: height and width of a window.
+        overlap: pixels that neighbours have in common; the last of a row or column may have more.
+
+    Returns:
+        int64 [N, 3]: scene, and row and column of the window's upper left pixel.
+    """
+    found = [
+        (scene, row, column)
+        for scene in scenes
+        for row in starts(sizes[scene][0], size, overlap)
+        for column in starts(sizes[scene][1], size, overlap)
+    ]
+    return np.array(found, dtype=np.int64).reshape(-1, 3)
+
+
+def window(array: npt.NDArray[np.uint8], row: int, column: int, size: int) -> npt.NDArray[np.uint8]:
+    """A view [size, size, ...] of an array [H, W, ...]; less where the array ends."""
+    return array[row : row + size, column : column + size]
