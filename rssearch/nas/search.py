@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from rssearch.config import Augment, ChannelSearch, Recipe
-from rssearch.data import ImageDataset, loader
+from rssearch.data import AnyDataset, loader
 from rssearch.errors import InputError, TrialFailed
 from rssearch.execution import autocast, laid_out, place, reproducible, seed_epoch
 from rssearch.nas.derive import derive
@@ -33,7 +33,7 @@ _PARTS = ("model", "gates", "weight_optimizer", "score_optimizer")
 
 def search(
     model: nn.Module,
-    train_data: ImageDataset,
+    train_data: AnyDataset,
     *,
     macs_ratio: float,
     recipe: Recipe | None = None,
@@ -83,7 +83,7 @@ class Run:
     def __init__(
         self,
         model: nn.Module,
-        train_data: ImageDataset,
+        train_data: AnyDataset,
         target: float,
         recipe: Recipe,
         settings: ChannelSearch,
@@ -210,7 +210,7 @@ class Run:
         with autocast(x.device, self.recipe.precision):
             return LABEL_LOSSES[self.recipe.loss](self.model(x), y, self.recipe.label_smoothing)
 
-    def _batches(self, part: ImageDataset, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def _batches(self, part: AnyDataset, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         size, augment = self.recipe.batch_size, self.augment
         return loader.batches(part, size, device=self.device, train=True, augment=augment, seed=self.seed, epoch=epoch)
 
@@ -232,17 +232,21 @@ def temperature_at(progress: float, settings: ChannelSearch) -> float:
     return settings.temperature * math.exp(share * math.log(settings.final_temperature / settings.temperature))
 
 
-def halves(data: ImageDataset, share: float, seed: int) -> tuple[ImageDataset, ImageDataset]:
+def halves(data: AnyDataset, share: float, seed: int) -> tuple[AnyDataset, AnyDataset]:
     """Divide a split by class into images for the weights and, `share` of them, images for the scores.
+
+    Scenes are divided whole, unless there are few of them.
 
     Raises:
         InputError: one of the parts would have fewer than two images.
     """
     rng = np.random.default_rng([seed, len(data)])
-    chosen = np.zeros(len(data), bool)
-    for label in np.unique(data.labels):
-        members = rng.permutation(np.flatnonzero(data.labels == label))
-        chosen[members[: round(share * len(members))]] = True
+    stratum, unit = data.strata()
+    taken = np.zeros(unit.max(initial=-1) + 1, bool)
+    for label in np.unique(stratum):
+        members = rng.permutation(np.unique(unit[stratum == label]))
+        taken[members[: round(share * len(members))]] = True
+    chosen = taken[unit]
     if min(chosen.sum(), (~chosen).sum()) < 2:
         raise InputError(f"{len(data)} training images are too few to be divided between weights and scores")
     return data.part(np.flatnonzero(~chosen)), data.part(np.flatnonzero(chosen))
