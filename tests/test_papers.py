@@ -321,7 +321,8 @@ def test_a_table_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_unknown_paper() -> None:
-    refused(run("papers", "lpf"), "unknown paper 'lpf'. Did you mean 'lfp'? Known: compound, lfp, remotetrimmer.")
+    known = "compound, lfp, micronet, remotetrimmer"
+    refused(run("papers", "lpf"), f"unknown paper 'lpf'. Did you mean 'lfp'? Known: {known}.")
 
 
 def test_listing_imports_nothing_heavy() -> None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 from rssearch.errors import unknown
 from rssearch.papers.compound import COMPOUND
 from rssearch.papers.lfp import LFP
+from rssearch.papers.micronet import MICRONET
 from rssearch.papers.remotetrimmer import REMOTETRIMMER
 from rssearch.papers.table import Cell, Paper, Row, Table
 
 __all__ = ["PAPERS", "Cell", "Paper", "Row", "Table", "get", "recompute"]
 
-PAPERS = {paper.name: paper for paper in (LFP, COMPOUND, REMOTETRIMMER)}
+PAPERS = {paper.name: paper for paper in (LFP, COMPOUND, REMOTETRIMMER, MICRONET)}
 
 
 def get(name: str) -> Paper:

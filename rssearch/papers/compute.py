@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from rssearch import models
+from rssearch.cost import profile
 from rssearch.papers.counters import RULES, older_thop
 from rssearch.papers.table import Cell, Cut, Listed, Network, Paper, Row, Table, Trained, Uniform, Unpublished
 from rssearch.pruning.allocate import allocate
@@ -27,7 +28,7 @@ def recompute(paper: Paper) -> Table:
 def _cells(row: Row, counters: tuple[str, ...]) -> tuple[Cell, ...]:
     found = _counts(row.network, row.cut, counters)
     cells = [Cell(row.name, "params", row.params, found["params"], True, row.why.get("params", ""))]
-    for counter in counters:
+    for counter in () if row.network.part else counters:
         if counter == row.counter:
             cells.append(Cell(row.name, counter, row.macs, found[counter], True, row.why.get("macs", "")))
         elif len(found[counter]) == 1:
@@ -39,6 +40,8 @@ def _cells(row: Row, counters: tuple[str, ...]) -> tuple[Cell, ...]:
 def _counts(network: Network, cut: Cut, counters: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
     """Parameters and operations: one figure, two where only the range is known, none where nothing is."""
     found: dict[str, list[int]] = {name: [] for name in ("params", *counters)}
+    if cut is None:
+        return _whole(network, counters)
     if not isinstance(cut, Unpublished):
         model, graph = _traced(network)
         for kept in _kept(cut, graph, network.model):
@@ -52,10 +55,29 @@ def _counts(network: Network, cut: Cut, counters: tuple[str, ...]) -> dict[str, 
     return {name: tuple(values) for name, values in found.items()}
 
 
+def _whole(network: Network, counters: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
+    """The figures of a network, or the parameters of its part, from shapes alone: nothing is allocated or computed."""
+    with torch.device("meta"):
+        model = _build(network)
+    if network.part:
+        return {"params": (sum(p.numel() for p in model.get_submodule(network.part).parameters()),)}
+    image = (3, network.size, network.size)
+    cost = profile(model, image)
+    known = {"params": cost.params, "MAC": cost.conv_linear_macs, "thop-0.1.1": cost.macs}
+    return {name: (older_thop(model, image, name) if name in RULES else known[name],) for name in ("params", *counters)}
+
+
+def _build(network: Network) -> nn.Module:
+    options = dict(network.options)
+    with torch.random.fork_rng(devices=[]):
+        return models.create(
+            network.model, network.classes, input_size=network.size, shortcut=network.shortcut, **options
+        ).eval()
+
+
 @lru_cache(maxsize=1)  # a table has the rows of one network behind one another, and a network can be half a gigabyte
 def _traced(network: Network) -> tuple[nn.Module, ChannelGraph]:
-    with torch.random.fork_rng(devices=[]):
-        model = models.create(network.model, network.classes, input_size=network.size, shortcut=network.shortcut).eval()
+    model = _build(network)
     return model, trace(model, torch.zeros(1, 3, network.size, network.size))
 
 
@@ -70,8 +92,6 @@ def _kept(cut: Cut, graph: ChannelGraph, model: str) -> Iterator[Kept]:
             yield allocate(graph, normed, allocation="uniform", rate=cut.rate)
         case Trained():
             yield {name: (0,) for name, group in graph.groups.items() if cut.may_be_cut(group)}
-            yield {}
-        case _:
             yield {}
 
 

@@ -17,12 +17,19 @@ _EXPONENTS = {"k": 3, "M": 6, "G": 9, "B": 9}
 
 @dataclass(frozen=True)
 class Network:
-    """A network of `rssearch.models` for images of `size` x `size` pixels."""
+    """A network of `rssearch.models` for images of `size` x `size` pixels.
+
+    Attributes:
+        options: of the network beside `shortcut`, as pairs of name and value.
+        part: the layer or block that is counted, of which only parameters are; empty for all of the network.
+    """
 
     model: str
     classes: int
     size: int
     shortcut: str | None = None
+    options: tuple[tuple[str, Any], ...] = ()
+    part: str = ""
 
 
 @dataclass(frozen=True)
@@ -69,7 +76,7 @@ class Row:
         params: as printed, such as ``0.85M``; empty where the figure is not at hand.
         macs: likewise; the papers say "FLOPs" or "calculation", and count multiply-accumulates.
         counter: the one whose count the printed MACs are compared with.
-        accuracy: as printed, in per cent (top-1).
+        accuracy: as printed, in per cent; see `Paper.accuracy`.
         why: why a figure is not reproduced, by ``params`` or ``macs``.
     """
 
@@ -95,6 +102,7 @@ class Paper:
             or an older release of `rssearch.papers.counters`.
         rows: of the table.
         notes: what a reader has to know of the figures.
+        accuracy: what the accuracies of the rows are: ``top-1`` or ``mIoU``.
     """
 
     name: str
@@ -103,6 +111,7 @@ class Paper:
     counters: tuple[str, ...]
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
+    accuracy: str = "top-1"
 
 
 @dataclass(frozen=True)
@@ -151,8 +160,9 @@ class Cell:
 
 
 def read(printed: str) -> tuple[float, float]:
-    """The value of a printed figure such as ``0.47M``, and half a unit of its last digit."""
-    digits = Decimal(printed[:-1]).scaleb(_EXPONENTS[printed[-1]])
+    """The value of a printed figure such as ``0.47M`` or ``5158``, and half a unit of its last digit."""
+    exponent = _EXPONENTS.get(printed[-1])
+    digits = Decimal(printed) if exponent is None else Decimal(printed[:-1]).scaleb(exponent)
     return float(digits), 0.5 * 10.0 ** int(digits.as_tuple().exponent)
 
 
@@ -166,7 +176,7 @@ class Table:
     def lines(self) -> Iterator[tuple[str, ...]]:
         """A line for each figure: row, count, printed, recomputed, error, status."""
         for row, cells in zip(self.paper.rows, self.cells, strict=True):
-            first = [row.name, f"  top-1 {row.accuracy} %" if row.accuracy else "", *[""] * len(cells)]
+            first = [row.name, f"  {self.paper.accuracy} {row.accuracy} %" if row.accuracy else "", *[""] * len(cells)]
             for title, cell in zip(first, cells, strict=False):
                 error = "" if cell.error is None else f"{100 * cell.error:+.2f}%"
                 yield title, cell.count, cell.printed, _shown(cell.ours), error, cell.status or ""
@@ -180,7 +190,7 @@ class Table:
 
     def to_json(self) -> dict[str, Any]:
         """Everything as plain values."""
-        rows = []
+        rows, accuracy = [], self.paper.accuracy.replace("-", "").lower()
         for row, cells in zip(self.paper.rows, self.cells, strict=True):
             figures = [
                 {
@@ -203,7 +213,9 @@ class Table:
                     "shortcut": row.network.shortcut,
                     "ratios": row.cut.ratios if isinstance(row.cut, Listed) else None,
                     "rate": row.cut.rate if isinstance(row.cut, Uniform) else None,
-                    "printed_top1": row.accuracy or None,
+                    "options": dict(row.network.options),
+                    "part": row.network.part or None,
+                    f"printed_{accuracy}": row.accuracy or None,
                     "cells": figures,
                 }
             )
