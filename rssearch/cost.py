@@ -44,7 +44,8 @@ def profile(model: nn.Module, input_size: tuple[int, int, int]) -> Cost:
     (pytorch-OpCounter issues 82 and 168).
 
     Args:
-        model: a network that takes one batch of images; it is left as it is.
+        model: a network that takes one batch of images; it is left as it is. On the device ``meta`` it is counted from
+            shapes alone, without a computation.
         input_size: (C, H, W) of one image.
     """
     params = sum(parameter.numel() for parameter in model.parameters())
