@@ -31,6 +31,11 @@ def test_tutorials_run(script: Path, tmp_path: Path) -> None:
         trained, tuned, loaded = (float(accuracy) for accuracy in accuracies)
         assert trained > 30  # twelve classes
         assert tuned == loaded
+    if script.stem == "channel_search":
+        ratios = [float(share) / 100 for share in re.findall(r"([\d.]+)% of the MACs: accuracy", done.stdout)]
+        assert ratios == pytest.approx([0.7, 0.5, 0.3], rel=0.011)
+        assert min(map(float, accuracies)) > 30
+        assert {path.name for path in tmp_path.glob("*.png")} == {"ratios.png", "channels.png"}
 
 
 def test_the_page_of_methods_names_all_of_them_with_their_allocation_and_options() -> None:

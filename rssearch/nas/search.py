@@ -57,7 +57,8 @@ def search(
         on_epoch: called after each epoch as by `Run.finish`.
 
     Returns:
-        The pruned network, to be fine-tuned. Its report has the record of each epoch, see `Run.epoch`, as ``history``.
+        The pruned network, to be fine-tuned. Its report has the record of each epoch, see `Run.epoch`, as ``history``,
+        and the scores of each group of coupled channels as ``scores``.
 
     Raises:
         InputError: a ratio that cannot be reached (before anything is trained), or too few images.
@@ -71,6 +72,7 @@ def search(
     run.finish(on_epoch)
     found = derive(run.model, run.gates, macs_ratio=macs_ratio)
     found.report["history"] = run.history
+    found.report["scores"] = {name: values.tolist() for name, values in run.gates.by_group().items()}
     return found
 
 
@@ -143,8 +145,9 @@ class Run:
 
         Returns:
             epoch (from 1), train_loss, soft_ratio (expected MACs over those of the whole network), hard_ratio (of the
-            channels with scores above 0), temperature, percentiles of the scores (score_p05, score_p50, score_p95),
-            seconds; and score_loss and cost_loss unless all gates were open.
+            channels with scores above 0), temperature, percentiles of the scores (score_p05, score_p50, score_p95), a
+            histogram of the soft gates (gates/0.0 is the share in [0, 0.1), and so on to gates/0.9), seconds; and
+            score_loss and cost_loss unless all gates were open.
         """
         begin, searching = time.perf_counter(), epoch >= self.warm
         seed_epoch(self.seed, epoch, self.device)
@@ -173,6 +176,7 @@ class Run:
                 "score_p05": low,
                 "score_p50": middle,
                 "score_p95": high,
+                **{f"gates/{index / 10}": share for index, share in enumerate(_tenths(soft))},
                 "seconds": time.perf_counter() - begin,
             }
             if searching:
@@ -250,6 +254,12 @@ def halves(data: AnyDataset, share: float, seed: int) -> tuple[AnyDataset, AnyDa
     if min(chosen.sum(), (~chosen).sum()) < 2:
         raise InputError(f"{len(data)} training images are too few to be divided between weights and scores")
     return data.part(np.flatnonzero(~chosen)), data.part(np.flatnonzero(chosen))
+
+
+def _tenths(gates: Tensor) -> list[float]:
+    """The share of gates in each tenth of [0, 1]."""
+    shares: list[float] = (torch.histc(gates.float().cpu(), bins=10, min=0, max=1) / len(gates)).tolist()
+    return shares
 
 
 def _mean(losses: list[Tensor]) -> float:

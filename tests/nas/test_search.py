@@ -97,6 +97,10 @@ def test_search(train):
     assert seen == history
     assert "score_loss" not in history[0]  # open gates
     assert all(record.keys() >= {"score_loss", "cost_loss", "score_p50"} for record in history[1:])
+    assert all(sum(record[f"gates/0.{tenth}"] for tenth in range(10)) == pytest.approx(1) for record in history)
+    assert {group: len(values) for group, values in found.report["scores"].items()} == {
+        group: width for group, (_, width) in found.report["widths"].items()
+    }
     assert history[-1]["train_loss"] < history[0]["train_loss"]
     assert history[-1]["temperature"] == pytest.approx(0.1)
     assert abs(history[-1]["soft_ratio"] - 0.4) < abs(history[0]["soft_ratio"] - 0.4)

@@ -1,0 +1,158 @@
+"""What are the widths worth that a channel search finds? Structures of equal MACs, trained equally.
+
+A structure is the number of channels of each layer. Those of the search are compared with uniform ones (which L1, LFP
+and all other uniform methods share), with those of global rankings (BN scales, Taylor), and with random ones, which
+draw the share of each group from U(0.05, 1) and scale all shares to the budget. Every structure is trained in two ways:
+
+* ``scratch``: fresh weights, the recipe of the baseline.
+* ``inherited``: in each layer the channels of the highest L1 norm of one baseline, the recipe of fine-tuning.
+
+    python benchmarks/channel_structures.py run --data-root DIR --work DIR --seeds 0 1 2
+    python benchmarks/channel_structures.py table DIR/channel_structures.csv
+
+`run` shares the baselines, scores and searches in ``<work>/store`` with pruning_methods.py, and goes on where it was
+stopped. No Ray is needed.
+"""
+
+import argparse
+import itertools
+import statistics
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from pruning_methods import append, cost_device, read, settings, spread
+
+from rssearch import pruning
+from rssearch.config import Recipe
+from rssearch.pruning import METHODS, ChannelGraph
+from rssearch.pruning.allocate import allocate
+from rssearch.pruning.surgery import cut
+from rssearch.space import content_key
+from rssearch.train import evaluate, fit
+from rssearch.trial import Context, Session
+from trials import baselines, searches
+
+COLUMNS = ("dataset", "model", "seed", "structure", "weights", "asked_macs_ratio", "macs_ratio", "params_ratio")
+COLUMNS += ("removed_fraction", "val_accuracy", "test_accuracy", "widths", "seconds", "device")
+RANKED = {"uniform": "l1", "global BN scales": "bn_scale", "global Taylor": "taylor"}
+STRUCTURES = ("channel search", *RANKED, "random")
+WEIGHTS = ("scratch", "inherited")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Every structure at every ratio in both ways, seed by seed."""
+    path, root = args.work / "channel_structures.csv", str(args.data_root)
+    context = Context(
+        "channel_structures", str(args.work / "store"), root, settings(args), float(torch.cuda.is_available())
+    )
+    for seed, ratio, name, weights in itertools.product(args.seeds, args.ratios, args.structures, args.weights):
+        known = {(r["seed"], float(r["asked_macs_ratio"]), r["structure"], r["weights"]) for r in read(path)}
+        if (str(seed), ratio, name, weights) in known:
+            continue
+        point = {"dataset": args.dataset, "model": args.model, "seed": seed, "macs_ratio": ratio, "method": "l1"}
+        session = Session(context, content_key(point), point)
+        begin = time.perf_counter()
+        row = trained(point, session, name, weights)
+        row |= {"dataset": args.dataset, "model": args.model, "seed": seed, "structure": name, "weights": weights}
+        row |= {"asked_macs_ratio": ratio, "seconds": round(time.perf_counter() - begin, 1), "device": cost_device()}
+        append(path, {column: row[column] for column in COLUMNS}, COLUMNS)
+        print(f"seed {seed} {ratio} {name}, {weights}: {row['test_accuracy']:.4f} {row['seconds']} s", flush=True)
+
+
+def trained(point: dict, session: Session, name: str, weights: str) -> dict:
+    """One structure, trained and measured."""
+    local, images = session.settings, baselines.images_of(point, session)
+    dense, _ = baselines.baseline(point, session)
+    graph = pruning.trace(dense.eval(), torch.zeros(1, *images.input_shape))
+    widths = structure(point, session, graph, name)
+    # Fresh weights are slices of a fresh network; batch normalisation makes their scale no matter.
+    source = dense if weights == "inherited" else baselines.build_model(point, session, images).eval()
+    kept = strongest(baselines.scores(point, session), widths)
+    model, _ = cut(source, graph, kept)
+    recipe: Recipe = local.finetune if weights == "inherited" else local.train
+    parts = [images.split(split) for split in ("train", "val", "test")]
+    fit(model, *parts[:2], recipe, augment=local.augment, seed=point["seed"], device=session.device)
+    val, test = (evaluate(model, part, batch_size=512, device=session.device)["accuracy"] for part in parts[1:])
+    report = pruning.cost_report(graph, kept)
+    return report | {"val_accuracy": val, "test_accuracy": test, "widths": " ".join(map(str, widths.values()))}
+
+
+def structure(point: dict, session: Session, graph: ChannelGraph, name: str) -> dict[str, int]:
+    """How many channels each group keeps."""
+    if name == "channel search":
+        kept = searches.derived(point | {"method": baselines.CHANNEL_NAS}, session).kept
+    elif name == "random":
+        kept = random_structure(graph, point["macs_ratio"], point["seed"])
+    else:
+        method = RANKED[name]
+        scores = baselines.scores(point | {"method": method}, session)
+        kept = allocate(graph, scores, allocation=METHODS[method].allocation, macs_ratio=point["macs_ratio"])
+    return {group: len(channels) for group, channels in kept.items()}
+
+
+def random_structure(graph: ChannelGraph, macs_ratio: float, seed: int) -> dict[str, tuple[int, ...]]:
+    """Shares of U(0.05, 1) in each group, scaled to the budget.
+
+    A ranking does both: score c of n channels (in any order) with -rank / n / share, so that a threshold t keeps about
+    the share * t of each group.
+    """
+    rng = np.random.default_rng(seed)
+    scores = {}
+    for name, group in graph.groups.items():
+        order = torch.from_numpy(rng.permutation(group.width))
+        scores[name] = -(order + 1) / group.width / rng.uniform(0.05, 1)
+    return allocate(graph, scores, allocation="global", macs_ratio=macs_ratio)
+
+
+def strongest(scores: dict[str, torch.Tensor], widths: dict[str, int]) -> dict[str, tuple[int, ...]]:
+    """The channels of the highest scores, of equal ones the first."""
+    orders = {name: torch.sort(-scores[name], stable=True).indices[:width] for name, width in widths.items()}
+    return {name: tuple(sorted(order.tolist())) for name, order in orders.items()}
+
+
+def table(args: argparse.Namespace) -> None:
+    """Mean and standard deviation over the seeds."""
+    rows = read(args.csv)
+    ratios = sorted({float(row["asked_macs_ratio"]) for row in rows}, reverse=True)
+    cells = list(itertools.product(ratios, WEIGHTS))
+    print(
+        "| structure | " + " | ".join(f"{ratio:g} of the MACs, {weights}" for ratio, weights in cells) + " | removed |"
+    )
+    print("|---" * (len(cells) + 2) + "|")
+    for name in STRUCTURES:
+        mine = [row for row in rows if row["structure"] == name]
+        texts = [
+            spread([float(r["test_accuracy"]) for r in mine if (float(r["asked_macs_ratio"]), r["weights"]) == cell])
+            for cell in cells
+        ]
+        removed = [
+            statistics.mean(float(row["removed_fraction"]) for row in mine if float(row["asked_macs_ratio"]) == ratio)
+            for ratio in ratios
+            if mine
+        ]
+        print(f"| {name} | {' | '.join(texts)} | {', '.join(f'{share:.0%}' for share in removed)} |")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True)
+    running = commands.add_parser("run")
+    running.add_argument("--data-root", type=Path, required=True)
+    running.add_argument("--work", type=Path, required=True)
+    running.add_argument("--dataset", default="eurosat")
+    running.add_argument("--model", default="resnet20")
+    running.add_argument("--input-size", type=int, default=32)
+    running.add_argument("--epochs", type=int, default=8)
+    running.add_argument("--finetune-epochs", type=int, default=2)
+    running.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    running.add_argument("--ratios", type=float, nargs="+", default=[0.5, 0.25])
+    running.add_argument("--structures", nargs="+", choices=STRUCTURES, default=list(STRUCTURES))
+    running.add_argument("--weights", nargs="+", choices=WEIGHTS, default=list(WEIGHTS))
+    running.set_defaults(main=run)
+    telling = commands.add_parser("table")
+    telling.add_argument("csv", type=Path)
+    telling.set_defaults(main=table)
+    arguments = parser.parse_args()
+    arguments.main(arguments)
