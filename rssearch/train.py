@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from rssearch import losses
+from rssearch import losses, segmentation
 from rssearch.config import Augment, Recipe
 from rssearch.data import loader
 from rssearch.errors import InputError, TrialFailed
@@ -25,7 +25,7 @@ from rssearch.execution import Precision, autocast, laid_out, mode, place, repro
 from rssearch.models import attention
 
 if TYPE_CHECKING:
-    from rssearch.data import ImageDataset
+    from rssearch.data import AnyDataset
 
 OnEpoch = Callable[[dict[str, float], Callable[[], bytes]], None]
 
@@ -52,8 +52,8 @@ def pick_device() -> torch.device:
 
 def fit(
     model: nn.Module,
-    train: ImageDataset,
-    val: ImageDataset,
+    train: AnyDataset,
+    val: AnyDataset,
     recipe: Recipe,
     *,
     augment: Augment | None,
@@ -72,7 +72,7 @@ def fit(
     and the caller's random state is left as it was.
 
     Args:
-        model: the network; gives logits [B, K].
+        model: the network; gives logits [B, K], or [B, K, H, W] for masks.
         train: images to learn from.
         val: images to measure each epoch on.
         recipe: how to train. With epochs 0 nothing is learned; a recalibration that it asks for is still done. With
@@ -92,8 +92,8 @@ def fit(
 
     Returns:
         One record for each epoch, those before a resumption included: epoch (from 1), train_loss (mean over the
-        images, in training mode), val_loss, val_accuracy, lr (of the last step), seconds (of training and
-        validation), images_per_second (of training).
+        images, in training mode), what `evaluate` measures on `val` (val_loss, val_accuracy or val_miou, ...), lr (of
+        the last step), seconds (of training and validation), images_per_second (of training).
 
     Raises:
         TrialFailed: the loss is NaN or infinite; no checkpoint of that epoch is made.
@@ -136,8 +136,7 @@ def fit(
             record = {
                 "epoch": epoch + 1,
                 "train_loss": log.total / log.images,
-                "val_loss": measured["loss"],
-                "val_accuracy": measured["accuracy"],
+                **{f"val_{name}": value for name, value in measured.items()},
                 "lr": log.rate,
                 "seconds": time.perf_counter() - begin,
                 "images_per_second": log.images / (trained - begin),
@@ -149,34 +148,50 @@ def fit(
 
 
 def evaluate(
-    model: nn.Module, dataset: ImageDataset, *, batch_size: int, device: torch.device, precision: Precision = "auto"
+    model: nn.Module, dataset: AnyDataset, *, batch_size: int, device: torch.device, precision: Precision = "auto"
 ) -> dict[str, float]:
-    """Loss (cross entropy) and accuracy (top 1, in [0, 1]) in evaluation mode; the mode of the model is restored.
+    """Measure a network in evaluation mode; the mode of the model is restored.
+
+    Returns:
+        loss (cross entropy) and accuracy (top 1, in [0, 1]); for segmentation loss, miou and pixel_accuracy, all over
+        the labelled pixels of the patches. `rssearch.segmentation.evaluate_scenes` measures whole scenes.
 
     Raises:
         TrialFailed: the loss is NaN or infinite, so that the accuracy would mean nothing.
-        InputError: the dataset has no images.
+        InputError: the dataset has no images, or no labelled pixel.
     """
     if not len(dataset):
         raise InputError("there are no images to measure the network on: give that split a larger share")
-    loss = torch.zeros((), device=device)
-    correct = torch.zeros((), dtype=torch.int64, device=device)
-    images = targets = 0
+    tally = segmentation.Tally(dataset.num_classes, device) if dataset.task == "segmentation" else _Tally(device)
     with mode(model, training=False), torch.inference_mode(), autocast(device, precision):
         for x, y in loader.batches(dataset, batch_size, device=device, train=False):
-            logits = model(laid_out(x))
-            loss += losses.cross_entropy(logits, y) * len(y)
-            correct += (logits.argmax(dim=1) == y).sum()
-            images, targets = images + len(y), targets + y.numel()
-    mean_loss = loss.item() / images
-    if not math.isfinite(mean_loss):
-        raise TrialFailed(f"the loss on {images} images outside the training is {mean_loss}")
-    return {"loss": mean_loss, "accuracy": correct.item() / targets}
+            tally.add(model(laid_out(x)), y)
+    return tally.metrics()
+
+
+class _Tally:
+    """Loss and hits of many batches of images. They stay on the device until `metrics`."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.loss = torch.zeros((), device=device)
+        self.hits = torch.zeros((), dtype=torch.int64, device=device)
+        self.images = 0
+
+    def add(self, logits: Tensor, labels: Tensor) -> None:
+        self.loss += losses.cross_entropy(logits, labels) * len(labels)
+        self.hits += (logits.argmax(dim=1) == labels).sum()
+        self.images += len(labels)
+
+    def metrics(self) -> dict[str, float]:
+        loss = self.loss.item() / self.images
+        if not math.isfinite(loss):
+            raise TrialFailed(f"the loss on {self.images} images outside the training is {loss}")
+        return {"loss": loss, "accuracy": self.hits.item() / self.images}
 
 
 def recalibrate(
     model: nn.Module,
-    dataset: ImageDataset,
+    dataset: AnyDataset,
     batches: int,
     *,
     batch_size: int,
@@ -306,7 +321,8 @@ def _loss(model: nn.Module, teacher: nn.Module | None, x: Tensor, y: Tensor, rec
         return hard
     with torch.no_grad():
         taught = teacher(x)
-    return (1 - recipe.distill) * hard + recipe.distill * losses.distillation(logits, taught, recipe.temperature)
+    soft = losses.distillation(logits, taught, recipe.temperature, y)
+    return (1 - recipe.distill) * hard + recipe.distill * soft
 
 
 def _penalise(scales: Sequence[Tensor], factor: float) -> None:
@@ -318,7 +334,7 @@ def _penalise(scales: Sequence[Tensor], factor: float) -> None:
 
 
 @contextmanager
-def _attended(model: nn.Module, train: ImageDataset, recipe: Recipe, seed: int, device: torch.device) -> Iterator[None]:
+def _attended(model: nn.Module, train: AnyDataset, recipe: Recipe, seed: int, device: torch.device) -> Iterator[None]:
     """Attention in the network, folded at the end; merely removed if the training fails."""
     attention.insert(model, seed=seed)
     try:

@@ -11,9 +11,9 @@ import copy
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rssearch.losses import cross_entropy
 from rssearch.pruning.channels import ChannelGraph
 from rssearch.pruning.criteria.batches import Batches, on_device
 
@@ -37,7 +37,7 @@ def taylor(model: nn.Module, graph: ChannelGraph, data: Batches | None, seed: in
     try:
         for x, y in on_device(data, twin, "taylor"):
             with torch.enable_grad():
-                gradients = torch.autograd.grad(F.cross_entropy(twin(x), y), list(gates.values()))
+                gradients = torch.autograd.grad(cross_entropy(twin(x), y), list(gates.values()))
             changes = {name: gradient.cpu() for name, gradient in zip(gates, gradients, strict=True)}
             for name, group in graph.groups.items():
                 each = [changes[member.layer][torch.from_numpy(member.index)].sum(1) for member in group.readers]
