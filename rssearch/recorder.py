@@ -44,8 +44,8 @@ class Recorder:
         live["history"].append(plain)
         step = int(plain.get("epoch") or len(live["history"]))
         self.tracker.epoch(key, title, params, plain, step)
-        accuracy = plain.get("val_accuracy")
-        shown = f", val_accuracy {accuracy:.3f}" if isinstance(accuracy, float) else ""
+        known = [name for name in ("val_accuracy", "val_miou") if isinstance(plain.get(name), float)]
+        shown = "".join(f", {name} {plain[name]:.3f}" for name in known)
         self.display.running(key, title, f"epoch {step}{shown}")
 
     def trial_ended(self, key: str, point: Point, end: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ with a second parameter gets a `Session`, too. The function's module may offer m
 
     METRICS                                         names that objectives and constraints may have
     check(point, settings)                          raise InputError for a point that cannot be run
+    check_search(point, search)                     raise InputError for objectives that a point has no metric for
     identity(point, settings, data_root) -> plain   what else determines the result (data, code): part of the key
     share(points, settings, data_root, progress)    -> {name: object}, put into Ray's object store once, for all trials
     preparations(points, settings, data_root, store) -> [Preparation], what must be there before the trials start

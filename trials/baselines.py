@@ -21,7 +21,7 @@ from torch import nn
 from rssearch import cost as costs
 from rssearch import data, models, pruning
 from rssearch.config import Recipe, Settings
-from rssearch.data import ImageSet, loader
+from rssearch.data import AnySet, loader
 from rssearch.errors import InputError
 from rssearch.pruning import METHODS, ChannelGraph, Elasticity
 from rssearch.space import content_key
@@ -43,12 +43,14 @@ CODE = {"data": 1, "train": 2, "score": 2, "search": 1, "cut": 1}
 
 def data_inputs(point: Config, local: Settings, root: Path) -> Config:
     """What determines an image set."""
+    cut = data.task(point["dataset"]) == "segmentation"
     return {
         "dataset": point["dataset"],
         "fingerprint": fingerprint(point["dataset"], str(root), local.download),
         "input_size": local.input_size,
         "split": local.split.model_dump(mode="json"),
         "on_error": local.on_error,
+        **({"patches": local.patches.model_dump(mode="json")} if cut else {}),
         "code": CODE["data"],
     }
 
@@ -87,12 +89,17 @@ def baseline_inputs(point: Config, local: Settings, root: Path) -> Config:
     return {
         "data": data_inputs(point, local, root),
         "model": point["model"],
-        "options": local.model.given(),
+        "options": local.model.given(point["model"]),
         "recipe": train_recipe(point, local).model_dump(mode="json"),
         "augment": local.augment.model_dump(mode="json"),
         "seed": point.get("seed", 0),
         "code": CODE["train"],
     }
+
+
+def options_text(point: Config, local: Settings) -> str:
+    """The options of a point's network as JSON, for what is kept by its arguments."""
+    return json.dumps(local.model.given(point["model"]), sort_keys=True)
 
 
 def score_key(baseline_key: str, method: str, local: Settings) -> str:
@@ -116,7 +123,7 @@ def fingerprint(name: str, root: str, download: bool) -> str:
 # Images
 
 
-def build_model(config: Config, session: Session, images: ImageSet) -> nn.Module:
+def build_model(config: Config, session: Session, images: AnySet) -> nn.Module:
     """The network of a point with its seeded initial parameters."""
     channels, size, _ = images.input_shape
     with torch.random.fork_rng(devices=[]):
@@ -126,23 +133,24 @@ def build_model(config: Config, session: Session, images: ImageSet) -> nn.Module
             images.num_classes,
             in_channels=channels,
             input_size=size,
-            **session.settings.model.given(),
+            **session.settings.model.given(config["model"]),
         )
 
 
-def images_of(config: Config, session: Session) -> ImageSet:
+def images_of(config: Config, session: Session) -> AnySet:
     """The image set of a point: mapped from the object store, or loaded where the study did not share it."""
     shared = session.shared(data_key(config, session.settings, session.data_root))
     return shared if shared is not None else load_images(config["dataset"], session.settings, session.data_root, None)
 
 
-def load_images(name: str, local: Settings, root: Path, progress: Callable[[int, int], None] | None) -> ImageSet:
+def load_images(name: str, local: Settings, root: Path, progress: Callable[[int, int], None] | None) -> AnySet:
     """Decode an image set as the settings say."""
     return data.load(
         name,
         root,
         input_size=local.input_size,
         split=local.split,
+        patches=local.patches,
         on_error=local.on_error,
         download=local.download,
         memory_share=local.memory_share,
@@ -175,26 +183,17 @@ def _train_baseline(config: Config, session: Session, key: str, inputs: Config) 
     # Its epochs are reported as its own preparation's alone, never as those of a trial that had to train it.
     own = f"baseline-{key}"
     keeper = Session(session.context, own, {}, session.report if session.key == own else None)
-    history = fit(
-        model,
-        images.split("train"),
-        images.split("val"),
-        recipe,
-        augment=session.settings.augment,
-        seed=config.get("seed", 0),
-        device=session.device,
-        resume=keeper.load_checkpoint(),
-        on_epoch=reporter(keeper),
-        elasticity=elasticity,
-    )
+    resume, on_epoch = keeper.load_checkpoint(), reporter(keeper)
+    history = train(config, session, model, recipe, resume=resume, on_epoch=on_epoch, elasticity=elasticity)
     measured = evaluate(model, images.split("val"), batch_size=recipe.batch_size, device=session.device)
     keeper.drop_checkpoint()
     profile = costs.profile(model, images.input_shape)
+    measured = {f"val_{name}": value for name, value in measured.items()}
+    # Folding the attention changes the network: the accuracy to compare with is that of the trained one.
+    folded = {f"folded_{name}": value for name, value in measured.items() if recipe.attention}
     metrics = {
-        # Folding the attention changes the network: the accuracy to compare with is that of the trained one.
-        "val_accuracy": history[-1]["val_accuracy"] if recipe.attention else measured["accuracy"],
-        "val_loss": history[-1]["val_loss"] if recipe.attention else measured["loss"],
-        **({"folded_val_accuracy": measured["accuracy"]} if recipe.attention else {}),
+        **({name: history[-1][name] for name in measured} if recipe.attention else measured),
+        **folded,
         "macs": profile.macs,
         "params": profile.params,
         "train_seconds": sum(epoch["seconds"] for epoch in history),
@@ -207,6 +206,21 @@ def _train_baseline(config: Config, session: Session, key: str, inputs: Config) 
         "metrics.json": json.dumps(metrics).encode(),
         "inputs.json": json.dumps(inputs, indent=1).encode(),
     }
+
+
+def train(config: Config, session: Session, model: nn.Module, recipe: Recipe, **more: Any) -> list[dict[str, float]]:
+    """Train a network of a point in place; `more` is what `rssearch.train.fit` takes beside data, seed and device."""
+    images, settings = images_of(config, session), session.settings
+    return fit(
+        model,
+        images.split("train"),
+        images.split("val"),
+        recipe,
+        augment=settings.augment,
+        seed=config.get("seed", 0),
+        device=session.device,
+        **more,
+    )
 
 
 def scores(config: Config, session: Session) -> dict[str, torch.Tensor]:

@@ -16,6 +16,7 @@ Config = dict[str, Any]
 Metrics = dict[str, Any]
 
 METRICS = prune.METRICS
+check_search = prune.check_search
 share = prune.share
 prepare = prune.prepare
 
@@ -50,7 +51,7 @@ def cost(point: Config, session: Session) -> Metrics:
 
 
 def measure(config: Config, session: Session) -> Metrics:
-    """Accuracy on the test split, and latency alone on the machine."""
+    """Quality on the test split, and latency alone on the machine."""
     return prune.measure(_named(config), session)
 
 

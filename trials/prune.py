@@ -23,8 +23,8 @@ from torch import nn
 
 from rssearch import cost as costs
 from rssearch import data, models, pruning
-from rssearch.config import Settings
-from rssearch.data import ImageSet
+from rssearch.config import Patches, Settings
+from rssearch.data import AnySet
 from rssearch.data.describe import Description, describe
 from rssearch.errors import InputError, TrialFailed, unknown
 from rssearch.pruning import METHODS, ChannelGraph
@@ -34,7 +34,7 @@ from rssearch.space import content_key
 from rssearch.store import Store
 from rssearch.train import evaluate
 from rssearch.trial import Preparation, Session, point_settings
-from trials import searches, shrink
+from trials import searches, shrink, tasks
 from trials.baselines import (
     BASELINES,
     CHANNEL_NAS,
@@ -48,6 +48,7 @@ from trials.baselines import (
     fingerprint,
     images_of,
     load_images,
+    options_text,
     reporter,
     score_key,
     scores,
@@ -59,8 +60,9 @@ Metrics = dict[str, Any]
 MODELS = "models"
 AMOUNTS = ("rate", "rates", "macs_ratio")
 DIMENSIONS = ("dataset", "model", "method", *AMOUNTS, "seed", "allocation", "round_to")
-COST_METRICS = ("macs", "params", "conv_linear_macs", "macs_ratio", "params_ratio", "removed_fraction")
-METRICS = ("val_accuracy", "val_loss", *COST_METRICS, "train_seconds")  # what objectives and constraints may name
+METRICS = tuple(dict.fromkeys([*tasks.metrics("classification"), *tasks.metrics("segmentation")]))
+
+check_search = tasks.check_search
 
 
 # What the study asks before it starts
@@ -74,12 +76,8 @@ def check(point: Config, settings: Settings) -> None:
     for name in ("dataset", "model", "method"):
         if not isinstance(point.get(name), str):
             raise InputError(f"space.{name}: is required, as a list of names")
-    _check_dataset(point["dataset"])
     local = point_settings(settings, point)
-    try:
-        models.check_options(point["model"], local.model.given())
-    except InputError as error:
-        raise _at("space.model", error) from None
+    tasks.check(point, local)
     if point["method"] not in (NO_METHOD, CHANNEL_NAS, *METHODS):
         raise _at("space.method", unknown("method", point["method"], [NO_METHOD, CHANNEL_NAS, *METHODS]))
     amounts = [name for name in AMOUNTS if point.get(name) is not None]
@@ -102,12 +100,6 @@ def _at(place: str, error: InputError) -> InputError:
     return InputError(f"{place}: {error}")
 
 
-def _check_dataset(name: str) -> None:
-    known = [*data.list_datasets(), "eurosat_rgb"]
-    if name not in known and not name.startswith("folder:"):
-        raise _at("space.dataset", unknown("dataset", name, [*known, "folder:PATH"]))
-
-
 def _check_number(point: Config, name: str, allowed: str, fits: Callable[[float], bool]) -> None:
     value = point.get(name)
     if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not fits(value)):
@@ -121,9 +113,9 @@ def identity(point: Config, settings: Settings, data_root: Path) -> Config:
 
 def share(
     points: Iterable[Config], settings: Settings, data_root: Path, progress: Callable[[str, int, int], None]
-) -> dict[str, ImageSet]:
+) -> dict[str, AnySet]:
     """Every image set of the study, decoded once."""
-    sets: dict[str, ImageSet] = {}
+    sets: dict[str, AnySet] = {}
     for point in points:
         local = point_settings(settings, point)
         name = data_key(point, local, data_root)
@@ -201,21 +193,17 @@ def run(config: Config, session: Session) -> Metrics:
             "about.json": json.dumps(
                 {
                     "model": config["model"],
-                    "options": local.model.given(),
-                    "classes": images.classes,
-                    "input_shape": images.input_shape,
-                    "mean": images.mean.tolist(),
-                    "std": images.std.tolist(),
+                    "options": local.model.given(config["model"]),
+                    **tasks.about(images),
                 }
             ).encode(),
         },
     )
     return {
         **({} if "seed" in config else {"seed": 0}),
-        "val_accuracy": measured["accuracy"],
-        "val_loss": measured["loss"],
+        **{f"val_{name}": value for name, value in measured.items()},
         **report,
-        "baseline_val_accuracy": base["val_accuracy"],
+        **{f"baseline_val_{name}": base[f"val_{name}"] for name in tasks.QUALITIES[images.task]},
         "train_seconds": sum(epoch["seconds"] for epoch in history),
         "trial_seconds": time.perf_counter() - begin,
         "split_hash": images.split_hash,
@@ -232,7 +220,7 @@ def cost(point: Config, session: Session) -> Metrics:
     local = session.settings
     key = content_key(baseline_inputs(point, local, session.data_root))
     about = _about_data(point, local, session.data_root)
-    network = (point["model"], _options_text(local), about.input_shape, about.num_classes)
+    network = (point["model"], options_text(point, local), about.input_shape, about.num_classes)
     graph, kept = _graph(*network), None
     if point["method"] == CHANNEL_NAS or local.pruning.steps > 1:
         return {}
@@ -249,7 +237,7 @@ def cost(point: Config, session: Session) -> Metrics:
 
 
 def measure(config: Config, session: Session) -> Metrics:
-    """Accuracy on the test split, and latency alone on the machine (batch 1, median of 50 passes after 10)."""
+    """Quality on the test split, and latency alone on the machine (batch 1, median of 50 passes after 10)."""
     images, device = images_of(config, session), session.device
     files = session.store.get(MODELS, session.key)
     if files is None:
@@ -258,10 +246,7 @@ def measure(config: Config, session: Session) -> Metrics:
     model = pruning.apply_spec(model, json.loads(files["spec.json"]))
     model.load_state_dict(load_tensors(files["model.safetensors"]))
     model.to(device).eval()
-    result: Metrics = {}
-    if len(images.split("test")):
-        tested = evaluate(model, images.split("test"), batch_size=session.settings.finetune.batch_size, device=device)
-        result["test_accuracy"] = tested["accuracy"]
+    result = tasks.tested(model, images, session.settings.finetune.batch_size, device)
     times = _latency(model, torch.zeros(1, *images.input_shape, device=device))
     quartiles = statistics.quantiles(times, n=4)
     return result | {
@@ -276,7 +261,7 @@ def estimate(point: Config, session: Session, epochs: int) -> float:
     """Seconds of training on this machine, from a few steps of the unpruned network: a bound for a pruned one."""
     local = session.settings
     about = _about_data(point, local, session.data_root)
-    network = (point["model"], _options_text(local), about.input_shape, about.num_classes)
+    network = (point["model"], options_text(point, local), about.input_shape, about.num_classes)
     per_image = _seconds_per_image(*network, local.finetune.batch_size, session.device.type)
     return per_image * about.num_images * local.split.train * epochs
 
@@ -288,7 +273,7 @@ def _scored(method: str) -> bool:
 def _report(config: Config, session: Session, model: nn.Module, spec: Config) -> Metrics:
     """What the network costs, counted on it and from its kept channels."""
     images = images_of(config, session)
-    graph = _graph(config["model"], _options_text(session.settings), images.input_shape, images.num_classes)
+    graph = _graph(config["model"], options_text(config, session.settings), images.input_shape, images.num_classes)
     expected, profile = pruning.cost_report(graph, kept_by(graph, spec)), costs.profile(model, images.input_shape)
     if profile.macs != expected["macs"] or profile.params != expected["params"]:
         raise TrialFailed(
@@ -299,10 +284,6 @@ def _report(config: Config, session: Session, model: nn.Module, spec: Config) ->
 
 
 # What the driver computes again and again
-
-
-def _options_text(local: Settings) -> str:
-    return json.dumps(local.model.given(), sort_keys=True)
 
 
 def _untrained(model: str, options: str, shape: tuple[int, int, int], classes: int) -> nn.Module:
@@ -330,12 +311,12 @@ def _untrained_scores(
 def _about_data(point: Config, local: Settings, root: Path) -> Description:
     if local.download:
         data.fetch(point["dataset"], root)
-    return _about(point["dataset"], str(root), local.input_size)
+    return _about(point["dataset"], str(root), local.input_size, local.patches)
 
 
 @lru_cache(maxsize=32)
-def _about(dataset: str, root: str, input_size: int | None) -> Description:
-    return describe(dataset, root, input_size=input_size)
+def _about(dataset: str, root: str, input_size: int | None, patches: Patches) -> Description:
+    return describe(dataset, root, input_size=input_size, patches=patches)
 
 
 @lru_cache(maxsize=32)
@@ -344,11 +325,12 @@ def _seconds_per_image(
 ) -> float:
     network = _untrained(model, options, shape, classes).to(device).train()
     x = torch.randn(batch_size, *shape, device=device)
-    y = torch.randint(classes, (batch_size,), device=device)
     times = []
     for _ in range(4):
         begin = time.perf_counter()
-        nn.functional.cross_entropy(network(x), y).backward()
+        logits = network(x)
+        targets = torch.randint(classes, (batch_size, *logits.shape[2:]), device=device)
+        nn.functional.cross_entropy(logits, targets).backward()
         if device == "cuda":
             torch.cuda.synchronize()
         times.append(time.perf_counter() - begin)

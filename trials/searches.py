@@ -35,7 +35,7 @@ def search_inputs(point: Config, local: Settings, root: Path) -> Config:
     return {
         "data": data_inputs(point, local, root),
         "model": point["model"],
-        "options": local.model.given(),
+        "options": local.model.given(point["model"]),
         "recipe": local.train.model_dump(mode="json"),
         "augment": local.augment.model_dump(mode="json"),
         "nas": local.nas.model_dump(mode="json") | {"target": target(point, local)},

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -22,10 +21,21 @@ from rssearch.models import attention
 from rssearch.pruning import METHODS, ChannelGraph, Elasticity
 from rssearch.pruning.channels import Kept
 from rssearch.pruning.ratios import ratios_of
-from rssearch.train import OnEpoch, fit, recalibrate
+from rssearch.train import OnEpoch, recalibrate
 from rssearch.trial import Session
 from trials import searches
-from trials.baselines import CHANNEL_NAS, NO_METHOD, finetune_recipe, images_of, score_now, scores, train_recipe
+from trials.baselines import (
+    CHANNEL_NAS,
+    NO_METHOD,
+    finetune_recipe,
+    images_of,
+    options_text,
+    score_now,
+    scores,
+    train,
+    train_recipe,
+)
+from trials.tasks import named
 
 Config = dict[str, Any]
 History = list[dict[str, float]]
@@ -34,10 +44,10 @@ History = list[dict[str, float]]
 def check(point: Config, local: Settings) -> None:
     """Refuse ways of pruning that do not go together. Raises InputError."""
     steps, epochs, method = local.pruning.steps, local.finetune.epochs, point["method"]
-    with _named("settings.pruning.options"):
+    with named("settings.pruning.options"):
         for name, options in local.pruning.options.items():
             pruning.check_options(name, options)
-    with _named("settings.pruning.steps"):
+    with named("settings.pruning.steps"):
         if steps > 1 and point.get("macs_ratio") is None:
             raise InputError("several steps need macs_ratio, as a rate changes its meaning on the way")
         if steps > max(epochs, 1):
@@ -46,20 +56,20 @@ def check(point: Config, local: Settings) -> None:
             raise InputError(f"method {method!r} derives its network in one step")
         if steps > 1 and method in METHODS and METHODS[method].soft:
             raise InputError(f"method {method!r} prunes anew in each epoch, not in steps")
-    with _named("space.method"):
+    with named("space.method"):
         if train_recipe(point, local).attention:
-            _check_attention(point["model"], json.dumps(local.model.given(), sort_keys=True))
+            _check_attention(point["model"], options_text(point, local))
         finetune_recipe(point, local)
     if method == CHANNEL_NAS:
         _check_search(point, local)
     if method not in METHODS:
         return
     asked = point.get("allocation") or local.pruning.allocation
-    with _named("allocation"):
+    with named("allocation"):
         if asked == "joint" != METHODS[method].allocation:
             raise InputError(f"'joint' needs the ranks of several criteria; method {method!r} has one")
     if point.get("rates") is not None:
-        with _named("space.rates"):
+        with named("space.rates"):
             if asked not in {None, "uniform"}:
                 raise InputError(f"rates for each layer leave nothing to an allocation {asked!r}")
             ratios_of(point["rates"], point["model"])
@@ -72,20 +82,11 @@ def _check_search(point: Config, local: Settings) -> None:
         raise InputError(
             "space.allocation: method 'channel_nas' has one threshold for all layers, and no other allocation"
         )
-    with _named("settings.train.epochs"):
+    with named("settings.train.epochs"):
         if local.train.epochs < 1:
             raise InputError("method 'channel_nas' searches in the epochs of train, so there must be one")
         if local.train.attention:
             raise InputError("method 'channel_nas' does not train with attention: switch settings.train.attention off")
-
-
-@contextmanager
-def _named(place: str) -> Iterator[None]:
-    """Put the key that is wrong before the message."""
-    try:
-        yield
-    except InputError as error:
-        raise InputError(f"{place}: {error}") from None
 
 
 @lru_cache(maxsize=32)
@@ -151,7 +152,10 @@ def shrink(
             spec = pruning.compose(spec, cut_now)
         watch = Elasticity(model) if step < len(targets) - 1 else None
         report = _Steps(step, spec, history, on_epoch)
-        done = _fit(config, session, model, recipes[step], dense, checkpoint, report, elasticity=watch)
+        recipe, teacher = recipes[step], dense if recipes[step].distill > 0 else None
+        done = train(
+            config, session, model, recipe, teacher=teacher, resume=checkpoint, on_epoch=report, elasticity=watch
+        )
         history = report.continued(done)
         elasticity, checkpoint = watch.values() if watch is not None else {}, None
     return model, spec, history
@@ -213,12 +217,14 @@ def _softly(
     recipe, checkpoint = finetune_recipe(config, session.settings), session.load_checkpoint()
     if checkpoint is None:
         zero(-1)
-    history = _fit(config, session, model, recipe, dense, checkpoint, on_epoch, after_epoch=zero)
+    teacher = dense if recipe.distill > 0 else None
+    history = train(
+        config, session, model, recipe, teacher=teacher, resume=checkpoint, on_epoch=on_epoch, after_epoch=zero
+    )
     model, spec = pruning.cut(model, *kept())
-    train = images_of(config, session).split("train")
     recalibrate(
         model,
-        train,
+        images_of(config, session).split("train"),
         recipe.recalibrate_batches,
         batch_size=recipe.batch_size,
         device=session.device,
@@ -226,35 +232,6 @@ def _softly(
         precision=recipe.precision,
     )
     return model, spec, history
-
-
-def _fit(
-    config: Config,
-    session: Session,
-    model: nn.Module,
-    recipe: Recipe,
-    teacher: nn.Module,
-    checkpoint: bytes | None,
-    on_epoch: OnEpoch,
-    *,
-    elasticity: Elasticity | None = None,
-    after_epoch: Callable[[int], None] | None = None,
-) -> History:
-    images = images_of(config, session)
-    return fit(
-        model,
-        images.split("train"),
-        images.split("val"),
-        recipe,
-        augment=session.settings.augment,
-        seed=config.get("seed", 0),
-        device=session.device,
-        teacher=teacher if recipe.distill > 0 else None,
-        resume=checkpoint,
-        on_epoch=on_epoch,
-        elasticity=elasticity,
-        after_epoch=after_epoch,
-    )
 
 
 def _trace(config: Config, session: Session, model: nn.Module) -> ChannelGraph:

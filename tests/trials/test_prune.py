@@ -12,7 +12,7 @@ from rssearch.config import Settings
 from rssearch.errors import InputError
 from rssearch.pruning import list_methods
 from rssearch.trial import Context, Session
-from trials import baselines, prune
+from trials import baselines, prune, tasks
 
 POINT = {"dataset": "folder:scenes", "model": "resnet20", "method": "l1", "rate": 0.5, "seed": 0}
 
@@ -28,7 +28,7 @@ def test_a_trial_reports_what_the_contract_names(storage: Path, data_root: Path,
     reports: list[dict[str, Any]] = []
     run_in = Session(Context("s", str(storage), str(data_root), settings), "k1", POINT, reports.append)
     result = prune.run(POINT, run_in)
-    assert set(prune.METRICS) <= set(result)
+    assert set(tasks.metrics("classification")) <= set(result)
     assert {"baseline_val_accuracy", "baseline_macs", "split_hash", "history"} <= set(result)
     assert result["macs_ratio"] == result["macs"] / result["baseline_macs"]
     assert 0 < result["macs_ratio"] < 1

@@ -1,0 +1,106 @@
+"""What classification and segmentation do not have in common: metrics, settings, and the test split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from rssearch import data, models
+from rssearch.config import Patches, Search, Settings
+from rssearch.data import AnySet, SceneSet
+from rssearch.data.registry import check_input_size
+from rssearch.errors import InputError
+from rssearch.segmentation import evaluate_scenes
+from rssearch.train import evaluate
+
+Config = dict[str, Any]
+Metrics = dict[str, Any]
+
+QUALITIES = {"classification": ("accuracy",), "segmentation": ("miou", "pixel_accuracy")}  # the first is the objective
+COST_METRICS = ("macs", "params", "conv_linear_macs", "macs_ratio", "params_ratio", "removed_fraction")
+
+
+@contextmanager
+def named(place: str) -> Iterator[None]:
+    """Put the key that is wrong before the message."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{place}: {error}") from None
+
+
+def metrics(task: str) -> tuple[str, ...]:
+    """What objectives and constraints may name in a study of one task."""
+    return (*(f"val_{name}" for name in QUALITIES[task]), "val_loss", *COST_METRICS, "train_seconds")
+
+
+def check(point: Config, local: Settings) -> None:
+    """Refuse a network, its options, or settings that do not go with the dataset. Raises InputError."""
+    dataset, model, patches = point["dataset"], point["model"], local.patches
+    with named("space.dataset"):
+        task = data.task(dataset)
+    with named("space.model"):
+        models.check_options(model, local.model.given(model))
+        if (own := models.task_of(model)) != task:
+            fit = ", ".join(name for name in models.list_models() if models.task_of(name) == task)
+            raise InputError(f"{model!r} is a network for {own}, but {dataset!r} needs one for {task}: {fit}")
+    with named("settings.model.networks"):
+        for name, options in local.model.networks.items():
+            models.check_options(name, options)
+    if task == "classification":
+        if patches != Patches():
+            raise InputError(f"settings.patches: {dataset!r} is a dataset for {task}, which is not cut into patches")
+        return
+    with named("settings"):
+        check_input_size(dataset, local.input_size)
+    if local.augment.crop >= patches.size:
+        raise InputError(
+            f"settings.augment.crop: {local.augment.crop} must be less than settings.patches.size, {patches.size}"
+        )
+
+
+def check_search(point: Config, search: Search) -> None:
+    """Refuse objectives and constraints that no trial on the point's dataset reports. Raises InputError."""
+    task = data.task(point["dataset"])
+    known = metrics(task)
+    for section in ("objectives", "constraints"):
+        for name in getattr(search, section):
+            if name not in known:
+                raise InputError(
+                    f"search.{section}.{name}: {point['dataset']!r} is a dataset for {task}, whose trials report "
+                    f"{', '.join(known)}; set search.objectives: {{{known[0]}: max, macs: min}}"
+                )
+
+
+def tiles(images: SceneSet) -> dict[str, int]:
+    """How whole scenes are predicted: in tiles of the patches' size that share a quarter of it."""
+    size = images.input_shape[1]
+    return {"size": size, "overlap": size // 4}
+
+
+def tested(model: nn.Module, images: AnySet, batch_size: int, device: torch.device) -> Metrics:
+    """The qualities on the test split: of images, or of whole scenes. Empty where there is none."""
+    split = images.split("test")
+    if not len(split):
+        return {}
+    if isinstance(images, SceneSet):
+        found = evaluate_scenes(model, images.split("test"), **tiles(images), batch_size=batch_size, device=device)
+    else:
+        found = evaluate(model, split, batch_size=batch_size, device=device)
+    return {f"test_{name}": found[name] for name in QUALITIES[images.task]}
+
+
+def about(images: AnySet) -> Config:
+    """What a deployed network needs to know of its task and its images."""
+    return {
+        "task": images.task,
+        "classes": images.classes,
+        "input_shape": images.input_shape,
+        "mean": images.mean.tolist(),
+        "std": images.std.tolist(),
+        **({"tiles": tiles(images)} if isinstance(images, SceneSet) else {}),
+    }
