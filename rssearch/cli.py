@@ -267,8 +267,8 @@ def data_list() -> None:
     """The datasets that a study may name."""
     from rssearch import data
 
-    rows = [(row["name"], row["summary"], row["download"]) for row in data.summary()]
-    _print_table(("dataset", "what it is", "download"), rows)
+    rows = [(row["name"], row["summary"], row["task"], row["download"]) for row in data.summary()]
+    _print_table(("dataset", "what it is", "task", "download"), rows)
 
 
 def _print_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -294,16 +294,16 @@ def data_fetch(
 
 @data_app.command("verify")
 def data_verify(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A dataset's name, or folder:PATH.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A dataset's name, or [segmentation_]folder:PATH.")],
     data_root: DatasetRoot = Path("data"),
 ) -> None:
-    """Decode every image of a dataset; name those that are corrupt or missing."""
+    """Decode every image and mask of a dataset; name those that are corrupt or missing."""
     from rssearch import data
 
     result = data.verify(name, data_root)
     console.print(result.describe(), highlight=False, soft_wrap=True, markup=False)
     if not result.ok:
-        raise InputError(f"dataset {name!r}: {len(result.corrupt)} of {result.images} images cannot be read")
+        raise InputError(f"dataset {name!r}: {len(result.corrupt)} of {result.images} {result.kind} cannot be read")
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from rssearch.data.listing import Listing, locate
+from rssearch.data.listing import Listing, from_files, locate
 from rssearch.data.scenes import SceneListing
 
 Task = Literal["classification", "segmentation"]
@@ -22,8 +22,8 @@ class Family:
         summary: one line for people.
         source: paper or origin.
         folders: usual names of its folder or zip below a data root, in lower case.
-        expected: images of each class in the full set, where the set is published with fixed numbers.
-        stem: file name, without its ending, of the n-th image of a class in the full set.
+        expected: images of each class (scenes of each group) in the full set, where it is published with fixed numbers.
+        stem: file name, without its ending, of the n-th image of a class (scene of a group) in the full set.
         open: finds the dataset at a data root; None: by `folders` and the names of the classes.
         fetch: downloads it into a data root, with checksums; None: there is nothing to download.
         by_hand: how to get it where it cannot be downloaded by a program.
@@ -46,4 +46,4 @@ class Family:
         if self.open is not None:
             return self.open(root)
         hint = f"Get it with `rssearch data fetch {self.name}`, or name the folder it lies in as the data root."
-        return locate(name, root, self.folders, self.expected, hint)
+        return locate(name, root, self.folders, self.expected, hint, from_files)

@@ -9,13 +9,14 @@ import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from rssearch.errors import InputError
 
+L = TypeVar("L")
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".ppm"})
 SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
@@ -165,15 +166,23 @@ def _fixed(folders: list[str]) -> tuple[str, ...]:
     return splits if "test" in splits else tuple("test" if split == "val" else split for split in splits)
 
 
-def locate(name: str, root: Path, folders: Iterable[str], known_classes: Iterable[str], hint: str) -> Listing:
+def locate(
+    name: str,
+    root: Path,
+    folders: Iterable[str],
+    known: Iterable[str],
+    hint: str,
+    read: Callable[[Path, list[tuple[str, int]]], L],
+) -> L:
     """Find a dataset at, in, or one level below a data root, as an extracted tree or as a zip.
 
     Args:
         name: the dataset.
         root: the data root, or the dataset's own folder or zip.
         folders: usual names of its folder or zip, in lower case.
-        known_classes: its class folders: a folder that has two of them is taken whatever its name.
+        known: names of its inner folders: a folder that has two of them is taken whatever its name.
         hint: how to get the dataset.
+        read: makes the listing of the files of a place, as `from_files`; raises InputError where it is none.
 
     Raises:
         InputError: it is not there; the message names the places looked at.
@@ -181,11 +190,11 @@ def locate(name: str, root: Path, folders: Iterable[str], known_classes: Iterabl
     wanted = [name, *(folder for folder in folders if folder != name)]
     looked: list[str] = []
     problem: InputError | None = None
-    for place in _places(root, wanted, set(known_classes)):
+    for place in _places(root, wanted, set(known)):
         looked.append(str(place))
         try:
             if entries := scan(place):
-                return from_files(place, entries)
+                return read(place, entries)
         except InputError as error:  # not the dataset, perhaps a picture beside it: told if nothing better is found
             problem = problem or error
     if problem is not None:

@@ -12,7 +12,18 @@ import numpy as np
 import numpy.typing as npt
 
 from rssearch.config import Patches, Split
-from rssearch.data import buildings, cifar, eurosat, imagenet, resisc45, segmentation_folder, synthetic, ucmerced
+from rssearch.data import (
+    buildings,
+    cifar,
+    dubai,
+    eurosat,
+    imagenet,
+    inria,
+    resisc45,
+    segmentation_folder,
+    synthetic,
+    ucmerced,
+)
 from rssearch.data.decode import Pixels, Progress, broken_message, common_shape, decode_all, moments, pixel_sums
 from rssearch.data.family import Family, Task
 from rssearch.data.folder import PREFIX, open_folder
@@ -30,8 +41,10 @@ FAMILIES: dict[str, Family] = {
     for family in (
         *cifar.FAMILIES,
         buildings.FAMILY,
+        dubai.FAMILY,
         eurosat.FAMILY,
         imagenet.FAMILY,
+        *inria.FAMILIES,
         resisc45.FAMILY,
         synthetic.FAMILY,
         ucmerced.FAMILY,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import tee
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -18,7 +17,6 @@ from rssearch.data.imageset import ImageDataset, ImageSet, normalise
 from rssearch.data.masks import IGNORE
 from rssearch.data.scenestore import Mapped, Memory
 from rssearch.data.streaming import read_ahead
-from rssearch.data.windows import window
 from rssearch.errors import unknown
 
 Indices = npt.NDArray[np.int64]
@@ -96,12 +94,8 @@ class SceneSet:
 
     def targets(self, indices: npt.ArrayLike) -> Tensor:
         """The masks of some patches as a uint8 tensor [B, P, P] of their own memory."""
-        chosen = np.asarray(indices, dtype=np.int64)
-        masks = np.full((len(chosen), self.size, self.size), IGNORE, dtype=np.uint8)
-        for row, index in zip(masks, chosen.tolist(), strict=True):
-            part = self._window(self.scenes.mask, index)
-            row[: part.shape[0], : part.shape[1]] = part
-        return torch.from_numpy(masks)
+        chosen = np.asarray(indices, dtype=np.int64).tolist()
+        return torch.from_numpy(self._stack([self._mask(index) for index in chosen], ()))
 
     def stream(self, chunks: Iterable[Indices]) -> Iterator[Tensor]:
         """Batch after batch of images, each a uint8 tensor [B, C, P, P] of its own memory."""
@@ -110,25 +104,35 @@ class SceneSet:
 
     def pairs(self, chunks: Iterable[Indices]) -> Iterator[tuple[Tensor, Tensor]]:
         """Batch after batch of images, as `stream`, and of masks, as `targets`."""
-        chunks, again = tee(chunks)
-        read = read_ahead(self._image, chunks, None) if self.streaming else (map(self._image, c) for c in chunks)
-        for images, chunk in zip(read, again, strict=True):
-            batch = np.empty((len(chunk), *self.input_shape), dtype=np.uint8)
-            for row, image in zip(batch, images, strict=True):
-                row[:] = image
-            yield torch.from_numpy(batch), self.targets(chunk)
+        read = read_ahead(self._patch, chunks, None) if self.streaming else (map(self._patch, c) for c in chunks)
+        for batch in read:
+            images, masks = [], []
+            for image, mask in batch:
+                images.append(image)
+                masks.append(mask)
+            yield torch.from_numpy(self._stack(images, (3,))), torch.from_numpy(self._stack(masks, ()))
 
-    def _image(self, index: int) -> Pixels:
-        """One patch [3, P, P]."""
-        part = self._window(self.scenes.image, index)
+    def _stack(self, arrays: list[Pixels], channels: tuple[int, ...]) -> Pixels:
+        result = np.empty((len(arrays), *channels, self.size, self.size), dtype=np.uint8)
+        for row, array in zip(result, arrays, strict=True):
+            row[:] = array
+        return result
+
+    def _patch(self, index: int) -> tuple[Pixels, Pixels]:
+        """Image [3, P, P] and mask [P, P] of a patch; copied here, so that a thread that reads ahead reads the pages."""
+        scene, row, column = self.windows[index].tolist()
+        part = self.scenes.image(scene)[row : row + self.size, column : column + self.size]
         missing = [(0, self.size - length) for length in part.shape[:2]]
         if any(after for _, after in missing):
             part = np.pad(part, [*missing, (0, 0)], mode="reflect")
-        return part.transpose(2, 0, 1)
+        return np.ascontiguousarray(part.transpose(2, 0, 1)), self._mask(index)
 
-    def _window(self, array: Callable[[int], Pixels], index: int) -> Pixels:
+    def _mask(self, index: int) -> Pixels:
         scene, row, column = self.windows[index].tolist()
-        return window(array(scene), row, column, self.size)
+        part = self.scenes.mask(scene)[row : row + self.size, column : column + self.size]
+        mask = np.full((self.size, self.size), IGNORE, dtype=np.uint8)
+        mask[: part.shape[0], : part.shape[1]] = part
+        return mask
 
     def split(self, name: str) -> PatchDataset:
         """One split: ``train``, ``val`` or ``test``. Raises InputError for another name."""

@@ -100,7 +100,10 @@ class Mapped:
             path = cache_folder() / self.key / name
             if not path.exists():
                 cached(self.key, self.source)
-            self._open[name] = np.asarray(np.load(path, mmap_mode="r"))
+            try:
+                self._open[name] = np.asarray(np.load(path, mmap_mode="r"))
+            except FileNotFoundError:
+                raise InputError(f"{path} is gone; delete {path.parent}, which is then made again") from None
         return self._open[name]
 
 

@@ -19,7 +19,7 @@ import json
 import os
 import re
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -31,6 +31,7 @@ from rssearch.errors import InputError
 
 PREFIX = "segmentation_folder:"
 TABLE = "classes.json"
+Found = tuple[str, int]  # path of a file below the base, size in bytes
 HINT = f'needs {TABLE} beside images/ and masks/, for example ["background", "building"] or {{"land": "#8429F6"}}'
 
 
@@ -60,10 +61,11 @@ def open_folder(name: str, root: Path) -> SceneListing:
         raise InputError(f"dataset {name!r}: {base} is neither a folder nor a zip archive")
     entries = scan(base)
     prefix = prefix_of(base, entries)
-    return pairs(base, entries, prefix, read_legend(base, prefix))
+    images, masks = (_by_stem(base, entries, f"{prefix}{folder}/") for folder in ("images", "masks"))
+    return pairs(base, images, masks, read_legend(base, prefix))
 
 
-def prefix_of(base: Path, entries: Sequence[tuple[str, int]]) -> str:
+def prefix_of(base: Path, entries: Sequence[Found]) -> str:
     """Where images/ and masks/ lie below a folder or zip: at its top, or below folders that stand alone there."""
     tops = [path[: path.index("images/")] for path, _ in entries if f"/{path}".find("/images/") >= 0]
     prefixes = sorted({top for top in tops if top == "" or top.endswith("/")}, key=lambda top: (top.count("/"), top))
@@ -73,9 +75,13 @@ def prefix_of(base: Path, entries: Sequence[tuple[str, int]]) -> str:
     raise InputError(f"{base}: needs a folder images/ and beside it a folder masks/ with a mask for each image")
 
 
-def pairs(base: Path, entries: Sequence[tuple[str, int]], prefix: str, legend: Legend) -> SceneListing:
-    """Pair the files below images/ and masks/ by their paths without endings."""
-    images, masks = (_by_stem(base, entries, f"{prefix}{folder}/") for folder in ("images", "masks"))
+def pairs(base: Path, images: Mapping[str, Found], masks: Mapping[str, Found], legend: Legend) -> SceneListing:
+    """The listing of images and masks that have the same names.
+
+    Raises:
+        InputError: an image has no mask or the other way round, a mask is in a lossy format, or the group rule does
+            not match; it names the file.
+    """
     for have, want, kind in ((images, masks, "mask"), (masks, images, "image")):
         lone = sorted(have.keys() - want.keys())
         if lone:
@@ -85,36 +91,25 @@ def pairs(base: Path, entries: Sequence[tuple[str, int]], prefix: str, legend: L
     if lossy:
         raise InputError(f"{base}/{lossy[0]}: a mask must be PNG, TIFF or BMP; this format changes class indices")
     names = tuple(sorted(images))
-    return list_pairs(base, names, [images[n] for n in names], [masks[n] for n in names], legend)
-
-
-def list_pairs(
-    base: Path,
-    names: tuple[str, ...],
-    images: Sequence[tuple[str, int]],
-    masks: Sequence[tuple[str, int]],
-    legend: Legend,
-) -> SceneListing:
-    """The listing of images and masks, each with its path below `base` and its size in bytes."""
     digest = hashlib.sha256(f"{legend.classes} {sorted(legend.table.classes.items())}\n".encode())
-    for name, (_, image), (_, mask) in zip(names, images, masks, strict=True):
-        digest.update(f"{name}\t{image}\t{mask}\n".encode())
+    for name in names:
+        digest.update(f"{name}\t{images[name][1]}\t{masks[name][1]}\n".encode())
     return SceneListing(
         where=str(base),
         classes=legend.classes,
         names=names,
         groups=tuple(_group(base, name, legend.group) for name in names),
         fingerprint=digest.hexdigest(),
-        source=Pairs(_files(base, images), _files(base, masks), legend.table),
+        source=Pairs(_files(base, names, images), _files(base, names, masks), legend.table),
     )
 
 
-def _files(base: Path, found: Sequence[tuple[str, int]]) -> Files:
-    return Files(base, tuple(path for path, _ in found))
+def _files(base: Path, names: Sequence[str], found: Mapping[str, Found]) -> Files:
+    return Files(base, tuple(found[name][0] for name in names))
 
 
-def _by_stem(base: Path, entries: Sequence[tuple[str, int]], folder: str) -> dict[str, tuple[str, int]]:
-    found: dict[str, tuple[str, int]] = {}
+def _by_stem(base: Path, entries: Sequence[Found], folder: str) -> dict[str, Found]:
+    found: dict[str, Found] = {}
     for path, size in entries:
         if path.startswith(folder):
             stem = os.path.splitext(path.removeprefix(folder))[0]

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+import numpy as np
+
 from rssearch.data.decode import Progress, decode_all
-from rssearch.data.folder import PREFIX
+from rssearch.data.family import Family, Task
 from rssearch.data.listing import Files, Listing
-from rssearch.data.registry import find, listing
+from rssearch.data.masks import IGNORE
+from rssearch.data.registry import find, listing, prefix_of
+from rssearch.data.scenes import SceneListing
+from rssearch.data.scenestore import read_all
 
 
 @dataclass(frozen=True)
@@ -20,12 +26,15 @@ class Report:
     Attributes:
         name: the dataset.
         where: its folder or archive.
-        images: files that were listed.
-        classes: class -> images listed.
-        corrupt: location and reason of each image that cannot be read.
-        missing: ``class/name`` of each image of the published set that is not there. A part of a set works as well.
+        images: files that were listed; scenes of a segmentation set.
+        classes: class -> images listed; pixels of a segmentation set.
+        corrupt: location and reason of each image (or pair of image and mask) that cannot be read.
+        missing: ``class/name`` of each image (name of each scene) of the published set that is not there. A part of a
+            set works as well.
         copies: groups of byte-identical files, which a split keeps on one side.
         fingerprint: sha256 of the content's listing.
+        task: what the targets are.
+        ignored: pixels that have no class.
     """
 
     name: str
@@ -36,16 +45,28 @@ class Report:
     missing: tuple[str, ...]
     copies: tuple[tuple[str, ...], ...]
     fingerprint: str
+    task: Task = "classification"
+    ignored: int = 0
 
     @property
     def ok(self) -> bool:
         """Whether every image that is there can be read."""
         return not self.corrupt
 
+    @property
+    def kind(self) -> str:
+        """What is counted: images or scenes."""
+        return "scenes" if self.task == "segmentation" else "images"
+
     def describe(self) -> str:
         """The findings as lines of text; long lists are cut after ten."""
-        lines = [f"{self.name}: {self.images} images of {len(self.classes)} classes in {self.where}"]
-        lines += [f"  {label}: {count}" for label, count in self.classes.items()]
+        lines = [f"{self.name}: {self.images} {self.kind} of {len(self.classes)} classes in {self.where}"]
+        if self.task == "segmentation":
+            shares = self.classes | {"(ignored)": self.ignored}
+            total = max(sum(shares.values()), 1)
+            lines += [f"  {label}: {count:,} pixels, {count / total:.1%}" for label, count in shares.items()]
+        else:
+            lines += [f"  {label}: {count}" for label, count in self.classes.items()]
         for title, items in (
             ("cannot be read", self.corrupt),
             ("of the published set are not there", self.missing),
@@ -65,16 +86,14 @@ def verify(name: str, root: str | Path, *, workers: int | None = None, progress:
         InputError: the name is unknown or the dataset is not there.
     """
     found = listing(name, root)
+    if isinstance(found, SceneListing):
+        return _verify_scenes(name, found, workers, progress)
     corrupt: tuple[str, ...] = ()
     copies: tuple[tuple[str, ...], ...] = ()
     if isinstance(found.pixels, Files):
         result = decode_all(found.pixels, None, keep=False, workers=workers, progress=progress)
         corrupt = tuple(f"{found.pixels.location(i)}: {reason}" for i, reason in sorted(result.errors.items()))
-        groups: dict[bytes, list[str]] = {}
-        for digest, file in zip(result.digests, found.names, strict=True):
-            if digest:
-                groups.setdefault(digest, []).append(file)
-        copies = tuple(tuple(group) for group in groups.values() if len(group) > 1)
+        copies = _copies(result.digests, found.names)
     else:
         found.pixels(None)
     counts = Counter(found.labels.tolist())
@@ -90,11 +109,44 @@ def verify(name: str, root: str | Path, *, workers: int | None = None, progress:
     )
 
 
+def _verify_scenes(name: str, found: SceneListing, workers: int | None, progress: Progress | None) -> Report:
+    facts = read_all(found.source, lambda index, image, mask: None, workers=workers, progress=progress)  # noqa: ARG005
+    counts = np.array(facts.counts).sum(0)
+    family = None if prefix_of(name) else find(name)
+    published = _published(family) if family is not None else ()
+    return Report(
+        name=name,
+        where=found.where,
+        images=len(found.names),
+        classes={label: int(counts[index]) for index, label in enumerate(found.classes)},
+        corrupt=tuple(facts.errors[index] for index in sorted(facts.errors)),
+        missing=tuple(stem for _, stem in published if stem not in found.names),
+        copies=_copies(facts.digests, found.names),
+        fingerprint=found.fingerprint,
+        task="segmentation",
+        ignored=int(counts[IGNORE]),
+    )
+
+
+def _copies(digests: Sequence[Hashable], names: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    groups: dict[Hashable, list[str]] = {}
+    for digest, file in zip(digests, names, strict=True):
+        if digest:
+            groups.setdefault(digest, []).append(file)
+    return tuple(tuple(group) for group in groups.values() if len(group) > 1)
+
+
 def _missing(name: str, found: Listing) -> tuple[str, ...]:
     """Images of the published set, by class and file name without its ending, that are not listed."""
-    family = None if name.startswith(PREFIX) else find(name)
-    if family is None or family.stem is None:
+    if prefix_of(name):
         return ()
     there = {(PurePosixPath(file).parent.name, os.path.splitext(PurePosixPath(file).name)[0]) for file in found.names}
-    published = ((label, family.stem(label, n)) for label, count in family.expected.items() for n in range(count))
-    return tuple(f"{label}/{stem}" for label, stem in published if (label, stem) not in there)
+    return tuple(f"{label}/{stem}" for label, stem in _published(find(name)) if (label, stem) not in there)
+
+
+def _published(family: Family) -> Iterator[tuple[str, str]]:
+    """Class (or group) and file name without its ending of every image of the published set."""
+    if family.stem is not None:
+        for label, count in family.expected.items():
+            for number in range(count):
+                yield label, family.stem(label, number)

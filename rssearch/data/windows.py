@@ -36,8 +36,3 @@ def cut(sizes: Sequence[tuple[int, int]], scenes: Iterable[int], size: int, over
         for column in starts(sizes[scene][1], size, overlap)
     ]
     return np.array(found, dtype=np.int64).reshape(-1, 3)
-
-
-def window(array: npt.NDArray[np.uint8], row: int, column: int, size: int) -> npt.NDArray[np.uint8]:
-    """A view [size, size, ...] of an array [H, W, ...]; less where the array ends."""
-    return array[row : row + size, column : column + size]
