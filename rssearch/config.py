@@ -184,10 +184,13 @@ class ModelOptions(Section):
     def given(self, network: str) -> dict[str, Any]:
         """The options of a network that were set, as keyword arguments of ``rssearch.models.create``.
 
-        Those under its name in `networks` come before those of all networks.
+        Those under its name in `networks` come before those of its family (``micronet`` for ``micronet:1,2,3``), and
+        these before those of all networks.
         """
-        common = self.model_dump(mode="json", exclude={"networks"})
-        return {name: value for name, value in (common | self.networks.get(network, {})).items() if value is not None}
+        given = self.model_dump(mode="json", exclude={"networks"})
+        for name in (network.partition(":")[0], network):
+            given |= self.networks.get(name, {})
+        return {name: value for name, value in given.items() if value is not None}
 
 
 class Pruning(Section):

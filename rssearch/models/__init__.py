@@ -1,8 +1,9 @@
 """The networks that can be named in a study.
 
 ``MODELS`` is the registry: a name, how the network is built, and the options that it has beside ``num_classes``,
-``in_channels`` and ``input_size``. ``torchvision:NAME`` names any other classification network of torchvision. Networks
-for classification give logits [N, classes], those for segmentation [N, classes, H, W].
+``in_channels`` and ``input_size``. ``torchvision:NAME`` names any other classification network of torchvision, and
+``micronet:RATES`` a Micro-Net by its cascades: ``micronet:1,1,2,3``, or ``micronet:1,2,5/1,2,3/1,1,2`` with one for each
+level. Networks for classification give logits [N, classes], those for segmentation [N, classes, H, W].
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch import nn
 
 from rssearch.errors import InputError, unknown
 from rssearch.models import vision
-from rssearch.models.micronet import micronet, miniaturized_net
+from rssearch.models.micronet import micronet, miniaturized_net, parse_rates
 from rssearch.models.resnet_cifar import cifar_resnet
 from rssearch.models.unet import unet
 from rssearch.models.vgg_cifar import vgg16_cifar
@@ -72,7 +73,7 @@ MODELS: dict[str, Entry] = {
 
 
 def list_models() -> list[str]:
-    """The names of the registry. ``torchvision:NAME`` is understood beside them."""
+    """The names of the registry. ``torchvision:NAME`` and ``micronet:RATES`` are understood beside them."""
     return sorted(MODELS)
 
 
@@ -95,7 +96,7 @@ def create(
     """Build a network with fresh (or, if `weights` are named, trained) parameters.
 
     Args:
-        name: see `list_models`, or ``torchvision:NAME``.
+        name: see `list_models`, or ``torchvision:NAME``, or ``micronet:RATES``.
         num_classes: outputs of the classifier.
         in_channels: bands of the images.
         input_size: height and width of the images, for networks whose head depends on it.
@@ -147,8 +148,11 @@ def _entry(name: str) -> Entry:
     if name in MODELS:
         return MODELS[name]
     prefix, _, rest = name.partition(":")
+    if prefix == "micronet":
+        options = {option: allowed for option, allowed in MODELS[prefix].options.items() if option != "rates"}
+        return Entry(partial(micronet, rates=parse_rates(rest)), options, task="segmentation")
     if prefix != "torchvision":
-        raise unknown("model", name, [*MODELS, "torchvision:NAME"])
+        raise unknown("model", name, [*MODELS, "torchvision:NAME", "micronet:RATES"])
     if rest not in vision.names():
         raise unknown("torchvision model", rest, vision.names())
     return _vision(rest)

@@ -106,6 +106,22 @@ def miniaturized_net(
     return EncoderDecoder(num_classes, in_channels, base, encoder, decoder, block, skips=skips, bias=bias)
 
 
+def parse_rates(text: str) -> list[Any]:
+    """Cascades from a name: ``1,1,2,3`` for all levels, ``1,2,5/1,2,3/1,1,2`` for each level its own.
+
+    Raises:
+        InputError: it is something else.
+    """
+    try:
+        cascades = [[int(rate) for rate in cascade.split(",")] for cascade in text.split("/")]
+    except ValueError:
+        raise InputError(
+            f"the rates {text!r} of a micronet are not whole numbers with commas between them, such as 1,1,2,3, "
+            "and slashes between levels, such as 1,2,5/1,2,3/1,1,2"
+        ) from None
+    return cascades if len(cascades) > 1 else cascades[0]
+
+
 def _fire(base: int, squeeze: float, p3x3: float, *, batch_norm: bool, bias: bool) -> Block:
     """Builds fire modules of these shares, after a check that they leave filters to each convolution."""
     base, squeeze, p3x3 = whole("base", base), share("squeeze", squeeze), share("p3x3", p3x3)

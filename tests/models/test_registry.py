@@ -41,8 +41,25 @@ def test_torchvision_names_beyond_the_registry():
 
 
 @pytest.mark.parametrize(
+    ("name", "rates"),
+    [
+        ("micronet:1,2,3", (1, 2, 3)),
+        ("micronet:1,2,5/1,2,3/1,1,2", ((1, 2, 5), (1, 2, 3), (1, 1, 2))),
+        ("micronet:2/1", ((2,), (1,))),
+    ],
+)
+def test_a_micronet_is_named_by_its_rates(name, rates):
+    named, built = models.create(name, 2, base=16), models.create("micronet", 2, base=16, rates=rates)
+    assert models.task_of(name) == "segmentation"
+    assert repr(named) == repr(built)
+
+
+@pytest.mark.parametrize(
     ("name", "options", "message"),
     [
+        ("micronet:1-2", {}, "the rates '1-2' of a micronet are not whole numbers with commas"),
+        ("micronet:1,2", {"rates": [1]}, "has no option 'rates'"),
+        ("micronet:1,0", {"base": 16}, "a rate in rates is 0, but must be a whole number of at least 1"),
         ("resnet21", {}, "unknown model 'resnet21'. Did you mean 'resnet20'"),
         ("torchvision:resnet19", {}, "unknown torchvision model 'resnet19'"),
         ("torchvision:googlenet", {}, "unknown torchvision model 'googlenet'"),
