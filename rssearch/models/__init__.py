@@ -2,7 +2,7 @@
 
 ``MODELS`` is the registry: a name, how the network is built, and the options that it has beside ``num_classes``,
 ``in_channels`` and ``input_size``. ``torchvision:NAME`` names any other classification network of torchvision, and
-``micronet:RATES`` a Micro-Net by its cascades: ``micronet:1,1,2,3``, or ``micronet:1,2,5/1,2,3/1,1,2`` with one for each
+``micronet:RATES`` a Micro-Net by its cascades: ``micronet:1,1,2,3``, or ``micronet:1,2,5/1,2,3/1,1,2``, one for each
 level. Networks for classification give logits [N, classes], those for segmentation [N, classes, H, W].
 """
 
