@@ -119,7 +119,7 @@ class SceneSet:
         return result
 
     def _patch(self, index: int) -> tuple[Pixels, Pixels]:
-        """Image [3, P, P] and mask [P, P] of a patch; copied here, so that a thread that reads ahead reads the pages."""
+        """Image [3, P, P] and mask [P, P] of a patch, as copies: a thread that reads ahead must touch the pages."""
         scene, row, column = self.windows[index].tolist()
         part = self.scenes.image(scene)[row : row + self.size, column : column + self.size]
         missing = [(0, self.size - length) for length in part.shape[:2]]

@@ -1,5 +1,6 @@
 """Small datasets of the layouts that the real ones come in."""
 
+import json
 import pickle
 import zipfile
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from rssearch.data import eurosat, resisc45, ucmerced
+from rssearch.data import eurosat, inria, resisc45, ucmerced
 
 
 def picture(seed: int, size: tuple[int, int] = (16, 16)) -> Image.Image:
@@ -72,6 +73,46 @@ def imagenet(root: Path) -> None:
         tree(folder, ["n01440764", "n01443537", "n01484850"], count, suffix=".JPEG", size=(40, 32), seed=seed)
 
 
+def scene(
+    folder: Path, image: str, mask: str, seed: int, *, values: list[int], size: tuple[int, int] = (40, 30), **options
+) -> None:
+    """An image, and a mask in blocks of the values, each of which it has."""
+    for path in (folder / image, folder / mask):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    picture(seed, size).save(folder / image, **options)
+    width, height = size
+    rows, columns = np.mgrid[:height, :width] // 5
+    blocks = np.array(values, np.uint8)[(rows + columns + seed) % len(values)]
+    Image.fromarray(blocks).save(folder / mask, **options)
+
+
+def dubai(root: Path, tiles=(1, 2, 4, 5), parts: int = 2) -> Path:
+    folder = root / "dubai_landcover"
+    for tile in tiles:
+        for part in range(1, parts + 1):
+            name, size = f"tile{tile}_part{part:03d}", (40 + tile, 30 + part)
+            scene(folder, f"images/{name}.png", f"masks/{name}.png", 10 * tile + part, values=[*range(6)], size=size)
+    return folder
+
+
+def aerial(root: Path, cities=("austin",), scenes: int = 5) -> Path:
+    folder = root / "AerialImageDataset"
+    for city in cities:
+        for number in range(1, scenes + 1):
+            image, mask = (f"train/{kind}/{city}{number}.tif" for kind in ("images", "gt"))
+            seed = 100 * inria.CITIES.index(city) + number
+            scene(folder, image, mask, seed, values=[0, 255], size=(48, 48), compression="tiff_lzw")
+    return folder
+
+
+def own_scenes(root: Path, count: int = 5) -> Path:
+    folder = root / "scenes"
+    for number in range(count):
+        scene(folder, f"images/{number}.png", f"masks/{number}.png", number, values=[0, 1, 2, 255], size=(40, 28))
+    (folder / "classes.json").write_text(json.dumps(["land", "water", "road"]))
+    return folder
+
+
 # Each makes the named dataset below a data root; None: it needs no files.
 FAKES = {
     "cifar10": cifar10,
@@ -80,6 +121,12 @@ FAKES = {
     "imagenet": imagenet,
     "resisc45": lambda root: tree(root / "NWPU-RESISC45", list(resisc45.CLASSES), suffix=".jpg"),
     "synthetic_scenes": None,
+    "synthetic_buildings": None,
+    "dubai": dubai,
+    "inria": aerial,
+    **{f"inria:{city}": lambda root, city=city: aerial(root, [city]) for city in inria.CITIES[1:]},
+    "inria:all": lambda root: aerial(root, inria.CITIES, 2),
     "ucmerced": lambda root: tree(root / "UCMerced_LandUse" / "Images", list(ucmerced.CLASSES), suffix=".tif"),
     "folder:mine": lambda root: tree(root / "mine", ["cloud", "clear"], suffix=".bmp"),
+    "segmentation_folder:scenes": own_scenes,
 }

@@ -184,8 +184,8 @@ def test_failed_download_is_an_input_error(tmp_path, monkeypatch):
 
 def test_summary_has_a_row_for_every_dataset():
     rows = data.summary()
-    assert [row["name"] for row in rows] == [*data.list_datasets(), "folder:PATH"]
-    assert all(set(row) == {"name", "summary", "source", "download"} and all(row.values()) for row in rows)
+    assert [row["name"] for row in rows] == [*data.list_datasets(), "folder:PATH", "segmentation_folder:PATH"]
+    assert all(set(row) == {"name", "task", "summary", "source", "download"} and all(row.values()) for row in rows)
 
 
 def test_greyscale_and_transparent_images_become_rgb(tmp_path):

@@ -1,8 +1,11 @@
+import itertools
+
 import numpy as np
 import pytest
 
 from rssearch.config import SPLITS, Split
-from rssearch.data.split import divide, quotas, split_hash, stratified
+from rssearch.data.split import by_group, divide, joined, quotas, split_hash, stratified
+from rssearch.errors import InputError
 
 SHARES = (0.7, 0.1, 0.2)
 
@@ -13,6 +16,10 @@ KNOWN = {
     "test": [0, 8, 11, 16, 18, 22],
 }
 KNOWN_HASH = "08a283ff689336657b9bf34c799b54991ab0c8d9228964048fd5f7b91735e3af"
+
+
+TILES = {"tile1": 4.6, "tile2": 2.5, "tile4": 8.4, "tile5": 10.7, "tile7": 33.7, "tile8": 28.6}  # megapixels
+KNOWN_TILES = {"train": {"tile7", "tile8"}, "val": {"tile4"}, "test": {"tile1", "tile2", "tile5"}}
 
 
 @pytest.mark.parametrize(
@@ -129,3 +136,76 @@ def test_published_shares(name):
     share = SPLITS[name]["test"]
     assert len(indices["test"]) == round(4500 * share)
     assert (np.bincount(labels[indices["test"]]) == round(100 * share)).all()
+
+
+def shares_of(indices, pixels):
+    return np.array([sum(pixels[i] for i in members) for members in indices.values()]) / sum(pixels)
+
+
+class TestByGroup:
+    def test_known_division_stays_the_same_in_later_versions(self):
+        names = [f"{tile}_part{part}" for tile in TILES for part in range(3)]
+        groups, pixels = [name[:5] for name in names], [int(1e6 * TILES[name[:5]]) for name in names]
+        indices = by_group(names, groups, pixels, Split())
+        found = {split: {groups[index] for index in members} for split, members in indices.items()}
+        assert found == KNOWN_TILES
+        assert sorted(np.concatenate(list(indices.values()))) == list(range(18))
+        assert all(members.dtype == np.int64 and (np.diff(members) > 0).all() for members in indices.values())
+
+    @pytest.mark.parametrize("seed", range(8))
+    def test_groups_are_never_parted_and_shares_are_near_the_best_that_groups_allow(self, seed):
+        rng = np.random.default_rng(seed)
+        count = int(rng.integers(3, 8))
+        sizes = rng.integers(1, 1000, count)
+        groups = [f"g{group}" for group in range(count) for _ in range(2)]
+        pixels = np.repeat(sizes, 2).tolist()
+        names = [str(index) for index in range(len(groups))]
+        indices = by_group(names, groups, pixels, Split(seed=seed))
+        owners = [{groups[index] for index in members} for members in indices.values()]
+        assert all(owners)
+        assert sum(map(len, owners)) == count
+
+        def error(sides):
+            return np.abs(np.bincount(sides, sizes, minlength=3) / sizes.sum() - SHARES).sum()
+
+        everything = itertools.product(range(3), repeat=count)
+        best = min(error(sides) for sides in everything if len(set(sides)) == 3)
+        assert np.abs(shares_of(indices, pixels) - SHARES).sum() <= best + 0.06
+
+    def test_equal_scenes_get_exact_shares_and_seeds_divide_them_in_other_ways(self):
+        names = [f"austin{number}" for number in range(1, 41)]
+        divisions = [by_group(names, names, [25_000_000] * 40, Split(seed=seed)) for seed in range(5)]
+        assert all([len(members) for members in indices.values()] == [28, 4, 8] for indices in divisions)
+        assert len({split_hash(names, indices) for indices in divisions}) == 5
+
+    def test_the_order_of_the_scenes_does_not_matter(self):
+        names = [str(index) for index in range(20)]
+        pixels = list(range(100, 120))
+        shuffled = np.random.default_rng(0).permutation(20)
+        first = by_group(names, names, pixels, Split())
+        second = by_group(
+            [names[i] for i in shuffled], [names[i] for i in shuffled], [pixels[i] for i in shuffled], Split()
+        )
+        assert split_hash(names, first) == split_hash([names[i] for i in shuffled], second)
+
+    def test_every_split_with_a_share_gets_a_group_however_small_the_share(self):
+        indices = by_group(["a", "b", "c"], ["a", "b", "c"], [10, 10, 1000], Split(train=0.98, val=0.01, test=0.01))
+        assert indices["train"].tolist() == [2]
+        assert [len(members) for members in indices.values()] == [1, 1, 1]
+
+    def test_a_split_without_a_share_stays_empty(self):
+        indices = by_group(["a", "b"], ["a", "b"], [1, 1], Split(train=0.5, val=0.5, test=0))
+        assert [len(members) for members in indices.values()] == [1, 1, 0]
+
+    def test_too_few_groups(self):
+        with pytest.raises(InputError, match=r"2 groups of scenes \(x, y\) cannot be divided among 3 splits"):
+            by_group(["a", "b", "c"], ["x", "y", "x"], [1, 1, 1], Split())
+        with pytest.raises(InputError, match=r"2 scenes \(a, b\) cannot be divided among 3 splits"):
+            by_group(["a", "b"], ["a", "b"], [1, 1], Split())
+
+
+def test_groups_with_copies_of_one_another_become_one():
+    groups = ["d", "b", "c", "a", "c", "e"]
+    assert joined(groups, [1, 2, 3, 4, 5, 6]) == tuple(groups)
+    assert joined(groups, [1, 2, 2, 4, 4, 6]) == ("d", "a", "a", "a", "a", "e")
+    assert joined(groups, [0] * 6) == ("a",) * 6
