@@ -80,7 +80,8 @@ def load(folder: str | Path) -> nn.Module:
         folder: a bundle, as `export` writes it.
 
     Returns:
-        The network: float32 [B, C, H, W], normalised as ``preprocessing.json`` says, to logits [B, classes].
+        The network: float32 [B, C, H, W], normalised as ``preprocessing.json`` says, to logits [B, classes], or
+        [B, classes, H, W] for segmentation.
 
     Raises:
         InputError: the folder is no bundle, or a file of it is missing or has been changed.
@@ -115,12 +116,13 @@ def _contents(found: Recorded, row: Mapping[str, Any]) -> Files:
         "options": {name: value for name, value in about["options"].items() if name != "weights"},
         "num_classes": len(about["classes"]),
         "input_shape": about["input_shape"],
+        "task": _task(about),
         "spec": json.loads(stored["spec.json"]),
     }
     preprocessing = {
         "input_shape": about["input_shape"],
         "channels": "RGB",
-        "resize": "the central square, scaled with an antialiased bilinear filter",
+        **_geometry(about),
         "scale": "divide the 8-bit values by 255, subtract the mean, divide by the std",
         "mean": about["mean"],
         "std": about["std"],
@@ -134,6 +136,18 @@ def _contents(found: Recorded, row: Mapping[str, Any]) -> Files:
     }
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     return {**files, MANIFEST: _json({"format": FORMAT, "sha256": digests})}
+
+
+def _task(about: Mapping[str, Any]) -> str:
+    """What a stored network is for; stores of before segmentation do not say it."""
+    return str(about.get("task", "classification"))
+
+
+def _geometry(about: Mapping[str, Any]) -> dict[str, Any]:
+    """How an image gets the size that the network takes."""
+    if _task(about) == "segmentation":
+        return {"resize": "never; a whole scene is predicted in tiles that overlap", "tiles": about["tiles"]}
+    return {"resize": "the central square, scaled with an antialiased bilinear filter"}
 
 
 def _json(value: Any) -> bytes:
@@ -165,7 +179,7 @@ def _checked(folder: Path) -> Files:
 _CARD = """\
 # {model}, {cut}
 
-A classifier of {size} RGB images into {count} classes, found by the study `{study}` (trial `{key}`) with rssearch.
+{purpose}, found by the study `{study}` (trial `{key}`) with rssearch.
 
 | | this network | before pruning |
 |---|---|---|
@@ -177,7 +191,7 @@ A classifier of {size} RGB images into {count} classes, found by the study `{stu
   on the front.
 * **Split:** {split}
 * **Classes:** {classes}
-* **MACs:** multiply-accumulate operations of one image, counted by {counter}.
+* **MACs:** multiply-accumulate operations of one image of {size}, counted by {counter}.
 * **Made with:** {versions}
 
 ## Use
@@ -190,21 +204,37 @@ import numpy as np
 import torch
 from PIL import Image
 
-from rssearch import bundle
+{imports}
 
 folder = Path("PATH/OF/THIS/FOLDER")
 model = bundle.load(folder)  # checks every file against manifest.json
 about = json.loads((folder / "preprocessing.json").read_text())
 
+{use}
+```
+"""
+
+_IMPORTS = {
+    "classification": "from rssearch import bundle",
+    "segmentation": "from rssearch import bundle\nfrom rssearch.segmentation import predict_scene",
+}
+_USE = {
+    "classification": """\
 channels, height, width = about["input_shape"]
 image = Image.open("image.png").convert("RGB").resize((width, height), Image.Resampling.BILINEAR)  # of a square image
 pixels = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1) / 255
 mean, std = (torch.tensor(about[name])[:, None, None] for name in ("mean", "std"))
 with torch.inference_mode():
     probabilities = model(((pixels - mean) / std)[None]).softmax(1)[0]
-print(about["classes"][int(probabilities.argmax())], float(probabilities.max()))
-```
-"""
+print(about["classes"][int(probabilities.argmax())], float(probabilities.max()))""",
+    "segmentation": """\
+image = Image.open("image.png").convert("RGB")  # of any size, at the resolution of the training scenes
+pixels = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1) / 255
+mean, std = (torch.tensor(about[name])[:, None, None] for name in ("mean", "std"))
+labels = predict_scene(model, (pixels - mean) / std, **about["tiles"]).argmax(0)  # [height, width]
+for index, name in enumerate(about["classes"]):
+    print(name, float((labels == index).float().mean()))""",
+}
 
 
 def _card(found: Recorded, row: Mapping[str, Any], about: Mapping[str, Any]) -> str:
@@ -213,7 +243,8 @@ def _card(found: Recorded, row: Mapping[str, Any], about: Mapping[str, Any]) -> 
         f"{title_of(n).lower()} {row[n]}" for n in ("rate", "allocation", "round_to", "seed") if row.get(n) is not None
     ]
     lines = []
-    for name in ("val_accuracy", "test_accuracy", "macs", "params"):
+    qualities = [f"{split}_{name}" for name in ("accuracy", "miou", "pixel_accuracy") for split in ("val", "test")]
+    for name in (*qualities, "macs", "params"):
         if row.get(name) is not None:
             before, share = row.get(f"baseline_{name}"), row.get(f"{name}_ratio")
             left = f" ({human(f'{name}_ratio', share)} left)" if share is not None else ""
@@ -225,11 +256,18 @@ def _card(found: Recorded, row: Mapping[str, Any], about: Mapping[str, Any]) -> 
             f"{row['latency_iqr_ms']:.2g} ms, on {row['latency_device']}, CPU threads: {row['latency_threads']}."
         )
     height, width = about["input_shape"][1:]
+    size, count, task = f"{height} x {width}", len(about["classes"]), _task(about)
+    purpose = {
+        "classification": f"A classifier of {size} RGB images into {count} classes",
+        "segmentation": f"A network that gives each pixel of an RGB scene one of {count} classes",
+    }
     return _CARD.format(
         model=about["model"],
         cut=", ".join([f"pruned by {row.get('method', 'a trial of its own')}", *asked]),
-        size=f"{height} x {width}",
-        count=len(about["classes"]),
+        purpose=purpose[task],
+        imports=_IMPORTS[task],
+        use=_USE[task],
+        size=size,
         study=found.study,
         key=row["key"],
         results="\n".join(lines),

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from rssearch import models, pruning
 from rssearch.config import Recipe, Settings
@@ -57,8 +58,7 @@ def check(point: Config, local: Settings) -> None:
         if steps > 1 and method in METHODS and METHODS[method].soft:
             raise InputError(f"method {method!r} prunes anew in each epoch, not in steps")
     with named("space.method"):
-        if train_recipe(point, local).attention:
-            _check_attention(point["model"], options_text(point, local))
+        _check_network(point, local)
         finetune_recipe(point, local)
     if method == CHANNEL_NAS:
         _check_search(point, local)
@@ -89,11 +89,23 @@ def _check_search(point: Config, local: Settings) -> None:
             raise InputError("method 'channel_nas' does not train with attention: switch settings.train.attention off")
 
 
+def _check_network(point: Config, local: Settings) -> None:
+    """Refuse a method for a network that has not what it trains or reads."""
+    model, method = point["model"], METHODS.get(point["method"])
+    if train_recipe(point, local).attention:
+        attention.check(_blank(model, options_text(point, local)))
+    if method is not None and method.needs_norms:
+        layers = _blank(model, options_text(point, local)).modules()
+        if not any(isinstance(layer, _BatchNorm) for layer in layers):
+            raise InputError(f"{method.name!r} reads the scales of batch normalisation, and {model!r} has none")
+
+
 @lru_cache(maxsize=32)
-def _check_attention(model: str, options: str) -> None:
+def _blank(model: str, options: str) -> nn.Module:
+    """A network to look at: it has no numbers."""
     given = {name: value for name, value in json.loads(options).items() if name != "weights"}
     with torch.device("meta"):
-        attention.check(models.create(model, 10, **given))
+        return models.create(model, 10, **given)
 
 
 def allocation(point: Config, local: Settings) -> pruning.Allocation:

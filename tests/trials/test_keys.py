@@ -1,0 +1,70 @@
+"""The keys of trials, baselines, scores and searches: what is on disk under them is reused by later versions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rssearch.config import parse_study
+from rssearch.question import Question
+from rssearch.space import content_key
+from trials import baselines, prune, searches
+
+ROOT = Path("data")
+
+
+@pytest.fixture(autouse=True)
+def _any_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (baselines, prune):
+        monkeypatch.setattr(module, "fingerprint", lambda *_: "f" * 64)
+
+
+def keys(
+    dataset: str, model: str, settings: dict[str, Any], objectives: dict[str, str] | None = None
+) -> dict[str, str]:
+    document = {
+        "study": "s",
+        "trial": "trials.prune:run",
+        "space": {"dataset": [dataset], "model": [model], "method": ["lfp"], "rate": [0.5], "seed": [1]},
+        "settings": settings | {"train": {"epochs": 3}},
+        "search": {"objectives": objectives} if objectives else {},
+    }
+    question = Question(parse_study(document))
+    (point,), local = question.points, question.config.settings
+    searched = {name: value for name, value in point.items() if name != "rate"} | {"macs_ratio": 0.5}
+    baseline = content_key(baselines.baseline_inputs(point, local, ROOT))
+    return {
+        "trial": question.key(point),
+        "baseline": baseline,
+        "data": baselines.data_key(point, local, ROOT),
+        "score": baselines.score_key(baseline, "lfp", local),
+        "search": content_key(searches.search_inputs(searched, local, ROOT)),
+    }
+
+
+def test_keys_of_the_first_studies_stay() -> None:
+    """Literals of the version before segmentation. Whoever has to change them throws away what users have computed."""
+    assert keys("synthetic_scenes", "resnet20", {"model": {"shortcut": "A"}}) == {
+        "trial": "d8e32722b26af829",
+        "baseline": "3bef4836afaf9989",
+        "data": "ce2d0f68da71ea36",
+        "score": "892e153a591fc1d8",
+        "search": "8d254f32a170907f",
+    }
+
+
+def test_options_of_another_network_leave_the_baseline_as_it_is() -> None:
+    alone = keys("synthetic_scenes", "resnet20", {"model": {"shortcut": "A"}})
+    beside = keys("synthetic_scenes", "resnet20", {"model": {"shortcut": "A", "networks": {"unet": {"base": 8}}}})
+    own = keys("synthetic_scenes", "resnet20", {"model": {"networks": {"resnet20": {"shortcut": "A"}}}})
+    assert {n for n in alone if alone[n] != beside[n]} == {"trial"}
+    assert {n for n in alone if alone[n] != own[n]} == {"trial"}
+
+
+def test_patches_are_part_of_a_scene_sets_key() -> None:
+    objectives = {"val_miou": "max", "macs": "min"}
+    plain = keys("synthetic_buildings", "unet", {}, objectives)
+    smaller = keys("synthetic_buildings", "unet", {"patches": {"size": 64}}, objectives)
+    assert not any(plain[name] == smaller[name] for name in plain)
