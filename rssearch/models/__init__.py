@@ -23,7 +23,7 @@ from rssearch.models.resnet_cifar import cifar_resnet
 from rssearch.models.unet import unet
 from rssearch.models.vgg_cifar import vgg16_cifar
 
-__all__ = ["MODELS", "Entry", "Task", "check_options", "create", "list_models", "task_of"]
+__all__ = ["MODELS", "Entry", "Task", "check_options", "create", "list_models", "options_of", "task_of"]
 
 Task = Literal["classification", "segmentation"]
 STEMS = ("imagenet", "small")
@@ -80,6 +80,11 @@ def list_models() -> list[str]:
 def task_of(name: str) -> Task:
     """What a network is for. Raises InputError for an unknown name."""
     return _entry(name).task
+
+
+def options_of(name: str) -> list[str]:
+    """The options that a network has. Raises InputError for an unknown name."""
+    return sorted(_entry(name).options)
 
 
 def create(

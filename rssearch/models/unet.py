@@ -49,6 +49,7 @@ class EncoderDecoder(nn.Module):
     ) -> None:
         super().__init__()
         self.skips = skips
+        self.encoder_rates, self.decoder_rates = tuple(map(tuple, encoder)), tuple(map(tuple, decoder))
         widths = [base * 2**level for level in range(len(encoder))]
         joined = [width * (1 + (skips == "concat")) for width in widths[:-1]] + widths[-1:]
         self.encoder = nn.ModuleList(map(_stage, [in_channels, *widths], widths, encoder, [block] * len(widths)))

@@ -80,9 +80,45 @@ def cascades(length: int, largest: int, *, criterion: Criterion = "dense") -> It
     if criterion not in get_args(Criterion):
         raise unknown("criterion of cascades", criterion, get_args(Criterion))
     every = combinations_with_replacement(range(1, largest + 1), length)
-    if criterion == "any":
-        return every
-    return filter(is_dense if criterion == "dense" else _has_no_divisor, every)
+    return (cascade for cascade in every if fulfils(cascade, criterion))
+
+
+def fulfils(rates: Sequence[int], criterion: Criterion) -> bool:
+    """Whether a cascade meets a criterion of `cascades`."""
+    match criterion:
+        case "dense":
+            return is_dense(rates)
+        case "gcd":
+            return math.gcd(*rates) == 1
+        case "any":
+            return True
+
+
+def encoder_decoder_field(encoder: Sequence[Sequence[int]], decoder: Sequence[Sequence[int]]) -> int:
+    """The receptive field in pixels of an `rssearch.models.unet.EncoderDecoder`, the largest of all positions.
+
+    Followed backwards from an output: a 3x3 convolution of rate r widens an interval by r on either side, a transposed
+    convolution reads one position for two, and a pooling two for one.
+
+    Args:
+        encoder: a cascade for each level, from the top.
+        decoder: likewise.
+    """
+    levels = len(encoder)
+
+    def width(place: int) -> int:
+        first = last = place
+        for level, rates in enumerate(decoder):
+            first, last = first - sum(rates), last + sum(rates)
+            if level < levels - 1:
+                first, last = first // 2, last // 2
+        for level, rates in reversed(list(enumerate(encoder))):
+            first, last = first - sum(rates), last + sum(rates)
+            if level:
+                first, last = 2 * first, 2 * last + 1
+        return last - first + 1
+
+    return max(width(place) for place in range(2 ** (levels - 1)))
 
 
 @dataclass(frozen=True)
@@ -152,10 +188,6 @@ def _positive(model: nn.Module) -> nn.Module:
             module.reset_running_stats()
             module.reset_parameters()
     return twin
-
-
-def _has_no_divisor(rates: Sequence[int]) -> bool:
-    return math.gcd(*rates) == 1
 
 
 def _checked(rates: Sequence[int]) -> Sequence[int]:

@@ -119,3 +119,21 @@ def test_a_field_does_not_depend_on_weights_and_the_model_stays():
 def test_an_image_that_is_too_small():
     with pytest.raises(InputError, match="not inside an image of 100 pixels"):
         atrous.model_receptive_field(models.create("micronet", 2, base=4), 100)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("micronet", {}),
+        ("micronet", {"rates": [1, 2, 3]}),
+        ("micronet", {"rates": [1, 1, 1]}),
+        ("micronet", {"rates": [[1, 2, 5], [1, 1]], "decoder_rates": [[1], [3, 1]]}),
+        ("unet", {"levels": 3}),
+    ],
+)
+def test_the_field_of_encoder_decoders_is_that_of_their_gradients(name, options):
+    model = models.create(name, 2, base=16, **options)
+    phases = 2 ** (len(model.encoder_rates) - 1)
+    fields = atrous.model_receptive_field(model, 200, stride=phases)
+    whole = atrous.encoder_decoder_field(model.encoder_rates, model.decoder_rates)
+    assert whole == max(field.height for field in fields) == max(field.width for field in fields)
