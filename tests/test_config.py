@@ -127,3 +127,24 @@ def test_dotted_dimensions_override_settings() -> None:
     assert settings.train == Settings().train
     with pytest.raises(InputError, match=r"settings.finetune.lrr: unknown key. Did you mean 'lr'"):
         override_settings(Settings(), {"finetune.lrr": 0.5})
+
+
+def test_options_of_single_networks_come_before_those_of_all() -> None:
+    model = {"shortcut": "A", "networks": {"resnet56": {"shortcut": "B"}, "micronet": {"rates": [[1, 2], [1, 1]]}}}
+    options = parse_study(MINIMAL | {"settings": {"model": model}}).settings.model
+    assert options.given("resnet20") == {"shortcut": "A"}
+    assert options.given("resnet56") == {"shortcut": "B"}
+    assert options.given("micronet") == {"shortcut": "A", "rates": [[1, 2], [1, 1]]}
+    silent = parse_study(MINIMAL | {"settings": {"model": model | {"networks": {"resnet20": {"shortcut": None}}}}})
+    assert silent.settings.model.given("resnet20") == {}  # its own default
+
+
+def test_a_dimension_may_be_an_option_of_one_network() -> None:
+    settings = parse_study(MINIMAL | {"settings": {"model": {"networks": {"unet": {"levels": 3}}}}}).settings
+    changed = override_settings(settings, {"model.networks.unet.base": 16})
+    assert changed.model.given("unet") == {"levels": 3, "base": 16}
+
+
+def test_options_of_networks_that_are_no_mapping_are_refused() -> None:
+    with pytest.raises(InputError, match=r"settings\.model\.networks\.unet: 16 is not allowed"):
+        parse_study(MINIMAL | {"settings": {"model": {"networks": {"unet": 16}}}})

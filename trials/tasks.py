@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -33,9 +35,14 @@ def named(place: str) -> Iterator[None]:
         raise InputError(f"{place}: {error}") from None
 
 
+def measured(task: str) -> tuple[str, ...]:
+    """The qualities on the validation split, the first objective first."""
+    return (*(f"val_{name}" for name in QUALITIES[task]), "val_loss")
+
+
 def metrics(task: str) -> tuple[str, ...]:
-    """What objectives and constraints may name in a study of one task."""
-    return (*(f"val_{name}" for name in QUALITIES[task]), "val_loss", *COST_METRICS, "train_seconds")
+    """What objectives and constraints may name in a pruning study of one task."""
+    return (*measured(task), *COST_METRICS, "train_seconds")
 
 
 def check(point: Config, local: Settings) -> None:
@@ -44,29 +51,46 @@ def check(point: Config, local: Settings) -> None:
     with named("space.dataset"):
         task = data.task(dataset)
     with named("space.model"):
-        models.check_options(model, local.model.given(model))
+        _check_options(model, json.dumps(local.model.given(model)))
         if (own := models.task_of(model)) != task:
             fit = ", ".join(name for name in models.list_models() if models.task_of(name) == task)
             raise InputError(f"{model!r} is a network for {own}, but {dataset!r} needs one for {task}: {fit}")
     with named("settings.model.networks"):
-        for name, options in local.model.networks.items():
-            models.check_options(name, options)
+        for name, options in local.model.model_dump(mode="json")["networks"].items():
+            _check_options(name, json.dumps(options))
     if task == "classification":
         if patches != Patches():
             raise InputError(f"settings.patches: {dataset!r} is a dataset for {task}, which is not cut into patches")
         return
-    with named("settings"):
+    try:
         check_input_size(dataset, local.input_size)
+    except InputError as error:
+        raise InputError(f"settings.{error}") from None
     if local.augment.crop >= patches.size:
         raise InputError(
             f"settings.augment.crop: {local.augment.crop} must be less than settings.patches.size, {patches.size}"
         )
 
 
-def check_search(point: Config, search: Search) -> None:
-    """Refuse objectives and constraints that no trial on the point's dataset reports. Raises InputError."""
+@lru_cache(maxsize=256)
+def _check_options(model: str, options: str) -> None:
+    """`rssearch.models.check_options`, once for the many points of a study: it may build the network."""
+    models.check_options(model, json.loads(options))
+
+
+def check_search(point: Config, search: Search, known: Sequence[str] | None = None) -> None:
+    """Refuse objectives and constraints that no trial on the point's dataset reports.
+
+    Args:
+        point: names the dataset.
+        search: has the objectives and constraints.
+        known: what trials report; None for those of a pruning study.
+
+    Raises:
+        InputError: something else is named.
+    """
     task = data.task(point["dataset"])
-    known = metrics(task)
+    known = known or metrics(task)
     for section in ("objectives", "constraints"):
         for name in getattr(search, section):
             if name not in known:

@@ -199,7 +199,7 @@ def test_check_refuses(change: dict[str, Any], message: str, settings: Settings)
 def test_check_refuses_to_scale_scenes(settings: Settings) -> None:
     scaled = settings.model_copy(update={"input_size": 64})
     with pytest.raises(
-        InputError, match="settings.input_size: must be null for dataset '.*:scenes', not 64: scenes are"
+        InputError, match=r"^settings\.input_size: must be null for dataset '.*:scenes', not 64: scenes"
     ):
         prune.check(POINT, scaled)
 
