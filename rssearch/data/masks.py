@@ -12,6 +12,7 @@ from PIL import Image
 from rssearch.data.decode import Pixels
 
 IGNORE = 255  # class index of the pixels that losses and metrics leave out
+ROWS = 64  # looked up at once: 64-bit copies of a whole mask would need many times its memory
 LOSSY = frozenset({".jpg", ".jpeg", ".webp"})
 
 
@@ -34,37 +35,31 @@ class MaskTable:
         Raises:
             ValueError: the mask has another kind of pixels, or a value that the table does not have; it names them.
         """
-        return self._from_colours(image) if self.colours else self._from_values(image)
+        values = self._colours(image) if self.colours else self._indices(image)
+        known = np.array(sorted(self.classes))
+        meaning = np.array([self.classes[value] for value in known.tolist()], np.uint8)
+        mask = np.empty(values.shape[:2], np.uint8)
+        for start in range(0, len(mask), ROWS):
+            rows = values[start : start + ROWS].astype(np.int64)
+            if self.colours:
+                rows = (rows[..., 0] << 16) | (rows[..., 1] << 8) | rows[..., 2]
+            place = np.searchsorted(known, rows).clip(max=len(known) - 1)
+            if (strange := rows[known[place] != rows]).size:
+                write = "the colour #{:06X}" if self.colours else "the value {}"
+                allowed = ", ".join(write.rsplit(maxsplit=1)[-1].format(value) for value in known.tolist())
+                raise ValueError(f"has {write.format(int(strange[0]))}, which is no class; allowed: {allowed}")
+            mask[start : start + ROWS] = meaning[place]
+        return mask
 
-    def _from_values(self, image: Image.Image) -> Pixels:
+    def _indices(self, image: Image.Image) -> Pixels:
         if image.mode not in ("L", "P", "1"):
             raise ValueError(f"its pixels are of mode {image.mode}, but one 8-bit channel of class indices is needed")
-        values = np.asarray(image).astype(np.uint8, copy=False)
-        lookup = np.full(256, -1, np.int16)
-        lookup[list(self.classes)] = list(self.classes.values())
-        counts = np.bincount(values.reshape(-1), minlength=256)
-        strange = np.flatnonzero((counts > 0) & (lookup < 0))
-        if len(strange):
-            first = int(strange[0])
-            allowed = ", ".join(map(str, sorted(self.classes)))
-            raise ValueError(f"has the value {first} ({counts[first]} pixels), which is no class; allowed: {allowed}")
-        return lookup.astype(np.uint8)[values]
+        return np.asarray(image).astype(np.uint8, copy=False)
 
-    def _from_colours(self, image: Image.Image) -> Pixels:
+    def _colours(self, image: Image.Image) -> Pixels:
         if image.mode.startswith(("I", "F")):
             raise ValueError(f"its pixels are of mode {image.mode}, but 8-bit colours are needed")
-        rgb = np.asarray(image.convert("RGB")).astype(np.int32)
-        packed = (rgb[..., 0] << 16) | (rgb[..., 1] << 8) | rgb[..., 2]
-        known = np.array(sorted(self.classes), np.int32)
-        place = np.searchsorted(known, packed).clip(max=len(known) - 1)
-        wrong = known[place] != packed
-        if wrong.any():
-            first = int(packed[wrong][0])
-            many = int((packed == first).sum())
-            allowed = ", ".join(f"#{colour:06X}" for colour in known.tolist())
-            raise ValueError(f"has the colour #{first:06X} ({many} pixels), which is no class; allowed: {allowed}")
-        result: Pixels = np.array([self.classes[colour] for colour in known.tolist()], np.uint8)[place]
-        return result
+        return np.asarray(image.convert("RGB"))
 
 
 def index_table(classes: int, ignored: npt.ArrayLike = ()) -> MaskTable:
