@@ -1,7 +1,7 @@
 """Drawn aerial scenes with masks of their buildings: a segmentation dataset that needs no download.
 
-Roofs of many colours and sizes stand along roads, between gardens, fields and woods. Car parks, pools, bare parcels and
-shadows look like roofs in one respect or another, and crowns of trees hide parts of them.
+Roofs of many colours and sizes stand along roads, between gardens, fields and woods. Car parks, terraces and pools have
+the colours of roofs, so that shapes and shadows must tell, and crowns of trees hide parts of them.
 """
 
 from __future__ import annotations
@@ -56,12 +56,17 @@ def _roads(sheet: Sheet, across: Floats, along: Floats) -> None:
     sheet.paint(car * np.minimum(inside, 1) * body, paint)
 
 
-def _pools(sheet: Sheet, plot: Floats) -> None:
-    """A blue pool or a bright terrace in some gardens."""
-    cells = sheet.cells(plot, plot, shift=0.5)
-    there = (sheet.each(cells) < sheet.uniform(0, 0.2)).astype(np.float32)
-    colour = np.where(sheet.each(cells)[:, None] < 0.5, sheet.colour((92, 160, 186)), sheet.colour((202, 192, 172)))
-    sheet.paint(there * sheet.cover(box(cells.x, cells.y, plot * 0.12, plot * 0.08)), colour)
+def _yards(sheet: Sheet, plot: Floats) -> None:
+    """Round places, terraces and pools in the colours of roofs, but flat: neither ridge nor shadow."""
+    cells = sheet.cells(plot * sheet.uniform(0.8, 1.3), plot, shift=0.5)
+    there = (sheet.each(cells) < sheet.uniform(0.1, 0.45)).astype(np.float32)
+    kind = sheet.each(cells)
+    size = plot * (0.16 + 0.2 * sheet.each(cells))
+    shape = np.where(kind < 0.5, disc(cells.x, cells.y, size), box(cells.x, cells.y, size * 1.2, size * 0.4))
+    pick = sheet.each(cells)[:, None]
+    first, second, pool = sheet.colour(*ROOFS), sheet.colour(*ROOFS), sheet.colour((92, 160, 186))
+    colour = np.where(pick < 0.45, first, np.where(pick < 0.85, second, pool))
+    sheet.paint(there * sheet.cover(shape), colour * (0.95 + 0.15 * sheet.texture())[:, None])
 
 
 def _buildings(sheet: Sheet, plot: Floats, across: Floats, along: Floats) -> Floats:
@@ -129,7 +134,7 @@ def draw(index: int, size: int = SIZE, seed: int = SEED) -> tuple[Pixels, Pixels
     plot = sheet.uniform(13, 26)
     across, along = plot * 2, plot * 4
     _ground(sheet)
-    _pools(sheet, plot)
+    _yards(sheet, plot)
     _roads(sheet, across, along)
     built = _buildings(sheet, plot, across, along)
     seen = built * (1 - _crowns(sheet))

@@ -29,3 +29,22 @@ def test_ucmerced():
     report = data.verify("ucmerced", ROOT)
     assert report.ok
     assert report.images + len(report.missing) == 2_100
+
+
+def test_dubai():
+    scenes = data.load("dubai", ROOT)
+    assert scenes.classes == ("building", "land", "road", "vegetation", "water")
+    tiles = {split: {scenes.groups[s] for s in scenes.windows[members, 0]} for split, members in scenes.indices.items()}
+    assert sum(map(len, tiles.values())) == len(set(scenes.groups)) == len(scenes.names) / 9
+    pixels = {
+        split: sum(scene.mask.numel() for scene in scenes.split(split).scenes()) for split in ("train", "val", "test")
+    }
+    shares = np.array(list(pixels.values())) / sum(pixels.values())
+    np.testing.assert_allclose(shares, [0.7, 0.1, 0.2], atol=0.05)
+    report = data.verify("dubai", ROOT)
+    assert report.ok
+    assert report.images + len(report.missing) == 72
+    # The shares of the classes that the six tiles have, by their description.
+    if report.images == 54:
+        counts = np.array([*report.classes.values(), report.ignored])
+        np.testing.assert_allclose(counts / counts.sum(), [0.146, 0.546, 0.101, 0.090, 0.107, 0.010], atol=5e-4)
