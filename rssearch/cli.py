@@ -267,8 +267,8 @@ def data_list() -> None:
     """The datasets that a study may name."""
     from rssearch import data
 
-    rows = [(row["name"], row["summary"], row["task"], row["download"]) for row in data.summary()]
-    _print_table(("dataset", "what it is", "task", "download"), rows)
+    rows = [(row["name"], row["summary"], row["download"]) for row in data.summary()]
+    _print_table(("dataset", "what it is", "download"), rows)
 
 
 def _print_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
