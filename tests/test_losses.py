@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from rssearch.data import IGNORE
 from rssearch.losses import adaptive_mining, cross_entropy, distillation
 
 
@@ -91,3 +92,32 @@ def test_dense_logits_are_averaged_over_pixels(batch):
     assert distillation(dense, other, 4.0).item() == pytest.approx(
         distillation(logits, logits.flip(1), 4.0).item(), rel=1e-5
     )
+
+
+@pytest.mark.parametrize("loss", [cross_entropy, adaptive_mining])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_pixels_without_a_label_count_nowhere(loss, smoothing, batch):
+    logits, targets = batch
+    dense, labels = logits.reshape(4, 4, 10).permute(0, 2, 1), targets.reshape(4, 4).clone()
+    labels[1:, 2] = IGNORE
+    counted = (labels != IGNORE).ravel()
+    expected = loss(logits[counted], targets[counted], smoothing)
+    assert loss(dense, labels, smoothing).item() == pytest.approx(expected.item(), rel=1e-6)
+    assert loss(dense, torch.full_like(labels, IGNORE), smoothing) == 0
+
+
+def test_distillation_can_leave_pixels_out(batch):
+    logits, targets = batch
+    dense, labels = logits.reshape(4, 4, 10).permute(0, 2, 1), targets.reshape(4, 4).clone()
+    labels[1:, 2] = IGNORE
+    counted = (labels != IGNORE).ravel()
+    expected = distillation(logits[counted], logits.flip(1)[counted], 4.0)
+    assert distillation(dense, dense.flip(1), 4.0, labels).item() == pytest.approx(expected.item(), rel=1e-6)
+    assert distillation(logits, logits.flip(1), 4.0, targets) == distillation(logits, logits.flip(1), 4.0)
+
+
+@pytest.mark.parametrize("loss", [cross_entropy, adaptive_mining])
+def test_an_image_may_have_the_class_255(loss):
+    logits, label = torch.zeros(1, 300), torch.tensor([IGNORE])
+    assert loss(logits, label).item() == pytest.approx(loss(logits, torch.tensor([7])).item())
+    assert loss(logits, label) > 1
