@@ -14,6 +14,8 @@ from rssearch.searcher import violations
 from rssearch.space import Point
 from rssearch.trial import Preparation, Session
 
+_LOOKED_AT = 100  # points of a space that is only sampled; a cost may take a tenth of a second
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -21,7 +23,8 @@ class Plan:
 
     Attributes:
         trials: the budget, or the cells of the grid.
-        macs: smallest and largest MACs of the points whose cost is known.
+        macs: smallest and largest MACs of the points whose cost is known; of a large sampled space, of `_LOOKED_AT`
+            points spread over it.
         macs_unknown: points whose cost depends on scores that are not computed yet.
         infeasible: points that will be refused for their cost.
         hours: compute of one slot for what is left.
@@ -79,7 +82,10 @@ def plan(config: StudyConfig) -> Plan:
     budget = len(question.points) if config.search.sampler == "grid" else config.search.trials
     needed = question.preparations(question.points)
     known, unknown, infeasible = [], 0, 0
-    for point in question.points:
+    points = question.points
+    if config.search.sampler != "grid" and len(points) > _LOOKED_AT:
+        points = [points[round(index * (len(points) - 1) / (_LOOKED_AT - 1))] for index in range(_LOOKED_AT)]
+    for point in points:
         try:
             metrics = question.cost(point)
         except (TrialFailed, InputError):  # such as a MACs ratio that is out of reach

@@ -161,28 +161,31 @@ def load_images(name: str, local: Settings, root: Path, progress: Callable[[int,
 # Baselines and scores
 
 
-def baseline(config: Config, session: Session) -> tuple[nn.Module, Metrics]:
-    """The trained, unpruned network of a point, from the store or trained now; and its metrics."""
-    files = _baseline_files(config, session)
+def baseline(config: Config, session: Session, *, reported: bool = False) -> tuple[nn.Module, Metrics]:
+    """The trained, unpruned network of a point, from the store or trained now; and its metrics.
+
+    If it is `reported`, the epochs of a training are reported as the session's own.
+    """
+    files = _baseline_files(config, session, reported=reported)
     model = build_model(config, session, images_of(config, session))
     model.load_state_dict(load_tensors(files["model.safetensors"]))
     return model, json.loads(files["metrics.json"])
 
 
-def _baseline_files(config: Config, session: Session) -> Files:
+def _baseline_files(config: Config, session: Session, *, reported: bool = False) -> Files:
     inputs = baseline_inputs(config, session.settings, session.data_root)
     key = content_key(inputs)
-    return session.store.get_or_build(BASELINES, key, lambda: _train_baseline(config, session, key, inputs))
+    return session.store.get_or_build(BASELINES, key, lambda: _train_baseline(config, session, key, inputs, reported))
 
 
-def _train_baseline(config: Config, session: Session, key: str, inputs: Config) -> Files:
+def _train_baseline(config: Config, session: Session, key: str, inputs: Config, reported: bool) -> Files:
     images, recipe = images_of(config, session), train_recipe(config, session.settings)
     model = build_model(config, session, images)
     elasticity = Elasticity(model)
     # A baseline has a checkpoint of its own, under its own key: whichever trial trains it, another can go on with it.
-    # Its epochs are reported as its own preparation's alone, never as those of a trial that had to train it.
+    # Its epochs are reported as its own preparation's, not as those of a pruning trial that had to train it.
     own = f"baseline-{key}"
-    keeper = Session(session.context, own, {}, session.report if session.key == own else None)
+    keeper = Session(session.context, own, {}, session.report if reported or session.key == own else None)
     resume, on_epoch = keeper.load_checkpoint(), reporter(keeper)
     history = train(config, session, model, recipe, resume=resume, on_epoch=on_epoch, elasticity=elasticity)
     measured = evaluate(model, images.split("val"), batch_size=recipe.batch_size, device=session.device)

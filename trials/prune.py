@@ -58,6 +58,7 @@ Config = dict[str, Any]
 Metrics = dict[str, Any]
 
 MODELS = "models"
+_PROBED = 128  # pixels
 AMOUNTS = ("rate", "rates", "macs_ratio")
 DIMENSIONS = ("dataset", "model", "method", *AMOUNTS, "seed", "allocation", "round_to")
 METRICS = tuple(dict.fromkeys([*tasks.metrics("classification"), *tasks.metrics("segmentation")]))
@@ -184,21 +185,7 @@ def run(config: Config, session: Session) -> Metrics:
     model, spec, history = shrink.shrink(config, session, dense, reporter(session))
     report = _report(config, session, model, spec)
     measured = evaluate(model, images.split("val"), batch_size=local.finetune.batch_size, device=device)
-    session.store.put(
-        MODELS,
-        session.key,
-        {
-            "model.safetensors": save_tensors({n: t.contiguous().cpu() for n, t in model.state_dict().items()}),
-            "spec.json": json.dumps(spec).encode(),
-            "about.json": json.dumps(
-                {
-                    "model": config["model"],
-                    "options": local.model.given(config["model"]),
-                    **tasks.about(images),
-                }
-            ).encode(),
-        },
-    )
+    keep(config, session, model, spec)
     return {
         **({} if "seed" in config else {"seed": 0}),
         **{f"val_{name}": value for name, value in measured.items()},
@@ -212,6 +199,18 @@ def run(config: Config, session: Session) -> Metrics:
     }
 
 
+def keep(config: Config, session: Session, model: nn.Module, spec: Config) -> None:
+    """Put a trained network into the store, with what `measure` and an export need."""
+    name = config["model"]
+    about = {"model": name, "options": session.settings.model.given(name), **tasks.about(images_of(config, session))}
+    files = {
+        "model.safetensors": save_tensors({n: t.contiguous().cpu() for n, t in model.state_dict().items()}),
+        "spec.json": json.dumps(spec).encode(),
+        "about.json": json.dumps(about).encode(),
+    }
+    session.store.put(MODELS, session.key, files)
+
+
 def cost(point: Config, session: Session) -> Metrics:
     """MACs and parameters of the pruned network, from the channels that it would keep: no surgery, no training.
 
@@ -219,7 +218,7 @@ def cost(point: Config, session: Session) -> Metrics:
     """
     local = session.settings
     key = content_key(baseline_inputs(point, local, session.data_root))
-    about = _about_data(point, local, session.data_root)
+    about = about_data(point, local, session.data_root)
     network = (point["model"], options_text(point, local), about.input_shape, about.num_classes)
     graph, kept = _graph(*network), None
     if point["method"] == CHANNEL_NAS or local.pruning.steps > 1:
@@ -260,7 +259,7 @@ def measure(config: Config, session: Session) -> Metrics:
 def estimate(point: Config, session: Session, epochs: int) -> float:
     """Seconds of training on this machine, from a few steps of the unpruned network: a bound for a pruned one."""
     local = session.settings
-    about = _about_data(point, local, session.data_root)
+    about = about_data(point, local, session.data_root)
     network = (point["model"], options_text(point, local), about.input_shape, about.num_classes)
     per_image = _seconds_per_image(*network, local.finetune.batch_size, session.device.type)
     return per_image * about.num_images * local.split.train * epochs
@@ -308,7 +307,8 @@ def _untrained_scores(
     return pruning.score(_untrained(model, options, shape, classes), graph, method)
 
 
-def _about_data(point: Config, local: Settings, root: Path) -> Description:
+def about_data(point: Config, local: Settings, root: Path) -> Description:
+    """Shape, classes and number of a point's images, without decoding them."""
     if local.download:
         data.fetch(point["dataset"], root)
     return _about(point["dataset"], str(root), local.input_size, local.patches)
@@ -323,8 +323,11 @@ def _about(dataset: str, root: str, input_size: int | None, patches: Patches) ->
 def _seconds_per_image(
     model: str, options: str, shape: tuple[int, int, int], classes: int, batch_size: int, device: str
 ) -> float:
+    channels, height, width = shape
+    if models.task_of(model) == "segmentation":  # a part of a large scene says enough, and does not take minutes
+        height, width = min(height, _PROBED), min(width, _PROBED)
     network = _untrained(model, options, shape, classes).to(device).train()
-    x = torch.randn(batch_size, *shape, device=device)
+    x = torch.randn(batch_size, channels, height, width, device=device)
     times = []
     for _ in range(4):
         begin = time.perf_counter()
@@ -334,7 +337,7 @@ def _seconds_per_image(
         if device == "cuda":
             torch.cuda.synchronize()
         times.append(time.perf_counter() - begin)
-    return float(np.median(times[1:])) / batch_size
+    return float(np.median(times[1:])) / batch_size * (shape[1] * shape[2]) / (height * width)
 
 
 def _latency(model: nn.Module, image: torch.Tensor, warmup: int = 10, passes: int = 50) -> list[float]:

@@ -13,17 +13,16 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
-import torch
 from torch import nn
 
 from rssearch.errors import InputError, unknown
 from rssearch.models import vision
 from rssearch.models.micronet import micronet, miniaturized_net, parse_rates
 from rssearch.models.resnet_cifar import cifar_resnet
-from rssearch.models.unet import unet
+from rssearch.models.unet import Design, EncoderDecoder, unet
 from rssearch.models.vgg_cifar import vgg16_cifar
 
-__all__ = ["MODELS", "Entry", "Task", "check_options", "create", "list_models", "options_of", "task_of"]
+__all__ = ["MODELS", "Entry", "Task", "check_options", "create", "design_of", "list_models", "options_of", "task_of"]
 
 Task = Literal["classification", "segmentation"]
 STEMS = ("imagenet", "small")
@@ -40,12 +39,14 @@ class Entry:
         build: called as ``build(num_classes, in_channels=..., **options)``.
         options: allowed values by option; None leaves the check of the value to `build`.
         sized: whether `build` takes ``input_size``.
+        design: of an encoder-decoder, called as ``design(**options)``; checks the values of the options.
         task: what the network is for.
     """
 
     build: Callable[..., nn.Module]
     options: Mapping[str, tuple[str, ...] | None] = field(default_factory=dict)
     sized: bool = False
+    design: Callable[..., Design] | None = None
     task: Task = "classification"
 
 
@@ -54,6 +55,13 @@ def _vision(name: str) -> Entry:
     if vision.has_stem(name):
         options["stem"] = STEMS
     return Entry(partial(vision.build, name), options)
+
+
+def _encoder_decoder(design: Callable[..., Design], options: Mapping[str, tuple[str, ...] | None]) -> Entry:
+    def build(num_classes: int, *, in_channels: int, **given: Any) -> nn.Module:
+        return EncoderDecoder(num_classes, in_channels, design(**given))
+
+    return Entry(build, options, design=design, task="segmentation")
 
 
 MODELS: dict[str, Entry] = {
@@ -66,9 +74,9 @@ MODELS: dict[str, Entry] = {
     "resnet50": _vision("resnet50"),
     "vgg16_bn": _vision("vgg16_bn"),
     "mobilenet_v2": _vision("mobilenet_v2"),
-    "unet": Entry(unet, _ENCODER_DECODER, task="segmentation"),
-    "miniaturized_net": Entry(miniaturized_net, _FIRE, task="segmentation"),
-    "micronet": Entry(micronet, {"rates": None, "decoder_rates": None, **_FIRE}, task="segmentation"),
+    "unet": _encoder_decoder(unet, _ENCODER_DECODER),
+    "miniaturized_net": _encoder_decoder(miniaturized_net, _FIRE),
+    "micronet": _encoder_decoder(micronet, {"rates": None, "decoder_rates": None, **_FIRE}),
 }
 
 
@@ -85,6 +93,15 @@ def task_of(name: str) -> Task:
 def options_of(name: str) -> list[str]:
     """The options that a network has. Raises InputError for an unknown name."""
     return sorted(_entry(name).options)
+
+
+def design_of(name: str, options: Mapping[str, Any]) -> Design:
+    """What an encoder-decoder is made of. Raises InputError if the network is none, or as `check_options`."""
+    check_options(name, options)
+    entry = _entry(name)
+    if entry.design is None:
+        raise InputError(f"{name!r} is no encoder-decoder; {', '.join(n for n in MODELS if MODELS[n].design)} are")
+    return entry.design(**{option: value for option, value in options.items() if value is not None})
 
 
 def create(
@@ -109,7 +126,7 @@ def create(
         shortcut: ``"A"`` or ``"B"``, of the CIFAR ResNets.
         weights: name of torchvision's trained weights.
         options: what else the network has, see `rssearch.models.unet.unet` and the functions of
-            `rssearch.models.micronet`.
+            `rssearch.models.micronet`, which give an encoder-decoder's design.
 
     Raises:
         InputError: unknown name, option or value.
@@ -141,10 +158,9 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
         allowed = entry.options[option]
         if allowed is not None and value not in allowed:
             raise unknown(f"{option} of {name}", value, allowed)
-    if any(entry.options[option] is None for option in given):
+    if entry.design is not None:
         try:
-            with torch.device("meta"):  # shapes alone: nothing is allocated or drawn
-                entry.build(1, **given)
+            entry.design(**given)
         except InputError as error:
             raise InputError(f"{name}: {error}") from None
 
@@ -155,7 +171,7 @@ def _entry(name: str) -> Entry:
     prefix, _, rest = name.partition(":")
     if prefix == "micronet":
         options = {option: allowed for option, allowed in MODELS[prefix].options.items() if option != "rates"}
-        return Entry(partial(micronet, rates=parse_rates(rest)), options, task="segmentation")
+        return _encoder_decoder(partial(micronet, rates=parse_rates(rest)), options)
     if prefix != "torchvision":
         raise unknown("model", name, [*MODELS, "torchvision:NAME", "micronet:RATES"])
     if rest not in vision.names():

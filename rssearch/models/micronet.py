@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from rssearch.errors import InputError
 from rssearch.models.options import flag, share, whole
-from rssearch.models.unet import Block, Cascade, EncoderDecoder, Skips, convolution
+from rssearch.models.unet import Block, Cascade, Design, Skips, convolution
 
 LEVELS = 3
 
@@ -42,9 +42,7 @@ class Fire(nn.Module):
 
 
 def micronet(
-    num_classes: int,
     *,
-    in_channels: int = 3,
     base: int = 64,
     rates: Sequence[Any] = (1, 1, 2, 3),
     decoder_rates: Sequence[Any] | None = None,
@@ -54,12 +52,10 @@ def micronet(
     skips: Skips = "add",
     batch_norm: bool = False,
     bias: bool = False,
-) -> EncoderDecoder:
+) -> Design:
     """Micro-Net; its defaults are the published network, whose decoder has modules on the lowest level too.
 
     Args:
-        num_classes: channels of the logits.
-        in_channels: bands of the images.
         base: channels of the first level; each level below has twice as many.
         rates: dilation of the 3x3 convolutions of the encoder, a fire module for each: one cascade for all levels, or a
             sequence of cascades, one for each level from the top.
@@ -81,13 +77,11 @@ def micronet(
     else:
         decoder = _cascades("decoder_rates", decoder_rates, len(encoder))
     block = _fire(base, squeeze, p3x3, batch_norm=batch_norm, bias=bias)
-    return EncoderDecoder(num_classes, in_channels, base, encoder, decoder, block, skips=skips, bias=bias)
+    return Design(base, tuple(encoder), tuple(decoder), block, skips, bias)
 
 
 def miniaturized_net(
-    num_classes: int,
     *,
-    in_channels: int = 3,
     levels: int = 5,
     base: int = 64,
     squeeze: float = 0.125,
@@ -95,7 +89,7 @@ def miniaturized_net(
     skips: Skips = "concat",
     batch_norm: bool = False,
     bias: bool = False,
-) -> EncoderDecoder:
+) -> Design:
     """Miniaturized-Net, the benchmark BM1 of Micro-Net's paper: U-Net with fire modules for its 3x3 convolutions.
 
     The arguments are those of `micronet`; the decoder begins on the last level but one, as U-Net's does.
@@ -103,7 +97,7 @@ def miniaturized_net(
     encoder: list[Cascade] = [(1, 1)] * whole("levels", levels)
     decoder = [*encoder[1:], ()]
     block = _fire(base, squeeze, p3x3, batch_norm=batch_norm, bias=bias)
-    return EncoderDecoder(num_classes, in_channels, base, encoder, decoder, block, skips=skips, bias=bias)
+    return Design(base, tuple(encoder), tuple(decoder), block, skips, bias)
 
 
 def parse_rates(text: str) -> list[Any]:

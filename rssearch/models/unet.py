@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
@@ -17,6 +18,27 @@ Cascade = tuple[int, ...]  # the dilation rates of consecutive blocks
 Block = Callable[[int, int, int], nn.Module]  # in_channels, out_channels, rate -> maps of the same height and width
 
 
+@dataclass(frozen=True)
+class Design:
+    """What an encoder-decoder is made of; it costs nothing to have.
+
+    Attributes:
+        base: channels of the first level.
+        encoder: one cascade for each level, from the top: a block for each rate.
+        decoder: likewise for the way up; an empty cascade, on the lowest level, goes up at once.
+        block: builds a block.
+        skips: ``"add"`` or ``"concat"``.
+        bias: of the transposed convolutions and of the last one.
+    """
+
+    base: int
+    encoder: tuple[Cascade, ...]
+    decoder: tuple[Cascade, ...]
+    block: Block
+    skips: Skips
+    bias: bool
+
+
 class EncoderDecoder(nn.Module):
     """Blocks on several levels of resolution, down and up again, with a skip on each level but the lowest.
 
@@ -27,38 +49,22 @@ class EncoderDecoder(nn.Module):
     Args:
         num_classes: channels of the logits.
         in_channels: bands of the images.
-        base: channels of the first level.
-        encoder: one cascade for each level, from the top: a block for each rate.
-        decoder: likewise for the way up; an empty cascade, on the lowest level, goes up at once.
-        block: builds a block.
-        skips: ``"add"`` or ``"concat"``.
-        bias: of the transposed convolutions and of the last one.
+        design: what it is made of.
     """
 
-    def __init__(
-        self,
-        num_classes: int,
-        in_channels: int,
-        base: int,
-        encoder: Sequence[Cascade],
-        decoder: Sequence[Cascade],
-        block: Block,
-        *,
-        skips: Skips,
-        bias: bool,
-    ) -> None:
+    def __init__(self, num_classes: int, in_channels: int, design: Design) -> None:
         super().__init__()
-        self.skips = skips
-        self.encoder_rates, self.decoder_rates = tuple(map(tuple, encoder)), tuple(map(tuple, decoder))
-        widths = [base * 2**level for level in range(len(encoder))]
-        joined = [width * (1 + (skips == "concat")) for width in widths[:-1]] + widths[-1:]
-        self.encoder = nn.ModuleList(map(_stage, [in_channels, *widths], widths, encoder, [block] * len(widths)))
+        self.skips, bias, levels = design.skips, design.bias, len(design.encoder)
+        widths = [design.base * 2**level for level in range(levels)]
+        joined = [width * (1 + (self.skips == "concat")) for width in widths[:-1]] + widths[-1:]
+        blocks = [design.block] * levels
+        self.encoder = nn.ModuleList(map(_stage, [in_channels, *widths], widths, design.encoder, blocks))
         self.pool = nn.MaxPool2d(2, ceil_mode=True)
         self.up = nn.ModuleList(
             nn.ConvTranspose2d(below, width, 2, stride=2, bias=bias) for width, below in pairwise(widths)
         )
-        self.decoder = nn.ModuleList(map(_stage, joined, widths, decoder, [block] * len(widths)))
-        self.head = nn.Conv2d(base, num_classes, 1, bias=bias)
+        self.decoder = nn.ModuleList(map(_stage, joined, widths, design.decoder, blocks))
+        self.head = nn.Conv2d(design.base, num_classes, 1, bias=bias)
         self.apply(_initialise)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -83,6 +89,8 @@ def _stage(in_channels: int, channels: int, rates: Cascade, block: Block) -> nn.
 
 def _initialise(module: nn.Module) -> None:
     """Normal weights of variance 2 / fan-in (He et al., ICCV 2015), and no bias."""
+    if next(module.parameters(recurse=False), torch.empty(0)).is_meta:
+        return  # shapes alone: drawing nothing would take most of the time
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
     elif isinstance(module, nn.ConvTranspose2d):
@@ -107,20 +115,10 @@ def convolution(
     return nn.Sequential(layers)
 
 
-def unet(
-    num_classes: int,
-    *,
-    in_channels: int = 3,
-    levels: int = 5,
-    base: int = 64,
-    batch_norm: bool = False,
-    bias: bool = False,
-) -> EncoderDecoder:
+def unet(*, levels: int = 5, base: int = 64, batch_norm: bool = False, bias: bool = False) -> Design:
     """U-Net with zero padding: two 3x3 convolutions on each level, and concatenating skips.
 
     Args:
-        num_classes: channels of the logits.
-        in_channels: bands of the images.
         levels: of resolution, one more than there are poolings.
         base: channels of the first level; each level below has twice as many.
         batch_norm: normalise behind each 3x3 convolution.
@@ -134,7 +132,5 @@ def unet(
     def block(inputs: int, outputs: int, rate: int) -> nn.Module:
         return convolution(inputs, outputs, 3, rate=rate, batch_norm=normed, bias=biased)
 
-    encoder = [(1, 1)] * whole("levels", levels)
-    return EncoderDecoder(
-        num_classes, in_channels, base, encoder, [*encoder[1:], ()], block, skips="concat", bias=biased
-    )
+    encoder = ((1, 1),) * whole("levels", levels)
+    return Design(base, encoder, (*encoder[1:], ()), block, "concat", biased)

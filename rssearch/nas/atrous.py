@@ -101,7 +101,7 @@ def encoder_decoder_field(encoder: Sequence[Sequence[int]], decoder: Sequence[Se
     convolution reads one position for two, and a pooling two for one.
 
     Args:
-        encoder: a cascade for each level, from the top.
+        encoder: a cascade for each level, from the top, as in `rssearch.models.unet.Design`.
         decoder: likewise.
     """
     levels = len(encoder)

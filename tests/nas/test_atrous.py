@@ -132,8 +132,7 @@ def test_an_image_that_is_too_small():
     ],
 )
 def test_the_field_of_encoder_decoders_is_that_of_their_gradients(name, options):
-    model = models.create(name, 2, base=16, **options)
-    phases = 2 ** (len(model.encoder_rates) - 1)
-    fields = atrous.model_receptive_field(model, 200, stride=phases)
-    whole = atrous.encoder_decoder_field(model.encoder_rates, model.decoder_rates)
+    model, design = models.create(name, 2, base=16, **options), models.design_of(name, {"base": 16, **options})
+    fields = atrous.model_receptive_field(model, 200, stride=2 ** (len(design.encoder) - 1))
+    whole = atrous.encoder_decoder_field(design.encoder, design.decoder)
     assert whole == max(field.height for field in fields) == max(field.width for field in fields)
