@@ -127,7 +127,8 @@ def measure(config: Config, session: Session) -> Metrics:
 def estimate(point: Config, session: Session, _epochs: int) -> float:
     """Seconds of training on this machine: by the recipe of the training, as nothing is fine-tuned."""
     plain, inner = _inner(point, session)
-    return prune.estimate(plain, inner, inner.settings.train.epochs)
+    recipe = inner.settings.train
+    return recipe.epochs * prune.epoch_seconds(plain, inner, recipe.batch_size)
 
 
 # A point of this study as one of a pruning study

@@ -258,11 +258,16 @@ def measure(config: Config, session: Session) -> Metrics:
 
 def estimate(point: Config, session: Session, epochs: int) -> float:
     """Seconds of training on this machine, from a few steps of the unpruned network: a bound for a pruned one."""
+    return epochs * epoch_seconds(point, session, session.settings.finetune.batch_size)
+
+
+def epoch_seconds(point: Config, session: Session, batch_size: int) -> float:
+    """Seconds of an epoch of a point's whole network on this machine, from a few steps."""
     local = session.settings
     about = about_data(point, local, session.data_root)
     network = (point["model"], options_text(point, local), about.input_shape, about.num_classes)
-    per_image = _seconds_per_image(*network, local.finetune.batch_size, session.device.type)
-    return per_image * about.num_images * local.split.train * epochs
+    per_image = _seconds_per_image(*network, batch_size, session.device.type)
+    return per_image * about.num_images * local.split.train
 
 
 def _scored(method: str) -> bool:
