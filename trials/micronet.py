@@ -141,7 +141,8 @@ def _plain(point: Mapping[str, Any], settings: Settings) -> Config:
         InputError: rates that cannot be read.
     """
     name = point.get("model", "micronet")
-    own = {option: value for option, value in point.items() if "." not in option and option not in PLAIN}
+    fixed = (*PLAIN, "settings")  # what a running trial gets beside its point
+    own = {option: value for option, value in point.items() if "." not in option and option not in fixed}
     own |= {option: parse_rates(str(own[option])) for option in CASCADES if own.get(option) is not None}
     networks = point_settings(settings, point).model.networks
     return {
