@@ -140,6 +140,7 @@ def front(
 ) -> None:
     """The Pareto front of a study."""
     from rssearch import record, report
+    from rssearch.trial import PREDICTIONS
 
     found = record.read(study, storage)
     target = out if out is not None or format in ("table", "csv", "json") else found.folder
@@ -150,6 +151,7 @@ def front(
         study=study,
         constraints=found.constraints,
         dimensions=found.dimensions,
+        pictures=found.folder / PREDICTIONS,
         out=target,
     )
     if isinstance(result, str):

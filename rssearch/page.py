@@ -1,18 +1,21 @@
 """The plot of a study's fronts as one web page, by Plotly: hover shows a trial, a click in the legend hides a method.
 
-Below it stands the front as a table. The page holds Plotly's script (about 5 MB) and loads nothing, so it works offline
-and can be sent by mail. What is drawn where is decided in `rssearch.figures`.
+Below it stand the front as a table and, where there are some, pictures of what its members predict. The page holds
+Plotly's script (about 5 MB) and loads nothing, so it works offline and can be sent by mail. What is drawn where is
+decided in `rssearch.figures`.
 """
 
 from __future__ import annotations
 
+import base64
 import math
 from collections.abc import Mapping, Sequence
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rssearch.figures import COLOUR_MAP, DARK, GREY, RED, Look, caption, drawable, ends, limits, line_name, look_of
-from rssearch.report import COLUMNS, summary, varying
+from rssearch.report import COLUMNS, KEY_DIGITS, summary, varying
 from rssearch.units import human, title_of
 
 if TYPE_CHECKING:
@@ -28,7 +31,11 @@ SYMBOLS = (
 )
 STYLE = """body { margin: 0 1rem 2rem; font: 14px sans-serif; color: #333 }
 table { border-collapse: collapse; margin: 0 auto }
-th, td { padding: .25rem .8rem; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap }"""
+th, td { padding: .25rem .8rem; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap }
+h2, p, figure { margin: 1.5rem 0 0; text-align: center }
+section { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 32rem), 1fr)); gap: 1.5rem }
+figcaption { margin-bottom: .5rem }
+img { max-width: 100% }"""
 OPTIONS = {
     "displaylogo": False,
     "responsive": True,
@@ -36,18 +43,23 @@ OPTIONS = {
     "modeBarButtonsToRemove": ["lasso2d", "select2d"],
 }
 ARROWS = {1: "arrow-bar-down", -1: "arrow-bar-up"}  # for a trial beyond the axis, as in figures.ARROWS
+PICTURES = 12  # of the front, at most
 HOVER_LINES = 24
 HOVER_WIDTH = 60
 
 
 def page(
-    found: Sequence[Front], study: str, constraints: Mapping[str, Bound], dimensions: Sequence[str] | None = None
+    found: Sequence[Front],
+    study: str,
+    constraints: Mapping[str, Bound],
+    dimensions: Sequence[str] | None = None,
+    pictures: Path | None = None,
 ) -> bytes:
-    """The page, UTF-8; `dimensions` as in `rssearch.report.table`."""
+    """The page, UTF-8; `dimensions` as in `rssearch.report.table`, `pictures` as in `rssearch.report.write_front`."""
     options = {**OPTIONS, "toImageButtonOptions": {"filename": f"{study}-front"}}
     plot = draw(found, study, constraints).to_html(full_html=False, include_plotlyjs=True, config=options)
     head = f'<meta charset="utf-8"><title>{escape(study)}: Pareto front</title><style>{STYLE}</style>'
-    body = f"{plot}{_table(found, dimensions)}"
+    body = f"{plot}{_table(found, dimensions)}{_predictions(found, dimensions, pictures)}"
     return f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head><body>{body}</body></html>\n'.encode()
 
 
@@ -217,3 +229,27 @@ def _table(found: Sequence[Front], dimensions: Sequence[str] | None) -> str:
     names = "".join(f"<th>{escape(name)}</th>" for name in head)
     notes = "★ knee" + (f"<br>The same in all trials: {escape(constant)}" if constant else "")
     return f"<table><caption>{notes}</caption><tr>{names}</tr>{''.join(lines)}</table>"
+
+
+def _predictions(found: Sequence[Front], dimensions: Sequence[str] | None, folder: Path | None) -> str:
+    """What the members predict, by rising cost: all of them, or some that are evenly spaced along the front."""
+    members = [row for front in found for row in front.members]
+    shown = [(row, path) for row in members if folder and (path := folder / f"{row['key']}.png").is_file()]
+    if not shown:
+        return ""
+    count = min(len(shown), PICTURES)
+    chosen = [shown[round(place * (len(shown) - 1) / max(1, count - 1))] for place in range(count)]
+    asked, _ = varying([row for front in found for row in front.trials], dimensions)
+    figures = []
+    for row, path in chosen:
+        values = [f"{title_of(name)} {human(name, row[name])}" for name in asked if row.get(name) is not None]
+        measured = [name for name in (*found[0].objectives, "test_miou") if row.get(name) is not None]
+        results = [f"{title_of(name)} {human(name, row[name])}" for name in dict.fromkeys(measured)]
+        name = escape(", ".join(values) or row["key"][:KEY_DIGITS])
+        image = base64.b64encode(path.read_bytes()).decode()
+        figures.append(
+            f"<figure><figcaption><b>{name}</b><br>{escape(', '.join(results))}</figcaption>"
+            f'<img alt="predictions of {name}" src="data:image/png;base64,{image}"></figure>'
+        )
+    note = f"<p>{count} of {len(shown)} members of the front; the others are in the study's folder.</p>"
+    return f"<h2>Predictions</h2>{note if count < len(shown) else ''}<section>{''.join(figures)}</section>"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from rssearch import report
@@ -12,8 +13,9 @@ from rssearch.journal import Journal, Record, dimension_columns, flat
 from rssearch.progress import Display, best_text
 from rssearch.question import Question
 from rssearch.space import Point
+from rssearch.store import write_atomic
 from rssearch.tracking import Tracker
-from rssearch.trial import CHECKPOINTS
+from rssearch.trial import CHECKPOINTS, PREDICTIONS
 
 MODELS = "models"
 _REPORT_SECONDS = 5.0  # between two writings of trials.csv while trials end
@@ -171,11 +173,25 @@ class Recorder:
         self._csv_written = time.monotonic()
         report.write_trials_csv(self.question.folder / "trials.csv", self.rows())
 
+    def _write_pictures(self, pareto: Collection[str]) -> dict[str, Path]:
+        """What the front's members predict, from the store into the study's folder; others' pictures leave it."""
+        folder, pictures = self.question.folder / PREDICTIONS, {}
+        for key in sorted(pareto):
+            if self.records[key].get("measured") and (files := self.question.store.get(PREDICTIONS, key)):
+                pictures[key] = folder / f"{key}.png"
+                write_atomic(pictures[key], files["predictions.png"])
+        for path in folder.glob("*.png"):
+            if path.stem not in pictures:
+                path.unlink()
+        return pictures
+
     def close(self, status: str) -> None:
         """Write the report, send what MLflow lacks, and keep the weights that are asked for."""
         self.look_at_front(now=True)
         self._write_csv()
         config, folder, rows = self.question.config, self.question.folder, self.rows()
+        pareto = {row["key"] for row in self.front()}
+        pictures = self._write_pictures(pareto)
         files = report.write_front(
             folder,
             rows,
@@ -183,8 +199,8 @@ class Recorder:
             study=config.study,
             constraints=config.search.constraints,
             dimensions=self.dimensions(),
+            pictures=folder / PREDICTIONS,
         )
-        pareto = {row["key"] for row in self.front()}
         if status == "FINISHED" and config.settings.keep_models == "front":
             for key in self.records.keys() - pareto:
                 self.question.store.remove(MODELS, key)
@@ -194,6 +210,7 @@ class Recorder:
             [*self.records.values(), *baselines],
             status=status,
             pareto=pareto,
+            pictures=pictures,
             files=[folder / "study.yaml", folder / "environment.json", folder / "trials.csv", *files],
             metrics={f"trials_{name}": count for name, count in counts.items()} | {"front_size": len(pareto)},
         )

@@ -106,6 +106,7 @@ def write_front(
     study: str,
     constraints: Mapping[str, Bound] | None = None,
     dimensions: Sequence[str] | None = None,
+    pictures: Path | None = None,
     formats: Sequence[Format] = FORMATS,
 ) -> list[Path]:
     """Write front.csv, front.json, front.png and front.html, or those that are asked for.
@@ -119,6 +120,7 @@ def write_front(
         study: the name, for titles.
         constraints: limits of metrics. They are recorded and drawn; finished trials that break them are left out.
         dimensions: the columns that were asked for, for the table of the page; the default is those of the contract.
+        pictures: a folder with a picture ``<key>.png`` of what a trial predicts, for the page; None for none.
         formats: which files.
 
     Returns:
@@ -134,7 +136,7 @@ def write_front(
     paths = []
     for name in formats:
         paths.append(directory / f"front.{name}")
-        write_atomic(paths[-1], _render(name, found, study, constraints or {}, dimensions))
+        write_atomic(paths[-1], _render(name, found, study, constraints or {}, dimensions, pictures))
     return paths
 
 
@@ -146,6 +148,7 @@ def format_front(
     study: str,
     constraints: Mapping[str, Bound] | None = None,
     dimensions: Sequence[str] | None = None,
+    pictures: Path | None = None,
     out: Path | None = None,
 ) -> Table | str | list[Path]:
     """The front as the command line shows it.
@@ -157,6 +160,7 @@ def format_front(
         study: the name.
         constraints: limits of metrics.
         dimensions: the columns that were asked for: the names in the space. The default is those of the contract.
+        pictures: as in `write_front`.
         out: the folder for files. Without it csv and json come back as text.
 
     Returns:
@@ -175,7 +179,14 @@ def format_front(
     if out is not None:
         chosen = FORMATS if format == "all" else tuple(name for name in FORMATS if name == format)
         return write_front(
-            out, trials, objectives, study=study, constraints=constraints, dimensions=dimensions, formats=chosen
+            out,
+            trials,
+            objectives,
+            study=study,
+            constraints=constraints,
+            dimensions=dimensions,
+            pictures=pictures,
+            formats=chosen,
         )
     if format in ("csv", "json"):
         return _render("csv" if format == "csv" else "json", found, study, constraints or {}).decode()
@@ -366,6 +377,7 @@ def _render(
     study: str,
     constraints: Mapping[str, Bound],
     dimensions: Sequence[str] | None = None,
+    pictures: Path | None = None,
 ) -> bytes:
     if name == "csv":
         every = [row for f in found for row in (*f.members, *f.dominated, *f.infeasible, *f.failed)]
@@ -378,7 +390,7 @@ def _render(
         return png(found, study, constraints)
     from rssearch.page import page
 
-    return page(found, study, constraints, dimensions)
+    return page(found, study, constraints, dimensions, pictures)
 
 
 def _columns(rows: Sequence[Row]) -> list[str]:

@@ -95,10 +95,11 @@ class Tracker:
         *,
         status: str,
         pareto: Iterable[str] = (),
+        pictures: Mapping[str, Path] | None = None,
         files: Iterable[Path] = (),
         metrics: Mapping[str, float] | None = None,
     ) -> int:
-        """Send what is missing, mark the front, attach the files to the summary run, and stop.
+        """Send what is missing, mark the front, attach pictures to its runs and the files to the summary run, and stop.
 
         Returns:
             How many trials could not be sent because MLflow is away. They are sent by the next session.
@@ -109,6 +110,7 @@ class Tracker:
             records=listed,
             status=status,
             pareto=sorted(pareto),
+            pictures={key: str(path.resolve()) for key, path in (pictures or {}).items()},
             files=[str(path.resolve()) for path in files if path.exists()],
             metrics=dict(metrics or {}),
             now=_now(),

@@ -10,7 +10,9 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from rssearch.journal import Record
 
 RUN_STATUS = {"finished": "FINISHED", "infeasible": "FINISHED", "failed": "FAILED"}
+PICTURE = "predictions.png"
 RETRY_SECONDS = 30.0
 _BATCH = 900  # MLflow takes at most 1,000 metrics a batch
 
@@ -46,13 +49,15 @@ class Writer:
         records: list[Record],
         status: str,
         pareto: list[str],
+        pictures: dict[str, str],
         files: list[str],
         metrics: dict[str, float],
         now: int,
     ) -> None:
-        """Send what is missing, mark the front, attach the files to the summary run, and end all runs."""
+        """Send what is missing, mark the front, attach pictures and files, and end all runs."""
         self._sync(records)
         self._mark(set(pareto), records)
+        self._attach(pictures)
         run = self._summary_run()
         for path in files:
             self._client.log_artifact(run, path)
@@ -203,6 +208,15 @@ class Writer:
             if record["key"] in pareto and record.get("measured"):
                 now = int(record["ended"] * 1000)
                 self._log(record["key"], _metrics(record["measured"], 0, now))
+
+    def _attach(self, pictures: Mapping[str, str]) -> None:
+        """Attach to the runs of these trials the picture of what they predict, where it is not there yet."""
+        for key, path in pictures.items():
+            run = self._runs[key]
+            if PICTURE not in {file.path for file in self._client.list_artifacts(run)}:
+                with tempfile.TemporaryDirectory() as folder:  # MLflow keeps a file under its own name
+                    named = shutil.copyfile(path, Path(folder) / PICTURE)
+                    self._client.log_artifact(run, str(named))
 
 
 def _metrics(values: Mapping[str, Any], step: int, now: int) -> list[Any]:

@@ -12,7 +12,8 @@ with a second parameter gets a `Session`, too. The function's module may offer m
     preparations(points, settings, data_root, store) -> [Preparation], what must be there before the trials start
     prepare(config, session)                        make one of them; config is its point
     cost(point, session) -> metrics                 what is known before the training, such as MACs
-    measure(config, session) -> metrics             what only the front's members are worth: test split, latency
+    measure(config, session) -> metrics             what only the front's members are worth: test split, latency;
+                                                    it may put a picture into the store, see `PREDICTIONS`
     estimate(point, session, epochs) -> seconds     of training, for the plan
 """
 
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
 
 Metrics = dict[str, Any]
 CHECKPOINTS = "checkpoints"
+PREDICTIONS = (
+    "predictions"  # a kind of the store: predictions.png under a trial's key goes to its run and to front.html
+)
 
 
 @dataclass(frozen=True)

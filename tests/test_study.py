@@ -205,6 +205,33 @@ def test_hooks_are_called_on_their_way(tmp_path: Path) -> None:
     assert all(
         r.data.metrics.get("test_accuracy") == 0.25 for r in runs(tmp_path) if r.data.tags["rssearch.pareto"] == "true"
     )
+    assert not (tmp_path / "s" / "predictions").exists()
+
+
+def test_pictures_of_the_front_are_kept_embedded_and_attached(tmp_path: Path) -> None:
+    from mlflow.artifacts import load_text
+
+    space = {"group": ["a"], "rate": [0.2, 0.4, 0.6], "picture": ["drawn"]}
+    config = make(tmp_path, "grouped", space)
+    limited = make(tmp_path, "grouped", space, search={"constraints": {"macs": {"max": 70}}})
+
+    def kept() -> set[str]:
+        return {path.read_text() for path in (tmp_path / "s" / "predictions").iterdir()}
+
+    def embedded() -> int:
+        return (tmp_path / "s" / "front.html").read_text().count("<figure>")
+
+    assert run(config)[0] == 0
+    assert kept() == {"drawn 0.2", "drawn 0.4", "drawn 0.6"}
+    assert embedded() == 3
+    for found in runs(tmp_path):
+        assert load_text(f"{found.info.artifact_uri}/predictions.png") == f"drawn {found.data.params['rate']}"
+    run(limited)  # a picture leaves the study with its trial the front, and comes back from the store
+    assert kept() == {"drawn 0.4", "drawn 0.6"}
+    assert embedded() == 2
+    _, text = run(config)
+    assert "measuring" not in text
+    assert kept() == {"drawn 0.2", "drawn 0.4", "drawn 0.6"}
 
 
 def test_baselines_are_made_once_and_shared_by_studies(tmp_path: Path) -> None:

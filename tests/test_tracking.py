@@ -135,6 +135,34 @@ def test_the_front_moves(tmp_path: Path) -> None:
     assert (runs["a"].data.tags["rssearch.pareto"], runs["b"].data.tags["rssearch.pareto"]) == ("false", "true")
 
 
+def artifacts(tmp_path: Path, key: str) -> list[str]:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=default_uri(tmp_path))
+    return [file.path for file in client.list_artifacts(found(tmp_path)[key].info.run_id)]
+
+
+def test_a_picture_is_attached_to_its_run_once(tmp_path: Path) -> None:
+    from mlflow.artifacts import load_text
+
+    picture = tmp_path / "a.png"
+    for text in ("first", "second"):
+        picture.write_text(text)
+        tracker(tmp_path).close([record("a"), record("b")], status="FINISHED", pareto={"a"}, pictures={"a": picture})
+    assert artifacts(tmp_path, "a") == ["predictions.png"]
+    assert artifacts(tmp_path, "b") == []
+    assert load_text(f"{found(tmp_path)['a'].info.artifact_uri}/predictions.png") == "first"
+
+
+def test_a_picture_that_mlflow_lacks_is_sent_by_the_next_session(tmp_path: Path) -> None:
+    picture = tmp_path / "a.png"
+    tracker(tmp_path).close([record("a")], status="FINISHED", pareto={"a"})
+    assert artifacts(tmp_path, "a") == []
+    picture.write_text("picture")
+    assert tracker(tmp_path).close([record("a")], status="FINISHED", pareto={"a"}, pictures={"a": picture}) == 0
+    assert artifacts(tmp_path, "a") == ["predictions.png"]
+
+
 def test_long_histories_travel_in_several_batches(tmp_path: Path) -> None:
     done = record("long", epochs=700)
     tracker(tmp_path).close([done], status="FINISHED")

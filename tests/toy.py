@@ -10,7 +10,7 @@ from typing import Any
 
 from rssearch.errors import InputError, TrialFailed
 from rssearch.space import Point
-from rssearch.trial import Preparation, Session
+from rssearch.trial import PREDICTIONS, Preparation, Session
 
 
 def plain(config: dict[str, Any]) -> dict[str, float]:
@@ -113,4 +113,8 @@ def grouped(config: dict[str, Any], session: Session) -> dict[str, float]:
 
 
 def measure(config: dict[str, Any], session: Session) -> dict[str, float]:
+    if "picture" in config:
+        session.store.put(
+            PREDICTIONS, session.key, {"predictions.png": f"{config['picture']} {config['rate']}".encode()}
+        )
     return {"test_accuracy": 0.25}

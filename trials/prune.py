@@ -33,7 +33,7 @@ from rssearch.pruning.surgery import kept_by
 from rssearch.space import content_key
 from rssearch.store import Store
 from rssearch.train import evaluate
-from rssearch.trial import Preparation, Session, point_settings
+from rssearch.trial import PREDICTIONS, Preparation, Session, point_settings
 from trials import searches, shrink, tasks
 from trials.baselines import (
     BASELINES,
@@ -236,7 +236,10 @@ def cost(point: Config, session: Session) -> Metrics:
 
 
 def measure(config: Config, session: Session) -> Metrics:
-    """Quality on the test split, and latency alone on the machine (batch 1, median of 50 passes after 10)."""
+    """Quality on the test split, and latency alone on the machine (batch 1, median of 50 passes after 10).
+
+    A network for segmentation leaves a picture of its predictions in the store.
+    """
     images, device = images_of(config, session), session.device
     files = session.store.get(MODELS, session.key)
     if files is None:
@@ -245,8 +248,11 @@ def measure(config: Config, session: Session) -> Metrics:
     model = pruning.apply_spec(model, json.loads(files["spec.json"]))
     model.load_state_dict(load_tensors(files["model.safetensors"]))
     model.to(device).eval()
-    result = tasks.tested(model, images, session.settings.finetune.batch_size, device)
+    batch_size = session.settings.finetune.batch_size
+    result = tasks.tested(model, images, batch_size, device)
     times = _latency(model, torch.zeros(1, *images.input_shape, device=device))
+    if picture := tasks.picture(model, images, batch_size, device):
+        session.store.put(PREDICTIONS, session.key, {"predictions.png": picture})
     quartiles = statistics.quantiles(times, n=4)
     return result | {
         "latency_ms": statistics.median(times),

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from rssearch import data, models
+from rssearch import data, models, predictions
 from rssearch.config import Patches, Search, Settings
 from rssearch.data import AnySet, SceneSet
 from rssearch.data.registry import check_input_size
@@ -116,6 +116,18 @@ def tested(model: nn.Module, images: AnySet, batch_size: int, device: torch.devi
     else:
         found = evaluate(model, split, batch_size=batch_size, device=device)
     return {f"test_{name}": found[name] for name in QUALITIES[images.task]}
+
+
+def picture(model: nn.Module, images: AnySet, batch_size: int, device: torch.device) -> bytes | None:
+    """What a network predicts on a few scenes of the test split, or of the validation split, as a PNG.
+
+    None for classification.
+    """
+    if not isinstance(images, SceneSet):
+        return None
+    split = images.split("test" if len(images.indices["test"]) else "val")
+    found = predictions.examples(model, split, **tiles(images), batch_size=batch_size, device=device)
+    return predictions.png(found, images.classes) if found else None
 
 
 def about(images: AnySet) -> Config:
