@@ -42,9 +42,7 @@ if TYPE_CHECKING:
 
 Metrics = dict[str, Any]
 CHECKPOINTS = "checkpoints"
-PREDICTIONS = (
-    "predictions"  # a kind of the store: predictions.png under a trial's key goes to its run and to front.html
-)
+PREDICTIONS = "predictions"  # predictions.png in the store under a trial's key goes into its run and into front.html
 
 
 @dataclass(frozen=True)

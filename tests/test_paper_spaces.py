@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from rssearch import spaces
+from rssearch import models, spaces
 from rssearch.config import StudyConfig, load_study, parse_assignment
 from rssearch.papers import PAPERS
 from rssearch.space import grid
-from trials import prune
+from rssearch.trial import resolve
 
 SHIPPED = {name: path for name, path in spaces.shipped().items() if name.startswith("papers/")}
 
@@ -41,7 +42,8 @@ def test_every_paper_has_its_experiment_and_a_short_run_of_it() -> None:
     for name, path in SHIPPED.items():
         short = next(command for command in _commands(path) if "-short" in command)
         config = _study(name, short)
-        assert config.settings.train.epochs == config.settings.finetune.epochs == 1
+        assert config.settings.train.epochs == 1
+        assert config.settings.finetune.epochs == 1 or config.trial == "trials.micronet:run"  # fine-tunes nothing
 
 
 def test_the_comments_are_read_whole() -> None:
@@ -54,10 +56,11 @@ def test_the_comments_are_read_whole() -> None:
 def test_every_point_can_run(name: str, command: str) -> None:
     config = _study(name, command)
     points = list(grid(config.space))
-    assert config.trial == "trials.prune:run"
+    _, trial = resolve(config.trial)
     assert points
     for point in points:
-        prune.check(point, config.settings)
+        trial.check(point, config.settings)
+        trial.check_search(point, config.search)
 
 
 @pytest.mark.parametrize(
@@ -75,6 +78,18 @@ def test_recipes_are_those_of_the_papers(name: str, expected: dict[str, Any]) ->
     finetune = settings.finetune.model_dump()
     assert finetune == finetune | expected
     assert settings.finetune.optimizer == "sgd"
+
+
+def test_the_networks_and_the_recipe_of_micronet_are_those_of_the_paper() -> None:
+    """Table 2 in its order, and section 3.2; the parameters are exact."""
+    config = _study("papers/micronet", "")
+    names = [point["model"] for point in grid(config.space)]
+    with torch.device("meta"):  # shapes alone
+        counts = [sum(p.numel() for p in models.create(str(name), 2).parameters()) for name in names]
+    assert counts == [31_024_960, 5_358_744, 926_896, 926_896, 926_896, 1_055_920, 1_184_944]
+    recipe = config.settings.train.model_dump()
+    assert recipe == recipe | {"optimizer": "sgd", "epochs": 20, "batch_size": 2, "lr": 0.001, "momentum": 0.9}
+    assert config.settings.patches.size == 500
 
 
 def test_studies_have_names_of_their_own() -> None:

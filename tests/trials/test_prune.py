@@ -11,7 +11,7 @@ from PIL import Image
 from rssearch.config import Settings
 from rssearch.errors import InputError
 from rssearch.pruning import list_methods
-from rssearch.trial import Context, Session
+from rssearch.trial import PREDICTIONS, Context, Session
 from trials import baselines, prune, tasks
 
 POINT = {"dataset": "folder:scenes", "model": "resnet20", "method": "l1", "rate": 0.5, "seed": 0}
@@ -123,6 +123,7 @@ def test_measure_reads_the_stored_network(storage: Path, data_root: Path, settin
     assert result["test_accuracy"] * 12 == pytest.approx(round(result["test_accuracy"] * 12))  # 12 test images
     assert result["latency_ms"] > 0
     assert result["latency_device"] == "cpu"
+    assert not run_in.store.has(PREDICTIONS, run_in.key)  # a picture is worth nothing for classes of images
 
 
 def test_preparations_name_each_baseline_once_with_its_missing_scores(

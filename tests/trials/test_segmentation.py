@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import re
 from pathlib import Path
@@ -11,13 +13,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 
 from rssearch import bundle
 from rssearch.config import Settings, override_settings, parse_study
 from rssearch.errors import InputError
 from rssearch.question import Question
 from rssearch.record import Recorded
-from rssearch.trial import Context, Session
+from rssearch.study import search
+from rssearch.trial import PREDICTIONS, Context, Session
 from trials import baselines, prune, tasks
 
 POINT = {"dataset": "segmentation_folder:scenes", "model": "unet", "method": "l1", "macs_ratio": 0.5, "seed": 0}
@@ -101,10 +105,24 @@ def test_a_trial_measures_miou_and_keeps_its_promise_of_cost(
         assert result["macs_ratio"] == pytest.approx(0.5, rel=0.01)
     assert {"val_miou", "val_pixel_accuracy", "val_loss"} <= set(result["history"][-1])
     measured = prune.measure(point, run_in)
+    picture = run_in.store.get(PREDICTIONS, run_in.key)
+    assert picture is not None
+    assert Image.open(io.BytesIO(picture["predictions.png"])).format == "PNG"
     assert {"test_miou", "test_pixel_accuracy", "latency_ms"} <= set(measured)
     assert 0 <= measured["test_miou"] <= measured["test_pixel_accuracy"] <= 1
     again = prune.measure(point, run_in)
     assert again["test_miou"] == measured["test_miou"]
+
+
+def test_without_a_test_split_the_picture_is_of_the_validation_split(
+    tmp_path: Path, data_root: Path, settings: Settings
+) -> None:
+    local = override_settings(settings, {"split.train": 0.75, "split.test": 0.0})
+    run_in = session(tmp_path, data_root, local, POINT, "k")
+    images = baselines.images_of(POINT, run_in)
+    picture = tasks.picture(baselines.build_model(POINT, run_in, images), images, 8, run_in.device)
+    assert picture is not None
+    assert len(images.indices["test"]) == 0
 
 
 def test_the_costs_are_those_of_a_patch(storage: Path, data_root: Path, settings: Settings) -> None:
@@ -247,3 +265,49 @@ def test_objectives_of_the_task_are_accepted(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(prune, "fingerprint", lambda *_: "f")
     objectives = {"val_miou": "max", "val_pixel_accuracy": "max", "macs": "min"}
     assert len(study(POINT, {"objectives": objectives}).points) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_a_study_of_networks_and_methods_from_end_to_end(tmp_path: Path) -> None:
+    recipe = {"epochs": 1, "batch_size": 16}
+    config = parse_study(
+        {
+            "study": "s",
+            "trial": "trials.prune:run",
+            "space": {
+                "dataset": ["synthetic_buildings"],
+                "model": ["unet", "micronet"],
+                "method": ["none", "l1", "lfp", "channel_nas"],
+                "macs_ratio": [0.5],
+            },
+            "settings": {
+                "patches": {"size": 64},
+                "model": {
+                    "networks": {
+                        "unet": {"base": 8, "levels": 2, "batch_norm": True},
+                        "micronet": {"base": 16, "rates": [1, 2], "levels": 2, "batch_norm": True},
+                    }
+                },
+                "train": recipe,
+                "finetune": recipe,
+            },
+            "search": {"objectives": {"val_miou": "max", "macs": "min"}},
+            "storage": str(tmp_path),
+        }
+    )
+    text = io.StringIO()
+    assert search(config, address="local", console=Console(file=text, width=200)) == 0, text.getvalue()
+    with (tmp_path / "s" / "trials.csv").open() as file:
+        trials = {(row["model"], row["method"]): row for row in csv.DictReader(file)}
+    assert len(trials) == 8
+    assert {row["status"] for row in trials.values()} == {"finished"}
+    for (_, method), row in trials.items():
+        assert 0 < float(row["val_miou"]) <= float(row["val_pixel_accuracy"]) <= 1
+        expected = 1 if method == "none" else pytest.approx(0.5, rel=0.01)
+        assert float(row["macs_ratio"]) == expected
+    assert len({row["baseline_val_miou"] for row in trials.values()}) == 2  # one baseline for each network
+    (front,) = json.loads((tmp_path / "s" / "front.json").read_text())["fronts"]
+    pictures = {path.stem for path in (tmp_path / "s" / "predictions").iterdir()}
+    assert pictures == {member["key"] for member in front["members"]}
+    assert {baseline["model"] for baseline in front["baselines"]} == {"unet", "micronet"}
