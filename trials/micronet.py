@@ -92,8 +92,7 @@ def run(config: Config, session: Session) -> Metrics:
     prune.keep(plain, inner, model, {"format": SPEC_FORMAT, "layers": {}})
     images = images_of(plain, inner)
     return {
-        "model": plain["model"],
-        **({} if "seed" in config else {"seed": 0}),
+        **{name: value for name, value in {"model": plain["model"], "seed": 0}.items() if name not in config},
         **trained,
         **cost(config, session),
         "trial_seconds": time.perf_counter() - begin,
