@@ -1,14 +1,15 @@
 """What are the widths worth that a channel search finds? Structures of equal MACs, trained equally.
 
 A structure is the number of channels of each layer. Those of the search are compared with uniform ones (which L1, LFP
-and all other uniform methods share), with those of global rankings (BN scales, Taylor), and with random ones, which
-draw the share of each group from U(0.05, 1) and scale all shares to the budget. Every structure is trained in two ways:
+and all other uniform methods share), with those of one global ranking of BN scales, and with random ones, which draw
+the share of each group from U(0.05, 1) and scale all shares to the budget. Every structure is trained in two ways:
 
 * ``scratch``: fresh weights, the recipe of the baseline.
 * ``inherited``: in each layer the channels of the highest L1 norm of one baseline, the recipe of fine-tuning.
 
     python benchmarks/channel_structures.py run --data-root DIR --work DIR --seeds 0 1 2
     python benchmarks/channel_structures.py table DIR/channel_structures.csv
+    python benchmarks/channel_structures.py picture --data-root DIR --work DIR channel_search.png
 
 `run` shares the baselines, scores and searches in ``<work>/store`` with pruning_methods.py, and goes on where it was
 stopped. No Ray is needed.
@@ -28,6 +29,7 @@ from rssearch import pruning
 from rssearch.config import Recipe
 from rssearch.pruning import METHODS, ChannelGraph
 from rssearch.pruning.allocate import allocate
+from rssearch.pruning.picture import draw
 from rssearch.pruning.surgery import cut
 from rssearch.space import content_key
 from rssearch.train import evaluate, fit
@@ -36,7 +38,7 @@ from trials import baselines, searches
 
 COLUMNS = ("dataset", "model", "seed", "structure", "weights", "asked_macs_ratio", "macs_ratio", "params_ratio")
 COLUMNS += ("removed_fraction", "val_accuracy", "test_accuracy", "widths", "seconds", "device")
-RANKED = {"uniform": "l1", "global BN scales": "bn_scale", "global Taylor": "taylor"}
+RANKED = {"uniform": "l1", "global BN scales": "bn_scale"}
 STRUCTURES = ("channel search", *RANKED, "random")
 WEIGHTS = ("scratch", "inherited")
 
@@ -112,6 +114,16 @@ def strongest(scores: dict[str, torch.Tensor], widths: dict[str, int]) -> dict[s
     return {name: tuple(sorted(order.tolist())) for name, order in orders.items()}
 
 
+def picture(args: argparse.Namespace) -> None:
+    """The scores of the first seed's search, and what is kept of each layer."""
+    context = Context("channel_structures", str(args.work / "store"), str(args.data_root), settings(args))
+    point = {"dataset": args.dataset, "model": args.model, "seed": args.seeds[0], "macs_ratio": args.ratios[0]}
+    point |= {"method": baselines.CHANNEL_NAS}
+    session = Session(context, content_key(point), point)
+    _, gates, _ = searches.searched(point, session)
+    draw(gates.by_group(), searches.derived(point, session).kept).savefig(args.png, dpi=150)
+
+
 def table(args: argparse.Namespace) -> None:
     """Mean and standard deviation over the seeds."""
     rows = read(args.csv)
@@ -138,21 +150,25 @@ def table(args: argparse.Namespace) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
-    running = commands.add_parser("run")
-    running.add_argument("--data-root", type=Path, required=True)
-    running.add_argument("--work", type=Path, required=True)
-    running.add_argument("--dataset", default="eurosat")
-    running.add_argument("--model", default="resnet20")
-    running.add_argument("--input-size", type=int, default=32)
-    running.add_argument("--epochs", type=int, default=8)
-    running.add_argument("--finetune-epochs", type=int, default=2)
-    running.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    running.add_argument("--ratios", type=float, nargs="+", default=[0.5, 0.25])
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--data-root", type=Path, required=True)
+    common.add_argument("--work", type=Path, required=True)
+    common.add_argument("--dataset", default="eurosat")
+    common.add_argument("--model", default="resnet20")
+    common.add_argument("--input-size", type=int, default=32)
+    common.add_argument("--epochs", type=int, default=8)
+    common.add_argument("--finetune-epochs", type=int, default=2)
+    common.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    common.add_argument("--ratios", type=float, nargs="+", default=[0.5, 0.25])
+    running = commands.add_parser("run", parents=[common])
     running.add_argument("--structures", nargs="+", choices=STRUCTURES, default=list(STRUCTURES))
     running.add_argument("--weights", nargs="+", choices=WEIGHTS, default=list(WEIGHTS))
     running.set_defaults(main=run)
     telling = commands.add_parser("table")
     telling.add_argument("csv", type=Path)
     telling.set_defaults(main=table)
+    drawing = commands.add_parser("picture", parents=[common])
+    drawing.add_argument("png", type=Path)
+    drawing.set_defaults(main=picture)
     arguments = parser.parse_args()
     arguments.main(arguments)
