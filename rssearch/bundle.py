@@ -25,7 +25,8 @@ from torch import nn
 
 from rssearch import models, pruning
 from rssearch.errors import InputError
-from rssearch.store import Files, Store, write_atomic
+from rssearch.storage import Location, write_atomic
+from rssearch.store import Files, Store
 from rssearch.units import human, title_of
 
 if TYPE_CHECKING:
@@ -280,7 +281,7 @@ def _card(found: Recorded, row: Mapping[str, Any], about: Mapping[str, Any]) -> 
     )
 
 
-def _versions(folder: Path) -> str:
+def _versions(folder: Location) -> str:
     """The versions that the study ran on, as its environment.json says."""
     path = folder / "environment.json"
     known = json.loads(path.read_text()) if path.is_file() else {}

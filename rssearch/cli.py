@@ -15,6 +15,7 @@ from rich.table import Table
 from rssearch import spaces
 from rssearch.config import StudyConfig, load_study, parse_assignment
 from rssearch.errors import InputError
+from rssearch.storage import FULL
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -35,7 +36,9 @@ DataRoot = Annotated[
 Storage = Annotated[
     str | None,
     typer.Option(
-        "--storage", metavar="DIR", help="Where results, baselines and checkpoints go, instead of what the YAML says."
+        "--storage",
+        metavar="PLACE",
+        help="Where results, baselines and checkpoints go, instead of what the YAML says: a folder, or s3://...",
     ),
 ]
 TrackingUri = Annotated[
@@ -46,7 +49,7 @@ Assignments = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Replace a value of the YAML; repeatable.")
 ]
 StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="The study's name.")]
-StudyStorage = Annotated[Path, typer.Option("--storage", metavar="DIR", help="Where the study's results are.")]
+StudyStorage = Annotated[str, typer.Option("--storage", metavar="PLACE", help="Where the study's results are.")]
 DatasetRoot = Annotated[Path, typer.Option("--data-root", metavar="DIR", help="Where the datasets are.")]
 
 
@@ -129,7 +132,7 @@ def search(
 @app.command()
 def front(
     study: StudyName,
-    storage: StudyStorage = Path("results"),
+    storage: StudyStorage = "results",
     format: Annotated[str, typer.Option(metavar="NAME", help="table, csv, json, png, html or all.")] = "table",  # noqa: A002
     out: Annotated[
         Path | None,
@@ -167,7 +170,7 @@ def front(
 def export(
     study: StudyName,
     out: Annotated[Path, typer.Option(metavar="DIR", help="The folder of the bundle; it must be new or empty.")],
-    storage: StudyStorage = Path("results"),
+    storage: StudyStorage = "results",
     trial: Annotated[
         str | None, typer.Option(metavar="KEY", help="The trial with this key, or with the only key that begins so.")
     ] = None,
@@ -185,19 +188,21 @@ def export(
 
 @app.command()
 def ui(
-    storage: StudyStorage = Path("results"),
+    storage: StudyStorage = "results",
     tracking_uri: TrackingUri = None,
     host: Annotated[str, typer.Option(metavar="ADDR", help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(metavar="PORT", min=1, max=65535, help="Port to listen on.")] = 5000,
 ) -> None:
     """The MLflow UI on the record of a storage folder, until Ctrl-C."""
     from rssearch import tracking
+    from rssearch.storage import locate
 
-    uri = tracking_uri or tracking.default_uri(storage.expanduser())
+    place = locate(storage)
+    uri, _ = tracking.home(place, tracking_uri)
     if uri.startswith(("http://", "https://")):
         console.print(f"a server is its own UI: open {uri}", highlight=False, soft_wrap=True)
         return
-    raise typer.Exit(tracking.serve(uri, storage, host, port))
+    raise typer.Exit(tracking.serve(uri, place, host, port))
 
 
 @app.command()
@@ -321,6 +326,10 @@ def main(arguments: list[str] | None = None) -> None:
         FileExistsError,
     ) as error:  # a path that cannot be used
         _fail(f"{error.filename}: {error.strerror}")
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        _fail(f"{error.filename}: {error.strerror}; what is there is whole, and the same command goes on from it")
     except KeyboardInterrupt:
         sys.exit(130)
 

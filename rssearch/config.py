@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
@@ -17,6 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from rssearch.errors import InputError
 from rssearch.space import Dimension, parse_dimension
+from rssearch.storage import Location
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Direction = Literal["max", "min"]
@@ -305,12 +305,9 @@ class StudyConfig(Section):
 
     @field_validator("storage")
     @classmethod
-    def _local_path(cls, value: str) -> str:
-        if "://" in value:
-            raise ValueError(
-                f"a storage is a folder (local or shared by all nodes), not {value!r}; "
-                "object stores are not supported yet"
-            )
+    def _folder_or_url(cls, value: str) -> str:
+        if not value or ("://" in value and not re.fullmatch(r"[a-z][a-z0-9+.-]*://\S+", value)):
+            raise ValueError(f"a storage is a folder, or a URL such as s3://bucket/results, not {value!r}")
         return value
 
     def resolved(self) -> dict[str, Any]:
@@ -320,11 +317,11 @@ class StudyConfig(Section):
         return {"study": plain.pop("study"), "trial": plain.pop("trial"), "space": space, **plain}
 
 
-def load_study(path: Path, overrides: Mapping[str, Any] | None = None) -> StudyConfig:
+def load_study(path: Location, overrides: Mapping[str, Any] | None = None) -> StudyConfig:
     """Read and check a study.
 
     Args:
-        path: the YAML file.
+        path: the YAML file, on a disk or in an object store.
         overrides: dotted keys and values that replace those of the file, as ``--set`` gives them.
 
     Raises:

@@ -1,6 +1,7 @@
 """What has ended, on disk: one JSON line for each trial of a study.
 
-This file is what a study resumes from. MLflow holds the same for people to look at, but may be away.
+This file (in an object store: the objects below its name) is what a study resumes from. MLflow holds the same for
+people to look at, but may be away.
 """
 
 from __future__ import annotations
@@ -10,67 +11,124 @@ import logging
 import math
 import os
 import time
-from collections.abc import Iterable, Mapping
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from rssearch.storage import Location, Remote, move, write_atomic
 
 Record = dict[str, Any]
 
 _log = logging.getLogger(__name__)
 _SYNC_SECONDS = 1.0
+_PART = 1 << 16  # bytes
 
 
 class Journal:
     """The records of a study by the content key of their trial. A later record of a key replaces the earlier one."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Location) -> None:
         self.path = path
         self.records: dict[str, Record] = {}
-        self._synced = -math.inf
-        self._whole: int | None = None  # bytes of whole lines, where the file ends within one
-        if path.exists():
-            self._read()
+        self._read()
 
     def _read(self) -> None:
-        content = self.path.read_bytes()
-        whole = content[: content.rfind(b"\n") + 1]
-        if len(whole) < len(content):
-            self._whole = len(whole)
-        for number, line in enumerate(whole.splitlines(), 1):
+        self._lines = _Parts(self.path) if isinstance(self.path, Remote) else _File(self.path)
+        for place, line in self._lines.read():
             try:
                 record = json.loads(line)
                 self.records[record["key"]] = self.records.get(record["key"], {}) | record
             except (ValueError, KeyError, TypeError) as error:
-                _log.warning("%s: line %d is damaged and left out (%s)", self.path, number, error)
+                _log.warning("%s is damaged and left out (%s)", place, error)
 
     def add(self, record: Record) -> None:
         """Append a record. Values that a known record lacks here are kept.
 
         When this returns, the record survives the death of the process. It survives that of the machine unless it came
         within a second of the one before, which spares short trials the wait for the disk.
+
+        Raises:
+            OSError: the disk is full, for example; the earlier records are as they were.
         """
+        self._lines.append(json.dumps(record, allow_nan=False).encode() + b"\n")
         self.records[record["key"]] = self.records.get(record["key"], {}) | record
+
+    def archive(self) -> Location | None:
+        """Put the records away under a name with the time, and begin an empty journal. None where there were none."""
+        known, self.records = self.records, {}
+        if not known and not self.path.is_file():
+            return None
+        target = self.path.parent / f"{self.path.stem}-until-{time.strftime('%Y%m%dT%H%M%S')}.jsonl"
+        move(self.path, target)
+        self._read()
+        return target
+
+
+class _File:
+    """Lines of a file, to which one process appends."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._synced = -math.inf
+        self._whole: int | None = None  # bytes of whole lines, where the file ends within one
+
+    def read(self) -> Iterator[tuple[str, bytes]]:
+        """Each whole line, and where it stands."""
+        content = self.path.read_bytes() if self.path.exists() else b""
+        whole = content[: content.rfind(b"\n") + 1]
+        if len(whole) < len(content):
+            self._whole = len(whole)
+        return ((f"{self.path}: line {number}", line) for number, line in enumerate(whole.splitlines(), 1))
+
+    def append(self, line: bytes) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        line = json.dumps(record, allow_nan=False) + "\n"
-        if self._whole is not None:  # the last writer was killed within a line, whose trial has been run again
+        if self._whole is not None and self.path.exists():  # the last writer did not get to the end of its line
             with self.path.open("r+b") as file:
                 file.truncate(self._whole)
-            self._whole = None
-        with self.path.open("ab") as file:
-            file.write(line.encode())
-            file.flush()
-            if time.monotonic() - self._synced > _SYNC_SECONDS:
-                os.fsync(file.fileno())
-                self._synced = time.monotonic()
+        self._whole = None
+        before = self.path.stat().st_size if self.path.exists() else 0
+        try:
+            with self.path.open("ab") as file:
+                file.write(line)
+                file.flush()
+                if time.monotonic() - self._synced > _SYNC_SECONDS:
+                    os.fsync(file.fileno())
+                    self._synced = time.monotonic()
+        except OSError as error:
+            self._whole = before  # a part of the line may be there
+            error.filename = error.filename or str(self.path)
+            raise
 
-    def archive(self) -> Path | None:
-        """Put the file away under a name with the time, and begin an empty one. None where there was nothing."""
-        self.records = {}
-        if not self.path.exists():
-            return None
-        target = self.path.with_name(f"{self.path.stem}-until-{time.strftime('%Y%m%dT%H%M%S')}{self.path.suffix}")
-        self.path.rename(target)
-        return target
+
+class _Parts:
+    """Lines in an object store, which cannot append to an object.
+
+    They lie in parts of at most `_PART` bytes. A session writes its last part anew with every line: one request, of a
+    few milliseconds, after which the line is there for good. Each session has parts of its own, so that nothing is lost
+    even if two should ever run at the same time.
+    """
+
+    def __init__(self, folder: Remote) -> None:
+        self.folder = folder
+        self._session, self._part, self._content = "", 0, b""
+
+    def read(self) -> Iterator[tuple[str, bytes]]:
+        """Each line, and where it stands; sessions in the order in which they began."""
+        parts = self.folder.tree()
+        sessions = [int(part.name.partition("-")[0]) for part in parts]
+        self._session = f"{max(sessions, default=0) + 1:05}-{uuid.uuid4().hex[:8]}"
+        return (
+            (f"{part}: line {number}", line)
+            for part, content in parts.items()
+            for number, line in enumerate(content.splitlines(), 1)
+        )
+
+    def append(self, line: bytes) -> None:
+        if self._content and len(self._content) + len(line) > _PART:
+            self._part, self._content = self._part + 1, b""
+        write_atomic(self.folder / f"{self._session}-{self._part:05}.jsonl", self._content + line)
+        self._content += line
 
 
 def flat(record: Record) -> dict[str, Any]:

@@ -11,11 +11,11 @@ import base64
 import math
 from collections.abc import Mapping, Sequence
 from html import escape
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rssearch.figures import COLOUR_MAP, DARK, GREY, RED, Look, caption, drawable, ends, limits, line_name, look_of
 from rssearch.report import COLUMNS, KEY_DIGITS, summary, varying
+from rssearch.storage import Location, names
 from rssearch.units import human, title_of
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def page(
     study: str,
     constraints: Mapping[str, Bound],
     dimensions: Sequence[str] | None = None,
-    pictures: Path | None = None,
+    pictures: Location | None = None,
 ) -> bytes:
     """The page, UTF-8; `dimensions` as in `rssearch.report.table`, `pictures` as in `rssearch.report.write_front`."""
     options = {**OPTIONS, "toImageButtonOptions": {"filename": f"{study}-front"}}
@@ -231,10 +231,11 @@ def _table(found: Sequence[Front], dimensions: Sequence[str] | None) -> str:
     return f"<table><caption>{notes}</caption><tr>{names}</tr>{''.join(lines)}</table>"
 
 
-def _predictions(found: Sequence[Front], dimensions: Sequence[str] | None, folder: Path | None) -> str:
+def _predictions(found: Sequence[Front], dimensions: Sequence[str] | None, folder: Location | None) -> str:
     """What the members predict, by rising cost: all of them, or some that are evenly spaced along the front."""
     members = [row for front in found for row in front.members]
-    shown = [(row, path) for row in members if folder and (path := folder / f"{row['key']}.png").is_file()]
+    pictures = {} if folder is None else {name: folder / name for name in names(folder)}
+    shown = [(row, pictures[name]) for row in members if (name := f"{row['key']}.png") in pictures]
     if not shown:
         return ""
     count = min(len(shown), PICTURES)

@@ -12,6 +12,7 @@ from rssearch.errors import InputError, unknown
 from rssearch.journal import Journal, Record
 from rssearch.searcher import check_sampler
 from rssearch.space import Choice, Point, contains, content_key, corners, grid, grid_size
+from rssearch.storage import locate
 from rssearch.store import Store
 from rssearch.trial import Context, Preparation, Session, resolve
 
@@ -31,7 +32,7 @@ class Question:
         """Find the trial and check every point. Raises InputError; nothing is written."""
         self.config = config
         self.function, self.module = resolve(config.trial)
-        self.storage = Path(config.storage).expanduser().resolve()
+        self.storage = locate(config.storage).resolve()
         self.data_root = Path(config.data_root).expanduser().resolve()
         self.folder = self.storage / config.study
         self.store = Store(self.storage)
@@ -91,7 +92,7 @@ class Question:
         size = self.config.settings.input_size
         return {**point, **({} if size is None else {"input_size": size})}
 
-    def context(self, shared: Mapping[str, Any] | None = None) -> Context:
+    def context(self, shared: Mapping[str, Any] | None = None, token: str | None = None) -> Context:
         """What the workers get."""
         needs = self.config.resources
         return Context(
@@ -102,6 +103,7 @@ class Question:
             cpus=needs.cpus,
             gpus=needs.gpus,
             shared=shared or {},
+            token=token,
         )
 
     def cost(self, point: Point) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from rssearch.config import Bound, load_study
 from rssearch.errors import InputError
 from rssearch.front import Direction
 from rssearch.journal import Journal, dimension_columns, flat
+from rssearch.storage import Location, locate
 
 _UNITS = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9}
 _LIMIT = re.compile(r"macs<=(\d+(?:\.\d+)?(?:e\+?\d+)?)([KMG]?)")
@@ -29,8 +31,8 @@ class Recorded:
     """
 
     study: str
-    folder: Path
-    storage: Path
+    folder: Location
+    storage: Location
     objectives: Mapping[str, Direction]
     constraints: Mapping[str, Bound]
     rows: list[dict[str, Any]]
@@ -41,15 +43,16 @@ class Recorded:
         return report.fronts(self.rows, self.objectives, self.constraints)
 
 
-def read(study: str, storage: Path) -> Recorded:
+def read(study: str, storage: str | Path) -> Recorded:
     """Read a study.
 
     Raises:
         InputError: there is no such study in the storage; those that are there are named.
     """
-    folder = storage.expanduser() / study
+    place = locate(storage)
+    folder = place / study
     if not (folder / "study.yaml").is_file():
-        found = sorted(path.parent.name for path in storage.expanduser().glob("*/study.yaml"))
+        found = sorted(path.parent.name for path in place.glob("*/study.yaml"))
         known = f"there are: {', '.join(found)}" if found else "there are no studies"
         raise InputError(f"there is no study {study!r} in {storage}; {known}")
     config = load_study(folder / "study.yaml")
@@ -57,13 +60,12 @@ def read(study: str, storage: Path) -> Recorded:
     listed = folder / "trials.csv"
     keys: list[str | None] = []
     if listed.is_file():
-        with listed.open(newline="") as file:
-            keys = [row.get("key") for row in csv.DictReader(file)]
+        keys = [row.get("key") for row in csv.DictReader(io.StringIO(listed.read_bytes().decode(), newline=""))]
     rows = [flat(records[key]) for key in keys if key in records]
     return Recorded(
         study=study,
         folder=folder,
-        storage=storage.expanduser(),
+        storage=place,
         objectives=config.search.objectives,
         constraints=config.search.constraints,
         rows=rows,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Collection, Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from rssearch import report
@@ -13,7 +12,7 @@ from rssearch.journal import Journal, Record, dimension_columns, flat
 from rssearch.progress import Display, best_text
 from rssearch.question import Question
 from rssearch.space import Point
-from rssearch.store import write_atomic
+from rssearch.storage import Location, local_copies, names, remove, write_atomic
 from rssearch.tracking import Tracker
 from rssearch.trial import CHECKPOINTS, PREDICTIONS
 
@@ -173,16 +172,15 @@ class Recorder:
         self._csv_written = time.monotonic()
         report.write_trials_csv(self.question.folder / "trials.csv", self.rows())
 
-    def _write_pictures(self, pareto: Collection[str]) -> dict[str, Path]:
+    def _write_pictures(self, pareto: Collection[str]) -> dict[str, Location]:
         """What the front's members predict, from the store into the study's folder; others' pictures leave it."""
-        folder, pictures = self.question.folder / PREDICTIONS, {}
+        folder = self.question.folder / PREDICTIONS
+        pictures: dict[str, Location] = {}
         for key in sorted(pareto):
             if self.records[key].get("measured") and (files := self.question.store.get(PREDICTIONS, key)):
                 pictures[key] = folder / f"{key}.png"
                 write_atomic(pictures[key], files["predictions.png"])
-        for path in folder.glob("*.png"):
-            if path.stem not in pictures:
-                path.unlink()
+        remove(folder, {*names(folder)}.difference(path.name for path in pictures.values()))
         return pictures
 
     def close(self, status: str) -> None:
@@ -206,14 +204,16 @@ class Recorder:
                 self.question.store.remove(MODELS, key)
         counts = {s: sum(row["status"] == s for row in rows) for s in ("finished", "failed", "infeasible")}
         baselines = [r for r in self.journal.records.values() if r.get("kind") == "baseline"]
-        unsent = self.tracker.close(
-            [*self.records.values(), *baselines],
-            status=status,
-            pareto=pareto,
-            pictures=pictures,
-            files=[folder / "study.yaml", folder / "environment.json", folder / "trials.csv", *files],
-            metrics={f"trials_{name}": count for name, count in counts.items()} | {"front_size": len(pareto)},
-        )
+        listed = [folder / "study.yaml", folder / "environment.json", folder / "trials.csv", *files]
+        with local_copies(listed) as attached, local_copies(pictures.values()) as drawn:
+            unsent = self.tracker.close(
+                [*self.records.values(), *baselines],
+                status=status,
+                pareto=pareto,
+                pictures=dict(zip(pictures, drawn, strict=True)),
+                files=attached,
+                metrics={f"trials_{name}": count for name, count in counts.items()} | {"front_size": len(pareto)},
+            )
         if unsent:
             self.display.say(
                 f"MLflow was away: {unsent} runs wait in {self.journal.path}; the next `rssearch search` sends them"

@@ -13,14 +13,13 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from rssearch.errors import InputError, unknown
 from rssearch.front import Direction, hypervolume, knee, non_dominated, reference_point
-from rssearch.store import write_atomic
+from rssearch.storage import Location, write_atomic
 from rssearch.units import human, number, title_of
 
 if TYPE_CHECKING:
@@ -93,22 +92,22 @@ def front_rows(
     return [dict(row) for front in fronts(trials, objectives, constraints) for row in front.members]
 
 
-def write_trials_csv(path: Path, trials: Sequence[Row]) -> None:
+def write_trials_csv(path: Location, trials: Sequence[Row]) -> None:
     """Write one line for each trial. The contract's columns come first, the others follow by their names."""
     write_atomic(path, _csv(trials).encode())
 
 
 def write_front(
-    directory: Path,
+    directory: Location,
     trials: Sequence[Row],
     objectives: Mapping[str, Direction],
     *,
     study: str,
     constraints: Mapping[str, Bound] | None = None,
     dimensions: Sequence[str] | None = None,
-    pictures: Path | None = None,
+    pictures: Location | None = None,
     formats: Sequence[Format] = FORMATS,
-) -> list[Path]:
+) -> list[Location]:
     """Write front.csv, front.json, front.png and front.html, or those that are asked for.
 
     Without any member the files are written too, and say so.
@@ -131,7 +130,6 @@ def write_front(
     """
     if wrong := [name for name in formats if name not in FORMATS]:
         raise unknown("format", wrong[0], FORMATS)
-    directory.mkdir(parents=True, exist_ok=True)
     found = fronts(trials, objectives, constraints)
     paths = []
     for name in formats:
@@ -148,9 +146,9 @@ def format_front(
     study: str,
     constraints: Mapping[str, Bound] | None = None,
     dimensions: Sequence[str] | None = None,
-    pictures: Path | None = None,
-    out: Path | None = None,
-) -> Table | str | list[Path]:
+    pictures: Location | None = None,
+    out: Location | None = None,
+) -> Table | str | list[Location]:
     """The front as the command line shows it.
 
     Args:
@@ -377,7 +375,7 @@ def _render(
     study: str,
     constraints: Mapping[str, Bound],
     dimensions: Sequence[str] | None = None,
-    pictures: Path | None = None,
+    pictures: Location | None = None,
 ) -> bytes:
     if name == "csv":
         every = [row for f in found for row in (*f.members, *f.dominated, *f.infeasible, *f.failed)]

@@ -216,6 +216,7 @@ class _Events(tune.Callback):
         self._listener, self._stop = listener, stop
         self._last: dict[str, dict[str, Any]] = {}  # what a plain trainable reported last
         self._ended: set[str] = set()
+        self._refusal: InputError | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its callbacks for snapshots that we do not use; the listener stays here."""
@@ -224,6 +225,8 @@ class _Events(tune.Callback):
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:  # noqa: ARG002
         if self._stop.requested:
             raise KeyboardInterrupt
+        if self._refusal is not None:
+            raise self._refusal
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
         self._listener.started(trial.config["key"], trial.config["point"])
@@ -242,6 +245,9 @@ class _Events(tune.Callback):
         match result.get("event"):
             case "end":
                 self._end(trial, result)
+            case "unshared":  # every trial that this node gets would fail
+                self._ended.add(key)
+                self._refusal = InputError(result["reason"])
             case "epoch":
                 self._listener.epoch(key, point, result["metrics"])
             case _:

@@ -2,7 +2,7 @@
 
 An artifact is a few files under ``<storage>/store/<kind>/<key>/`` and a manifest with their sha256. Files get the
 beginning of their hash into their names and are written first, the manifest is replaced last: a reader sees the old
-artifact or the new one, never half of one, also when the writer is killed in between.
+artifact or the new one, never half of one, also when the writer is killed in between or the disk is full.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import hashlib
 import json
 import logging
 import os
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from filelock import FileLock
+from rssearch import storage as places
+from rssearch.lock import lock
+from rssearch.storage import Location, Remote, locate, write_atomic
 
 Files = dict[str, bytes]
 
@@ -25,30 +25,13 @@ _log = logging.getLogger(__name__)
 _MANIFEST = "manifest.json"
 
 
-def write_atomic(path: Path, content: bytes | str) -> None:
-    """Write a file so that it is seen whole or not at all; its folder is made."""
-    data = content.encode() if isinstance(content, str) else content
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)  # mkstemp makes it private; colleagues share a storage
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
 class Store:
-    """The artifacts below one storage folder. Cheap to make; processes and nodes share the folder, not the object."""
+    """The artifacts below one storage. Cheap to make; processes and nodes share the storage, not the object."""
 
-    def __init__(self, storage: str | Path) -> None:
-        self.root = Path(storage) / "store"
+    def __init__(self, storage: str | Path | Remote) -> None:
+        self.root: Location = locate(storage) / "store"
 
-    def path(self, kind: str, key: str) -> Path:
+    def path(self, kind: str, key: str) -> Location:
         """The folder of an artifact."""
         return self.root / kind / key
 
@@ -91,37 +74,45 @@ class Store:
         return None
 
     def put(self, kind: str, key: str, files: Mapping[str, bytes]) -> None:
-        """Write an artifact, in place of an older one with the same key."""
+        """Write an artifact, in place of an older one with the same key.
+
+        Raises:
+            OSError: it cannot be written, as on a full disk; the older one is as it was.
+        """
         folder = self.path(kind, key)
         entries = {}
         for name, data in files.items():
             digest = hashlib.sha256(data).hexdigest()
             stem, dot, suffix = name.rpartition(".")
             entries[name] = {"file": f"{stem or suffix}-{digest[:12]}{dot}{suffix if stem else ''}", "sha256": digest}
-            write_atomic(folder / entries[name]["file"], data)
-        write_atomic(folder / _MANIFEST, json.dumps({"kind": kind, "key": key, "files": entries}, indent=1))
         current = {entry["file"] for entry in entries.values()} | {_MANIFEST}
-        for path in folder.iterdir():
-            if path.name not in current and not path.name.startswith("."):
-                path.unlink(missing_ok=True)
+        before = places.names(folder)
+        try:
+            for name, data in files.items():
+                write_atomic(folder / entries[name]["file"], data)
+            write_atomic(folder / _MANIFEST, json.dumps({"kind": kind, "key": key, "files": entries}, indent=1))
+        except OSError:
+            places.remove(folder, current.difference(before))  # no manifest names them, and the disk may be full
+            raise
+        places.remove(folder, (name for name in before if name not in current))
 
     def remove(self, kind: str, key: str) -> None:
         """Forget an artifact; one that does not exist is no error."""
         folder = self.path(kind, key)
+        if isinstance(folder, Remote) and not folder.names():  # most trials leave nothing
+            return
         (folder / _MANIFEST).unlink(missing_ok=True)
-        shutil.rmtree(folder, ignore_errors=True)
+        places.remove_tree(folder)
 
     def get_or_build(self, kind: str, key: str, build: Callable[[], Files]) -> Files:
         """The artifact, built once however many processes ask for it at the same time.
 
-        The others wait. If the builder dies, the operating system frees its lock and the next one builds.
+        The others wait. If the builder dies, its lock is freed and the next one builds, see `rssearch.lock`.
         """
         files = self.get(kind, key)
         if files is not None:
             return files
-        lock = self.path(kind, key).with_suffix(".lock")
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(lock):
+        with lock(self.root / kind / f"{key}.lock"):
             files = self.get(kind, key)
             if files is None:
                 files = build()
@@ -130,9 +121,8 @@ class Store:
 
     def _set_aside(self, kind: str, key: str, problem: str) -> None:
         target = self.root / "corrupt" / f"{kind}-{key}-{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}"
-        target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            self.path(kind, key).rename(target)
+            places.move(self.path(kind, key), target)
         except FileNotFoundError:  # another process has just done it
             return
         _log.warning("%s %s is corrupt: %s; set aside as %s, to be built again", kind, key, problem, target)

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from filelock import FileLock, Timeout
 from rich.console import Console
 
-from rssearch import report, tracking
+from rssearch import report, sharing, tracking
 from rssearch.config import StudyConfig
 from rssearch.environment import environment
 from rssearch.errors import InputError, TrialFailed
 from rssearch.journal import Journal, flat
+from rssearch.lock import Held, lock
 from rssearch.plan import Plan, plan
 from rssearch.progress import Display
 from rssearch.question import Question
 from rssearch.recorder import Recorder
 from rssearch.searcher import Outcome, Proposer
 from rssearch.space import Point
-from rssearch.store import write_atomic
+from rssearch.storage import check_writable, write_atomic
 from rssearch.trial import CHECKPOINTS
 
 if TYPE_CHECKING:
@@ -63,14 +63,17 @@ def search(
     from rssearch.runner import Stop, connected
 
     question, console = Question(config), console or Console()
+    uri, artifacts = tracking.home(question.storage, config.tracking_uri)
+    check_writable(question.storage)
     with ExitStack() as stack:
         stack.enter_context(connected(address, config.resources, verbose=verbose))
         stop = stack.enter_context(Stop().listening())
         display = stack.enter_context(Display(console, verbose=verbose))
         data = _read(question, display)
-        stack.enter_context(_alone(question))
-        uri = config.tracking_uri or tracking.default_uri(question.storage)
-        tracker = tracking.Tracker(uri, config.study, question.storage / "mlartifacts" / config.study)
+        stack.enter_context(_alone(question, stop))
+        token = sharing.leave_token(question.folder)
+        sharing.check_nodes(question.folder, token)
+        tracker = tracking.Tracker(uri, config.study, artifacts / config.study)
         tracker.open()
         journal = Journal(question.folder / "trials.jsonl")
         if fresh:
@@ -78,7 +81,7 @@ def search(
         write_atomic(question.folder / "study.yaml", yaml.safe_dump(config.resolved(), sort_keys=False))
         write_atomic(question.folder / "environment.json", environment())
         recorder = Recorder(question, journal, tracker, display)
-        session = _Session(question, recorder, _shared(data), stop)
+        session = _Session(question, recorder, _shared(data), token, stop)
         try:
             session.prepare()
             session.search()
@@ -115,17 +118,21 @@ def _shared(data: dict[str, Any]) -> dict[str, Any]:
     return {name: ray.put(data.pop(name)) for name in list(data)}
 
 
-def _alone(question: Question) -> FileLock:
-    """A lock that only one driver of a study can hold. Raises InputError."""
-    question.folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(question.folder / ".lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise InputError(
-            f"study {question.config.study} is being run by another process on {question.folder}"
-        ) from None
-    return lock
+@contextmanager
+def _alone(question: Question, stop: Stop) -> Iterator[None]:
+    """A lock that only one driver of a study can hold. Raises InputError; a driver that loses it stops."""
+
+    def lost() -> None:
+        stop.requested = True
+
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(lock(question.folder / ".lock", wait=False, lost=lost))
+        except Held:
+            raise InputError(
+                f"study {question.config.study} is being run by another process on {question.folder}"
+            ) from None
+        yield
 
 
 def _begin_anew(question: Question, journal: Journal, tracker: tracking.Tracker) -> None:
@@ -138,9 +145,11 @@ def _begin_anew(question: Question, journal: Journal, tracker: tracking.Tracker)
 class _Session:
     """One session of a study: its stages share the data in Ray's object store."""
 
-    def __init__(self, question: Question, recorder: Recorder, shared: Mapping[str, Any], stop: Stop) -> None:
+    def __init__(
+        self, question: Question, recorder: Recorder, shared: Mapping[str, Any], token: str, stop: Stop
+    ) -> None:
         self.question, self.config, self.recorder = question, question.config, recorder
-        self.shared, self.stop = shared, stop
+        self.shared, self.token, self.stop = shared, token, stop
         self.failed_baselines: dict[str, str] = {}
 
     def prepare(self) -> None:
@@ -248,7 +257,7 @@ class _Session:
             ended=ended,
         )
         target = f"{self.config.trial.partition(':')[0]}:{function}"
-        context, verbose = question.context(self.shared), recorder.display.verbose
+        context, verbose = question.context(self.shared, self.token), recorder.display.verbose
         run_jobs(ask, target, context, resources, listener, stop=self.stop, verbose=verbose)
 
 
@@ -272,8 +281,7 @@ def _say_result(recorder: Recorder, console: Console, uri: str) -> None:
         for record in failed:
             text = f"  {record['key']}  {record['title']}: {record['reason']}"
             console.print(text, highlight=False, markup=False, soft_wrap=True)
-    local = uri == tracking.default_uri(question.storage)
-    where = f"--storage {config.storage}" if local else f"--tracking-uri {uri}"
+    where = f"--storage {config.storage}" if config.tracking_uri is None else f"--tracking-uri {uri}"
     for text in (
         f"files      {question.folder}/: front.html, front.png, trials.csv",
         f"MLflow UI  rssearch ui {where}",

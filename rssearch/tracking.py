@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rssearch.errors import InputError
+from rssearch.storage import Location
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # nothing calls home unless the user turns it on
 os.environ.setdefault("DO_NOT_TRACK", "true")
@@ -37,6 +38,22 @@ _log = logging.getLogger(__name__)
 def default_uri(storage: str | Path) -> str:
     """The tracking store of a storage folder."""
     return f"sqlite:///{Path(storage).resolve()}/mlflow.db"
+
+
+def home(storage: Location, uri: str | None) -> tuple[str, Path]:
+    """The tracking store of a storage, and the folder of the artifacts where that is a local database.
+
+    Raises:
+        InputError: the storage is an object store, where no database can be, and no other place is given.
+    """
+    if isinstance(storage, Path):
+        return uri or default_uri(storage), storage / "mlartifacts"
+    if uri is None or not uri.startswith(("http://", "https://", "sqlite:///")):
+        raise InputError(
+            f"tracking_uri: {uri or 'null'}: MLflow's database cannot be in {storage}; set tracking_uri "
+            "(--tracking-uri) to a server, http://HOST:5000, or to a file of this machine, sqlite:////PATH/mlflow.db"
+        )
+    return uri, Path(uri.removeprefix("sqlite:///")).parent / "mlartifacts"
 
 
 class Tracker:
@@ -157,7 +174,7 @@ def _now() -> int:
     return int(time.time() * 1000)
 
 
-def serve(uri: str, storage: Path, host: str, port: int) -> int:
+def serve(uri: str, storage: Location, host: str, port: int) -> int:
     """Run the MLflow UI until it is stopped, and return its exit status.
 
     Raises:

@@ -32,13 +32,17 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from rssearch import sharing
 from rssearch.config import Settings, override_settings
 from rssearch.errors import InputError, TrialFailed
 from rssearch.space import Point
+from rssearch.storage import FULL
 from rssearch.store import Store
 
 if TYPE_CHECKING:
     import torch
+
+_log = logging.getLogger(__name__)
 
 Metrics = dict[str, Any]
 CHECKPOINTS = "checkpoints"
@@ -67,6 +71,7 @@ class Context:
     cpus: float = 1.0
     gpus: float = 0.0
     shared: Mapping[str, Any] = field(default_factory=dict)  # references into Ray's object store, or the objects
+    token: str | None = None  # of the session, which a worker must see in the storage, see `rssearch.sharing`
 
 
 class Session:
@@ -80,6 +85,7 @@ class Session:
         self.store = Store(context.storage)
         self.data_root = Path(context.data_root)
         self._on_report = on_report
+        self._warned = False
 
     @property
     def device(self) -> torch.device:
@@ -109,8 +115,19 @@ class Session:
         return None if files is None else files["checkpoint.pt"]
 
     def save_checkpoint(self, content: bytes) -> None:
-        """Keep the state after an epoch, in place of that of the epoch before."""
-        self.store.put(CHECKPOINTS, self.key, {"checkpoint.pt": content})
+        """Keep the state after an epoch, in place of that of the epoch before.
+
+        Where the disk is full that one stays, with a warning, and the trial goes on: it loses nothing unless it is
+        interrupted.
+        """
+        try:
+            self.store.put(CHECKPOINTS, self.key, {"checkpoint.pt": content})
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            if not self._warned:
+                _log.warning("checkpoints cannot be written, the last one stays: %s", error)
+            self._warned = True
 
     def drop_checkpoint(self) -> None:
         """Forget the checkpoint: the trial has ended."""
@@ -156,6 +173,11 @@ def supervised(config: dict[str, Any], *, target: str, context: Context) -> None
     from ray import tune
 
     key, point = config["key"], config["point"]
+    if context.token is not None:
+        folder = f"{context.storage}/{context.study}"
+        if reason := sharing.problem(folder, context.token):
+            tune.report({"event": "unshared", "reason": str(sharing.refusal(folder, {sharing.node(): reason}))})
+            return
     notes = _Notes()
     logging.getLogger("rssearch").addHandler(notes)
     last: dict[str, Any] = {}

@@ -58,7 +58,7 @@ def test_published_splits(name: str) -> None:
         ({"search": {"constraints": {"macs": {}}}}, "search.constraints.macs: give max, min or both"),
         ({"search": {"constraints": {"macs": {"min": 2, "max": 1}}}}, "min 2 is above max 1"),
         ({"resources": {"cpus": 0}}, "resources.cpus: 0 is not allowed"),
-        ({"storage": "s3://bucket"}, "object stores are not supported yet"),
+        ({"storage": "s3://"}, "storage: a storage is a folder, or a URL such as s3://bucket/results, not 's3://'"),
         ({"settings": {"train": {"nesterov": True, "momentum": 0}}}, "nesterov needs optimizer: sgd"),
     ],
 )

@@ -45,7 +45,7 @@ STUDIES: dict[str, tuple[dict[str, Any], list[str]]] = {
     "wrong type": ({"settings/train/epochs": "many"}, ["settings.train.epochs: 'many' is not allowed", "integer"]),
     "infinite": ({"settings/train/lr": float("inf")}, ["settings.train.lr: inf is not allowed", "finite"]),
     "name of the study": ({"study": "a/b"}, ["study: a study's name has 1 to 100 letters"]),
-    "object store": ({"storage": "s3://bucket/x"}, ["storage: a storage is a folder"]),
+    "bucket without a name": ({"storage": "s3://"}, ["storage: a storage is a folder, or a URL such as s3://"]),
     "negative seed": ({"search/seed": -1}, ["search.seed: -1 is not allowed", "greater than or equal to 0"]),
     "negative seed of a trial": ({"space/seed": [-1]}, ["space.seed: -1 is not a whole number of at least 0"]),
     "split": (
@@ -220,7 +220,7 @@ OPTIONS: dict[str, tuple[list[str], list[str]]] = {
     ),
     "--set below a value": (["search", "quickstart", "--set", "study.name=x"], ["study.name: 'study' is no mapping"]),
     "--set of an unknown key": (["search", "quickstart", "--set", "search.trails=3"], ["Did you mean 'trials'?"]),
-    "--storage of a bucket": (["search", "quickstart", "--storage", "s3://b/x"], ["storage: ", "'s3://b/x'"]),
+    "--storage of a protocol": (["search", "quickstart", "--storage", "s4://b/x"], ["unknown protocol", "s4://"]),
     "front of no study": (["front", "nowhere"], ["there is no study 'nowhere' in results; there are no studies"]),
     "export of no study": (["export", "nowhere", "--out", "m"], ["there is no study 'nowhere' in results"]),
     "fetch of no dataset": (["data", "fetch", "eurosta"], ["unknown dataset 'eurosta'. Did you mean 'eurosat'?"]),

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from rssearch.journal import Journal
-from rssearch.store import Store, write_atomic
+from rssearch.storage import write_atomic
+from rssearch.store import Store
 
 
 def test_put_and_get(tmp_path: Path) -> None:

@@ -26,6 +26,12 @@ def reporting(config: dict[str, Any]) -> None:
         tune.report({"val_accuracy": (epoch + 1) / 4, "macs": 100 * (1 - config["rate"])})
 
 
+def lasting(config: dict[str, Any]) -> dict[str, float]:
+    """Takes three seconds."""
+    time.sleep(3)
+    return plain(config)
+
+
 def failing(config: dict[str, Any]) -> dict[str, float]:
     """Fails in four ways."""
     match config["mode"]:

@@ -1,0 +1,108 @@
+"""Whether every node sees the study's storage.
+
+A folder on the disk of one node looks like any other, but what the other nodes write below its name stays with them. So
+the driver leaves a token in the study's folder, and nobody starts a trial who does not see it.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from functools import lru_cache
+from typing import Any
+
+from rssearch.errors import InputError
+from rssearch.storage import Location, locate, remove_tree, write_atomic
+
+_FOLDER = ".session"  # a new name for each session: a shared folder may answer for an old one from a cache
+_TRIES = 3  # a second apart: a shared folder may be a moment late
+_WAIT = 120.0  # seconds for a node to start a process and to look
+
+
+def leave_token(folder: Location) -> str:
+    """Put a token of this session into a study's folder, in place of an older one, and return it."""
+    token = uuid.uuid4().hex
+    remove_tree(folder / _FOLDER)
+    write_atomic(folder / _FOLDER / token, "")
+    return token
+
+
+@lru_cache(maxsize=8)
+def problem(folder: str, token: str) -> str | None:
+    """Why this process does not see the token of a session; None if it does. It looks once in its life."""
+    for left in reversed(range(_TRIES)):
+        try:
+            (locate(folder) / _FOLDER / token).read_bytes()
+        except FileNotFoundError:
+            if left:
+                time.sleep(1)
+        except (OSError, InputError) as error:
+            return str(error)
+        else:
+            return None
+    return "what the driver wrote there is not seen"
+
+
+def node() -> str:
+    """The address of this process's node."""
+    from ray.util import get_node_ip_address
+
+    address: str = get_node_ip_address()  # type: ignore[no-untyped-call]
+    return address
+
+
+def refusal(folder: Location | str, found: dict[str, str]) -> InputError:
+    """The error for nodes that do not share a study's folder, by what they say."""
+    shown = "; ".join(f"node {node}: {reason}" for node, reason in found.items())
+    return InputError(
+        f"storage: {folder} is not shared by all nodes ({shown}); set storage (--storage) to a folder that every node "
+        "mounts under the same path, or to an object store such as s3://bucket/results"
+    )
+
+
+def check_nodes(folder: Location, token: str) -> None:
+    """Look for the token on every node of the Ray cluster that may run trials, unless it is the driver's own.
+
+    Raises:
+        InputError: a node does not see it, or does not answer within two minutes.
+    """
+    import ray
+    from ray.util.client import ray as client
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    elsewhere = client.is_connected()  # type: ignore[no-untyped-call]
+    here = None if elsewhere else ray.get_runtime_context().get_node_id()
+    others = {node["NodeID"]: node for node in _alive() if node["Resources"].get("CPU") and node["NodeID"] != here}
+    if not others:
+        return
+    look = ray.remote(num_cpus=0)(problem.__wrapped__)
+    looks = {
+        node: look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(
+            str(folder), token
+        )
+        for node in others
+    }
+    ray.wait(list(looks.values()), num_returns=len(looks), timeout=_WAIT)
+    found = {node: _answer(reference) for node, reference in looks.items()}
+    left = {node["NodeID"] for node in _alive()}
+    blind = {others[n]["NodeManagerAddress"]: reason for n, reason in found.items() if reason is not None and n in left}
+    if blind:
+        raise refusal(folder, blind)
+
+
+def _alive() -> list[dict[str, Any]]:
+    import ray
+
+    return [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+
+
+def _answer(reference: Any) -> str | None:
+    import ray
+
+    try:
+        reason: str | None = ray.get(reference, timeout=0)
+    except ray.exceptions.GetTimeoutError:
+        return f"no answer within {_WAIT:g} seconds"
+    except ray.exceptions.RayError as error:
+        return str(error).strip().splitlines()[-1]
+    return reason
