@@ -154,7 +154,7 @@ class ChannelSearch(Section):
     )
     strength: float = Field(5.0, ge=0, description="weight of the cost loss (lambda)")
     cost: Literal["squared", "log"] = Field("squared", description="(R/q - 1)^2, or |log(R/q)|")
-    score_lr: float = Field(1e-2, gt=0, description="learning rate of the scores (Adam)")
+    score_lr: float = Field(3e-2, gt=0, description="learning rate of the scores (Adam)")
     score_share: Share = Field(0.2, description="share of the training images that the scores learn from")
     warmup: Share = Field(0.1, description="share of the epochs in which all gates are open and only weights learn")
     temperature: float = Field(1.0, gt=0, description="of the gates, at first")

@@ -33,8 +33,8 @@ train, val = images.split("train"), images.split("val")
 # %%
 torch.manual_seed(0)
 model = models.create("resnet20", images.num_classes)
-recipe, settings = Recipe(epochs=6, lr=0.1, batch_size=64), ChannelSearch(score_lr=0.02)  # few steps: larger ones
-found = nas.search(model, train, macs_ratio=0.5, recipe=recipe, settings=settings, augment=Augment())
+recipe = Recipe(epochs=6, lr=0.1, batch_size=64)
+found = nas.search(model, train, macs_ratio=0.5, recipe=recipe, augment=Augment())
 print(f"{found.report['macs']:,} of {profile(model, images.input_shape).macs:,} MACs: {found.report['macs_ratio']:.1%}")
 
 finetune = Recipe(epochs=2, lr=0.02, recalibrate_batches=10)
@@ -77,7 +77,7 @@ draw(found.report["scores"], found.kept).savefig("channels.png", dpi=150)
 # each is fine-tuned on its own. In a study this is `nas.target` with a list of `macs_ratio`.
 
 # %%
-run = Run(model, train, 0.5, recipe, settings, Augment(), 0, device)
+run = Run(model, train, 0.5, recipe, ChannelSearch(), Augment(), 0, device)
 run.finish()
 for ratio in (0.7, 0.5, 0.3):
     derived = nas.derive(run.model, run.gates, macs_ratio=ratio)
