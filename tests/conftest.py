@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import tempfile
 from collections.abc import Iterator
 
 import pytest
+
+from tests.mounts import private_mounts
 
 # Before anything imports Ray or MLflow: nothing may call outside, and a test never joins somebody's cluster.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -21,10 +25,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     absent = set() if torch.cuda.is_available() else {"gpu"}
     absent |= set() if os.environ.get("RSSEARCH_DATA") else {"real"}
+    absent |= set() if _may_mount() else {"mounts"}
     left_out = [item for item in items if any(item.get_closest_marker(name) for name in absent)]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
+
+
+def _may_mount() -> bool:
+    """Whether this machine lets its users mount file systems; many containers do not."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = private_mounts({folder: "64k"}, "true")
+        try:
+            return subprocess.run(command, capture_output=True, check=False).returncode == 0
+        except FileNotFoundError:  # no `unshare`: not a Linux
+            return False
 
 
 @pytest.hookimpl(hookwrapper=True)

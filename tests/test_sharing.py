@@ -16,7 +16,7 @@ from rssearch import sharing, study
 from rssearch.config import parse_study
 from rssearch.errors import InputError
 from rssearch.journal import Journal
-from tests.buckets import private_mounts
+from tests.mounts import private_mounts
 
 pytestmark = pytest.mark.ray
 
@@ -66,6 +66,7 @@ def hidden(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         cluster.shutdown()
 
 
+@pytest.mark.mounts
 @pytest.mark.slow
 def test_a_storage_that_a_node_does_not_see_is_refused(hidden: Path) -> None:
     reason = r"\(node [\d.]+: what the driver wrote there is not seen\); set storage"
@@ -75,6 +76,7 @@ def test_a_storage_that_a_node_does_not_see_is_refused(hidden: Path) -> None:
     assert not (hidden / "s" / "study.yaml").exists()
 
 
+@pytest.mark.mounts
 @pytest.mark.slow
 def test_a_node_that_comes_later_ends_the_study_and_spoils_no_trial(
     hidden: Path, monkeypatch: pytest.MonkeyPatch
@@ -85,6 +87,7 @@ def test_a_node_that_comes_later_ends_the_study_and_spoils_no_trial(
     assert all(record["status"] == "finished" for record in Journal(hidden / "s" / "trials.jsonl").records.values())
 
 
+@pytest.mark.mounts
 @pytest.mark.slow
 @pytest.mark.usefixtures("hidden")
 def test_a_folder_that_all_nodes_see_is_used(tmp_path: Path) -> None:

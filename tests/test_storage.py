@@ -33,7 +33,8 @@ from rssearch.storage import (
 )
 from rssearch.store import Store
 from tests import commands
-from tests.buckets import private_mounts, s3
+from tests.buckets import s3
+from tests.mounts import private_mounts
 
 __all__ = ["s3"]
 
@@ -343,6 +344,7 @@ assert session.load_checkpoint() == b"4"
 """
 
 
+@pytest.mark.mounts
 def test_nothing_half_written_is_read_from_a_full_disk(tmp_path: Path) -> None:
     command = private_mounts({str(tmp_path): "256k"}, sys.executable, "-c", FULL, str(tmp_path))
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
