@@ -304,8 +304,10 @@ def test_nothing_to_cut():
     bare = nn.Sequential(nn.Conv2d(3, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))
     graph = pruning.trace(bare, torch.randn(1, 3, 4, 4))
     for scheme in "AB":
-        with pytest.raises(InputError, match=f"scheme {scheme}, .* none that it may cut$"):
+        with pytest.raises(InputError, match="reads the scales of batch normalisation, and the network has none"):
             pruning.score(bare, graph, "compound", data=batches(), scheme=scheme)
+        with pytest.raises(InputError, match=f"scheme {scheme}, .* none that it may cut$"):
+            compound(bare, graph, batches(), 0, scheme=scheme)
 
 
 def test_what_scheme_a_can_reach_on_resnet50():
