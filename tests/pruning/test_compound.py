@@ -329,3 +329,13 @@ def test_what_scheme_a_can_reach_on_vgg16():
     assert len(scores) == 12
     assert graph.params() == 134453357
     assert round(graph.params(dict.fromkeys(scores, (0,))) / 1e6, 2) == 119.74
+
+
+def test_pixels_without_a_label_do_not_count():
+    model = models.create("unet", 3, base=8, levels=2, batch_norm=True)
+    graph = pruning.trace(model, torch.zeros(1, 3, 16, 16))
+    x, y = torch.randn(2, 3, 16, 16), torch.randint(3, (2, 16, 16))
+    y[:, :4] = 255
+    found = pruning.score(model, graph, "compound", data=[(x, y)], scheme="B")
+    assert found.keys() == graph.groups.keys()
+    assert all(((ranks > 0) & (ranks <= 1)).all() for ranks in found.values())

@@ -13,11 +13,11 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rssearch.errors import InputError, unknown
 from rssearch.execution import reproducible, seed_epoch
+from rssearch.losses import cross_entropy
 from rssearch.pruning.channels import ChannelGraph, Group, Member
 from rssearch.pruning.criteria.batches import Batches, on_device
 from rssearch.pruning.elasticity import Elasticity
@@ -123,7 +123,7 @@ def _measure(model: nn.Module, data: Batches | None, seed: int) -> dict[str, Ten
             raise InputError("method 'compound' runs in training mode: it needs batches of two images or more")
         with reproducible(x.device), torch.enable_grad():
             seed_epoch(seed, step, x.device)
-            loss = F.cross_entropy(twin(x), y)
+            loss = cross_entropy(twin(x), y)
             torch.autograd.backward(loss)
         record.update(loss)
         twin.zero_grad()
