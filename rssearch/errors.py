@@ -14,6 +14,10 @@ class TrialFailed(RuntimeError):  # noqa: N818 - it is a status of a trial
     """A trial cannot go on, for a reason that another try would meet again (a diverged loss, an impossible ratio)."""
 
 
+class OutOfMemory(RuntimeError):  # noqa: N818 - as PyTorch and Ray name theirs
+    """The memory did not suffice for a training step; a trial is tried again with half as many images at a time."""
+
+
 def unknown(what: str, name: object, allowed: Iterable[str]) -> InputError:
     """The error for a name that is not in a registry.
 

@@ -60,9 +60,13 @@ def _miss(logits: Tensor, targets: Tensor) -> Tensor:
     return 1 - probability.gather(1, labels.unsqueeze(1)).squeeze(1)
 
 
+def labelled(targets: Tensor) -> int | Tensor:
+    """How many samples the mean of a loss is over; at least 1, and on the device where masks have to be counted."""
+    return len(targets) if targets.dim() == 1 else (targets != IGNORE).sum().clamp_min(1)
+
+
 def _mean(values: Tensor, targets: Tensor) -> Tensor:
     """The mean over the samples that have a label."""
     if targets.dim() == 1:
         return values.mean()
-    counted = targets != IGNORE
-    return values.where(counted, 0).sum() / counted.sum().clamp_min(1)
+    return values.where(targets != IGNORE, 0).sum() / labelled(targets)

@@ -5,19 +5,19 @@ Weight decay is applied to every parameter, biases and batch normalisation inclu
 
 from __future__ import annotations
 
-import io
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from rssearch import losses, segmentation
+from rssearch import checkpoint, losses, microbatch, segmentation
+from rssearch.checkpoint import StepRecord
 from rssearch.config import Augment, Recipe
 from rssearch.data import loader
 from rssearch.errors import InputError, TrialFailed
@@ -31,18 +31,6 @@ OnEpoch = Callable[[dict[str, float], Callable[[], bytes]], None]
 
 LABEL_LOSSES = {"cross_entropy": losses.cross_entropy, "adaptive_mining": losses.adaptive_mining}
 LOOK_EVERY = 50  # steps
-
-
-class StepRecord(Protocol):
-    """What `fit` needs of a record of the training's steps, such as `rssearch.pruning.Elasticity`."""
-
-    def reset(self) -> None: ...  # noqa: D102
-
-    def update(self, loss: Tensor) -> None: ...  # noqa: D102
-
-    def state_dict(self) -> dict[str, Any]: ...  # noqa: D102
-
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...  # noqa: D102
 
 
 def pick_device() -> torch.device:
@@ -64,6 +52,7 @@ def fit(
     on_epoch: OnEpoch | None = None,
     after_epoch: Callable[[int], None] | None = None,
     elasticity: StepRecord | None = None,
+    micro_batches: int = 1,
 ) -> list[dict[str, float]]:
     """Train a network in place, and move it to the device.
 
@@ -89,14 +78,19 @@ def fit(
             checkpoint can be made; it may change the weights in place.
         elasticity: reset at the start of the last epoch, and updated in each of its steps with the loss and the plain
             gradients. It is in the checkpoints: with that of the last epoch it is whole again.
+        micro_batches: parts in which a batch goes through the network where memory is short; the gradients of a step
+            are still those of its whole batch, see `rssearch.microbatch.backward`.
 
     Returns:
         One record for each epoch, those before a resumption included: epoch (from 1), train_loss (mean over the
         images, in training mode), what `evaluate` measures on `val` (val_loss, val_accuracy or val_miou, ...), lr (of
-        the last step), seconds (of training and validation), images_per_second (of training).
+        the last step), seconds (of training and validation), images_per_second (of training), and micro_batches where
+        there were several.
 
     Raises:
-        TrialFailed: the loss is NaN or infinite; no checkpoint of that epoch is made.
+        TrialFailed: the loss is NaN or infinite; no checkpoint of that epoch is made. Or memory does not even suffice
+            for the smallest micro-batches.
+        OutOfMemory: memory does not suffice; with twice as many micro-batches it may.
         InputError: the recipe needs a teacher and there is none; attention cannot be inserted into this network; the
             checkpoint is of another recipe or seed, or is the last and has no elasticity; a split is too small.
     """
@@ -112,7 +106,7 @@ def fit(
     with reproducible(device), attended:
         optimizer = make_optimizer(model, recipe)
         if resume is not None:
-            history = _restore(resume, identity, model, optimizer, elasticity, device)
+            history = checkpoint.restore(resume, identity, model, optimizer, elasticity, device)
         elif recipe.recalibrate_batches:
             recalibrate(
                 model, train, recipe.recalibrate_batches, batch_size=recipe.batch_size, device=device, seed=seed,
@@ -125,12 +119,19 @@ def fit(
                 train, recipe.batch_size, device=device, train=True, augment=augment, seed=seed, epoch=epoch
             )
             watch = elasticity if epoch == recipe.epochs - 1 else None
-            log = _train_epoch(model, data, optimizer, recipe, epoch=epoch, steps=steps, teacher=teacher, watch=watch)
+            with microbatch.told(recipe.batch_size, micro_batches):
+                log = _train_epoch(
+                    model, data, optimizer, recipe, epoch=epoch, steps=steps, teacher=teacher, watch=watch,
+                    micro_batches=micro_batches,
+                )  # fmt: skip
             trained = time.perf_counter()
             if after_epoch is not None:
                 after_epoch(epoch)
             try:
-                measured = evaluate(model, val, batch_size=recipe.batch_size, device=device, precision=recipe.precision)
+                measured = evaluate(
+                    model, val, batch_size=-(-recipe.batch_size // micro_batches), device=device,
+                    precision=recipe.precision,
+                )  # fmt: skip
             except TrialFailed as error:
                 raise TrialFailed(f"{error}, after epoch {epoch + 1}, learning rate {log.rate:g}") from None
             record = {
@@ -141,9 +142,11 @@ def fit(
                 "seconds": time.perf_counter() - begin,
                 "images_per_second": log.images / (trained - begin),
             }
+            if micro_batches > 1:
+                record["micro_batches"] = micro_batches
             history.append(record)
             if on_epoch is not None:
-                on_epoch(dict(record), lambda: _checkpoint(identity, model, optimizer, elasticity, history))
+                on_epoch(dict(record), lambda: checkpoint.write(identity, model, optimizer, elasticity, history))
     return history
 
 
@@ -287,6 +290,7 @@ def _train_epoch(
     steps: int,
     teacher: nn.Module | None,
     watch: StepRecord | None,
+    micro_batches: int,
 ) -> _LossLog:
     """One pass over the data, with every loss looked at."""
     model.train()
@@ -300,10 +304,8 @@ def _train_epoch(
         rate = learning_rate(recipe, epoch * steps + step, recipe.epochs * steps, warmup)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        with autocast(x.device, recipe.precision):
-            loss = _loss(model, teacher, x, labels, recipe)
         optimizer.zero_grad()
-        torch.autograd.backward(loss)
+        loss = microbatch.backward(lambda x, y: _loss(model, teacher, x, y, recipe), x, labels, micro_batches)
         if watch is not None:
             watch.update(loss)
         if recipe.bn_l1 > 0:
@@ -315,14 +317,15 @@ def _train_epoch(
 
 
 def _loss(model: nn.Module, teacher: nn.Module | None, x: Tensor, y: Tensor, recipe: Recipe) -> Tensor:
-    logits = model(x)
-    hard = LABEL_LOSSES[recipe.loss](logits, y, recipe.label_smoothing)
-    if teacher is None or recipe.distill == 0:
-        return hard
-    with torch.no_grad():
-        taught = teacher(x)
-    soft = losses.distillation(logits, taught, recipe.temperature, y)
-    return (1 - recipe.distill) * hard + recipe.distill * soft
+    with autocast(x.device, recipe.precision):
+        logits = model(x)
+        hard = LABEL_LOSSES[recipe.loss](logits, y, recipe.label_smoothing)
+        if teacher is None or recipe.distill == 0:
+            return hard
+        with torch.no_grad():
+            taught = teacher(x)
+        soft = losses.distillation(logits, taught, recipe.temperature, y)
+        return (1 - recipe.distill) * hard + recipe.distill * soft
 
 
 def _penalise(scales: Sequence[Tensor], factor: float) -> None:
@@ -355,46 +358,3 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     return torch.optim.SGD(
         parameters, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov, weight_decay=recipe.weight_decay
     )
-
-
-def _checkpoint(
-    identity: dict[str, Any],
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    elasticity: StepRecord | None,
-    history: list[dict[str, float]],
-) -> bytes:
-    """All that a resumption needs. There is no random state in it: every epoch seeds its own."""
-    buffer = io.BytesIO()
-    state = {
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "elasticity": elasticity.state_dict() if elasticity is not None else None,
-        "history": history,
-    }
-    torch.save({**identity, **state}, buffer)
-    return buffer.getvalue()
-
-
-def _restore(
-    checkpoint: bytes,
-    identity: dict[str, Any],
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    elasticity: StepRecord | None,
-    device: torch.device,
-) -> list[dict[str, float]]:
-    """Load a checkpoint into the model, the optimizer and the elasticity; returns the history."""
-    state = torch.load(io.BytesIO(checkpoint), map_location=device, weights_only=True)
-    for name, value in identity.items():
-        if state[name] != value:
-            raise InputError(f"the checkpoint was made with another {name}: {state[name]!r}, not {value!r}")
-    history: list[dict[str, float]] = state["history"]
-    if elasticity is not None:
-        if state["elasticity"] is not None:
-            elasticity.load_state_dict(state["elasticity"])
-        elif len(history) == identity["recipe"]["epochs"]:
-            raise InputError("the checkpoint is of a finished training whose elasticity was not recorded")
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    return history

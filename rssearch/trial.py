@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any
 
 from rssearch import sharing
 from rssearch.config import Settings, override_settings
-from rssearch.errors import InputError, TrialFailed
+from rssearch.errors import InputError, OutOfMemory, TrialFailed
 from rssearch.space import Point
 from rssearch.storage import FULL
 from rssearch.store import Store
@@ -75,12 +75,22 @@ class Context:
 
 
 class Session:
-    """What one running trial gets besides its point."""
+    """What one running trial gets besides its point.
+
+    Attributes:
+        micro_batches: into how many parts `rssearch.train.fit` shall divide each batch. A trial that ends with
+            OutOfMemory is called again with twice as many.
+    """
 
     def __init__(
-        self, context: Context, key: str, point: Point, on_report: Callable[[Metrics], None] | None = None
+        self,
+        context: Context,
+        key: str,
+        point: Point,
+        on_report: Callable[[Metrics], None] | None = None,
+        micro_batches: int = 1,
     ) -> None:
-        self.context, self.key = context, key
+        self.context, self.key, self.micro_batches = context, key, micro_batches
         self.settings = point_settings(context.settings, point)
         self.store = Store(context.storage)
         self.data_root = Path(context.data_root)
@@ -164,6 +174,17 @@ def call(function: Callable[..., Any], config: dict[str, Any], session: Session)
     return function(config, session) if len(inspect.signature(function).parameters) > 1 else function(config)
 
 
+def _fitted(function: Callable[..., Any], config: dict[str, Any], session: Session) -> Any:
+    """Call a trial's function until its training fits into the memory; it goes on from its last checkpoint."""
+    while True:
+        try:
+            return call(function, dict(config), session)
+        except OutOfMemory as error:  # it holds the frames, and with them the tensors, until this block ends
+            session.micro_batches *= 2
+            _log.warning("%s; it goes on with %d micro-batches for each batch", error, session.micro_batches)
+        _release_memory()
+
+
 def supervised(config: dict[str, Any], *, target: str, context: Context) -> None:
     """The Ray Tune trainable around every trial.
 
@@ -184,9 +205,17 @@ def supervised(config: dict[str, Any], *, target: str, context: Context) -> None
     try:
         function = _loaded(target)
         _use_cpus(context.cpus)
-        session = Session(context, key, point, lambda m: tune.report({"event": "epoch", "metrics": m}))
-        result = call(function, {**point, "settings": context.settings.model_dump(mode="json")}, session)
+        session = Session(
+            context,
+            key,
+            point,
+            lambda m: tune.report({"event": "epoch", "metrics": m}),
+            config.get("micro_batches", 1),
+        )
+        result = _fitted(function, {**point, "settings": context.settings.model_dump(mode="json")}, session)
         last = {"status": "finished", "metrics": dict(result) if result is not None else None}
+        if last["metrics"] is not None and session.micro_batches > 1:
+            last["metrics"].setdefault("micro_batches", session.micro_batches)
     except (TrialFailed, InputError) as error:
         last = {"status": "failed", "reason": str(error)}
     except Exception as error:  # noqa: BLE001  # the boundary: any error of a trial becomes its recorded reason

@@ -51,6 +51,31 @@ def test_an_error_becomes_a_reason(mode: str, reason: str, tmp_path: Path, monke
     assert ("traceback" in end) == (mode == "raises")
 
 
+def test_a_training_that_runs_out_of_memory_goes_on_with_half_the_images_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    *epochs, end = supervise("cramped", {"limit": 5}, tmp_path, monkeypatch)
+    assert [(e["metrics"]["epoch"], e["metrics"]["micro_batches"]) for e in epochs] == [(1, 4), (2, 4)]
+    assert (end["status"], end["metrics"]["micro_batches"]) == ("finished", 4)
+    assert end["notes"] == [
+        "out of memory with 16 images at a time; it goes on with 2 micro-batches for each batch",
+        "out of memory with 8 images at a time; it goes on with 4 micro-batches for each batch",
+    ]
+
+
+def test_a_batch_that_cannot_be_halved_further_fails_the_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (end,) = supervise("cramped", {"limit": 1}, tmp_path, monkeypatch)
+    assert (end["status"], len(end["notes"])) == ("failed", 3)
+    assert end["reason"] == "out of memory with 2 images at a time of the batch of 16, which cannot be halved further"
+
+
+def test_memory_that_suffices_leaves_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    *epochs, end = supervise("cramped", {"limit": 16}, tmp_path, monkeypatch)
+    assert "micro_batches" not in end["metrics"]
+    assert all("micro_batches" not in epoch["metrics"] for epoch in epochs)
+    assert end["notes"] == []
+
+
 def test_warnings_of_a_trial_travel_with_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def warn(config: dict[str, Any]) -> dict[str, float]:
         logging.getLogger("rssearch.store").warning("scores %s is corrupt", "k")

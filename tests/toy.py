@@ -83,6 +83,34 @@ def hungry(config: dict[str, Any]) -> dict[str, float]:
     return {"val_accuracy": total, "macs": float(config["index"]), "rss": psutil.Process().memory_info().rss}
 
 
+def cramped(config: dict[str, Any], session: Session) -> dict[str, Any]:
+    """Trains a network that runs out of memory with more than `limit` images at a time; batches have 16."""
+    import torch
+
+    from rssearch.config import Recipe
+    from rssearch.train import fit
+    from tests.training import image_set, network
+
+    def limited(_: Any, inputs: tuple[Any, ...]) -> None:
+        if len(inputs[0]) > config["limit"]:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    model, data = network(), image_set()
+    model.register_forward_pre_hook(limited)
+    history = fit(
+        model,
+        data.split("train"),
+        data.split("val"),
+        Recipe(epochs=2, batch_size=16, lr=0.1),
+        augment=None,
+        seed=0,
+        device=torch.device("cpu"),
+        on_epoch=lambda record, _: session.report(record),
+        micro_batches=session.micro_batches,
+    )
+    return {"val_accuracy": history[-1]["val_accuracy"], "macs": float(config["limit"])}
+
+
 # A trial with all hooks: a "baseline" for each group, a cost, a measurement.
 
 

@@ -222,6 +222,7 @@ def train(config: Config, session: Session, model: nn.Module, recipe: Recipe, **
         augment=settings.augment,
         seed=config.get("seed", 0),
         device=session.device,
+        micro_batches=session.micro_batches,
         **more,
     )
 
