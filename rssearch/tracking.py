@@ -25,8 +25,9 @@ from rssearch.storage import Location
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # nothing calls home unless the user turns it on
 os.environ.setdefault("DO_NOT_TRACK", "true")
+# The writer tries again by itself: it first looks whether the last request was carried out, and so makes no run twice.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 # A server that is away is noticed in seconds; results wait in the journal meanwhile.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 
 if TYPE_CHECKING:

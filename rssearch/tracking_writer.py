@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 RUN_STATUS = {"finished": "FINISHED", "infeasible": "FINISHED", "failed": "FAILED"}
 PICTURE = "predictions.png"
-RETRY_SECONDS = 30.0
+PAUSES = (0.0, 1.0, 4.0)  # seconds before each try; MLflow is away when all have failed
+RETRY_SECONDS = 2.0, 30.0  # between two tries while it is away: at first, doubled up to
+Command = tuple[str, dict[str, Any]]
 _BATCH = 900  # MLflow takes at most 1,000 metrics a batch
 
 
@@ -38,11 +40,14 @@ class Writer:
         self.uri, self.study = uri, study
         self._artifacts = artifacts
         self._runs: dict[str, str] = {}  # content key -> run id
-        self._complete: dict[str, str] = {}  # key -> status, of the runs that have their final metrics
+        self._complete: dict[
+            str, tuple[str, int | None]
+        ] = {}  # key -> status and end, of runs with their final metrics
         self._sent: dict[str, set[int]] = {}  # key of an open run -> the epochs that MLflow has
-        self._params: dict[str, dict[str, Any]] = {}  # of new runs: they travel with the first metrics
+        self._params: dict[str, dict[str, Any]] = {}  # of open runs: they travel with the first metrics
         self._client_: MlflowClient | None = None
         self._experiment = ""
+        self._new, self._superseding = True, False
 
     def close(
         self,
@@ -55,6 +60,7 @@ class Writer:
         now: int,
     ) -> None:
         """Send what is missing, mark the front, attach pictures and files, and end all runs."""
+        self.disconnect()  # a run that a slow server made after all is found now
         self._sync(records)
         self._mark(set(pareto), records)
         self._attach(pictures)
@@ -63,8 +69,16 @@ class Writer:
             self._client.log_artifact(run, path)
         self.summary(metrics, len(records), now)
         self._client.set_terminated(run, status)
-        for key in self._sent.keys() - {record["key"] for record in records} - {self._summary_key}:
-            self._client.set_terminated(self._runs[key], "KILLED")  # the session ends before the trial
+        self._end_open_runs()  # the session ends before these trials
+
+    def disconnect(self) -> None:
+        """Forget what MLflow has: the next use connects and looks.
+
+        After an error nobody knows whether the last request was carried out.
+        """
+        self._client_ = None
+        for known in (self._runs, self._complete, self._sent, self._params):
+            known.clear()
 
     @property
     def _client(self) -> MlflowClient:
@@ -92,36 +106,56 @@ class Writer:
                 self._experiment = experiment.experiment_id
             self._client_ = client
             self._find_runs()
+            if self._superseding:
+                self.supersede()
+            if self._new:
+                self._end_open_runs()
+                self._new = False
         return self._client_
 
     def _find_runs(self) -> None:
-        """Learn which runs exist. Runs that `--fresh` put away do not count."""
+        """Learn which runs exist. Runs that `--fresh` put away do not count.
+
+        A trial has two runs if a request that had timed out was carried out later; the second one is deleted.
+        """
         token: str | None = None
         while True:
-            page = self._client.search_runs([self._experiment], page_token=token)
+            page = self._client.search_runs([self._experiment], order_by=["start_time ASC"], page_token=token)
             for run in page:
                 key = run.data.tags.get("rssearch.key")
                 if key is None or run.data.tags.get("rssearch.superseded") == "true":
                     continue
+                complete = run.data.tags.get("rssearch.complete") == "true"
+                if key in self._runs and (key in self._complete or not complete):
+                    self._client.delete_run(run.info.run_id)
+                    continue
+                if key in self._runs:
+                    self._client.delete_run(self._runs[key])
                 self._runs[key] = run.info.run_id
-                if run.data.tags.get("rssearch.complete") == "true":
-                    self._complete[key] = run.data.tags.get("rssearch.status", "")
+                if complete:
+                    self._complete[key] = (run.data.tags.get("rssearch.status", ""), run.info.end_time)
             token = page.token
             if not token:
                 return
 
     def open(self) -> None:
         """Connect, and close the runs that a killed driver left RUNNING."""
+        assert self._client
+
+    def _end_open_runs(self) -> None:
+        """Close what is RUNNING: a study has one driver, and this is not yet, or no longer, its work."""
         for run in self._client.search_runs([self._experiment], filter_string="attributes.status = 'RUNNING'"):
             self._client.set_terminated(run.info.run_id, "KILLED")
 
     def supersede(self) -> None:
         """Put the study's runs away: they stay in MLflow, tagged, and the study begins anew."""
+        self._superseding = True  # at the next connection, where this one fails
         client = self._client
         for run in self._runs.values():
             client.set_tag(run, "rssearch.superseded", "true")
-        self._runs.clear()
-        self._complete.clear()
+        self._superseding = False
+        for known in (self._runs, self._complete, self._sent, self._params):
+            known.clear()
 
     def _run(self, key: str, title: str, params: Mapping[str, Any], kind: str = "trial") -> str:
         """The run of a trial, made or opened again."""
@@ -141,7 +175,7 @@ class Writer:
         elif key not in self._sent:
             client.update_run(self._runs[key], status="RUNNING")
             history = client.get_metric_history(self._runs[key], "epoch")
-            self._sent[key] = {m.step for m in history}
+            self._sent[key], self._params[key] = {m.step for m in history}, dict(params)
         return self._runs[key]
 
     @property
@@ -162,11 +196,12 @@ class Writer:
 
     def _log(self, key: str, metrics: list[Any], tags: Mapping[str, str] | None = None) -> None:
         """One batch where MLflow's limit allows."""
-        params = _params(self._params.pop(key, {}))
-        labels = _tags(tags or {})
+        params, labels = _params(self._params.get(key, {})), _tags(tags or {})
         for start in range(0, max(1, len(metrics)), _BATCH):
-            self._client.log_batch(self._runs[key], metrics[start : start + _BATCH], params, labels)
-            params, labels = [], []
+            last = start + _BATCH >= len(metrics)  # a run is complete once all of it is there
+            self._client.log_batch(self._runs[key], metrics[start : start + _BATCH], params, labels if last else [])
+            params = []
+        self._params.pop(key, None)
 
     def summary(self, metrics: Mapping[str, float], step: int, now: int) -> None:
         """Metrics of the whole study, such as the hypervolume after `step` finished trials."""
@@ -177,7 +212,7 @@ class Writer:
         """The final metrics of a trial, and those of its epochs that have not been sent."""
         key = record["key"]
         self._run(key, record["title"], record["params"], record.get("kind", "trial"))
-        now, batch = int(record["ended"] * 1000), []
+        now, batch = _milliseconds(record["ended"]), []
         history = record.get("history") or []
         for epoch in history:
             step = int(epoch.get("epoch", 0))
@@ -191,12 +226,21 @@ class Writer:
         self._log(key, batch, tags)
         self._client.set_terminated(self._runs[key], RUN_STATUS[record["status"]], end_time=now)
         self._sent.pop(key, None)
-        self._complete[key] = record["status"]
+        self._complete[key] = record["status"], now
 
     def _sync(self, records: Iterable[Record]) -> None:
+        refused: Exception | None = None
         for record in records:
-            if self._complete.get(record["key"]) != record["status"]:
+            if self._complete.get(record["key"]) == (record["status"], _milliseconds(record["ended"])):
+                continue
+            try:
                 self.ended(record)
+            except Exception as error:
+                if not _answers(error):
+                    raise
+                refused = error
+        if refused is not None:
+            raise refused
 
     def _mark(self, pareto: set[str], records: Iterable[Record]) -> None:
         """Tag the front's members, after which the UI can be filtered: ``tags.rssearch.pareto = 'true'``."""
@@ -206,7 +250,7 @@ class Writer:
             self._client.set_tag(self._runs[key], "rssearch.pareto", "true" if key in pareto else "false")
         for record in records:
             if record["key"] in pareto and record.get("measured"):
-                now = int(record["ended"] * 1000)
+                now = _milliseconds(record["ended"])
                 self._log(record["key"], _metrics(record["measured"], 0, now))
 
     def _attach(self, pictures: Mapping[str, str]) -> None:
@@ -217,6 +261,10 @@ class Writer:
                 with tempfile.TemporaryDirectory() as folder:  # MLflow keeps a file under its own name
                     named = shutil.copyfile(path, Path(folder) / PICTURE)
                     self._client.log_artifact(run, str(named))
+
+
+def _milliseconds(seconds: float) -> int:
+    return int(seconds * 1000)
 
 
 def _metrics(values: Mapping[str, Any], step: int, now: int) -> list[Any]:
@@ -257,7 +305,8 @@ def main() -> None:
     writer = Writer(uri, study, Path(artifacts))
     # The driver reads our standard output: what a library prints must not get into it.
     replies, sys.stdout = sys.stdout, sys.stderr
-    away_since: float | None = None
+    waiting: list[Command] = []
+    retry_at, wait = None, RETRY_SECONDS[0]
 
     def reply(**message: Any) -> None:
         replies.write(json.dumps(message) + "\n")
@@ -265,19 +314,55 @@ def main() -> None:
 
     for line in sys.stdin:
         name, arguments = json.loads(line)
-        if name != "close" and away_since is not None and time.monotonic() - away_since < RETRY_SECONDS:
-            continue  # `close`, now or in the next session, sends from the journal what is dropped here
-        try:
-            getattr(writer, name)(**arguments)
-        except Exception as error:  # noqa: BLE001  # whatever a store or a server raises must not end the study
-            if away_since is None:
-                reply(away=_first_line(error))
-            away_since = time.monotonic()
+        waiting.append((name, arguments))
+        if name != "close" and retry_at is not None and time.monotonic() < retry_at:
+            continue
+        error = send(writer, waiting, PAUSES if retry_at is None else PAUSES[:1])
+        if error is None:
+            retry_at, wait = None, RETRY_SECONDS[0]
         else:
-            away_since = None
+            if retry_at is None:
+                reply(away=_first_line(error))
+            retry_at, wait = time.monotonic() + wait, min(2 * wait, RETRY_SECONDS[1])
+            # The end of a trial brings its epochs again. All else is in the journal, too, for the next session.
+            waiting = [command for command in waiting if command[0] != "epoch"]
         if name == "close":
-            reply(closed=away_since is None)
+            reply(closed=error is None)
             return
+
+
+def send(writer: Writer, waiting: list[Command], pauses: Iterable[float]) -> Exception | None:
+    """Carry out the commands that wait; those that cannot be stay in the list. Returns an error that stopped one.
+
+    Args:
+        writer: what carries them out.
+        waiting: names and arguments of its methods.
+        pauses: seconds to wait before each try.
+    """
+    error: Exception | None = None
+    for pause in pauses:
+        time.sleep(pause)
+        error = None
+        for command in list(waiting):
+            try:
+                getattr(writer, command[0])(**command[1])
+            except Exception as raised:  # noqa: BLE001  # whatever a store or a server raises must not end the study
+                error = raised
+                writer.disconnect()
+                if not _answers(raised):
+                    break
+            else:
+                waiting.remove(command)
+        if error is None:
+            break
+    return error
+
+
+def _answers(error: Exception) -> bool:
+    """Whether MLflow is there, and refuses one request: others may pass."""
+    from mlflow.exceptions import MlflowException
+
+    return isinstance(error, MlflowException) and error.get_http_status_code() < 500
 
 
 if __name__ == "__main__":
