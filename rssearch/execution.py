@@ -55,9 +55,10 @@ def reproducible(device: torch.device) -> Iterator[None]:
         cudnn.deterministic, cudnn.benchmark = before
 
 
-def seed_epoch(seed: int, epoch: int, device: torch.device) -> None:
-    """Seed the generators that dropout uses, those of this device alone."""
-    number = int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0])
+def seed_epoch(seed: int, epoch: int, device: torch.device, rank: int = 0) -> None:
+    """Seed the generators that dropout uses, those of this device alone; workers of one training draw differently."""
+    entropy = (seed, epoch, rank) if rank else (seed, epoch)
+    number = int(np.random.SeedSequence(entropy).generate_state(1)[0])
     torch.default_generator.manual_seed(number)
     if device.type == "cuda":
         with torch.cuda.device(device):

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ from rssearch.data import loader
 from rssearch.errors import InputError, TrialFailed
 from rssearch.execution import Precision, autocast, laid_out, mode, place, reproducible, seed_epoch
 from rssearch.models import attention
+from rssearch.parallel import ALONE, Crew
 
 if TYPE_CHECKING:
     from rssearch.data import AnyDataset
@@ -53,6 +55,7 @@ def fit(
     after_epoch: Callable[[int], None] | None = None,
     elasticity: StepRecord | None = None,
     micro_batches: int = 1,
+    crew: Crew = ALONE,
 ) -> list[dict[str, float]]:
     """Train a network in place, and move it to the device.
 
@@ -80,6 +83,8 @@ def fit(
             gradients. It is in the checkpoints: with that of the last epoch it is whole again.
         micro_batches: parts in which a batch goes through the network where memory is short; the gradients of a step
             are still those of its whole batch, see `rssearch.microbatch.backward`.
+        crew: the workers that train together; each calls this with the same arguments, and reads its share of every
+            batch. The leader alone measures, and has the callbacks and the record.
 
     Returns:
         One record for each epoch, those before a resumption included: epoch (from 1), train_loss (mean over the
@@ -88,6 +93,7 @@ def fit(
         there were several.
 
     Raises:
+        PeerLost: another worker of the crew died.
         TrialFailed: the loss is NaN or infinite; no checkpoint of that epoch is made. Or memory does not even suffice
             for the smallest micro-batches.
         OutOfMemory: memory does not suffice; with twice as many micro-batches it may.
@@ -99,7 +105,7 @@ def fit(
     place(model, device)
     if teacher is not None:
         place(teacher, device).eval()
-    steps = loader.num_batches(len(train), recipe.batch_size, train=True)
+    rows = loader.rows(len(train), recipe.batch_size, train=True)
     identity = {"recipe": recipe.model_dump(mode="json"), "seed": seed}
     history: list[dict[str, float]] = []
     attended = _attended(model, train, recipe, seed, device) if recipe.attention else nullcontext()
@@ -114,16 +120,22 @@ def fit(
             )  # fmt: skip
         for epoch in range(len(history), recipe.epochs):
             begin = time.perf_counter()
-            seed_epoch(seed, epoch, device)
+            crew.align(model)
+            seed_epoch(seed, epoch, device, crew.rank)
             data = loader.batches(
-                train, recipe.batch_size, device=device, train=True, augment=augment, seed=seed, epoch=epoch
-            )
+                train, recipe.batch_size, device=device, train=True, augment=augment, seed=seed, epoch=epoch,
+                worker=(crew.rank, crew.size),
+            )  # fmt: skip
             watch = elasticity if epoch == recipe.epochs - 1 else None
-            with microbatch.told(recipe.batch_size, micro_batches):
+            # Micro-batches have statistics of their own anyway, and one worker may have more of them than another.
+            whole = crew.normalising(model) if micro_batches == 1 else nullcontext()
+            with microbatch.told(-(-recipe.batch_size // crew.size), micro_batches), whole:
                 log = _train_epoch(
-                    model, data, optimizer, recipe, epoch=epoch, steps=steps, teacher=teacher, watch=watch,
-                    micro_batches=micro_batches,
+                    model, zip(rows, data, strict=True), optimizer, recipe, epoch=epoch, steps=len(rows),
+                    teacher=teacher, watch=watch, micro_batches=micro_batches, crew=crew,
                 )  # fmt: skip
+            if not crew.leads:
+                continue
             trained = time.perf_counter()
             if after_epoch is not None:
                 after_epoch(epoch)
@@ -282,7 +294,7 @@ class _LossLog:
 
 def _train_epoch(
     model: nn.Module,
-    data: Iterator[tuple[Tensor, Tensor]],
+    data: Iterable[tuple[slice, tuple[Tensor, Tensor]]],
     optimizer: torch.optim.Optimizer,
     recipe: Recipe,
     *,
@@ -291,41 +303,45 @@ def _train_epoch(
     teacher: nn.Module | None,
     watch: StepRecord | None,
     micro_batches: int,
+    crew: Crew,
 ) -> _LossLog:
-    """One pass over the data, with every loss looked at."""
+    """One pass over the data, with every loss looked at; each batch comes with its place in the epoch."""
     model.train()
     scales = [m.weight for m in model.modules() if isinstance(m, _BatchNorm) and m.affine and m.weight.requires_grad]
     if watch is not None:
         watch.reset()
     log = _LossLog(epoch, steps)
     warmup = round(recipe.warmup_epochs * steps)
-    for step, (images, labels) in enumerate(data):
-        x = laid_out(images)
+    for step, (row, (images, labels)) in enumerate(data):
+        x, weight = laid_out(images), crew.weight(labels)
         rate = learning_rate(recipe, epoch * steps + step, recipe.epochs * steps, warmup)
         for group in optimizer.param_groups:
             group["lr"] = rate
         optimizer.zero_grad()
-        loss = microbatch.backward(lambda x, y: _loss(model, teacher, x, y, recipe), x, labels, micro_batches)
+        own = microbatch.backward(partial(_loss, model, teacher, recipe, weight), x, labels, micro_batches)
+        loss = crew.add_up(model, own)
         if watch is not None:
             watch.update(loss)
         if recipe.bn_l1 > 0:
             _penalise(scales, recipe.bn_l1)
         optimizer.step()
-        log.add(loss, len(x), rate)
+        log.add(loss, row.stop - row.start, rate)
     log.look()
     return log
 
 
-def _loss(model: nn.Module, teacher: nn.Module | None, x: Tensor, y: Tensor, recipe: Recipe) -> Tensor:
+def _loss(
+    model: nn.Module, teacher: nn.Module | None, recipe: Recipe, weight: Tensor | float, x: Tensor, y: Tensor
+) -> Tensor:
     with autocast(x.device, recipe.precision):
         logits = model(x)
         hard = LABEL_LOSSES[recipe.loss](logits, y, recipe.label_smoothing)
         if teacher is None or recipe.distill == 0:
-            return hard
+            return weight * hard
         with torch.no_grad():
             taught = teacher(x)
         soft = losses.distillation(logits, taught, recipe.temperature, y)
-        return (1 - recipe.distill) * hard + recipe.distill * soft
+        return weight * ((1 - recipe.distill) * hard + recipe.distill * soft)
 
 
 def _penalise(scales: Sequence[Tensor], factor: float) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -19,7 +18,24 @@ from rssearch.errors import InputError
 
 def num_batches(images: int, batch_size: int, *, train: bool) -> int:
     """How many batches `batches` yields."""
-    return math.ceil(images / batch_size) - int(_lone_image(images, batch_size, train))
+    return len(rows(images, batch_size, train=train))
+
+
+def rows(images: int, batch_size: int, *, train: bool) -> list[slice]:
+    """Which of an epoch's images, in its order, are in each batch."""
+    limit = images - int(_lone_image(images, batch_size, train))
+    return [slice(start, min(start + batch_size, limit)) for start in range(0, limit, batch_size)]
+
+
+def share(row: slice, rank: int, workers: int) -> slice:
+    """The part of a batch that one of several workers takes; sizes differ by one image at most.
+
+    Of a last batch with fewer images than workers everyone takes the whole: nobody may have nothing to do.
+    """
+    images = row.stop - row.start
+    if images < workers:
+        return row
+    return slice(row.start + images * rank // workers, row.start + images * (rank + 1) // workers)
 
 
 def _lone_image(images: int, batch_size: int, train: bool) -> bool:
@@ -36,12 +52,14 @@ def batches(
     augment: Augment | None = None,
     seed: int = 0,
     epoch: int = 0,
+    worker: tuple[int, int] = (0, 1),
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """One epoch of a split.
 
     Training epochs are shuffled and augmented by (seed, epoch) alone: the same on every device, in memory or streamed.
     A mask is cropped, flipped and turned as its image is.
     A last training batch of a single image is dropped. Otherwise images come in order and unchanged.
+    A worker (its number, and how many there are) gets its `share` of each batch, changed as if it read all.
 
     Yields:
         float32 [B, C, H, W] normalised images, and int64 [B] labels or [B, H, W] masks, on the device.
@@ -60,10 +78,9 @@ def batches(
         order = rng.permutation(count)
         if augment is not None:
             draws = augmentation.draw(count, augment, dataset.input_shape, rng)
-    limit = count - int(_lone_image(count, batch_size, train))
-    rows = [slice(start, min(start + batch_size, limit)) for start in range(0, limit, batch_size)]
-    pairs = dataset.source.pairs(dataset.indices[order[row]] for row in rows)
-    for row, (images, targets) in zip(rows, pairs, strict=True):
+    shares = [share(row, *worker) for row in rows(count, batch_size, train=train)]
+    pairs = dataset.source.pairs(dataset.indices[order[row]] for row in shares)
+    for row, (images, targets) in zip(shares, pairs, strict=True):
         x, y = _to_device(images, device), _to_device(targets, device)
         if draws is not None:
             x = augmentation.apply(x, draws, row)

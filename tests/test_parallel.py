@@ -1,0 +1,172 @@
+"""rssearch.parallel: several workers learn what one learns."""
+
+from __future__ import annotations
+
+import multiprocessing
+import traceback
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from rssearch.config import Augment, Recipe
+from rssearch.data import loader
+from rssearch.parallel import ALONE, Crew, Workers
+from rssearch.pruning import Elasticity
+from tests.scenes import scene_set, tiny
+from tests.training import CPU, fit, image_set, network, without_times
+
+# 45 images in batches of 16: the last batch has 13, which two workers share as 6 and 7.
+IMAGES = image_set((45, 16, 16))
+RECIPE = Recipe(epochs=2, batch_size=16, lr=0.05, weight_decay=1e-3)
+
+
+def plain(seed=0):
+    """A network without batch normalisation and dropout."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return nn.Sequential(
+            nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 3)
+        )
+
+
+def normalised():
+    model = network()
+    model[3] = nn.Identity()  # instead of the dropout
+    return model
+
+
+def learn(crew: Crew, model, recipe=RECIPE, images=IMAGES, **more):
+    """Weights, history and elasticity after a training."""
+    elasticity, epochs = Elasticity(model), []
+    if crew.leads:
+        more |= {"elasticity": elasticity, "on_epoch": lambda record, checkpoint: epochs.append(checkpoint())}
+    history = fit(model, images, recipe, crew=crew, **more)
+    weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    return weights, without_times(history), elasticity.values(), epochs
+
+
+def changed(**changes):
+    return RECIPE.model_copy(update=changes)
+
+
+CASE_MODELS = {"distilled": plain, "normalised": normalised, "two micro-batches": plain, "masks": tiny}
+CASES = {
+    "distilled": lambda crew: learn(crew, plain(), changed(distill=0.5), teacher=plain(7)),
+    "normalised": lambda crew: learn(
+        crew, normalised(), changed(bn_l1=1e-2, recalibrate_batches=2), augment=Augment(crop=2, jitter=0.3)
+    ),
+    "two micro-batches": lambda crew: learn(crew, plain(), micro_batches=2),
+    "masks": lambda crew: learn(crew, tiny(), changed(batch_size=5), scene_set((3, 1, 1))),
+}
+SHORT = {"a last batch of two": lambda crew: learn(crew, normalised(), images=image_set((34, 16, 16)))}
+
+
+def work(rank, size, folder, function, results):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=size)
+    try:
+        results.put((rank, function(Workers())))
+    except BaseException:
+        results.put((rank, traceback.format_exc()))
+        raise
+    finally:
+        dist.destroy_process_group()
+
+
+def together(size, folder, function):
+    """What a function returns on each worker of a crew."""
+    context = multiprocessing.get_context("spawn")
+    results = context.SimpleQueue()
+    workers = [context.Process(target=work, args=(rank, size, folder, function, results)) for rank in range(size)]
+    for worker in workers:
+        worker.start()
+    try:
+        found = dict(results.get() for _ in workers)
+    finally:
+        for worker in workers:
+            worker.join(60)
+            worker.kill()
+    return [found[rank] for rank in range(size)]
+
+
+def run(cases, crew):
+    # Plain NumPy arrays, because a tensor in a queue lives no longer than the process that made it.
+    def kept(case):
+        weights, history, elasticity, checkpoints = case(crew)
+        arrays = [{name: tensor.numpy() for name, tensor in tensors.items()} for tensors in (weights, elasticity)]
+        return arrays[0], history, arrays[1], checkpoints
+
+    return {name: kept(case) for name, case in cases.items()}
+
+
+def run_cases(crew):
+    return run(CASES, crew)
+
+
+def run_short(crew):
+    return run(SHORT, crew)
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    return together(2, tmp_path_factory.mktemp("crew"), run_cases)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_two_workers_learn_what_one_learns(name, pair):
+    weights, history, elasticity, _ = run({name: CASES[name]}, ALONE)[name]
+    (found, log, stretched, checkpoints), (other, *nothing) = (results[name] for results in pair)
+    for key, value in weights.items():
+        np.testing.assert_allclose(found[key], value, rtol=2e-4, atol=2e-6, err_msg=key)
+    for record, expected in zip(log, history, strict=True):
+        assert record.keys() == expected.keys()
+        np.testing.assert_allclose(list(record.values()), list(expected.values()), rtol=1e-4)
+    assert stretched.keys() == elasticity.keys() != set()
+    for key, value in elasticity.items():
+        np.testing.assert_allclose(stretched[key], value, rtol=1e-3, err_msg=key)
+    assert len(checkpoints) == 2
+    assert nothing == [[], {}, []]  # the leader alone keeps a record
+    learned = [key for key, _ in CASE_MODELS[name]().named_parameters()]
+    assert all(np.array_equal(found[key], other[key]) for key in learned)  # bit for bit
+
+
+def test_fewer_images_than_workers_are_read_by_all(tmp_path):
+    weights, history, _, _ = run(SHORT, ALONE)["a last batch of two"]
+    for results in together(3, tmp_path, run_short):
+        found, log, _, _ = results["a last batch of two"]
+        for key, value in weights.items():
+            # Each image counts three times, of which only the correction of the running variance knows.
+            tolerance = 1e-3 if "running_var" in key else 2e-4
+            np.testing.assert_allclose(found[key], value, rtol=tolerance, atol=2e-6, err_msg=key)
+        assert len(log) in (len(history), 0)
+
+
+@pytest.mark.parametrize(("images", "workers"), [(16, 1), (16, 2), (13, 2), (13, 3), (4, 4), (129, 8)])
+def test_shares_of_a_batch_differ_by_one_image_and_cover_it(images, workers):
+    shares = [loader.share(slice(100, 100 + images), rank, workers) for rank in range(workers)]
+    assert [i for row in shares for i in range(row.start, row.stop)] == list(range(100, 100 + images))
+    sizes = {row.stop - row.start for row in shares}
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_workers_read_the_images_that_one_reads_changed_likewise():
+    train, augment = IMAGES.split("train"), Augment(crop=2, jitter=0.3)
+    read = {"device": CPU, "train": True, "augment": augment, "seed": 3, "epoch": 1}
+    whole = list(loader.batches(train, 16, **read))
+    parts = [list(loader.batches(train, 16, worker=(rank, 2), **read)) for rank in range(2)]
+    for (x, y), *shared in zip(whole, *parts, strict=True):
+        torch.testing.assert_close(torch.cat([part for part, _ in shared]), x, rtol=0, atol=1e-6)
+        assert torch.equal(torch.cat([labels for _, labels in shared]), y)
+
+
+def test_alone_nothing_is_changed():
+    model = normalised()
+    loss = torch.tensor(0.5)
+    assert (ALONE.rank, ALONE.size, ALONE.leads) == (0, 1, True)
+    assert ALONE.weight(torch.zeros(4)) == 1
+    assert ALONE.add_up(model, loss) is loss
+    with ALONE.normalising(model):
+        assert type(model[1]) is nn.BatchNorm2d
