@@ -248,6 +248,19 @@ class Bound(Section):
 SamplerName = Literal["grid", "random", "qmc", "tpe", "nsga2", "nsga3", "gp", "cmaes"]
 
 
+class EarlyStopping(Section):
+    """Which trials end before their last epoch. In the YAML also the rule's name alone."""
+
+    rule: Literal["none", "asha", "moasha"] = "none"
+    first: int = Field(1, ge=1, description="epochs of the first rung; each further one has `factor` times as many")
+    factor: int = Field(3, ge=2, description="at a rung one in so many trials goes on")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_name(cls, value: Any) -> Any:
+        return {"rule": value} if isinstance(value, str) else value
+
+
 class Search(Section):
     """How points of the space are proposed and judged."""
 
@@ -256,16 +269,40 @@ class Search(Section):
     seed: int = Field(0, ge=0)
     objectives: dict[str, Direction] = Field(default={"val_accuracy": "max", "macs": "min"}, min_length=1)
     constraints: dict[str, Bound] = Field(default_factory=dict)
-    early_stopping: Literal["none"] = "none"
+    early_stopping: EarlyStopping = EarlyStopping()
+
+
+def _gpus(value: Any) -> Any:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if value != "auto" and not (number and (0 <= value < 1 or value == int(value) > 0)):
+        raise ValueError(f"must be a whole number, a part of one GPU such as 0.5, or auto, not {value!r}")
+    return value
 
 
 class Resources(Section):
     """What one trial takes of the cluster."""
 
-    cpus: float = Field(1.0, gt=0)
-    gpus: float = Field(0.0, ge=0)
+    cpus: float = Field(1.0, gt=0, description="of each worker: threads, and readers of images")
+    gpus: Annotated[float | Literal["auto"], BeforeValidator(_gpus)] = Field(
+        0.0, description="of each worker; 0.5: two share a GPU; auto: as many as its memory holds"
+    )
+    workers: int = Field(1, ge=1, description="that train one trial together, each on its share of every batch")
     max_concurrent: int | None = Field(None, ge=1, description="null: as many as the cluster holds")
     max_failures: int = Field(3, ge=0, description="how often a trial whose worker died is started again")
+
+    @model_validator(mode="after")
+    def _workers_have_whole_gpus(self) -> Resources:
+        if self.workers > 1 and (self.gpus == "auto" or 0 < self.gpus < 1):
+            raise ValueError(
+                f"workers: {self.workers} need gpus: 0 or whole ones, not {self.gpus}: trials that share a GPU have one "
+                "worker"
+            )
+        return self
+
+    @property
+    def share(self) -> float:
+        """The GPUs of a worker; those of ``auto`` are not known before they are measured, and 0 until then."""
+        return 0.0 if self.gpus == "auto" else self.gpus
 
 
 def _dimensions(value: Any) -> Any:

@@ -3,7 +3,8 @@
 One panel for each dataset; across, the first objective to minimise (with a single objective: the number of the trial);
 upwards, the first to maximise. The colour of a member of the front is its method; with three objectives it is the
 third. All other trials are grey: full if they are dominated, hollow if they are infeasible, a cross if they failed. The
-marker is the model. The colours can be told apart by colour-blind readers (Okabe and Ito 2008; Tol 2021).
+marker is the model. Stopped trials are not drawn: their quality is that of an early epoch. The colours can be told
+apart by colour-blind readers (Okabe and Ito 2008; Tol 2021).
 
 A few collapsed trials must not squeeze the rest: the vertical axis ends where the better half of the trials and
 baselines would have less than a fifth of its height, if that halves it at least. An arrow at the edge stands for a
@@ -312,7 +313,7 @@ def _legend(figure: Figure, found: Sequence[Front], look: Look, constraints: Map
 
 def caption(front: Front) -> str:
     """One line over a panel: dataset, counts and hypervolume."""
-    others = (("infeasible", front.infeasible), ("failed", front.failed))
+    others = (("infeasible", front.infeasible), ("stopped", front.stopped), ("failed", front.failed))
     parts = [f"{len(front.members) + len(front.dominated)} finished"]
     parts += [f"{len(rows)} {name}" for name, rows in others if rows]
     if front.relative_hypervolume is not None and front.baselines and len(front.objectives) > 1:

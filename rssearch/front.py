@@ -6,6 +6,7 @@ into a cost (smaller is better).
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Literal
 
@@ -42,6 +43,49 @@ def non_dominated(points: ArrayLike, directions: Sequence[Direction]) -> NDArray
         distinct, copy_of = np.unique(costs[valid], axis=0, return_inverse=True)
         mask[valid] = _minimal(distinct)[copy_of.reshape(-1)]
     return mask
+
+
+def layers(points: ArrayLike, directions: Sequence[Direction]) -> NDArray[np.int64]:
+    """Non-dominated sorting: 0 for the members of the front, 1 for those of the front of the rest, and so on.
+
+    Deb et al. 2002, "A fast and elitist multiobjective genetic algorithm: NSGA-II", section III.A; the order of the
+    sweep for two objectives is Jensen's (2003). Equal points share a layer.
+
+    Args:
+        points: [N, M], without NaN.
+        directions: ``max`` or ``min`` for each of the M objectives.
+
+    Returns:
+        The layer of each point, of shape [N]. One objective costs O(N log N), two O(N log N), more O(L N F) with L
+        layers of F members.
+
+    Raises:
+        InputError: the shapes disagree, a direction is neither ``max`` nor ``min``, or a value is NaN.
+    """
+    costs = _costs(points, directions)
+    if np.isnan(costs).any():
+        raise InputError("a point with a NaN has no layer")
+    if not len(costs):
+        return np.zeros(0, dtype=np.int64)
+    distinct, copy_of = np.unique(costs, axis=0, return_inverse=True)
+    found = np.zeros(len(distinct), dtype=np.int64)
+    match costs.shape[1]:
+        case 1:
+            found[:] = np.arange(len(distinct))
+        case 2:
+            # In lexicographic order a point is dominated by an earlier one exactly if that has no larger second cost.
+            # The smallest second costs of the layers rise from layer to layer.
+            smallest: list[float] = []
+            for row, second in enumerate(distinct[:, 1].tolist()):
+                found[row] = layer = bisect_right(smallest, second)
+                smallest[layer : layer + 1] = [second]
+        case _:
+            rest, layer = np.arange(len(distinct)), 0
+            while rest.size:
+                best = _minimal(distinct[rest])
+                found[rest[best]] = layer
+                rest, layer = rest[~best], layer + 1
+    return found[copy_of.reshape(-1)]
 
 
 def hypervolume(points: ArrayLike, reference: ArrayLike, directions: Sequence[Direction]) -> float:

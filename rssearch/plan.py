@@ -35,6 +35,7 @@ class Plan:
     sampler: str
     trials: int
     finished: int
+    stopped: int
     baselines: int
     baselines_ready: int
     scores_to_compute: int
@@ -55,6 +56,7 @@ class Plan:
         """For the console."""
         unknown = f"; {self.macs_unknown} depend on scores that are not computed yet" if self.macs_unknown else ""
         macs = f"{_short(self.macs[0])} to {_short(self.macs[1])}" if self.macs else "not known before the trials"
+        stopped = f", {self.stopped} stopped" if self.stopped else ""
         refused = f", {self.infeasible} infeasible by their cost" if self.infeasible else ""
         hours = (
             "unknown" if self.hours is None else f"about {duration(self.hours * 3600)} of one slot ({self.hours_basis})"
@@ -62,7 +64,7 @@ class Plan:
         searches = f"searches   {self.searches}, {self.searches_ready} ready"
         return [
             f"study      {self.study} ({self.sampler})",
-            f"trials     {self.trials}, {self.finished} finished{refused}",
+            f"trials     {self.trials}, {self.finished} finished{stopped}{refused}",
             f"baselines  {self.baselines}, {self.baselines_ready} ready; scores to compute: {self.scores_to_compute}",
             *([searches] if self.searches else []),
             f"MACs       {macs}{unknown}",
@@ -78,7 +80,9 @@ def plan(config: StudyConfig) -> Plan:
     """
     question = Question(config)
     journal = Journal(question.folder / "trials.jsonl")
-    finished = [r for r in question.current(journal) if r["status"] == "finished"]
+    ended = question.current(journal)
+    finished = [r for r in ended if r["status"] == "finished"]
+    stopped = sum(r["status"] == "stopped" for r in ended) if question.judged else 0
     budget = len(question.points) if config.search.sampler == "grid" else config.search.trials
     needed = question.preparations(question.points)
     known, unknown, infeasible = [], 0, 0
@@ -96,12 +100,13 @@ def plan(config: StudyConfig) -> Plan:
             continue
         known.append(int(metrics["macs"]))
         infeasible += any(v > 0 for v in violations(config.search.constraints, metrics).values())
-    hours, basis = _estimate(question, finished, budget - len(finished), needed)
+    hours, basis = _estimate(question, finished, budget - len(finished) - stopped, needed)
     return Plan(
         study=config.study,
         sampler=config.search.sampler,
         trials=budget,
         finished=len(finished),
+        stopped=stopped,
         baselines=sum("baselines" in p.parts for p in needed),
         baselines_ready=sum(p.parts.get("baselines") == 0 for p in needed),
         scores_to_compute=sum(p.parts.get("scores", 0) for p in needed),

@@ -19,7 +19,7 @@ class Display:
 
     def __init__(self, console: Console, *, verbose: bool = False) -> None:
         self.console, self.verbose = console, verbose
-        self.done = self.running_count = self.failed = self.infeasible = self.total = 0
+        self.done = self.running_count = self.stopped = self.failed = self.infeasible = self.total = 0
         self.phase = self.best = ""
         self.hypervolume: float | None = None
         self._began, self._done_before, self._last_line = time.monotonic(), 0, 0.0
@@ -38,10 +38,11 @@ class Display:
             self._live.__exit__(*exception)
             self._live = None
 
-    def start(self, phase: str, total: int, done: int = 0, infeasible: int = 0) -> None:
+    def start(self, phase: str, total: int, done: int = 0, infeasible: int = 0, stopped: int = 0) -> None:
         """Begin a phase of `total` jobs, of which some ended in earlier sessions."""
-        self.phase, self.total, self.done, self._done_before = phase, total, done, done
-        self.failed, self.infeasible = 0, infeasible
+        self.phase, self.total, self.done = phase, total, done
+        self.failed, self.infeasible, self.stopped = 0, infeasible, stopped
+        self._done_before = done + stopped
         self._began = time.monotonic()
         self._running.clear()
 
@@ -66,6 +67,7 @@ class Display:
         """A job ended."""
         self._running.pop(key, None)
         self.done += status == "finished"
+        self.stopped += status == "stopped"
         self.failed += status == "failed"
         self.infeasible += status == "infeasible"
         self._tick(force=self.left == 0)
@@ -73,17 +75,18 @@ class Display:
     @property
     def left(self) -> int:
         """Jobs of the phase that have not ended."""
-        return max(0, self.total - self.done - self.failed - self.infeasible)
+        return max(0, self.total - self.done - self.stopped - self.failed - self.infeasible)
 
     def seconds_left(self) -> float | None:
         """An estimate from the pace of this session; None before the first trial has ended."""
-        here = self.done + self.failed - self._done_before
+        here = self.done + self.stopped + self.failed - self._done_before
         return (time.monotonic() - self._began) / here * self.left if here > 0 else None
 
     def _summary(self) -> str:
         left = self.seconds_left()
         parts = [f"{self.done} of {self.total} done"]
         parts += [f"{len(self._running)} running"] if self._running else []
+        parts += [f"{self.stopped} stopped"] if self.stopped else []
         parts += [f"{self.failed} failed"] if self.failed else []
         parts += [f"{self.infeasible} infeasible"] if self.infeasible else []
         parts += [f"best {self.best}"] if self.best else []

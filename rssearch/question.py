@@ -10,11 +10,12 @@ from typing import Any
 from rssearch.config import StudyConfig
 from rssearch.errors import InputError, unknown
 from rssearch.journal import Journal, Record
+from rssearch.scheduler import judged_by
 from rssearch.searcher import check_sampler
 from rssearch.space import Choice, Point, contains, content_key, corners, grid, grid_size
 from rssearch.storage import locate
 from rssearch.store import Store
-from rssearch.trial import Context, Preparation, Session, resolve
+from rssearch.trial import Context, Preparation, Session, point_settings, resolve, takes_session
 
 _NOT_IN_KEY = {"download", "memory_share", "keep_models"}  # settings that do not change a trial's result
 _LATER = {"patches"}  # left out of the key at their defaults: studies of before they existed keep their keys
@@ -26,6 +27,8 @@ class Question:
 
     Attributes:
         points: every cell of a countable space; of another one the combinations of its choices and bounds.
+        judged: the objectives by which trials are stopped early; empty where none is.
+        reported: the metrics that every epoch reports, as far as the trial's module says so.
     """
 
     def __init__(self, config: StudyConfig) -> None:
@@ -41,8 +44,18 @@ class Question:
         self._settings = config.settings.model_dump(mode="json", exclude=_NOT_IN_KEY | plain)
         if not config.settings.model.networks:
             del self._settings["model"]["networks"]
+        if config.resources.workers > 1 and not takes_session(self.function):
+            raise InputError(
+                f"resources.workers: {config.trial} takes no session, so it cannot train on {config.resources.workers} "
+                "workers"
+            )
         check_sampler(config.search, config.space)
         self._check_metrics()
+        rule = config.search.early_stopping.rule
+        reported: tuple[str, ...] = tuple(getattr(self.module, "EPOCH_METRICS", ()))
+        module = self.module.__name__
+        self.reported = reported
+        self.judged = {} if rule == "none" else judged_by(rule, config.search.objectives, reported, module)
         size = grid_size(config.space)
         countable = size is not None and size <= _GRID_LIMIT
         if config.search.sampler == "grid" and not countable:
@@ -54,6 +67,7 @@ class Question:
                 check(point, config.settings)
             if check_search is not None:
                 check_search(point, config.search)
+            self._check_batches(point)
             self.key(point)
 
     def _check_metrics(self) -> None:
@@ -65,6 +79,16 @@ class Question:
             for name in getattr(self.config.search, section):
                 if name not in known:
                     raise InputError(f"search.{section}.{name}: {unknown('metric', name, known)}")
+
+    def _check_batches(self, point: Point) -> None:
+        """Refuse batches that leave nothing for some of a trial's workers."""
+        workers, local = self.config.resources.workers, point_settings(self.config.settings, point)
+        for name, recipe in (("train", local.train), ("finetune", local.finetune)):
+            if recipe.batch_size < workers:
+                raise InputError(
+                    f"settings.{name}.batch_size: {recipe.batch_size} is less than resources.workers, {workers}: each "
+                    "worker needs an image of every batch"
+                )
 
     def hook(self, name: str) -> Callable[..., Any] | None:
         """A function that the trial's module offers, or None."""
@@ -101,9 +125,10 @@ class Question:
             data_root=str(self.data_root),
             settings=self.config.settings,
             cpus=needs.cpus,
-            gpus=needs.gpus,
+            gpus=needs.share,
             shared=shared or {},
             token=token,
+            workers=needs.workers,
         )
 
     def cost(self, point: Point) -> dict[str, Any]:
@@ -129,7 +154,17 @@ class Question:
         sure = set().union(*(set.intersection(*of_cell) for of_cell in keys.values()))
         return [needed for needed in found if needed.key in sure]
 
-    def current(self, journal: Journal) -> list[Record]:
-        """The records that answer this question: in the space, with today's settings, data and code."""
-        trials = [r for r in journal.records.values() if r.get("kind", "trial") == "trial"]
+    def epochs(self, point: Point) -> int | None:
+        """How many epochs a trial reports; None where its module does not say."""
+        hook = self.hook("epochs")
+        return None if hook is None else int(hook(point, self.config.settings))
+
+    def current(self, journal: Journal, kind: str = "trial") -> list[Record]:
+        """The records that answer this question: in the space, with today's settings, data and code.
+
+        Args:
+            journal: of the study.
+            kind: ``trial`` for those that have ended, ``running`` for those that were interrupted.
+        """
+        trials = [r for r in journal.records.values() if r.get("kind", "trial") == kind]
         return [r for r in trials if contains(self.config.space, r["point"]) and self.key(r["point"]) == r["key"]]

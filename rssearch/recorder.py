@@ -27,6 +27,7 @@ class Recorder:
     def __init__(self, question: Question, journal: Journal, tracker: Tracker, display: Display) -> None:
         self.question, self.journal, self.tracker, self.display = question, journal, tracker, display
         self.records: dict[str, Record] = {r["key"]: r for r in question.current(journal)}
+        self.interrupted: dict[str, Record] = {r["key"]: r for r in question.current(journal, "running")}
         self._live: dict[str, dict[str, Any]] = {}
         self._csv_written = self._front_seen = 0.0
         self._finished_seen = -1
@@ -35,22 +36,38 @@ class Recorder:
 
     def begin(self, key: str, title: str) -> None:
         """A job is on a worker."""
-        self._live.setdefault(key, {"started": time.time(), "history": []})
+        self._alive(key)
         self.display.running(key, title)
+
+    def _alive(self, key: str) -> dict[str, Any]:
+        """What is known of a running job; its epochs begin with those of an interrupted session."""
+        before = self.interrupted.get(key, {}).get("history", ())
+        return self._live.setdefault(key, {"started": time.time(), "history": [*before]})
+
+    def step(self, key: str, metrics: Mapping[str, Any]) -> int:
+        """The number of an epoch that a job reports now."""
+        return int(metrics.get("epoch") or len(self._alive(key)["history"]) + 1)
+
+    def goes_on(self, key: str, point: Point, metrics: Mapping[str, Any]) -> None:
+        """A trial was judged and goes on: what it was judged by is kept, in case the session ends before the trial."""
+        known = self.journal.records.get(key)
+        about = {"kind": "running", "point": point} if known is None else {}
+        self.journal.add({"key": key, **about, "history": [*self._alive(key)["history"], _plain(metrics)]})
 
     def epoch(self, key: str, title: str, params: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
         """A job reported an epoch."""
-        plain = _plain(metrics)
-        live = self._live.setdefault(key, {"started": time.time(), "history": []})
-        live["history"].append(plain)
-        step = int(plain.get("epoch") or len(live["history"]))
+        plain, step = _plain(metrics), self.step(key, metrics)
+        history = self._alive(key)["history"]
+        while history and history[-1].get("epoch", 0) >= step:  # a worker died, and its trial went some epochs back
+            history.pop()
+        history.append(plain)
         self.tracker.epoch(key, title, params, plain, step)
         known = [name for name in ("val_accuracy", "val_miou") if isinstance(plain.get(name), float)]
         shown = "".join(f", {name} {plain[name]:.3f}" for name in known)
         self.display.running(key, title, f"epoch {step}{shown}")
 
     def trial_ended(self, key: str, point: Point, end: Mapping[str, Any]) -> None:
-        """A trial ended: finished, failed or infeasible."""
+        """A trial ended: finished, stopped, failed or infeasible."""
         title = self.question.title(point)
         record = self._record("trial", key, point, title, self.question.params(point), end)
         self.records[key] = self.journal.records[key]
@@ -202,7 +219,7 @@ class Recorder:
         if status == "FINISHED" and config.settings.keep_models == "front":
             for key in self.records.keys() - pareto:
                 self.question.store.remove(MODELS, key)
-        counts = {s: sum(row["status"] == s for row in rows) for s in ("finished", "failed", "infeasible")}
+        counts = {s: sum(row["status"] == s for row in rows) for s in ("finished", "stopped", "failed", "infeasible")}
         baselines = [r for r in self.journal.records.values() if r.get("kind") == "baseline"]
         listed = [folder / "study.yaml", folder / "environment.json", folder / "trials.csv", *files]
         with local_copies(listed) as attached, local_copies(pictures.values()) as drawn:

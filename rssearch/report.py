@@ -1,8 +1,8 @@
 """What a study leaves behind: trials.csv and front.csv, .json, .png, .html, and the table on the console.
 
-A trial is a flat mapping from a column to a value, with at least ``key`` and ``status`` (finished, failed or
-infeasible). Accuracies on different datasets cannot be compared, so there is one front for each dataset. Files appear
-whole or not at all.
+A trial is a flat mapping from a column to a value, with at least ``key`` and ``status`` (finished, stopped,
+failed or infeasible). Accuracies on different datasets cannot be compared, so there is one front for each dataset.
+Files appear whole or not at all.
 """
 
 from __future__ import annotations
@@ -47,10 +47,11 @@ class Front:
 
     dataset: str | None
     objectives: Mapping[str, Direction]
-    trials: list[Row]  # all, in the order of the record; the next four are a partition of them
+    trials: list[Row]  # all, in the order of the record; the next five are a partition of them
     dominated: list[Row]  # finished and feasible
     members: list[Row]  # by rising cost
     infeasible: list[Row]
+    stopped: list[Row]  # before their last epoch
     failed: list[Row]
     knee: Row | None
     reference: dict[str, float] | None
@@ -270,10 +271,13 @@ def _front(
 ) -> Front:
     complete: list[Row] = []
     infeasible: list[Row] = []
+    stopped: list[Row] = []
     failed: list[Row] = []
     for trial in trials:
         finished = trial["status"] == "finished"
-        if trial["status"] == "infeasible" or (finished and _misses(trial, constraints)):
+        if trial["status"] == "stopped":
+            stopped.append(trial)
+        elif trial["status"] == "infeasible" or (finished and _misses(trial, constraints)):
             infeasible.append(trial)
         elif finished and all(number(trial.get(name)) is not None for name in objectives):
             complete.append(trial)
@@ -296,19 +300,20 @@ def _front(
         dominated=[t for t, on in zip(complete, mask, strict=True) if not on],
         members=members,
         infeasible=infeasible,
+        stopped=stopped,
         failed=failed,
         knee=members[knee(_points(members, objectives), directions)] if members else None,
         reference=None if reference is None else dict(zip(objectives, reference.tolist(), strict=True)),
         hypervolume=volume,
         relative_hypervolume=None if reference is None else _relative(volume, reference.tolist(), directions),
         baselines=_baselines(trials, objectives),
-        note=None if members else _why_empty(infeasible, failed, constraints),
+        note=None if members else _why_empty(infeasible, [*stopped, *failed], constraints),
     )
 
 
-def _why_empty(infeasible: Sequence[Row], failed: Sequence[Row], constraints: Mapping[str, Bound]) -> str:
+def _why_empty(infeasible: Sequence[Row], others: Sequence[Row], constraints: Mapping[str, Bound]) -> str:
     """One sentence; when every trial is infeasible it names the one that misses the constraints least."""
-    if failed or not infeasible:
+    if others or not infeasible:
         return "No finished trial yet."
     text = "No trial satisfies the constraints."
     missed = [(sum(misses.values()), i) for i, t in enumerate(infeasible) if (misses := _misses(t, constraints))]
@@ -378,7 +383,7 @@ def _render(
     pictures: Location | None = None,
 ) -> bytes:
     if name == "csv":
-        every = [row for f in found for row in (*f.members, *f.dominated, *f.infeasible, *f.failed)]
+        every = [row for f in found for row in f.trials]
         return _csv([row for f in found for row in f.members], columns=_columns(every)).encode()
     if name == "json":
         return _json(found, study, constraints).encode()
@@ -434,6 +439,7 @@ def _json(found: Sequence[Front], study: str, constraints: Mapping[str, Bound]) 
                 "dataset": front.dataset,
                 "finished": len(front.members) + len(front.dominated),
                 "infeasible": len(front.infeasible),
+                "stopped": len(front.stopped),
                 "failed": len(front.failed),
                 "note": front.note,
                 "reference": front.reference,

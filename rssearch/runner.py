@@ -9,7 +9,7 @@ import shutil
 import signal
 import socket
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +37,7 @@ from ray.tune.result import AUTO_RESULT_KEYS
 
 from rssearch.config import Resources
 from rssearch.errors import InputError
+from rssearch.scheduler import TuneScheduler
 from rssearch.searcher import Bridge
 from rssearch.trial import Context, supervised
 
@@ -55,12 +56,14 @@ class Listener:
         epoch: it reported.
         retried: its worker died (why), and it is started again.
         ended: it ended: status, metrics or reason, notes.
+        goes_on: whether it may go on after an epoch, asked before `epoch` hears of it; None: always.
     """
 
     started: Callable[[str, Mapping[str, Any]], None]
     epoch: Callable[[str, Mapping[str, Any], dict[str, Any]], None]
     retried: Callable[[str, Mapping[str, Any], str], None]
     ended: Callable[[str, dict[str, Any], dict[str, Any]], None]
+    goes_on: Callable[[str, Mapping[str, Any], dict[str, Any]], bool] | None = None
 
 
 @contextmanager
@@ -185,12 +188,14 @@ def run_jobs(
     trainable = tune.with_resources(
         tune.with_parameters(supervised, target=target, context=context), {"cpu": resources.cpus, "gpu": resources.gpus}
     )
+    scheduler = TuneScheduler(listener.goes_on or (lambda *_: True), _reported)
     stop.careful = True
     try:
         tune.Tuner(
             trainable,
             tune_config=tune.TuneConfig(
                 search_alg=Bridge(ask),
+                scheduler=scheduler,
                 num_samples=-1,
                 reuse_actors=True,
                 max_concurrent_trials=resources.max_concurrent,
@@ -200,7 +205,7 @@ def run_jobs(
                 name="study",
                 storage_path=str(scratch),
                 verbose=1 if verbose else 0,
-                callbacks=[_Events(listener, stop)],
+                callbacks=[_Events(listener, stop, scheduler.stopped)],
                 failure_config=tune.FailureConfig(max_failures=resources.max_failures),
             ),
         ).fit()
@@ -212,8 +217,8 @@ def run_jobs(
 class _Events(tune.Callback):
     """Turns Tune's callbacks into those of a `Listener`."""
 
-    def __init__(self, listener: Listener, stop: Stop) -> None:
-        self._listener, self._stop = listener, stop
+    def __init__(self, listener: Listener, stop: Stop, stopped: Container[str]) -> None:
+        self._listener, self._stop, self._stopped = listener, stop, stopped
         self._last: dict[str, dict[str, Any]] = {}  # what a plain trainable reported last
         self._ended: set[str] = set()
         self._refusal: InputError | None = None
@@ -248,13 +253,13 @@ class _Events(tune.Callback):
             case "unshared":  # every trial that this node gets would fail
                 self._ended.add(key)
                 self._refusal = InputError(result["reason"])
-            case "epoch":
-                self._listener.epoch(key, point, result["metrics"])
-            case _:
-                metrics = {n: v for n, v in result.items() if n not in _TUNE_KEYS and not n.startswith("__")}
-                metrics = {n: v for n, v in metrics.items() if isinstance(v, int | float | str | bool)}
-                self._last[key] = metrics
-                self._listener.epoch(key, point, {"epoch": result.get("training_iteration", 1)} | metrics)
+            case event:
+                metrics = _reported(result) or {}
+                if event is None:
+                    self._last[key] = {name: value for name, value in metrics.items() if name in result}
+                self._listener.epoch(key, point, metrics)
+                if key in self._stopped:
+                    self._end(trial, {"status": "stopped", "metrics": metrics})
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
         self._listener.retried(trial.config["key"], trial.config["point"], _reason(trial))
@@ -275,6 +280,19 @@ class _Events(tune.Callback):
         if end["status"] == "finished" and end.get("metrics") is None:
             end = end | {"metrics": last}
         self._listener.ended(key, trial.config["point"], end)
+
+
+def _reported(result: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What a trial reported after an epoch; None for its last report. Tune's schedulers get results flattened."""
+    match result.get("event"):
+        case "epoch":
+            nested = {name.removeprefix("metrics/"): v for name, v in result.items() if name.startswith("metrics/")}
+            return dict(result.get("metrics") or nested)
+        case None:
+            own = {n: v for n, v in result.items() if n not in _TUNE_KEYS and not n.startswith(("__", "config/"))}
+            plain = {name: value for name, value in own.items() if isinstance(value, int | float | str | bool)}
+            return {"epoch": result.get("training_iteration", 1)} | plain
+    return None
 
 
 def _reason(trial: Any) -> str:

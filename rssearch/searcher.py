@@ -1,8 +1,8 @@
 """Optuna <-> Ray Tune, our own ask/tell bridge.
 
 Ray's OptunaSearch leaves a trial RUNNING for ever when an objective is NaN, counts a crashed trial as complete and
-cannot pass constraints. Here every proposal ends in exactly one ``tell``: COMPLETE with its values and constraints, or
-FAIL.
+cannot pass constraints. Here every proposal ends in exactly one ``tell``: COMPLETE with its values and constraints,
+PRUNED, or FAIL.
 
 `Proposer` knows Optuna and nothing of Ray, `Bridge` is the thin adapter that Ray Tune calls.
 """
@@ -34,21 +34,26 @@ Metrics = dict[str, Any]
 
 @dataclass(frozen=True)
 class Capability:
-    """What a sampler can do. Without `constraints` infeasible points are refused, but nothing is learned from them."""
+    """What a sampler can do.
+
+    Without `constraints` infeasible points are refused, but nothing is learned from them. Without `pruned` the sampler
+    passes over what Optuna calls pruned, so it is told a stopped trial as complete, with its values so far.
+    """
 
     summary: str
     many_objectives: bool = True
     constraints: bool = True
     choices: bool = True
     continuous: bool = True
+    pruned: bool = False
     min_dimensions: int = 0
 
 
 CAPABILITIES: dict[str, Capability] = {
-    "grid": Capability("every cell, in the order of the YAML", constraints=False, continuous=False),
-    "random": Capability("independent draws; the baseline that others must beat", constraints=False),
-    "qmc": Capability("scrambled Sobol points; choices are drawn at random", constraints=False),
-    "tpe": Capability("tree-structured Parzen estimator, multivariate; 100 to 1,000 trials"),
+    "grid": Capability("every cell, in the order of the YAML", constraints=False, pruned=True, continuous=False),
+    "random": Capability("independent draws; the baseline that others must beat", constraints=False, pruned=True),
+    "qmc": Capability("scrambled Sobol points; choices are drawn at random", constraints=False, pruned=True),
+    "tpe": Capability("tree-structured Parzen estimator, multivariate; 100 to 1,000 trials", pruned=True),
     "nsga2": Capability("evolution by non-dominated sorting; from about 100 trials"),
     "nsga3": Capability("the same with reference points, for three and more objectives"),
     "gp": Capability("Gaussian process; up to about 500 costly trials"),
@@ -104,11 +109,15 @@ def violations(constraints: Mapping[str, Bound], metrics: Metrics) -> dict[str, 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a trial ended. `metrics` holds the objectives if it finished, and at least the cost if it was infeasible."""
+    """How a trial ended.
+
+    `metrics` holds the objectives if it finished, those so far if it was stopped, and at least the cost if it was
+    infeasible.
+    """
 
     key: str
     point: Point
-    status: str  # finished | infeasible | failed
+    status: str  # finished | stopped | infeasible | failed
     metrics: Metrics
 
 
@@ -139,12 +148,13 @@ class Proposer:
         self._key_of, self._cost, self._on_infeasible = key_of, cost, on_infeasible
         self.size = grid_size(space)
         self.outcomes: dict[str, Outcome] = {}
+        self._infeasible = 0  # of the outcomes
         self._pending: dict[str, tuple[Point, optuna.Trial | None]] = {}
         self._cells: Iterator[Point] = grid(space) if search.sampler == "grid" else iter(())
         self._study = None if search.sampler == "grid" else _optuna_study(search)
         for outcome in known:
             if outcome.status != "failed":
-                self.outcomes[outcome.key] = outcome
+                self._keep(outcome)
                 self._replay(outcome)
 
     @property
@@ -157,7 +167,7 @@ class Proposer:
     @property
     def used(self) -> int:
         """How much of the budget is spent or under way. Infeasible points cost nothing and do not count."""
-        return len(self._pending) + sum(o.status != "infeasible" for o in self.outcomes.values())
+        return len(self._pending) + len(self.outcomes) - self._infeasible
 
     def ask(self) -> tuple[str, Point] | None:
         """The next key and point to run, or None when the budget is spent or nothing new is left."""
@@ -181,9 +191,13 @@ class Proposer:
                 status = "infeasible"
         outcome = Outcome(key, point, status, metrics)
         # Known from now on also when failed: within a session a failed point is not proposed a second time.
-        self.outcomes[key] = outcome
+        self._keep(outcome)
         self._tell(trial, outcome)
         return outcome
+
+    def _keep(self, outcome: Outcome) -> None:
+        self.outcomes[outcome.key] = outcome
+        self._infeasible += outcome.status == "infeasible"
 
     def _candidates(self) -> Iterator[tuple[Point, optuna.Trial | None]]:
         """Points that are neither known nor under way, as the sampler proposes them."""
@@ -240,7 +254,7 @@ class Proposer:
         if not any(v > 0 for v in violations(self.search.constraints, metrics).values()):
             return True
         outcome = Outcome(key, point, "infeasible", metrics)
-        self.outcomes[key] = outcome
+        self._keep(outcome)
         self._tell(trial, outcome)
         if self._on_infeasible is not None:
             self._on_infeasible(outcome)
@@ -255,7 +269,12 @@ class Proposer:
         constraints = self.search.constraints if CAPABILITIES[self.search.sampler].constraints else {}
         for name, value in violations(constraints, outcome.metrics).items():
             trial.set_constraint(name, value)
-        self._study.tell(trial, self._values(outcome.metrics))
+        if not self._is_pruned(outcome):
+            self._study.tell(trial, self._values(outcome.metrics))
+            return
+        for step, value in self._so_far(outcome).items():
+            trial.report(value, step)
+        self._study.tell(trial, state=_state("PRUNED"))
 
     def _replay(self, outcome: Outcome) -> None:
         """Show the sampler a trial of an earlier session."""
@@ -263,14 +282,27 @@ class Proposer:
             return
         import optuna
 
+        pruned = self._is_pruned(outcome)
+        so_far = self._so_far(outcome) if pruned else {}
         self._study.add_trial(
             optuna.trial.create_trial(
+                state=_state("PRUNED" if pruned else "COMPLETE"),
                 params={name: outcome.point[name] for name in self.space},
                 distributions=_distributions(self.space),
-                values=self._values(outcome.metrics),
+                values=(list(so_far.values()) or None) if pruned else self._values(outcome.metrics),
+                intermediate_values=so_far,
                 constraints=violations(self.search.constraints, outcome.metrics) or None,
             )
         )
+
+    def _is_pruned(self, outcome: Outcome) -> bool:
+        return outcome.status == "stopped" and CAPABILITIES[self.search.sampler].pruned
+
+    def _so_far(self, outcome: Outcome) -> dict[int, float]:
+        """The value of a stopped trial by its epoch: Optuna takes one only of a study with one objective."""
+        (name, *more) = self.search.objectives
+        value = outcome.metrics.get(name)
+        return {} if more or not _is_finite(value) else {int(outcome.metrics.get("epoch", 0)): float(value or 0.0)}
 
     def _values(self, metrics: Metrics) -> list[float]:
         """The objectives.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from rssearch.question import Question
 from rssearch.recorder import Recorder
 from rssearch.searcher import Outcome, Proposer
 from rssearch.space import Point
+from rssearch.stopping import EarlyStopping
 from rssearch.storage import check_writable, write_atomic
 from rssearch.trial import CHECKPOINTS
 
@@ -60,7 +62,7 @@ def search(
     Raises:
         InputError: the study cannot be run as it is; nothing has been trained.
     """
-    from rssearch.runner import Stop, connected
+    from rssearch.runner import Stop, connected, run_jobs
 
     question, console = Question(config), console or Console()
     uri, artifacts = tracking.home(question.storage, config.tracking_uri)
@@ -81,7 +83,7 @@ def search(
         write_atomic(question.folder / "study.yaml", yaml.safe_dump(config.resolved(), sort_keys=False))
         write_atomic(question.folder / "environment.json", environment())
         recorder = Recorder(question, journal, tracker, display)
-        session = _Session(question, recorder, _shared(data), token, stop)
+        session = Stages(question, recorder, _shared(data), token, stop, run_jobs)
         try:
             session.prepare()
             session.search()
@@ -142,14 +144,29 @@ def _begin_anew(question: Question, journal: Journal, tracker: tracking.Tracker)
     tracker.supersede()
 
 
-class _Session:
-    """One session of a study: its stages share the data in Ray's object store."""
+class Stages:
+    """The stages of one session of a study.
+
+    Args:
+        question: of the study.
+        recorder: hears everything.
+        shared: the data, in Ray's object store.
+        token: of the session, for `rssearch.sharing`; None: all trials run in this process.
+        stop: ends the session.
+        run_jobs: `rssearch.runner.run_jobs`, or another function that does the same without Ray.
+    """
 
     def __init__(
-        self, question: Question, recorder: Recorder, shared: Mapping[str, Any], token: str, stop: Stop
+        self,
+        question: Question,
+        recorder: Recorder,
+        shared: Mapping[str, Any],
+        token: str | None,
+        stop: Stop,
+        run_jobs: Callable[..., None],
     ) -> None:
         self.question, self.config, self.recorder = question, question.config, recorder
-        self.shared, self.token, self.stop = shared, token, stop
+        self.shared, self.token, self.stop, self.run_jobs = shared, token, stop, run_jobs
         self.failed_baselines: dict[str, str] = {}
 
     def prepare(self) -> None:
@@ -177,8 +194,12 @@ class _Session:
         self._run(lambda: next(jobs, None), "prepare", title, ended)
 
     def search(self) -> None:
-        """Run the trials that the sampler proposes."""
-        known = [r for r in self.recorder.records.values() if r["status"] != "failed"]
+        """Run the trials that the sampler proposes.
+
+        Failed trials are tried again; stopped ones are trained to their end once nothing is stopped early any more.
+        """
+        again = {"failed"} if self.question.judged else {"failed", "stopped"}
+        known = [r for r in self.recorder.records.values() if r["status"] not in again]
         proposer = Proposer(
             self.config.space,
             self.config.search,
@@ -191,6 +212,10 @@ class _Session:
         )
 
         def ended(key: str, point: Point, end: dict[str, Any]) -> None:
+            if end["status"] == "stopped":
+                rule, metrics = self.config.search.early_stopping.rule, self._cost(point) | end["metrics"]
+                reason = f"{rule}: not among the best after epoch {self.recorder.step(key, metrics)}"
+                end = end | {"metrics": metrics, "reason": reason}
             outcome = proposer.tell(key, end["status"], end.get("metrics") or {})
             if outcome.status == "failed" and end["status"] == "finished":
                 shown = ", ".join(f"{n} = {outcome.metrics.get(n)}" for n in self.config.search.objectives)
@@ -206,10 +231,14 @@ class _Session:
                 ended(*job, {"status": "failed", "reason": f"its baseline failed: {reasons[0]}"})
             return None
 
-        finished = sum(r["status"] == "finished" for r in known)
-        self.recorder.display.start("trials", proposer.total, finished, infeasible=len(known) - finished)
+        rule = EarlyStopping(self.question, self.recorder, self._cost) if self.question.judged else None
+        counts = Counter(r["status"] for r in known)
+        self.recorder.display.start(
+            "trials", proposer.total, counts["finished"], infeasible=counts["infeasible"], stopped=counts["stopped"]
+        )
         self.recorder.look_at_front(now=True)
-        self._run(ask, self.config.trial.partition(":")[2], lambda _, point: self.question.title(point), ended)
+        function, goes_on = self.config.trial.partition(":")[2], rule.goes_on if rule else None
+        self._run(ask, function, lambda _, point: self.question.title(point), ended, goes_on=goes_on)
 
     def _cost(self, point: Point) -> dict[str, Any]:
         try:
@@ -243,8 +272,9 @@ class _Session:
         title: Callable[[str, Mapping[str, Any]], str],
         ended: Callable[[str, Point, dict[str, Any]], None],
         max_concurrent: int | None = None,
+        goes_on: Callable[[str, Mapping[str, Any], dict[str, Any]], bool] | None = None,
     ) -> None:
-        from rssearch.runner import Listener, run_jobs
+        from rssearch.runner import Listener
 
         recorder, question = self.recorder, self.question
         resources = self.config.resources
@@ -255,10 +285,11 @@ class _Session:
             epoch=lambda key, point, metrics: recorder.epoch(key, title(key, point), question.params(point), metrics),
             retried=lambda key, point, reason: recorder.retried(title(key, point), reason),
             ended=ended,
+            goes_on=goes_on,
         )
         target = f"{self.config.trial.partition(':')[0]}:{function}"
         context, verbose = question.context(self.shared, self.token), recorder.display.verbose
-        run_jobs(ask, target, context, resources, listener, stop=self.stop, verbose=verbose)
+        self.run_jobs(ask, target, context, resources, listener, stop=self.stop, verbose=verbose)
 
 
 def _say_result(recorder: Recorder, console: Console, uri: str) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from rssearch.journal import Record
 
-RUN_STATUS = {"finished": "FINISHED", "infeasible": "FINISHED", "failed": "FAILED"}
+RUN_STATUS = {"finished": "FINISHED", "stopped": "FINISHED", "infeasible": "FINISHED", "failed": "FAILED"}
 PICTURE = "predictions.png"
 PAUSES = (0.0, 1.0, 4.0)  # seconds before each try; MLflow is away when all have failed
 RETRY_SECONDS = 2.0, 30.0  # between two tries while it is away: at first, doubled up to

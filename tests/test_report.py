@@ -213,6 +213,7 @@ def test_front_json(tmp_path):
                 "dataset": "eurosat",
                 "finished": 4,
                 "infeasible": 1,
+                "stopped": 0,
                 "failed": 2,
                 "note": None,
                 "reference": {"val_accuracy": 0.0, "macs": 100e6},

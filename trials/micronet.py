@@ -33,7 +33,8 @@ Metrics = dict[str, Any]
 PLAIN = ("dataset", "model", "seed")
 CASCADES = ("rates", "decoder_rates")
 COST_METRICS = ("macs", "params", "conv_linear_macs", "receptive_field", "coverage")
-METRICS = (*tasks.measured("segmentation"), *COST_METRICS, "train_seconds")
+EPOCH_METRICS = tasks.measured("segmentation")
+METRICS = (*EPOCH_METRICS, *COST_METRICS, "train_seconds")
 
 
 # What the study asks before it starts
@@ -72,6 +73,11 @@ def check_search(point: Config, search: Search) -> None:
 def identity(point: Config, settings: Settings, data_root: Path) -> Config:
     """What determines a trial besides its point and settings."""
     return prune.identity(point, settings, data_root)
+
+
+def epochs(point: Config, settings: Settings) -> int:
+    """How many epochs a trial reports: those of its training."""
+    return point_settings(settings, point).train.epochs
 
 
 def share(

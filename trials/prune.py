@@ -45,6 +45,7 @@ from trials.baselines import (
     baseline_inputs,
     build_model,
     data_key,
+    finetune_recipe,
     fingerprint,
     images_of,
     load_images,
@@ -62,6 +63,7 @@ _PROBED = 128  # pixels
 AMOUNTS = ("rate", "rates", "macs_ratio")
 DIMENSIONS = ("dataset", "model", "method", *AMOUNTS, "seed", "allocation", "round_to")
 METRICS = tuple(dict.fromkeys([*tasks.metrics("classification"), *tasks.metrics("segmentation")]))
+EPOCH_METRICS = tuple(dict.fromkeys([*tasks.measured("classification"), *tasks.measured("segmentation")]))
 
 check_search = tasks.check_search
 
@@ -110,6 +112,11 @@ def _check_number(point: Config, name: str, allowed: str, fits: Callable[[float]
 def identity(point: Config, settings: Settings, data_root: Path) -> Config:
     """What determines a trial besides its point and settings."""
     return {"data": fingerprint(point["dataset"], str(data_root), settings.download), "code": CODE}
+
+
+def epochs(point: Config, settings: Settings) -> int:
+    """How many epochs a trial reports: those of the fine-tuning."""
+    return finetune_recipe(point, point_settings(settings, point)).epochs
 
 
 def share(
