@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from rssearch.errors import InputError
-from rssearch.front import hypervolume, knee, non_dominated, reference_point
+from rssearch.front import hypervolume, knee, layers, non_dominated, reference_point
 
 MAX_MIN = ("max", "min")
 
@@ -65,6 +65,24 @@ def test_ten_thousand_points_take_no_time():
     assert non_dominated(points, ("max", "max")).all()
     assert hypervolume(points, [0, 0], ("max", "max")) == pytest.approx(np.pi / 4, abs=1e-3)
     assert time.perf_counter() - begin < 2
+
+
+def test_layers_are_peeled_fronts():
+    rng = np.random.default_rng(0)
+    for directions in (["max"], ["max", "min"], ["min", "min", "max"]):
+        points = rng.integers(0, 6, size=(60, len(directions))).astype(float)
+        found, rest, depth = layers(points, directions), np.arange(60), 0
+        while rest.size:
+            on = non_dominated(points[rest], directions)
+            assert set(found[rest[on]]) == {depth}
+            rest, depth = rest[~on], depth + 1
+        assert found.max() == depth - 1
+
+
+def test_layers_of_nothing_and_of_nan():
+    assert layers([], ["max", "min"]).tolist() == []
+    with pytest.raises(InputError, match="NaN has no layer"):
+        layers([[0.5, np.nan]], ["max", "min"])
 
 
 def test_hypervolume_by_hand():

@@ -75,3 +75,14 @@ def test_markup_in_a_message_is_text(monkeypatch: pytest.MonkeyPatch) -> None:
     display, text = plain(monkeypatch)
     display.say("failed: [red] is no colour here")
     assert text.getvalue() == "failed: [red] is no colour here\n"
+
+
+def test_stopped_trials_are_counted_as_ended() -> None:
+    display = Display(Console(file=StringIO()))
+    display.start("trials", 5, done=1, stopped=2)
+    assert display.left == 2
+    assert display.seconds_left() is None
+    display.ended("a", "stopped")
+    assert display.left == 1
+    assert display.seconds_left() is not None
+    assert display._summary().startswith("1 of 5 done, 3 stopped")

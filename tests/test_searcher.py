@@ -10,7 +10,7 @@ import pytest
 from rssearch.config import Bound, Search
 from rssearch.errors import InputError
 from rssearch.searcher import CAPABILITIES, Bridge, Outcome, Proposer, check_sampler, violations
-from rssearch.space import Choice, Dimension, Point, Range, content_key, grid
+from rssearch.space import Choice, Dimension, Point, Range, content_key, grid, tidy
 
 COUNTABLE: dict[str, Dimension] = {
     "method": Choice(("l1", "lfp")),
@@ -250,6 +250,37 @@ def test_a_search_without_any_feasible_point_ends(caplog: pytest.LogCaptureFixtu
     )
     assert proposer.ask() is None
     assert "points in a row break the constraints" in caplog.text
+
+
+@pytest.mark.parametrize("objectives", [ONE, TWO], ids=["one", "two"])
+@pytest.mark.parametrize("sampler", ["random", "qmc", "tpe", "nsga2", "nsga3", "gp"])
+def test_stopped_trials_are_told_as_each_sampler_can_use_them(sampler: str, objectives: dict[str, str]) -> None:
+    def is_stopped(point: Any) -> bool:
+        return round(1e6 * tidy(point["width"])) % 2 == 0  # about half of them
+
+    def result(point: Point) -> tuple[str, dict[str, float]]:
+        return "stopped" if is_stopped(point) else "finished", {"epoch": 3, **measure(point)}
+
+    proposer = Proposer(NUMERIC, search(sampler, objectives), key_of=content_key)
+    assert len(drive(proposer, results=result)) == 14
+    resumed = Proposer(NUMERIC, search(sampler, objectives), key_of=content_key, known=proposer.outcomes.values())
+    assert resumed.ask() is None  # they have spent the budget
+    for known in (proposer, resumed):
+        assert known._study is not None
+        trials = known._study.trials
+        stopped = [t for t in trials if is_stopped(t.params)]
+        pruned = sampler in ("random", "qmc", "tpe")
+        assert 0 < len(stopped) < 14
+        assert {t.state.name for t in stopped} == {"PRUNED" if pruned else "COMPLETE"}
+        assert {t.state.name for t in trials if t not in stopped} == {"COMPLETE"}
+        for trial in stopped:
+            expected = measure({"rate": tidy(trial.params["rate"])})
+            values = [expected[name] for name in objectives]
+            if not pruned:
+                assert trial.values == values
+            elif objectives == ONE:
+                assert trial.intermediate_values == {3: values[0]}
+                assert trial.value == values[0]
 
 
 def test_bridge_hands_over_proposals_and_then_finishes() -> None:
