@@ -294,8 +294,8 @@ class Resources(Section):
     def _workers_have_whole_gpus(self) -> Resources:
         if self.workers > 1 and (self.gpus == "auto" or 0 < self.gpus < 1):
             raise ValueError(
-                f"workers: {self.workers} need gpus: 0 or whole ones, not {self.gpus}: trials that share a GPU have one "
-                "worker"
+                f"workers: {self.workers} need gpus: 0 or a whole number, not {self.gpus}: trials that share a GPU "
+                "have one worker"
             )
         return self
 

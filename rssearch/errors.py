@@ -18,6 +18,10 @@ class OutOfMemory(RuntimeError):  # noqa: N818 - as PyTorch and Ray name theirs
     """The memory did not suffice for a training step; a trial is tried again with half as many images at a time."""
 
 
+class PeerLost(RuntimeError):  # noqa: N818 - it is what happened, not a mistake
+    """One of the workers that run a trial together died; the trial can be started again."""
+
+
 def unknown(what: str, name: object, allowed: Iterable[str]) -> InputError:
     """The error for a name that is not in a registry.
 

@@ -8,9 +8,12 @@ of workers but for rounding. Each worker draws dropout for itself.
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import io
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -19,12 +22,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from rssearch.data import IGNORE
+from rssearch.errors import PeerLost
 
-Job = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
-
-
-class PeerLost(RuntimeError):  # noqa: N818 - it is what happened, not a mistake
-    """Another worker of the trial died; the trial can be started again."""
+Job = tuple[Callable[..., Any], dict[str, Any], dict[str, Any]]  # function, config, and what else it takes
+_PATIENCE = 30 * 24 * 3600  # seconds: the others wait while the leader scores or searches; Ray notices who dies
 
 
 class Crew:
@@ -42,8 +43,8 @@ class Crew:
         """Whether this worker runs the trial."""
         return self.rank == 0
 
-    def call(self, function: Callable[..., Any], *arguments: Any, **named: Any) -> None:
-        """Have the other workers call an importable function; the leader calls it by itself."""
+    def call(self, function: Callable[..., Any], config: dict[str, Any], **more: Any) -> None:
+        """Have the other workers call an importable function (config, session, ...); the leader calls it by itself."""
 
     def align(self, model: nn.Module) -> None:
         """Take over the leader's weights and buffers."""
@@ -73,9 +74,9 @@ class Workers(Crew):
 
     # What the leader tells the others
 
-    def call(self, function: Callable[..., Any], *arguments: Any, **named: Any) -> None:  # noqa: D102
+    def call(self, function: Callable[..., Any], config: dict[str, Any], **more: Any) -> None:  # noqa: D102
         if self.leads:
-            self._tell((function, arguments, named))
+            self._tell((function, config, more))
 
     def dismiss(self) -> None:
         """Let the other workers go: the trial has ended."""
@@ -87,11 +88,16 @@ class Workers(Crew):
             yield job
 
     def _tell(self, job: Job | None) -> Job | None:
-        sent = [pickle.dumps(job) if self.leads else None]
+        buffer = io.BytesIO()
+        if self.leads:
+            torch.save(job, buffer)
+        sent = [buffer.getvalue()]
         with _together():
             dist.broadcast_object_list(sent, src=0, device=torch.device("cpu"))
-        assert sent[0] is not None  # the leader always sends something
-        heard: Job | None = job if self.leads else pickle.loads(sent[0])  # noqa: S301 - by this trial's own leader
+        if self.leads:
+            return job
+        # Networks of the leader's GPU arrive on the CPU. They are pickled, by this trial's own leader.
+        heard: Job | None = torch.load(io.BytesIO(sent[0]), map_location="cpu", weights_only=False)
         return heard
 
     # What all do in each step and epoch
@@ -196,3 +202,65 @@ def _together() -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise PeerLost(f"another worker of the trial is gone: {str(error).splitlines()[0]}") from error
+
+
+# Ray
+
+
+def launch(
+    work: Callable[[Workers, Callable[[Any], None]], Any],
+    on_report: Callable[[Any], None],
+    *,
+    workers: int,
+    cpus: float,
+    gpus: float,
+) -> Any:
+    """Run a function on new workers of the Ray cluster by Ray Train, as part of a trial of Ray Tune.
+
+    Args:
+        work: called on each worker with the crew, and with what passes a report on to `on_report`; can be pickled.
+        on_report: called here, with each report in turn, while the workers go on.
+        workers: how many.
+        cpus: of each worker.
+        gpus: of each worker; on GPUs NCCL connects them, else gloo.
+
+    Returns:
+        What the function returns on the leader.
+
+    Raises:
+        PeerLost: a worker died.
+        Exception: what the function raised, on the leader if it did.
+    """
+    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # relative paths mean the same on a worker
+    from ray.train import RunConfig, ScalingConfig, TrainingFailedError
+    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.util.queue import Empty, Queue
+
+    reports = Queue(actor_options={"num_cpus": 0})  # type: ignore[no-untyped-call]
+    with tempfile.TemporaryDirectory(prefix="rssearch-train-") as folder:  # Ray Train wants a place; nothing is kept
+        trainer = TorchTrainer(
+            lambda: work(Workers(), reports.put),
+            scaling_config=ScalingConfig(
+                num_workers=workers, use_gpu=gpus > 0, resources_per_worker={"CPU": cpus, "GPU": gpus}
+            ),
+            torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if gpus > 0 else "gloo", timeout_s=_PATIENCE),
+            run_config=RunConfig(name="trial", storage_path=folder),
+        )
+        with ThreadPoolExecutor(1, thread_name_prefix="ray train") as pool:
+            running: Future[Any] = pool.submit(trainer.fit)
+            while not running.done() or not reports.empty():  # type: ignore[no-untyped-call]
+                with suppress(Empty):
+                    on_report(reports.get(timeout=1))  # type: ignore[no-untyped-call]
+    reports.shutdown()  # type: ignore[no-untyped-call]
+    try:
+        return running.result().return_value
+    except TrainingFailedError as error:
+        raise _cause(getattr(error, "worker_failures", {}), error) from error
+
+
+def _cause(failures: Mapping[int, BaseException], error: Exception) -> BaseException:
+    """What the leader raised, or else another worker; but a worker's death explains what the others raised."""
+    raised = [getattr(failure, "_base_exc", None) for _, failure in sorted(failures.items())]
+    if raised and isinstance(raised[0], BaseException) and None not in raised:
+        return raised[0]
+    return PeerLost(f"a worker of the trial died: {str(error).strip().splitlines()[-1]}")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rssearch.config import StudyConfig
+from rssearch.config import Resources, StudyConfig
 from rssearch.errors import InputError, unknown
 from rssearch.journal import Journal, Record
 from rssearch.scheduler import judged_by
@@ -116,9 +116,11 @@ class Question:
         size = self.config.settings.input_size
         return {**point, **({} if size is None else {"input_size": size})}
 
-    def context(self, shared: Mapping[str, Any] | None = None, token: str | None = None) -> Context:
-        """What the workers get."""
-        needs = self.config.resources
+    def context(
+        self, shared: Mapping[str, Any] | None = None, token: str | None = None, resources: Resources | None = None
+    ) -> Context:
+        """What the workers get; `resources` where they are not those of the YAML."""
+        needs = resources or self.config.resources
         return Context(
             study=self.config.study,
             storage=str(self.storage),

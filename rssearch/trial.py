@@ -5,6 +5,8 @@ takes ``config`` (the point, and ``settings``), and reports with ``ray.tune.repo
 with a second parameter gets a `Session`, too. The function's module may offer more, each by its name:
 
     METRICS                                         names that objectives and constraints may have
+    EPOCH_METRICS                                   those that every epoch reports: trials can be stopped early by them
+    epochs(point, settings) -> number               of the epochs that a trial reports; the last one stops no trial
     check(point, settings)                          raise InputError for a point that cannot be run
     check_search(point, search)                     raise InputError for objectives that a point has no metric for
     identity(point, settings, data_root) -> plain   what else determines the result (data, code): part of the key
@@ -26,21 +28,23 @@ import logging
 import sys
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from rssearch import sharing
 from rssearch.config import Settings, override_settings
-from rssearch.errors import InputError, OutOfMemory, TrialFailed
+from rssearch.errors import InputError, OutOfMemory, PeerLost, TrialFailed
 from rssearch.space import Point
 from rssearch.storage import FULL
 from rssearch.store import Store
 
 if TYPE_CHECKING:
     import torch
+
+    from rssearch.parallel import Crew, Workers
 
 _log = logging.getLogger(__name__)
 
@@ -72,6 +76,8 @@ class Context:
     gpus: float = 0.0
     shared: Mapping[str, Any] = field(default_factory=dict)  # references into Ray's object store, or the objects
     token: str | None = None  # of the session, which a worker must see in the storage, see `rssearch.sharing`
+    workers: int = 1  # that train one trial together; cpus and gpus are of each
+    crew: Crew | None = None  # these workers, seen from the one that this is; None: alone
 
 
 class Session:
@@ -169,9 +175,14 @@ def resolve(target: str) -> tuple[Callable[..., Any], ModuleType]:
     return function, module
 
 
+def takes_session(function: Callable[..., Any]) -> bool:
+    """Whether a trial's function has a second parameter."""
+    return len(inspect.signature(function).parameters) > 1
+
+
 def call(function: Callable[..., Any], config: dict[str, Any], session: Session) -> Any:
     """Call a trial's function with as many arguments as it takes."""
-    return function(config, session) if len(inspect.signature(function).parameters) > 1 else function(config)
+    return function(config, session) if takes_session(function) else function(config)
 
 
 def _fitted(function: Callable[..., Any], config: dict[str, Any], session: Session) -> Any:
@@ -194,6 +205,9 @@ def supervised(config: dict[str, Any], *, target: str, context: Context) -> None
     from ray import tune
 
     key, point = config["key"], config["point"]
+    if "given_up" in config:
+        tune.report({"event": "given up"})
+        return
     if context.token is not None:
         folder = f"{context.storage}/{context.study}"
         if reason := sharing.problem(folder, context.token):
@@ -203,7 +217,7 @@ def supervised(config: dict[str, Any], *, target: str, context: Context) -> None
     logging.getLogger("rssearch").addHandler(notes)
     last: dict[str, Any] = {}
     try:
-        function = _loaded(target)
+        function = _loaded(target) if context.workers == 1 else partial(_on_workers, target)
         _use_cpus(context.cpus)
         session = Session(
             context,
@@ -218,12 +232,52 @@ def supervised(config: dict[str, Any], *, target: str, context: Context) -> None
             last["metrics"].setdefault("micro_batches", session.micro_batches)
     except (TrialFailed, InputError) as error:
         last = {"status": "failed", "reason": str(error)}
+    except PeerLost:  # as if this process had died
+        raise
     except Exception as error:  # noqa: BLE001  # the boundary: any error of a trial becomes its recorded reason
         last = {"status": "failed", "reason": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
     finally:
         logging.getLogger("rssearch").removeHandler(notes)
         _release_memory()
     tune.report({"event": "end", **last, "notes": notes.lines})
+
+
+def _on_workers(target: str, config: dict[str, Any], session: Session) -> Any:
+    """Call a trial's function on workers of its own, see `rssearch.parallel`."""
+    from rssearch import parallel
+
+    context = session.context
+    work = partial(_work, target, config, context, session.key, session.micro_batches)
+    result, notes = parallel.launch(work, session.report, workers=context.workers, cpus=context.cpus, gpus=context.gpus)
+    for line in notes:
+        _log.warning("%s", line)
+    return result
+
+
+def _work(
+    target: str,
+    config: dict[str, Any],
+    context: Context,
+    key: str,
+    micro_batches: int,
+    crew: Workers,
+    on_report: Callable[[Metrics], None],
+) -> tuple[Any, list[str]] | None:
+    """What each worker does: the leader calls the trial's function, the others train with it."""
+    folder = f"{context.storage}/{context.study}"
+    if context.token is not None and (reason := sharing.problem(folder, context.token)):
+        raise sharing.refusal(folder, {sharing.node(): reason})
+    function, context = _loaded(target), replace(context, crew=crew)
+    _use_cpus(context.cpus)
+    if not crew.leads:
+        for helped, point, more in crew.jobs():
+            helped(point, Session(context, key, point, micro_batches=micro_batches), **more)
+        return None
+    notes = _Notes()
+    logging.getLogger("rssearch").addHandler(notes)
+    result = call(function, config, Session(context, key, config, on_report, micro_batches))
+    crew.dismiss()
+    return result, notes.lines
 
 
 @lru_cache(maxsize=8)

@@ -23,6 +23,7 @@ from rssearch import data, models, pruning
 from rssearch.config import Recipe, Settings
 from rssearch.data import AnySet, loader
 from rssearch.errors import InputError
+from rssearch.parallel import ALONE
 from rssearch.pruning import METHODS, ChannelGraph, Elasticity
 from rssearch.space import content_key
 from rssearch.store import Files
@@ -212,8 +213,12 @@ def _train_baseline(config: Config, session: Session, key: str, inputs: Config, 
 
 
 def train(config: Config, session: Session, model: nn.Module, recipe: Recipe, **more: Any) -> list[dict[str, float]]:
-    """Train a network of a point in place; `more` is what `rssearch.train.fit` takes beside data, seed and device."""
-    images, settings = images_of(config, session), session.settings
+    """Train a network of a point in place; `more` is what `rssearch.train.fit` takes beside data, seed and device.
+
+    The other workers of a trial get what they need to train along.
+    """
+    images, settings, crew = images_of(config, session), session.settings, session.context.crew or ALONE
+    crew.call(train, config, model=model, recipe=recipe, **{n: more[n] for n in ("teacher", "resume") if n in more})
     return fit(
         model,
         images.split("train"),
@@ -223,6 +228,7 @@ def train(config: Config, session: Session, model: nn.Module, recipe: Recipe, **
         seed=config.get("seed", 0),
         device=session.device,
         micro_batches=session.micro_batches,
+        crew=crew,
         **more,
     )
 

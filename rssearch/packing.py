@@ -1,0 +1,121 @@
+"""How many trials share a machine: slots of a cluster, and the share of a GPU that a trial's memory takes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+HEADROOM = 0.1  # of a GPU's memory: larger batches of the same network, and what the allocator cannot use
+_UNIT = 10_000  # Ray counts resources in ten-thousandths
+
+
+def slots(nodes: Sequence[Mapping[str, float]], cpus: float, gpus: float, workers: int = 1) -> int:
+    """How many trials a cluster can hold at once.
+
+    Args:
+        nodes: the resources of each node, as Ray names them: ``{"CPU": 8, "GPU": 2}``.
+        cpus: of each worker of a trial.
+        gpus: of each worker; of less than one, a GPU is shared by whole workers.
+        workers: of a trial; they may lie on several nodes.
+    """
+    return sum(_workers(node.get("CPU", 0), node.get("GPU", 0), cpus, gpus) for node in nodes) // workers
+
+
+def _workers(cpus_there: float, gpus_there: float, cpus: float, gpus: float) -> int:
+    # Ray's own unit keeps 3 * 0.1 from being more than 0.3.
+    by_cpu = round(cpus_there * _UNIT) // round(cpus * _UNIT)
+    if gpus == 0:
+        return by_cpu
+    by_gpu = int(gpus_there) * (_UNIT // round(gpus * _UNIT)) if gpus < 1 else int(gpus_there // gpus)
+    return min(by_cpu, by_gpu)
+
+
+def fraction(footprint: int, memory: int, headroom: float = HEADROOM) -> float:
+    """The share of a GPU for one trial: 1/k for the largest k trials that fit, and 1 where not even one surely does.
+
+    Args:
+        footprint: bytes that a trial takes of a GPU's memory, with what CUDA itself takes.
+        memory: bytes of the smallest GPU.
+        headroom: share of the memory that is left free.
+
+    Returns:
+        Not more than 1/k, in the ten-thousandths that Ray counts in, so that k of them make no more than a GPU.
+    """
+    together = max(1, int(memory * (1 - headroom)) // max(1, footprint))
+    return math.floor(_UNIT / min(together, _UNIT)) / _UNIT
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What a trial took of a GPU, and what that GPU has: bytes."""
+
+    taken: int
+    memory: int
+
+
+class DeviceMemory(Protocol):
+    """What `measure` asks of a device; all are bytes."""
+
+    def reset(self) -> None:
+        """Forget the peak."""
+
+    def peak(self) -> int:
+        """The most that this process's allocator has held."""
+
+    def held(self) -> int:
+        """What it holds now."""
+
+    def free(self) -> int:
+        """What nobody holds."""
+
+    def total(self) -> int:
+        """What the device has."""
+
+
+def measure(train: Callable[[], None], memory: DeviceMemory | None = None) -> Footprint:
+    """The memory that a few steps of training take of a GPU that this process has for itself.
+
+    It is the allocator's peak, which is above that of the tensors, and what CUDA takes beside: context, kernels and
+    libraries, which every process has of its own.
+
+    Args:
+        train: takes a few steps.
+        memory: of the device; None for that of the current GPU.
+    """
+    memory = memory or _Cuda()
+    memory.reset()
+    train()
+    beside = memory.total() - memory.free() - memory.held()
+    return Footprint(memory.peak() + max(0, beside), memory.total())
+
+
+class _Cuda:
+    """The current GPU."""
+
+    def reset(self) -> None:
+        import torch
+
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+    def peak(self) -> int:
+        import torch
+
+        return torch.cuda.max_memory_reserved()
+
+    def held(self) -> int:
+        import torch
+
+        return torch.cuda.memory_reserved()
+
+    def free(self) -> int:
+        import torch
+
+        return torch.cuda.mem_get_info()[0]
+
+    def total(self) -> int:
+        import torch
+
+        return torch.cuda.mem_get_info()[1]
