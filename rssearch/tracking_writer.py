@@ -217,7 +217,7 @@ class Writer:
         for epoch in history:
             step = int(epoch.get("epoch", 0))
             if step not in self._sent[key]:
-                batch += _metrics(epoch, step, now)
+                batch += _metrics(epoch, step, now - 1)  # of two values of a step MLflow shows the later one
         last = int(history[-1].get("epoch", 0)) if history else 0
         batch += _metrics(record["metrics"] | record.get("best", {}), last, now)
         tags = {"rssearch.status": record["status"], "rssearch.complete": "true"}
@@ -317,7 +317,7 @@ def main() -> None:
         waiting.append((name, arguments))
         if name != "close" and retry_at is not None and time.monotonic() < retry_at:
             continue
-        error = send(writer, waiting, PAUSES if retry_at is None else PAUSES[:1])
+        error = send(writer, waiting, PAUSES if retry_at is None or name == "close" else PAUSES[:1])
         if error is None:
             retry_at, wait = None, RETRY_SECONDS[0]
         else:

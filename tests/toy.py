@@ -58,13 +58,18 @@ def dying(config: dict[str, Any], session: Session) -> dict[str, float]:
 
 
 def slow(config: dict[str, Any], session: Session) -> dict[str, Any]:
-    """Epochs of a fixed length with a checkpoint each; writes down every epoch that it runs."""
+    """Epochs of a fixed length with a checkpoint each; writes down every epoch that it runs.
+
+    With the option `gate` it waits in its third epoch until that file exists.
+    """
     options = session.settings.options
     log = Path(options["log"])
     state = session.load_checkpoint()
     done = int(state) if state else 0
     for epoch in range(done + 1, options["epochs"] + 1):
         time.sleep(options["seconds"])
+        while epoch == 3 and "gate" in options and not Path(options["gate"]).exists():
+            time.sleep(0.1)
         with log.open("a") as file:
             file.write(f"{session.key} {epoch} {os.getpid()}\n")
         session.save_checkpoint(str(epoch).encode())
