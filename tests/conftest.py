@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests import machines
 from tests.mounts import private_mounts
 
 # Before anything imports Ray or MLflow: nothing may call outside, and a test never joins somebody's cluster.
@@ -26,6 +27,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     absent = set() if torch.cuda.is_available() else {"gpu"}
     absent |= set() if os.environ.get("RSSEARCH_DATA") else {"real"}
     absent |= set() if _may_mount() else {"mounts"}
+    absent |= set() if machines.permitted() else {"machines"}
     left_out = [item for item in items if any(item.get_closest_marker(name) for name in absent)]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
