@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from rssearch import seeds
 from rssearch.errors import InputError
 from rssearch.units import axis, number, title_of
 
@@ -75,6 +76,10 @@ class Look:
             count = {id(trial): i + 1.0 for i, trial in enumerate(front.trials)}
             return [count.get(id(trial), 0.0) for trial in trials], up
         return [self.value(self.x, trial) for trial in trials], up
+
+    def deviation(self, trial: Row) -> float:
+        """Standard deviation over the seeds of the vertical axis's objective, in its unit; 0 for one seed."""
+        return float(trial.get(self.y + seeds.STD, 0.0)) * self.factors[self.y]
 
     def colour(self, trial: Row) -> str:
         """Colour of a trial's method, for a member of a front."""
@@ -247,6 +252,9 @@ def _dots(
 
 def _members(panel: Axes, front: Front, look: Look, colours: Sequence[str]) -> None:
     for place, colour in zip(look.places(front, front.members), colours, strict=True):
+        row, x, y, _ = place
+        if bar := look.deviation(row):
+            panel.errorbar(x, y, bar, color=DARK, linewidth=1, capsize=3, zorder=4)
         _dots(panel, [place], look, s=75, color=colour, edgecolors=DARK, linewidths=0.8, zorder=5)
 
 
@@ -314,7 +322,9 @@ def _legend(figure: Figure, found: Sequence[Front], look: Look, constraints: Map
 def caption(front: Front) -> str:
     """One line over a panel: dataset, counts and hypervolume."""
     others = (("infeasible", front.infeasible), ("stopped", front.stopped), ("failed", front.failed))
-    parts = [f"{len(front.members) + len(front.dominated)} finished"]
+    finished = [*front.members, *front.dominated]
+    what = seeds.note(finished)
+    parts = [f"{len(finished)} finished" if what is None else f"{len(finished)} configurations, {what} (bars: std)"]
     parts += [f"{len(rows)} {name}" for name, rows in others if rows]
     if front.relative_hypervolume is not None and front.baselines and len(front.objectives) > 1:
         parts.append(f"relative hypervolume {front.relative_hypervolume:.3f}")

@@ -14,7 +14,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from rssearch.figures import COLOUR_MAP, DARK, GREY, RED, Look, caption, drawable, ends, limits, line_name, look_of
-from rssearch.report import COLUMNS, KEY_DIGITS, summary, varying
+from rssearch.report import COLUMNS, KEY_DIGITS, legend, summary, varying
 from rssearch.storage import Location, names
 from rssearch.units import human, title_of
 
@@ -136,7 +136,7 @@ def _traces(front: Front, look: Look) -> list[dict[str, Any]]:
         if look.third is not None:
             paint = {"color": [look.value(look.third, trial) for trial in own], "coloraxis": "coloraxis"}
         style = {"size": 13, "line": line, **paint}
-        traces.append(_dots(f"method {name}", "on the front", front, own, look, style))
+        traces.append(_dots(f"method {name}", "on the front", front, own, look, style) | _bars(own, look))
     if front.knee is not None and look.x is not None:
         ring = _dots("knee", "", front, [front.knee], look, {"size": 24, "color": DARK, "line": {"width": 2}})
         ring["marker"]["symbol"] = "circle-open"
@@ -168,6 +168,12 @@ def _dots(
         "text": [_story(trial, state) for trial in trials],
         "hovertemplate": "%{text}<extra></extra>",
     }
+
+
+def _bars(trials: Sequence[Row], look: Look) -> dict[str, Any]:
+    """Standard deviations over the seeds, for means."""
+    bars = [look.deviation(trial) for trial in trials]
+    return {"error_y": {"type": "data", "array": bars, "color": DARK, "thickness": 1}} if any(bars) else {}
 
 
 def _legend(found: Sequence[Front], look: Look, constraints: Mapping[str, Bound]) -> list[dict[str, Any]]:
@@ -227,7 +233,8 @@ def _table(found: Sequence[Front], dimensions: Sequence[str] | None) -> str:
     head, *body = summary(rows, found[0].objectives, knees, asked)
     lines = [f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in line)}</tr>" for line in body]
     names = "".join(f"<th>{escape(name)}</th>" for name in head)
-    notes = "★ knee" + (f"<br>The same in all trials: {escape(constant)}" if constant else "")
+    lines_below = [*legend(rows, found[0].objectives), *([f"The same in all trials: {constant}"] if constant else [])]
+    notes = "<br>".join(map(escape, lines_below))
     return f"<table><caption>{notes}</caption><tr>{names}</tr>{''.join(lines)}</table>"
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rssearch import report
+from rssearch import report, seeds
 from rssearch.config import Bound, load_study
 from rssearch.errors import InputError
 from rssearch.front import Direction
@@ -39,8 +39,9 @@ class Recorded:
     dimensions: list[str]
 
     def front(self) -> list[report.Front]:
-        """The front of each dataset."""
-        return report.fronts(self.rows, self.objectives, self.constraints)
+        """The front of each dataset; where seeds vary, that of the means."""
+        rows = seeds.shown(self.rows, self.dimensions)
+        return report.fronts(rows, self.objectives, self.constraints)
 
 
 def read(study: str, storage: str | Path) -> Recorded:
@@ -74,7 +75,7 @@ def read(study: str, storage: str | Path) -> Recorded:
 
 
 def choose(found: Recorded, *, trial: str | None = None, best: str = "knee") -> dict[str, Any]:
-    """One trial of a study.
+    """One trial of a study. Where seeds vary, a configuration is chosen by its means, and of it the best trial.
 
     Args:
         found: the study.
@@ -102,7 +103,7 @@ def choose(found: Recorded, *, trial: str | None = None, best: str = "knee") -> 
     front = fronts[0]
     if best == "knee":
         assert front.knee is not None
-        return dict(front.knee)
+        return _best_seed(found, front.knee)
     limit = _LIMIT.fullmatch(best.replace(" ", ""))
     if best != "accuracy" and limit is None:
         raise InputError(f"--best {best}: must be knee, accuracy or macs<=X, with X such as 20e6 or 20M")
@@ -117,6 +118,17 @@ def choose(found: Recorded, *, trial: str | None = None, best: str = "knee") -> 
                 f"--best {best}: no member of the front is that small; the smallest has {min(costs):,} MACs"
             )
         members = [row for row in members if isinstance(row.get("macs"), int | float) and row["macs"] <= most]
+    return _best_seed(found, _best(found, members))
+
+
+def _best_seed(found: Recorded, member: report.Row) -> dict[str, Any]:
+    """The best of the trials that a row of the front is a mean of; the row itself if it is a trial."""
+    keys = member.get("keys")
+    return dict(member) if keys is None else dict(_best(found, [row for row in found.rows if row["key"] in keys]))
+
+
+def _best(found: Recorded, rows: Sequence[report.Row]) -> report.Row:
+    """By the first objective that is to be large, or by the first of all."""
     name = next((n for n, direction in found.objectives.items() if direction == "max"), next(iter(found.objectives)))
     pick = max if found.objectives[name] == "max" else min
-    return pick(members, key=lambda row: float(row[name]))
+    return pick(rows, key=lambda row: float(row[name]))

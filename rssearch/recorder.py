@@ -7,7 +7,7 @@ import time
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from rssearch import report
+from rssearch import report, seeds
 from rssearch.journal import Journal, Record, dimension_columns, flat
 from rssearch.progress import Display, best_text
 from rssearch.question import Question
@@ -102,6 +102,14 @@ class Recorder:
             self.display.say(f"not measured: {title}: {end.get('reason')}")
         self._notes(title, end)
 
+    def looked(self, key: str, title: str, end: Mapping[str, Any]) -> None:
+        """A job ended that looked at something and leaves no record."""
+        self._live.pop(key, None)
+        self.display.ended(key, end["status"])
+        if end["status"] != "finished":
+            self.display.say(f"not found: {title}: {end.get('reason')}")
+        self._notes(title, end)
+
     def retried(self, title: str, reason: str) -> None:
         """A job's worker died, and the job goes on elsewhere."""
         self.display.say(f"{title}: its worker died ({reason}); it goes on from its last checkpoint")
@@ -162,6 +170,16 @@ class Recorder:
         search = self.question.config.search
         return report.front_rows(self.rows(), search.objectives, search.constraints)
 
+    def worth_measuring(self) -> list[str]:
+        """Keys of the front's members and, where seeds vary, of all trials of the configurations on the front of means.
+
+        Their test split is read, and their weights and pictures are kept.
+        """
+        search, rows = self.question.config.search, self.rows()
+        means = report.front_rows(seeds.shown(rows, self.dimensions()), search.objectives, search.constraints)
+        keys = [key for row in means for key in row.get("keys", [row["key"]])]
+        return list(dict.fromkeys([*(row["key"] for row in self.front()), *keys]))
+
     def failures(self) -> list[Record]:
         """The records of the trials that failed."""
         return [record for record in self.records.values() if record["status"] == "failed"]
@@ -189,11 +207,11 @@ class Recorder:
         self._csv_written = time.monotonic()
         report.write_trials_csv(self.question.folder / "trials.csv", self.rows())
 
-    def _write_pictures(self, pareto: Collection[str]) -> dict[str, Location]:
-        """What the front's members predict, from the store into the study's folder; others' pictures leave it."""
+    def _write_pictures(self, keys: Collection[str]) -> dict[str, Location]:
+        """What the best trials predict, from the store into the study's folder; others' pictures leave it."""
         folder = self.question.folder / PREDICTIONS
         pictures: dict[str, Location] = {}
-        for key in sorted(pareto):
+        for key in sorted(keys):
             if self.records[key].get("measured") and (files := self.question.store.get(PREDICTIONS, key)):
                 pictures[key] = folder / f"{key}.png"
                 write_atomic(pictures[key], files["predictions.png"])
@@ -206,7 +224,8 @@ class Recorder:
         self._write_csv()
         config, folder, rows = self.question.config, self.question.folder, self.rows()
         pareto = {row["key"] for row in self.front()}
-        pictures = self._write_pictures(pareto)
+        worth = {*self.worth_measuring()}
+        pictures = self._write_pictures(worth)
         files = report.write_front(
             folder,
             rows,
@@ -217,7 +236,7 @@ class Recorder:
             pictures=folder / PREDICTIONS,
         )
         if status == "FINISHED" and config.settings.keep_models == "front":
-            for key in self.records.keys() - pareto:
+            for key in self.records.keys() - worth:
                 self.question.store.remove(MODELS, key)
         counts = {s: sum(row["status"] == s for row in rows) for s in ("finished", "stopped", "failed", "infeasible")}
         baselines = [r for r in self.journal.records.values() if r.get("kind") == "baseline"]

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from rssearch import seeds
 from rssearch.errors import InputError, unknown
 from rssearch.front import Direction, hypervolume, knee, non_dominated, reference_point
 from rssearch.storage import Location, write_atomic
@@ -111,7 +112,8 @@ def write_front(
 ) -> list[Location]:
     """Write front.csv, front.json, front.png and front.html, or those that are asked for.
 
-    Without any member the files are written too, and say so.
+    Without any member the files are written too, and say so. Where the seed is a dimension, PNG and HTML show the means
+    of the configurations; front.csv and the fronts of front.json hold trials, and means.csv and ``means`` the rest.
 
     Args:
         directory: where to; made if it does not exist.
@@ -124,18 +126,23 @@ def write_front(
         formats: which files.
 
     Returns:
-        The paths, in the order of the formats.
+        The paths, in the order of the formats, then that of means.csv if there is one.
 
     Raises:
         InputError: a format is not known.
     """
     if wrong := [name for name in formats if name not in FORMATS]:
         raise unknown("format", wrong[0], FORMATS)
+    asked = dimensions or REQUEST
     found = fronts(trials, objectives, constraints)
+    averaged = fronts(seeds.shown(trials, asked), objectives, constraints) if seeds.vary(trials, asked) else None
     paths = []
     for name in formats:
         paths.append(directory / f"front.{name}")
-        write_atomic(paths[-1], _render(name, found, study, constraints or {}, dimensions, pictures))
+        write_atomic(paths[-1], _render(name, found, averaged, study, constraints or {}, dimensions, pictures))
+    if averaged is not None and "csv" in formats:
+        paths.append(directory / "means.csv")
+        write_atomic(paths[-1], _csv(seeds.means(trials, asked)).encode())
     return paths
 
 
@@ -170,11 +177,12 @@ def format_front(
     """
     if format not in ("table", "all", *FORMATS):
         raise unknown("format", format, ("table", "all", *FORMATS))
-    found = fronts(trials, objectives, constraints)
     if format == "table":
+        rows = seeds.shown(trials, dimensions or REQUEST)
+        found = fronts(rows, objectives, constraints)
         members = [row for front in found for row in front.members]
         knees = [front.knee["key"] for front in found if front.knee is not None]
-        return table(members, objectives, knees=knees, title=study, dimensions=dimensions, trials=trials)
+        return table(members, objectives, knees=knees, title=study, dimensions=dimensions, trials=rows)
     if out is not None:
         chosen = FORMATS if format == "all" else tuple(name for name in FORMATS if name == format)
         return write_front(
@@ -188,7 +196,10 @@ def format_front(
             formats=chosen,
         )
     if format in ("csv", "json"):
-        return _render("csv" if format == "csv" else "json", found, study, constraints or {}).decode()
+        asked = dimensions or REQUEST
+        found = fronts(trials, objectives, constraints)
+        averaged = fronts(seeds.shown(trials, asked), objectives, constraints) if seeds.vary(trials, asked) else None
+        return _render("csv" if format == "csv" else "json", found, averaged, study, constraints or {}).decode()
     raise InputError(f"format {format} makes files: give --out DIR")
 
 
@@ -218,9 +229,10 @@ def table(
     shown, constant = varying(rows if trials is None else trials, dimensions)
     head, *body = summary(rows, objectives, knees, shown)
     if not body:
-        notes = ["No finished and feasible trial: the front is empty."]
+        signs = notes = ["No finished and feasible trial: the front is empty."]
     else:
-        notes = ["★ knee", *([f"The same in all trials: {constant}"] if constant else [])]
+        signs = legend(rows, objectives)
+        notes = [*signs, *([f"The same in all trials: {constant}"] if constant else [])]
     gap = 1 if len(head) < 11 else 0  # beside the space that divides columns
     result = Table(
         title=Text(title, "table.title") if title else None,  # Text, because a value in brackets is no markup
@@ -228,7 +240,7 @@ def table(
         box=SIMPLE_HEAD,
         show_edge=False,
         padding=(0, gap, 0, 0),
-        min_width=None if body else len(notes[0]),
+        min_width=max(map(len, signs)),
     )
     for i, name in enumerate(head):  # what was asked for may be cut short; a number may not
         lines = name.replace("Validation", "Val.").replace("accuracy", "acc.").replace(" ", "\n")
@@ -259,11 +271,22 @@ def summary(
     present = {name for row in rows for name, value in row.items() if value is not None}
     measured = ("test_accuracy", "test_miou", "macs", "macs_ratio", "latency_ms")
     results = [*objectives, *(name for name in measured if name in present)]
-    columns = list(dict.fromkeys([*asked, *results, "key"]))
+    counted = ["seeds"] if len({row.get("seeds") for row in rows}) > 1 else []
+    columns = list(dict.fromkeys([*asked, *results, *counted, "key"]))
     marked = set(knees)
     head = ["", *(title_of(name) for name in columns)]
-    stars = ["★" if row.get("key") in marked else "" for row in rows]
-    return [head, *([star, *(human(n, row.get(n)) for n in columns)] for star, row in zip(stars, rows, strict=True))]
+    tied = seeds.ties(rows, objectives)
+    stars = [("★" if row.get("key") in marked else "") + ("≈" if row.get("key") in tied else "") for row in rows]
+    cells = ([human(n, row.get(n), row.get(n + seeds.STD)) for n in columns] for row in rows)
+    return [head, *([star, *line] for star, line in zip(stars, cells, strict=True))]
+
+
+def legend(rows: Sequence[Row], objectives: Mapping[str, Direction]) -> list[str]:
+    """What the signs and numbers of a `summary` mean, in lines."""
+    lines = ["★ knee" + (f"; {what} ± standard deviation" if (what := seeds.note(rows)) else "")]
+    if seeds.ties(rows, objectives):
+        lines.append("≈ not better than the cheaper one above it beyond noise")
+    return lines
 
 
 def _front(
@@ -377,6 +400,7 @@ def _misses(trial: Row, constraints: Mapping[str, Bound]) -> dict[str, float]:
 def _render(
     name: Format,
     found: list[Front],
+    averaged: list[Front] | None,
     study: str,
     constraints: Mapping[str, Bound],
     dimensions: Sequence[str] | None = None,
@@ -386,14 +410,14 @@ def _render(
         every = [row for f in found for row in f.trials]
         return _csv([row for f in found for row in f.members], columns=_columns(every)).encode()
     if name == "json":
-        return _json(found, study, constraints).encode()
+        return _json(found, averaged, study, constraints).encode()
     if name == "png":  # plotting libraries take a second to import
         from rssearch.figures import png
 
-        return png(found, study, constraints)
+        return png(averaged or found, study, constraints)
     from rssearch.page import page
 
-    return page(found, study, constraints, dimensions, pictures)
+    return page(averaged or found, study, constraints, dimensions, pictures)
 
 
 def _columns(rows: Sequence[Row]) -> list[str]:
@@ -424,7 +448,9 @@ def _csv(rows: Sequence[Row], columns: Sequence[str] | None = None) -> str:
     return text.getvalue()
 
 
-def _json(found: Sequence[Front], study: str, constraints: Mapping[str, Bound]) -> str:
+def _json(
+    found: Sequence[Front], averaged: Sequence[Front] | None, study: str, constraints: Mapping[str, Bound]
+) -> str:
     shares = [front.relative_hypervolume for front in found]
     known = [share for share in shares if share is not None]
     document = {
@@ -450,6 +476,19 @@ def _json(found: Sequence[Front], study: str, constraints: Mapping[str, Bound]) 
                 "members": front.members,
             }
             for front in found
+        ],
+        "means": None
+        if averaged is None
+        else [
+            {
+                "dataset": front.dataset,
+                "knee": None if front.knee is None else front.knee["key"],
+                "hypervolume": front.hypervolume,
+                "relative_hypervolume": front.relative_hypervolume,
+                "members": front.members,
+                "within_noise": sorted(seeds.ties(front.members, front.objectives)),
+            }
+            for front in averaged
         ],
     }
     return json.dumps(_plain(document), indent=2, allow_nan=False) + "\n"

@@ -221,6 +221,7 @@ def test_front_json(tmp_path):
                 "baselines": [{"model": "resnet18", "val_accuracy": 0.95, "macs": 100e6}],
             }
         ],
+        "means": None,
     }
     assert members == report.front_rows(study(), TWO)  # the round trip keeps every column and digit
 
@@ -489,7 +490,7 @@ def test_impossible_objectives():
     four = {**TWO, "params": "min", "train_seconds": "min"}
     assert json.loads(report.format_front(study(), four, "json", study="s"))["fronts"][0]["knee"]
     with pytest.raises(InputError, match="at most 3"):
-        report.fronts(study(), four) and report._render("png", report.fronts(study(), four), "s", {})
+        report.fronts(study(), four) and report._render("png", report.fronts(study(), four), None, "s", {})
 
 
 def test_trials_of_networks_have_every_column_of_the_contract(tmp_path):
