@@ -146,3 +146,24 @@ def test_a_real_allocation_that_fails_is_recognised():
     with pytest.raises(RuntimeError) as caught:
         torch.empty(1 << 60)
     assert microbatch.is_out_of_memory(caught.value)
+
+
+@pytest.mark.gpu
+def test_a_gpu_that_is_too_small_trains_in_micro_batches():
+    device = torch.device("cuda")
+    data, recipe = image_set((256, 16, 16), size=64), Recipe(epochs=1, batch_size=256, lr=0.1, precision="fp32")
+
+    def wide():  # its activations take 256 MiB for 256 images, and as much again for their gradients
+        return nn.Sequential(nn.Conv2d(3, 64, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 3))
+
+    total = torch.cuda.get_device_properties(device).total_memory
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_allocated() + (200 << 20)) / total)
+    try:
+        with pytest.raises(OutOfMemory, match="out of memory with 256 images at a time"):
+            fit(wide(), data, recipe, device=device)
+        torch.cuda.empty_cache()
+        (epoch,) = fit(wide(), data, recipe, device=device, micro_batches=16)
+        assert epoch["micro_batches"] == 16
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
