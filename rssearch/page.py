@@ -14,15 +14,16 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from rssearch.figures import COLOUR_MAP, DARK, GREY, RED, Look, caption, drawable, ends, limits, line_name, look_of
-from rssearch.report import COLUMNS, KEY_DIGITS, legend, summary, varying
+from rssearch.report import COLUMNS
 from rssearch.storage import Location, names
+from rssearch.tables import KEY_DIGITS, legend, summary, varying
 from rssearch.units import human, title_of
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
     from rssearch.config import Bound
-    from rssearch.report import Front, Row
+    from rssearch.fronts import Front, Row
 
 # in the order of figures.MARKERS
 SYMBOLS = (
@@ -55,7 +56,7 @@ def page(
     dimensions: Sequence[str] | None = None,
     pictures: Location | None = None,
 ) -> bytes:
-    """The page, UTF-8; `dimensions` as in `rssearch.report.table`, `pictures` as in `rssearch.report.write_front`."""
+    """The page, UTF-8; `dimensions` as in `rssearch.tables.table`, `pictures` as in `rssearch.report.write_front`."""
     options = {**OPTIONS, "toImageButtonOptions": {"filename": f"{study}-front"}}
     plot = draw(found, study, constraints).to_html(full_html=False, include_plotlyjs=True, config=options)
     head = f'<meta charset="utf-8"><title>{escape(study)}: Pareto front</title><style>{STYLE}</style>'

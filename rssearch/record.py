@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rssearch import report, seeds
+from rssearch import seeds
 from rssearch.config import Bound, load_study
 from rssearch.errors import InputError
 from rssearch.front import Direction
+from rssearch.fronts import Front, Row, fronts
 from rssearch.journal import Journal, dimension_columns, flat
 from rssearch.storage import Location, locate
 
@@ -38,10 +39,10 @@ class Recorded:
     rows: list[dict[str, Any]]
     dimensions: list[str]
 
-    def front(self) -> list[report.Front]:
+    def front(self) -> list[Front]:
         """The front of each dataset; where seeds vary, that of the means."""
         rows = seeds.shown(self.rows, self.dimensions)
-        return report.fronts(rows, self.objectives, self.constraints)
+        return fronts(rows, self.objectives, self.constraints)
 
 
 def read(study: str, storage: str | Path) -> Recorded:
@@ -94,13 +95,13 @@ def choose(found: Recorded, *, trial: str | None = None, best: str = "knee") -> 
             shown = ", ".join(keys[:10]) + (", ..." if len(keys) > 10 else "")
             raise InputError(f"--trial {trial}: {what} of {found.study} begin so; keys: {shown or 'there are none'}")
         return fits[0]
-    fronts = [front for front in found.front() if front.members]
-    if not fronts:
+    filled = [front for front in found.front() if front.members]
+    if not filled:
         raise InputError(f"study {found.study} has no finished trial on its front yet")
-    if len(fronts) > 1:
-        names = ", ".join(str(front.dataset) for front in fronts)
+    if len(filled) > 1:
+        names = ", ".join(str(front.dataset) for front in filled)
         raise InputError(f"study {found.study} has a front for each of {names}: name one trial with --trial KEY")
-    front = fronts[0]
+    front = filled[0]
     if best == "knee":
         assert front.knee is not None
         return _best_seed(found, front.knee)
@@ -121,13 +122,13 @@ def choose(found: Recorded, *, trial: str | None = None, best: str = "knee") -> 
     return _best_seed(found, _best(found, members))
 
 
-def _best_seed(found: Recorded, member: report.Row) -> dict[str, Any]:
+def _best_seed(found: Recorded, member: Row) -> dict[str, Any]:
     """The best of the trials that a row of the front is a mean of; the row itself if it is a trial."""
     keys = member.get("keys")
     return dict(member) if keys is None else dict(_best(found, [row for row in found.rows if row["key"] in keys]))
 
 
-def _best(found: Recorded, rows: Sequence[report.Row]) -> report.Row:
+def _best(found: Recorded, rows: Sequence[Row]) -> Row:
     """By the first objective that is to be large, or by the first of all."""
     name = next((n for n, direction in found.objectives.items() if direction == "max"), next(iter(found.objectives)))
     pick = max if found.objectives[name] == "max" else min

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from rssearch import report, seeds
+from rssearch.fronts import front_rows, fronts
 from rssearch.journal import Journal, Record, dimension_columns, flat
 from rssearch.progress import Display, best_text
 from rssearch.question import Question
@@ -168,7 +169,7 @@ class Recorder:
     def front(self) -> list[dict[str, Any]]:
         """The rows of the front's members."""
         search = self.question.config.search
-        return report.front_rows(self.rows(), search.objectives, search.constraints)
+        return front_rows(self.rows(), search.objectives, search.constraints)
 
     def worth_measuring(self) -> list[str]:
         """Keys of the front's members and, where seeds vary, of all trials of the configurations on the front of means.
@@ -176,7 +177,7 @@ class Recorder:
         Their test split is read, and their weights and pictures are kept.
         """
         search, rows = self.question.config.search, self.rows()
-        means = report.front_rows(seeds.shown(rows, self.dimensions()), search.objectives, search.constraints)
+        means = front_rows(seeds.shown(rows, self.dimensions()), search.objectives, search.constraints)
         keys = [key for row in means for key in row.get("keys", [row["key"]])]
         return list(dict.fromkeys([*(row["key"] for row in self.front()), *keys]))
 
@@ -190,7 +191,7 @@ class Recorder:
             return
         search, rows = self.question.config.search, self.rows()
         finished = sum(row["status"] == "finished" for row in rows)
-        found = report.fronts(rows, search.objectives, search.constraints)
+        found = fronts(rows, search.objectives, search.constraints)
         members = [row for front in found for row in front.members]
         if not members:
             return

@@ -1,7 +1,5 @@
 """What a study leaves behind: trials.csv and front.csv, .json, .png, .html, and the table on the console.
 
-A trial is a flat mapping from a column to a value, with at least ``key`` and ``status`` (finished, stopped,
-failed or infeasible). Accuracies on different datasets cannot be compared, so there is one front for each dataset.
 Files appear whole or not at all.
 """
 
@@ -11,87 +9,32 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from rssearch import seeds
 from rssearch.errors import InputError, unknown
-from rssearch.front import Direction, hypervolume, knee, non_dominated, reference_point
+from rssearch.front import Direction
+from rssearch.fronts import Front, Row, fronts
 from rssearch.storage import Location, write_atomic
-from rssearch.units import human, number, title_of
+from rssearch.tables import REQUEST, table
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from rssearch.config import Bound
 
-Row = Mapping[str, Any]
 Format = Literal["csv", "json", "png", "html"]
 FORMATS: tuple[Format, ...] = ("csv", "json", "png", "html")
 SCHEMA = "rssearch.front/1"  # the number grows when a reader of the old layout would misread the new one
 
-REQUEST = ("dataset", "model", "method", "rate", "seed")
 MEASURED = (
     *("val_accuracy", "test_accuracy", "val_miou", "test_miou"),
     *("macs", "params", "macs_ratio", "params_ratio", "baseline_val_accuracy", "baseline_val_miou", "train_seconds"),
 )
 COLUMNS = ("key", "status", *REQUEST, *MEASURED)
-KEY_DIGITS = 8  # of a key on the console: the beginning of a key is enough to name a trial
-
-
-@dataclass(frozen=True)
-class Front:
-    """The trials of one dataset and what is best among them."""
-
-    dataset: str | None
-    objectives: Mapping[str, Direction]
-    trials: list[Row]  # all, in the order of the record; the next five are a partition of them
-    dominated: list[Row]  # finished and feasible
-    members: list[Row]  # by rising cost
-    infeasible: list[Row]
-    stopped: list[Row]  # before their last epoch
-    failed: list[Row]
-    knee: Row | None
-    reference: dict[str, float] | None
-    hypervolume: float
-    relative_hypervolume: float | None
-    baselines: list[dict[str, Any]]  # one for each model: its name and its objectives before pruning, mean of the seeds
-    note: str | None  # why the front is empty; None if it is not
-
-
-def fronts(
-    trials: Iterable[Row], objectives: Mapping[str, Direction], constraints: Mapping[str, Bound] | None = None
-) -> list[Front]:
-    """The front of each dataset, in the order of their names; always at least one, which may be empty.
-
-    A finished trial that breaks one of the constraints counts as infeasible, and one that lacks an objective (None,
-    NaN) as failed.
-
-    Raises:
-        InputError: there is no objective.
-    """
-    if not objectives:
-        raise InputError("a front needs at least one objective")
-    groups: dict[str | None, list[Row]] = {}
-    for trial in trials:
-        dataset = trial.get("dataset")
-        groups.setdefault(None if dataset is None else str(dataset), []).append(trial)
-    if not groups:
-        groups[None] = []
-    return [
-        _front(dataset, groups[dataset], objectives, constraints or {})
-        for dataset in sorted(groups, key=lambda name: name or "")
-    ]
-
-
-def front_rows(
-    trials: Iterable[Row], objectives: Mapping[str, Direction], constraints: Mapping[str, Bound] | None = None
-) -> list[dict[str, Any]]:
-    """The non-dominated trials among the finished and feasible, with all columns; by dataset, then by rising cost."""
-    return [dict(row) for front in fronts(trials, objectives, constraints) for row in front.members]
 
 
 def write_trials_csv(path: Location, trials: Sequence[Row]) -> None:
@@ -133,16 +76,14 @@ def write_front(
     """
     if wrong := [name for name in formats if name not in FORMATS]:
         raise unknown("format", wrong[0], FORMATS)
-    asked = dimensions or REQUEST
-    found = fronts(trials, objectives, constraints)
-    averaged = fronts(seeds.shown(trials, asked), objectives, constraints) if seeds.vary(trials, asked) else None
+    found, averaged = _both(trials, objectives, constraints, dimensions)
     paths = []
     for name in formats:
         paths.append(directory / f"front.{name}")
         write_atomic(paths[-1], _render(name, found, averaged, study, constraints or {}, dimensions, pictures))
     if averaged is not None and "csv" in formats:
         paths.append(directory / "means.csv")
-        write_atomic(paths[-1], _csv(seeds.means(trials, asked)).encode())
+        write_atomic(paths[-1], _csv(seeds.means(trials, dimensions or REQUEST)).encode())
     return paths
 
 
@@ -196,205 +137,21 @@ def format_front(
             formats=chosen,
         )
     if format in ("csv", "json"):
-        asked = dimensions or REQUEST
-        found = fronts(trials, objectives, constraints)
-        averaged = fronts(seeds.shown(trials, asked), objectives, constraints) if seeds.vary(trials, asked) else None
+        found, averaged = _both(trials, objectives, constraints, dimensions)
         return _render("csv" if format == "csv" else "json", found, averaged, study, constraints or {}).decode()
     raise InputError(f"format {format} makes files: give --out DIR")
 
 
-def table(
-    rows: Sequence[Row],
+def _both(
+    trials: Sequence[Row],
     objectives: Mapping[str, Direction],
-    *,
-    knees: Iterable[str] = (),
-    title: str | None = None,
-    dimensions: Sequence[str] | None = None,
-    trials: Sequence[Row] | None = None,
-) -> Table:
-    """The rows of a front for the console, in units for people, made for 80 columns.
-
-    Args:
-        rows: the members of the front.
-        objectives: metrics and their directions.
-        knees: keys of the rows that get a star.
-        title: what stands above.
-        dimensions: the columns that were asked for; the default is those of the contract.
-        trials: the trials among which a dimension must vary to get a column; the default is the rows.
-    """
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-    from rich.text import Text
-
-    shown, constant = varying(rows if trials is None else trials, dimensions)
-    head, *body = summary(rows, objectives, knees, shown)
-    if not body:
-        signs = notes = ["No finished and feasible trial: the front is empty."]
-    else:
-        signs = legend(rows, objectives)
-        notes = [*signs, *([f"The same in all trials: {constant}"] if constant else [])]
-    gap = 1 if len(head) < 11 else 0  # beside the space that divides columns
-    result = Table(
-        title=Text(title, "table.title") if title else None,  # Text, because a value in brackets is no markup
-        caption=Text("\n".join(notes), "table.caption"),
-        box=SIMPLE_HEAD,
-        show_edge=False,
-        padding=(0, gap, 0, 0),
-        min_width=max(map(len, signs)),
-    )
-    for i, name in enumerate(head):  # what was asked for may be cut short; a number may not
-        lines = name.replace("Validation", "Val.").replace("accuracy", "acc.").replace(" ", "\n")
-        asked = 0 < i <= len(shown)
-        result.add_column(Text(lines), justify="left" if asked else "right", no_wrap=not asked, overflow="ellipsis")
-    for *cells, key in body:  # a value stays with its unit
-        result.add_row(*(Text(cell.replace(" ", "\u00a0")) for cell in (*cells, key[:KEY_DIGITS])))
-    return result
-
-
-def varying(trials: Sequence[Row], dimensions: Sequence[str] | None = None) -> tuple[list[str], str]:
-    """The dimensions that vary among the trials, and those that do not as text: "Model resnet20, Seed 0"."""
-    values = {name: {human(name, trial.get(name)): None for trial in trials} for name in dimensions or REQUEST}
-    constant = [
-        f"{title_of(name)} {next(iter(found))}" for name, found in values.items() if len(found) == 1 if any(found)
-    ]
-    return [name for name, found in values.items() if len(found) > 1], ", ".join(constant)
-
-
-def summary(
-    rows: Sequence[Row], objectives: Mapping[str, Direction], knees: Iterable[str] = (), asked: Sequence[str] = REQUEST
-) -> list[list[str]]:
-    """The columns of a front that people compare, as text: a line of titles, then one for each row.
-
-    They are a star for the knees (given by their keys), what was asked for, the objectives, the measures of the
-    contract that some row has, and the key.
-    """
-    present = {name for row in rows for name, value in row.items() if value is not None}
-    measured = ("test_accuracy", "test_miou", "macs", "macs_ratio", "latency_ms")
-    results = [*objectives, *(name for name in measured if name in present)]
-    counted = ["seeds"] if len({row.get("seeds") for row in rows}) > 1 else []
-    columns = list(dict.fromkeys([*asked, *results, *counted, "key"]))
-    marked = set(knees)
-    head = ["", *(title_of(name) for name in columns)]
-    tied = seeds.ties(rows, objectives)
-    stars = [("★" if row.get("key") in marked else "") + ("≈" if row.get("key") in tied else "") for row in rows]
-    cells = ([human(n, row.get(n), row.get(n + seeds.STD)) for n in columns] for row in rows)
-    return [head, *([star, *line] for star, line in zip(stars, cells, strict=True))]
-
-
-def legend(rows: Sequence[Row], objectives: Mapping[str, Direction]) -> list[str]:
-    """What the signs and numbers of a `summary` mean, in lines."""
-    lines = ["★ knee" + (f"; {what} ± standard deviation" if (what := seeds.note(rows)) else "")]
-    if seeds.ties(rows, objectives):
-        lines.append("≈ not better than the cheaper one above it beyond noise")
-    return lines
-
-
-def _front(
-    dataset: str | None, trials: list[Row], objectives: Mapping[str, Direction], constraints: Mapping[str, Bound]
-) -> Front:
-    complete: list[Row] = []
-    infeasible: list[Row] = []
-    stopped: list[Row] = []
-    failed: list[Row] = []
-    for trial in trials:
-        finished = trial["status"] == "finished"
-        if trial["status"] == "stopped":
-            stopped.append(trial)
-        elif trial["status"] == "infeasible" or (finished and _misses(trial, constraints)):
-            infeasible.append(trial)
-        elif finished and all(number(trial.get(name)) is not None for name in objectives):
-            complete.append(trial)
-        else:
-            failed.append(trial)
-    directions = list(objectives.values())
-    points = _points(complete, objectives)
-    mask = non_dominated(points, directions)
-    cost = next((name for name, direction in objectives.items() if direction == "min"), next(iter(objectives)))
-    members = sorted(
-        (t for t, on in zip(complete, mask, strict=True) if on), key=lambda t: (t[cost], str(t.get("key")))
-    )
-    known = [_baseline_limit(trials, name) if direction == "min" else None for name, direction in objectives.items()]
-    reference = reference_point(points, directions, known) if members else None
-    volume = hypervolume(points, reference, directions) if reference is not None else 0.0
-    return Front(
-        dataset=dataset,
-        objectives=objectives,
-        trials=trials,
-        dominated=[t for t, on in zip(complete, mask, strict=True) if not on],
-        members=members,
-        infeasible=infeasible,
-        stopped=stopped,
-        failed=failed,
-        knee=members[knee(_points(members, objectives), directions)] if members else None,
-        reference=None if reference is None else dict(zip(objectives, reference.tolist(), strict=True)),
-        hypervolume=volume,
-        relative_hypervolume=None if reference is None else _relative(volume, reference.tolist(), directions),
-        baselines=_baselines(trials, objectives),
-        note=None if members else _why_empty(infeasible, [*stopped, *failed], constraints),
-    )
-
-
-def _why_empty(infeasible: Sequence[Row], others: Sequence[Row], constraints: Mapping[str, Bound]) -> str:
-    """One sentence; when every trial is infeasible it names the one that misses the constraints least."""
-    if others or not infeasible:
-        return "No finished trial yet."
-    text = "No trial satisfies the constraints."
-    missed = [(sum(misses.values()), i) for i, t in enumerate(infeasible) if (misses := _misses(t, constraints))]
-    if not missed:
-        return text
-    nearest = infeasible[min(missed)[1]]
-    values = ", ".join(f"{name} {human(name, nearest[name])}" for name in _misses(nearest, constraints))
-    return f"{text} Nearest: {nearest['key']} with {values}."
-
-
-def _points(trials: Sequence[Row], objectives: Mapping[str, Direction]) -> np.ndarray[Any, np.dtype[np.float64]]:
-    return np.array([[float(t[name]) for name in objectives] for t in trials]).reshape(len(trials), len(objectives))
-
-
-def _relative(volume: float, reference: Sequence[float], directions: Sequence[Direction]) -> float | None:
-    """The volume with each cost in units of its reference.
-
-    For accuracy against MACs with the baseline's MACs as reference: the best accuracy within a budget, averaged over
-    all budgets from 0 to the baseline's. It lies in [0, 1] and can be compared between networks and datasets.
-    """
-    scale = math.prod(value for value, direction in zip(reference, directions, strict=True) if direction == "min")
-    return volume / scale if scale > 0 else None
-
-
-def _baselines(trials: Sequence[Row], objectives: Mapping[str, Direction]) -> list[dict[str, Any]]:
-    found: dict[Any, set[tuple[float, ...]]] = {}
-    for trial in trials:
-        values = [_baseline(trial, name) for name in objectives]
-        numbers = [value for value in values if value is not None]
-        if len(numbers) == len(objectives):
-            found.setdefault(trial.get("model"), set()).add(tuple(numbers))
-    return [
-        {"model": model, **dict(zip(objectives, np.mean(sorted(points), axis=0).tolist(), strict=True))}
-        for model, points in sorted(found.items(), key=lambda item: str(item[0]))
-    ]
-
-
-def _baseline(trial: Row, name: str) -> float | None:
-    """Value of an objective before pruning. A ratio to the baseline is 1 there if the row knows its baseline at all."""
-    if name.endswith("_ratio") and trial.get("baseline_" + name) is None:
-        return 1.0 if any(column.startswith("baseline_") and trial[column] is not None for column in trial) else None
-    return number(trial.get("baseline_" + name))
-
-
-def _baseline_limit(trials: Sequence[Row], name: str) -> float | None:
-    """The largest baseline cost of the models: fixed by the space, so it does not move with the trials."""
-    return max((value for trial in trials if (value := _baseline(trial, name)) is not None), default=None)
-
-
-def _misses(trial: Row, constraints: Mapping[str, Bound]) -> dict[str, float]:
-    """The metrics that break a constraint, and by how much, relative to the limit."""
-    misses = {}
-    for name, bound in constraints.items():
-        value = number(trial.get(name))
-        for limit, sign in ((bound.max, 1), (bound.min, -1)):
-            if value is not None and limit is not None and sign * (value - limit) > 0:
-                misses[name] = abs(value - limit) / (abs(limit) or 1.0)
-    return misses
+    constraints: Mapping[str, Bound] | None,
+    dimensions: Sequence[str] | None,
+) -> tuple[list[Front], list[Front] | None]:
+    """The fronts of the trials and, where seeds vary, those of the means."""
+    asked = dimensions or REQUEST
+    means = fronts(seeds.shown(trials, asked), objectives, constraints) if seeds.vary(trials, asked) else None
+    return fronts(trials, objectives, constraints), means
 
 
 def _render(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rssearch import figures, page, report
+from rssearch import figures, fronts, page
 from rssearch.config import Bound
 from rssearch.figures import COLOURS, GREY, look_of
 
@@ -31,7 +31,7 @@ LIMIT = {"macs": Bound(max=60e6)}
 
 def html(rows, objectives=TWO, constraints=LIMIT):
     """The traces with points and the legend of the page."""
-    data = page.draw(report.fronts(rows, objectives, constraints), "s", constraints).data
+    data = page.draw(fronts.fronts(rows, objectives, constraints), "s", constraints).data
     return [t for t in data if t.mode == "markers" and t.text and t.legendgroup != "knee"], {
         t.name: t for t in data if t.showlegend
     }
@@ -73,7 +73,7 @@ def labels(figure):
 
 
 def test_png_legend_explains_the_greys():
-    figure = figures.draw(report.fronts(study(), TWO, LIMIT), "s", LIMIT)
+    figure = figures.draw(fronts.fronts(study(), TWO, LIMIT), "s", LIMIT)
     assert labels(figure) == [
         *("Method", "compound", "l1", "lfp", "Model", "resnet18", "vgg16_bn", "Trials", "on the front", "dominated"),
         *("infeasible", "failed", "knee", "baseline", "front", "constraint"),
@@ -90,14 +90,14 @@ def collapsed():
 
 
 def window(rows, objectives=TWO, **constraints):
-    found = report.fronts(rows, objectives, constraints)
+    found = fronts.fronts(rows, objectives, constraints)
     return look_of(found).window(found[0])
 
 
 def test_a_collapsed_trial_does_not_stretch_the_axis():
     # best 95 (the baseline), median 93, so the fence is 95 - 5 * 2 = 85; a tenth of 95 - 92 below what is left
     assert window(collapsed()) == pytest.approx((91.7, 95.0))
-    found = report.fronts(collapsed(), TWO)
+    found = fronts.fronts(collapsed(), TWO)
     places = look_of(found).places(found[0], found[0].members)
     assert [(row["key"], x, y, beyond) for row, x, y, beyond in places] == [
         ("0", 10.0, pytest.approx(91.7), True),
@@ -148,6 +148,6 @@ def test_a_single_objective_is_cut_too():
 
 def test_trials_without_a_method_have_the_first_colour():
     rows = [{"key": "a", "status": "finished", "score": 1.0, "size": 2}]
-    look = look_of(report.fronts(rows, {"score": "max", "size": "min"}))
+    look = look_of(fronts.fronts(rows, {"score": "max", "size": "min"}))
     assert look.colour(rows[0]) == COLOURS[0]
     assert look.legend() == {}

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from rssearch import page, report
+from rssearch import fronts, page, report
 
 TWO: Any = {"val_miou": "max", "macs": "min"}
 
@@ -35,7 +35,7 @@ def after_the_plot(text: str) -> str:
 
 
 def below(trials: list[dict[str, Any]], folder: Path | None, dimensions: list[str] | None = None) -> str:
-    text = page.page(report.fronts(trials, TWO), "s", {}, dimensions, folder).decode()
+    text = page.page(fronts.fronts(trials, TWO), "s", {}, dimensions, folder).decode()
     return after_the_plot(text)
 
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from rssearch import report, store
+from rssearch import fronts, report, store, tables
 from rssearch.config import Bound
 from rssearch.errors import InputError
 
@@ -59,21 +59,21 @@ def keys(rows):
 
 
 def test_front_rows_are_finished_feasible_and_not_dominated_by_rising_cost():
-    assert keys(report.front_rows(study(), TWO)) == ["a", "c", "d"]
-    assert report.front_rows(study(), TWO)[0] == study()[1]  # with every column
+    assert keys(fronts.front_rows(study(), TWO)) == ["a", "c", "d"]
+    assert fronts.front_rows(study(), TWO)[0] == study()[1]  # with every column
 
 
 def test_constraints_take_finished_trials_off_the_front():
     bounds = {"macs": Bound(max=30e6), "val_accuracy": Bound(min=0.7)}
-    assert keys(report.front_rows(study(), TWO, bounds)) == ["c"]
-    front = report.fronts(study(), TWO, bounds)[0]
+    assert keys(fronts.front_rows(study(), TWO, bounds)) == ["c"]
+    front = fronts.fronts(study(), TWO, bounds)[0]
     assert keys(front.infeasible) == ["d", "a", "b", "i"]
     # a limit on what a trial does not have breaks nothing
-    assert keys(report.front_rows(study(), TWO, {"latency_ms": Bound(max=1)})) == ["a", "c", "d"]
+    assert keys(fronts.front_rows(study(), TWO, {"latency_ms": Bound(max=1)})) == ["a", "c", "d"]
 
 
 def test_every_trial_is_in_one_class():
-    front = report.fronts(study(), TWO)[0]
+    front = fronts.fronts(study(), TWO)[0]
     assert [keys(rows) for rows in (front.members, front.dominated, front.infeasible, front.failed)] == [
         ["a", "c", "d"],
         ["b"],
@@ -86,31 +86,31 @@ def test_every_trial_is_in_one_class():
 
 def test_ties_are_all_members_in_the_order_of_their_keys():
     rows = [trial("z", 0.9, 10), trial("y", 0.9, 10), trial("x", 0.9, 11)]
-    assert keys(report.front_rows(rows, TWO)) == ["y", "z"]
+    assert keys(fronts.front_rows(rows, TWO)) == ["y", "z"]
 
 
 def test_hypervolume_is_measured_from_the_baseline():
-    front = report.fronts(study(), TWO)[0]
+    front = fronts.fronts(study(), TWO)[0]
     assert front.reference == {"val_accuracy": 0.0, "macs": 100e6}
     expected = 0.60 * 90e6 + 0.30 * 75e6 + 0.04 * 20e6
     assert front.hypervolume == pytest.approx(expected)
     assert front.relative_hypervolume == pytest.approx(expected / 100e6)
     # another trial that is worse moves nothing, even if it costs more than all others
-    again = report.fronts([*study(), trial("w", 0.1, 99_000_000)], TWO)[0]
+    again = fronts.fronts([*study(), trial("w", 0.1, 99_000_000)], TWO)[0]
     assert again.hypervolume == pytest.approx(expected)
 
 
 def test_without_a_baseline_the_worst_cost_is_the_reference():
     rows = [{"key": "p", "status": "finished", "score": 3.0, "size": 2.0}]
     rows.append({"key": "q", "status": "finished", "score": 5.0, "size": 4.0})
-    front = report.fronts(rows, {"score": "max", "size": "min"})[0]
+    front = fronts.fronts(rows, {"score": "max", "size": "min"})[0]
     assert front.reference == {"score": 0.0, "size": 4.0}
     assert front.hypervolume == 6.0
     assert front.baselines == []
 
 
 def test_a_ratio_has_the_baseline_one():
-    front = report.fronts(study(), {"val_accuracy": "max", "macs_ratio": "min"})[0]
+    front = fronts.fronts(study(), {"val_accuracy": "max", "macs_ratio": "min"})[0]
     assert front.reference == {"val_accuracy": 0.0, "macs_ratio": 1.0}
     assert front.baselines == [{"model": "resnet18", "val_accuracy": 0.95, "macs_ratio": 1.0}]
 
@@ -118,7 +118,7 @@ def test_a_ratio_has_the_baseline_one():
 def test_baselines_are_the_mean_over_seeds():
     rows = [trial("a", 0.9, 1, baseline_val_accuracy=0.95), trial("b", 0.9, 2, baseline_val_accuracy=0.95)]
     rows += [trial("c", 0.9, 3, baseline_val_accuracy=0.97, seed=1), trial("e", 0.9, 3, model="vgg16_bn")]
-    assert report.fronts(rows, TWO)[0].baselines == [
+    assert fronts.fronts(rows, TWO)[0].baselines == [
         {"model": "resnet18", "val_accuracy": pytest.approx(0.96), "macs": 100e6},
         {"model": "vgg16_bn", "val_accuracy": 0.95, "macs": 100e6},
     ]
@@ -134,9 +134,9 @@ def test_each_dataset_has_its_own_front():
     for row in rows:  # worse everywhere: one common front would lose it
         if row["dataset"] == "ucmerced":
             row["val_accuracy"] -= 0.2
-    found = report.fronts(rows, TWO)
+    found = fronts.fronts(rows, TWO)
     assert [front.dataset for front in found] == ["eurosat", "ucmerced"]
-    assert keys(report.front_rows(rows, TWO)) == ["a", "c", "d", "ua", "uc", "ud"]
+    assert keys(fronts.front_rows(rows, TWO)) == ["a", "c", "d", "ua", "uc", "ud"]
     document = json.loads(report.format_front(rows, TWO, "json", study="s"))
     volumes = [front["hypervolume"] for front in document["fronts"]]
     assert volumes[0] > volumes[1] > 0
@@ -144,7 +144,7 @@ def test_each_dataset_has_its_own_front():
 
 
 def test_one_objective_has_the_best_trial_as_front():
-    front = report.fronts(study(), {"val_accuracy": "max"})[0]
+    front = fronts.fronts(study(), {"val_accuracy": "max"})[0]
     assert keys(front.members) == ["d"]
     assert front.knee["key"] == "d"
     assert front.hypervolume == pytest.approx(0.94)
@@ -153,7 +153,7 @@ def test_one_objective_has_the_best_trial_as_front():
 def test_three_objectives():
     three = {**TWO, "train_seconds": "min"}
     rows = [*study(), trial("t", 0.5, 50_000_000, train_seconds=0.5)]
-    assert keys(report.front_rows(rows, three)) == ["a", "c", "t", "d"]
+    assert keys(fronts.front_rows(rows, three)) == ["a", "c", "t", "d"]
 
 
 def test_trials_csv(tmp_path):
@@ -223,7 +223,7 @@ def test_front_json(tmp_path):
         ],
         "means": None,
     }
-    assert members == report.front_rows(study(), TWO)  # the round trip keeps every column and digit
+    assert members == fronts.front_rows(study(), TWO)  # the round trip keeps every column and digit
 
 
 def test_json_has_no_nan():
@@ -297,7 +297,7 @@ def test_the_line_is_the_attained_staircase():
     from rssearch.figures import look_of
 
     def line(objectives):
-        found = report.fronts(study(), objectives)
+        found = fronts.fronts(study(), objectives)
         return look_of(found).staircase(found[0])
 
     xs, ys = line(TWO)
@@ -340,7 +340,7 @@ def test_html_hover_tells_the_trial_and_markup_in_values_is_text():
     from rssearch.page import draw, page
 
     rows = [trial("a", 0.6, 10_000_000, method="<script>alert(1)</script>", note="<b>bold</b>"), *study()[3:4]]
-    found = report.fronts(rows, TWO)
+    found = fronts.fronts(rows, TWO)
     traces = draw(found, "s", {}).data
     story = next(text for trace in traces if trace.text is not None for text in trace.text if "Key: <b>a</b>" in text)
     assert "Validation accuracy: <b>60.0 %</b>" in story
@@ -353,7 +353,7 @@ def test_html_hover_begins_with_the_state_and_the_request():
     from rssearch.page import draw
 
     rows = [*study(), trial("x", 0.5, 30_000_000, status="failed", reason="the loss is nan", split_hash="e" * 64)]
-    stories = [text for trace in draw(report.fronts(rows, TWO), "s", {}).data for text in trace.text or ()]
+    stories = [text for trace in draw(fronts.fronts(rows, TWO), "s", {}).data for text in trace.text or ()]
     (dominated,) = (text for text in stories if "Key: <b>b</b>" in text)
     assert dominated.split("<br>")[:10] == [
         "<b>dominated</b>",
@@ -391,9 +391,9 @@ def test_nothing_finished_is_said(tmp_path):
 
 def test_all_infeasible_is_said():
     rows = [trial("a", 0.9, 10), trial("b", None, 5, status="infeasible")]
-    front = report.fronts(rows, TWO, {"macs": Bound(max=1)})[0]
+    front = fronts.fronts(rows, TWO, {"macs": Bound(max=1)})[0]
     assert front.note == "No trial satisfies the constraints. Nearest: b with macs 5."
-    assert report.fronts(rows[1:], TWO)[0].note == "No trial satisfies the constraints."
+    assert fronts.fronts(rows[1:], TWO)[0].note == "No trial satisfies the constraints."
 
 
 def test_a_failing_write_leaves_the_old_file(tmp_path, monkeypatch):
@@ -464,7 +464,7 @@ def test_table_shows_the_dimensions_of_a_trial_of_ones_own():
         {"key": f"k{i}", "status": "finished", "score": float(i), "size": i, "width": 8 * i, "same": 1, "tag": "[red]"}
         for i in (1, 2)
     ]
-    text = shown(report.table(rows, {"score": "max", "size": "min"}, dimensions=["width", "same", "tag", "absent"]))
+    text = shown(tables.table(rows, {"score": "max", "size": "min"}, dimensions=["width", "same", "tag", "absent"]))
     head, _, first, _, _, *notes = text.splitlines()
     assert head.split() == ["Width", "Score", "Size", "Key"]
     assert first.split() == ["8", "1", "1", "k1"]
@@ -486,11 +486,11 @@ def test_formats(tmp_path):
 
 def test_impossible_objectives():
     with pytest.raises(InputError, match="at least one objective"):
-        report.fronts(study(), {})
+        fronts.fronts(study(), {})
     four = {**TWO, "params": "min", "train_seconds": "min"}
     assert json.loads(report.format_front(study(), four, "json", study="s"))["fronts"][0]["knee"]
     with pytest.raises(InputError, match="at most 3"):
-        report.fronts(study(), four) and report._render("png", report.fronts(study(), four), None, "s", {})
+        fronts.fronts(study(), four) and report._render("png", fronts.fronts(study(), four), None, "s", {})
 
 
 def test_trials_of_networks_have_every_column_of_the_contract(tmp_path):

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from rssearch import report, seeds
+from rssearch import fronts, report, seeds
 from rssearch.errors import InputError
 from rssearch.record import Recorded, choose
 
@@ -101,7 +101,7 @@ def test_nothing_is_said_without_a_quality_and_a_cost() -> None:
 
 
 def test_the_front_of_means_leaves_the_lucky_seed_out(tmp_path: Path) -> None:
-    assert "0.6-0" in [row["key"] for row in report.front_rows(study(), TWO)]
+    assert "0.6-0" in [row["key"] for row in fronts.front_rows(study(), TWO)]
     paths = report.write_front(tmp_path, study(), TWO, study="s", dimensions=ASKED)
     assert [path.name for path in paths] == ["front.csv", "front.json", "front.png", "front.html", "means.csv"]
     means = json.loads((tmp_path / "front.json").read_text())["means"][0]
