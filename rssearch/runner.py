@@ -36,6 +36,7 @@ from ray import tune
 from ray.tune.result import AUTO_RESULT_KEYS
 
 from rssearch.config import Resources
+from rssearch.deaths import Cause, Retries, cause
 from rssearch.errors import InputError
 from rssearch.scheduler import TuneScheduler
 from rssearch.searcher import Bridge
@@ -173,7 +174,8 @@ def run_jobs(
 ) -> None:
     """Run jobs on Ray Tune until `ask` gives None and all have ended.
 
-    A job whose worker dies is started again, at most `resources.max_failures` times; it goes on from its checkpoint.
+    A job whose worker dies is started again, at most `resources.max_failures` times, and when its node is lost; it goes
+    on from its checkpoint.
 
     Args:
         ask: the next job; called whenever a slot is free.
@@ -205,8 +207,8 @@ def run_jobs(
                 name="study",
                 storage_path=str(scratch),
                 verbose=1 if verbose else 0,
-                callbacks=[_Events(listener, stop, scheduler.stopped)],
-                failure_config=tune.FailureConfig(max_failures=resources.max_failures),
+                callbacks=[_Events(listener, stop, scheduler.stopped, Retries(resources.max_failures))],
+                failure_config=tune.FailureConfig(max_failures=-1),  # Tune would count lost nodes: `Retries` counts
             ),
         ).fit()
     finally:
@@ -217,8 +219,8 @@ def run_jobs(
 class _Events(tune.Callback):
     """Turns Tune's callbacks into those of a `Listener`."""
 
-    def __init__(self, listener: Listener, stop: Stop, stopped: Container[str]) -> None:
-        self._listener, self._stop, self._stopped = listener, stop, stopped
+    def __init__(self, listener: Listener, stop: Stop, stopped: Container[str], retries: Retries) -> None:
+        self._listener, self._stop, self._stopped, self._retries = listener, stop, stopped, retries
         self._last: dict[str, dict[str, Any]] = {}  # what a plain trainable reported last
         self._ended: set[str] = set()
         self._refusal: InputError | None = None
@@ -234,7 +236,8 @@ class _Events(tune.Callback):
             raise self._refusal
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
-        self._listener.started(trial.config["key"], trial.config["point"])
+        if trial.config["key"] not in self._ended:
+            self._listener.started(trial.config["key"], trial.config["point"])
 
     def on_trial_result(
         self,
@@ -262,7 +265,15 @@ class _Events(tune.Callback):
                     self._end(trial, {"status": "stopped", "metrics": metrics})
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
-        self._listener.retried(trial.config["key"], trial.config["point"], _reason(trial))
+        key, why = trial.config["key"], cause(_error(trial))
+        if key not in self._ended and self._retries.again(key, why):
+            if why is Cause.MEMORY:
+                trial.config["micro_batches"] = 2 * trial.config.get("micro_batches", 1)
+            self._listener.retried(key, trial.config["point"], _reason(trial))
+            return
+        # Tune has put the trial into its queue already: it starts once more, and ends at once.
+        trial.config["given_up"], trial.max_failures = True, 0
+        self._end(trial, {"status": "failed", "reason": f"its worker died: {_reason(trial)}"})
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
         self._end(trial, {"status": "failed", "reason": f"its worker died: {_reason(trial)}"})
@@ -295,15 +306,19 @@ def _reported(result: Mapping[str, Any]) -> dict[str, Any] | None:
     return None
 
 
-def _reason(trial: Any) -> str:
-    """The error that Tune wrote down for a trial, in one line: its class and message, or what it says first."""
+def _error(trial: Any) -> str:
+    """What Tune wrote down of a trial's last failure."""
     name = trial.run_metadata.error_filename
     path = Path(trial.local_path) / name if name is not None else None
     if path is None or not path.is_file():
-        return "no error was recorded"
-    lines = [line.strip() for line in path.read_text(errors="replace").splitlines() if line.strip()]
-    starts = [index for index, line in enumerate(lines) if line.startswith("Failure # ")]
-    lines = lines[starts[-1] + 1 :] if starts else lines  # the file holds every failure of the trial
+        return ""
+    text = path.read_text(errors="replace")
+    return re.split(r"^Failure # .*$", text, flags=re.MULTILINE)[-1]  # the file holds every failure of the trial
+
+
+def _reason(trial: Any) -> str:
+    """The last failure of a trial in one line: its class and message, or what it says first."""
+    lines = [line.strip() for line in _error(trial).splitlines() if line.strip()]
     errors = [line for line in lines if re.match(r"[\w.]+(Error|Exception): ", line)]
-    text: str = errors[-1].removeprefix("ray.exceptions.") if errors else (lines or ["no message"])[0]
+    text: str = errors[-1].removeprefix("ray.exceptions.") if errors else (lines or ["no error was recorded"])[0]
     return text.rstrip(".")[:300]
