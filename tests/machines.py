@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-TOOLS = ("sshd", "ssh", "ssh-keygen", "rsync", "ip", "nsenter", "unshare")
+TOOLS = ("sshd", "ssh", "ssh-keygen", "rsync", "ip", "nsenter", "setpriv", "unshare")
 _UNSHARE = ["unshare", "--net", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc"]
 _USER = "10.77.0.1"
 
@@ -105,7 +105,8 @@ def machines(folder: Path, addresses: Sequence[str]) -> Iterator[Machines]:
         (home / "venv").symlink_to(sys.prefix)
         (home.parent / "passwd").write_text(_passwd(home))
         (home.parent / "hosts").write_text(f"127.0.0.1 localhost\n{address} machine{address.rpartition('.')[2]}\n")
-    command = [*_UNSHARE, "sh", "-ec", _NETWORK.format(user=_USER), "sh", str(folder), *addresses]
+    orphaned = ["setpriv", "--pdeathsig", "KILL"]  # also where this process is killed
+    command = [*orphaned, *_UNSHARE, "sh", "-ec", _NETWORK.format(user=_USER), "sh", str(folder), *addresses]
     with (folder / "machines.log").open("wb") as log:
         process = subprocess.Popen(command, env=os.environ | {"MACHINE": _MACHINE}, stdout=log, stderr=log)
     try:

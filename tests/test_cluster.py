@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from ray._private.utils import get_num_cpus
 
 from tests.machines import TOOLS, Machines, machines
 
@@ -32,7 +33,7 @@ STUDY = {
     "trial": "trials.prune:run",
     "space": {"dataset": ["synthetic_scenes"], "model": ["resnet20"], "method": ["random"], "rate": [0.3, 0.5]},
     "settings": {"input_size": 16, "train": {"epochs": 1}, "finetune": {"epochs": 0}},
-    "resources": {"cpus": os.cpu_count()},  # a trial takes a whole machine
+    "resources": {"cpus": get_num_cpus()},  # a trial takes a whole machine
 }
 
 
