@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from rssearch.store import Store
+
+FOOTPRINTS = "footprints"  # in the store
 HEADROOM = 0.1  # of a GPU's memory: larger batches of the same network, and what the allocator cannot use
 _UNIT = 10_000  # Ray counts resources in ten-thousandths
 
@@ -53,6 +57,23 @@ class Footprint:
 
     taken: int
     memory: int
+
+
+def recorded(store: Store, keys: Iterable[str]) -> int | None:
+    """The largest footprint among those that the store has; None unless it has all of them, and one at least."""
+    found = [store.get(FOOTPRINTS, key) for key in keys]
+    taken = [int(json.loads(files["footprint.json"])["taken"]) for files in found if files is not None]
+    return max(taken) if taken and len(taken) == len(found) else None
+
+
+def told(share: float, taken: int | None, memories: Sequence[int]) -> str:
+    """What ``gpus: auto`` came to, in a line."""
+    if not memories:
+        return "gpus: auto: the cluster has no GPU, trials stay on the CPU"
+    if taken is None:
+        return "gpus: auto: the memory of a trial is not known, each takes a whole GPU"
+    size = f"a trial takes {taken / 2**30:.2f} GiB of at least {min(memories) / 2**30:.1f}"
+    return f"gpus: auto: {size}, so {int(1 / share)} share a GPU (gpus: {share:g})"
 
 
 class DeviceMemory(Protocol):

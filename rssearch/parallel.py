@@ -236,7 +236,7 @@ def launch(
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.util.queue import Empty, Queue
 
-    reports = Queue(actor_options={"num_cpus": 0})  # type: ignore[no-untyped-call]
+    reports = Queue(actor_options={"num_cpus": 0})
     with tempfile.TemporaryDirectory(prefix="rssearch-train-") as folder:  # Ray Train wants a place; nothing is kept
         trainer = TorchTrainer(
             lambda: work(Workers(), reports.put),
@@ -248,10 +248,10 @@ def launch(
         )
         with ThreadPoolExecutor(1, thread_name_prefix="ray train") as pool:
             running: Future[Any] = pool.submit(trainer.fit)
-            while not running.done() or not reports.empty():  # type: ignore[no-untyped-call]
+            while not running.done() or not reports.empty():
                 with suppress(Empty):
-                    on_report(reports.get(timeout=1))  # type: ignore[no-untyped-call]
-    reports.shutdown()  # type: ignore[no-untyped-call]
+                    on_report(reports.get(timeout=1))
+    reports.shutdown()
     try:
         return running.result().return_value
     except TrainingFailedError as error:

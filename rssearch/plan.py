@@ -5,16 +5,15 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from rssearch.config import StudyConfig
+from rssearch import packing
+from rssearch.config import Resources, StudyConfig
 from rssearch.errors import InputError, TrialFailed
 from rssearch.journal import Journal, Record
 from rssearch.progress import duration
-from rssearch.question import Question
+from rssearch.question import LOOKED_AT, Question, spread
 from rssearch.searcher import violations
 from rssearch.space import Point
 from rssearch.trial import Preparation, Session
-
-_LOOKED_AT = 100  # points of a space that is only sampled; a cost may take a tenth of a second
 
 
 @dataclass(frozen=True)
@@ -23,10 +22,12 @@ class Plan:
 
     Attributes:
         trials: the budget, or the cells of the grid.
-        macs: smallest and largest MACs of the points whose cost is known; of a large sampled space, of `_LOOKED_AT`
+        macs: smallest and largest MACs of the points whose cost is known; of a large sampled space, of `LOOKED_AT`
             points spread over it.
         macs_unknown: points whose cost depends on scores that are not computed yet.
         infeasible: points that will be refused for their cost.
+        trial: what one trial takes of a cluster, in words.
+        at_once: trials that this machine can hold together; None where that has to be measured.
         hours: compute of one slot for what is left.
         resolved: the YAML with every default.
     """
@@ -44,6 +45,8 @@ class Plan:
     macs: tuple[int, int] | None
     macs_unknown: int
     infeasible: int
+    trial: str
+    at_once: int | None
     hours: float | None
     hours_basis: str
     resolved: dict[str, Any] = field(repr=False)
@@ -61,6 +64,7 @@ class Plan:
         hours = (
             "unknown" if self.hours is None else f"about {duration(self.hours * 3600)} of one slot ({self.hours_basis})"
         )
+        at_once = "" if self.at_once is None else f"; {self.at_once} at once on this machine"
         searches = f"searches   {self.searches}, {self.searches_ready} ready"
         return [
             f"study      {self.study} ({self.sampler})",
@@ -68,6 +72,7 @@ class Plan:
             f"baselines  {self.baselines}, {self.baselines_ready} ready; scores to compute: {self.scores_to_compute}",
             *([searches] if self.searches else []),
             f"MACs       {macs}{unknown}",
+            f"resources  {self.trial}{at_once}",
             f"compute    {hours}",
         ]
 
@@ -86,9 +91,7 @@ def plan(config: StudyConfig) -> Plan:
     budget = len(question.points) if config.search.sampler == "grid" else config.search.trials
     needed = question.preparations(question.points)
     known, unknown, infeasible = [], 0, 0
-    points = question.points
-    if config.search.sampler != "grid" and len(points) > _LOOKED_AT:
-        points = [points[round(index * (len(points) - 1) / (_LOOKED_AT - 1))] for index in range(_LOOKED_AT)]
+    points = question.points if config.search.sampler == "grid" else spread(question.points, LOOKED_AT)
     for point in points:
         try:
             metrics = question.cost(point)
@@ -115,6 +118,8 @@ def plan(config: StudyConfig) -> Plan:
         macs=(min(known), max(known)) if known else None,
         macs_unknown=unknown if question.hook("cost") else 0,
         infeasible=infeasible,
+        trial=_takes(question),
+        at_once=_at_once(config.resources),
         hours=hours,
         hours_basis=basis,
         resolved=config.resolved(),
@@ -149,6 +154,32 @@ def _estimate(
         before = sum(trainings * probe(point, settings.train.epochs) for point, trainings in todo if trainings)
         before *= min(1.0, left / len(todo)) if question.config.search.sampler != "grid" and todo else 1.0
     return (before + trial * max(0, left)) / 3600, basis
+
+
+def _takes(question: Question) -> str:
+    """What one trial takes of a cluster."""
+    needs = question.config.resources
+    if needs.gpus == "auto":
+        taken = packing.recorded(question.store, question.hungriest())
+        known = "measured at the start" if taken is None else f"{taken / 2**30:.2f} GiB of its memory, as measured"
+        gpus = f"a share of a GPU ({known})"
+    else:
+        gpus = f"{needs.gpus:g} GPUs"
+    one = f"{needs.cpus:g} CPUs, {gpus}"
+    return f"a trial takes {one}" if needs.workers == 1 else f"a trial takes {needs.workers} workers, each {one}"
+
+
+def _at_once(needs: Resources) -> int | None:
+    """Trials that this machine can hold together."""
+    if needs.gpus == "auto":
+        return None
+    import torch
+
+    from rssearch.data.decode import available_cpus
+
+    here = {"CPU": available_cpus(), "GPU": torch.cuda.device_count()}
+    room = packing.slots([here], needs.cpus, needs.share, needs.workers)
+    return min(room, needs.max_concurrent or room)
 
 
 def _short(macs: int) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rssearch.config import Resources, StudyConfig
-from rssearch.errors import InputError, unknown
+from rssearch.errors import InputError, TrialFailed, unknown
 from rssearch.journal import Journal, Record
 from rssearch.scheduler import judged_by
 from rssearch.searcher import check_sampler
@@ -19,7 +19,16 @@ from rssearch.trial import Context, Preparation, Session, point_settings, resolv
 
 _NOT_IN_KEY = {"download", "memory_share", "keep_models"}  # settings that do not change a trial's result
 _LATER = {"patches"}  # left out of the key at their defaults: studies of before they existed keep their keys
+_SAME_MEMORY = {"seed", "methods", "search"}  # dimensions, and what preparations add, that change no footprint
 _GRID_LIMIT = 100_000
+LOOKED_AT = 100  # points of a space that is only sampled; a cost may take a tenth of a second
+
+
+def spread(points: list[Point], most: int) -> list[Point]:
+    """At most so many points, evenly from the first to the last."""
+    if len(points) <= most:
+        return points
+    return [points[round(index * (len(points) - 1) / (most - 1))] for index in range(most)]
 
 
 class Question:
@@ -160,6 +169,29 @@ class Question:
         """How many epochs a trial reports; None where its module does not say."""
         hook = self.hook("epochs")
         return None if hook is None else int(hook(point, self.config.settings))
+
+    def hungriest(self) -> dict[str, Point]:
+        """The points whose memory says what a trial may take, by the key of their record in the store.
+
+        They are those of the baselines, which no pruned network exceeds, or else the one with the most MACs. Seeds
+        make no difference. Empty where the trial's module does not measure memory.
+        """
+        if self.hook("footprint") is None:
+            return {}
+        points = [dict(needed.point) for needed in self.preparations(self.points)] or [self._most_macs()]
+        plain = [{name: value for name, value in p.items() if name not in _SAME_MEMORY} for p in points]
+        about = {"trial": self.config.trial, "settings": self._settings}
+        return {f"footprint-{content_key({**about, 'point': point})}": point for point in plain}
+
+    def _most_macs(self) -> Point:
+        points = spread(self.points, LOOKED_AT)
+        costs = []
+        for point in points:
+            try:
+                costs.append(self.cost(point).get("macs", 0))
+            except (TrialFailed, InputError):  # out of reach, and so never run
+                costs.append(-1)
+        return points[costs.index(max(costs))]
 
     def current(self, journal: Journal, kind: str = "trial") -> list[Record]:
         """The records that answer this question: in the space, with today's settings, data and code.

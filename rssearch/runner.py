@@ -34,10 +34,12 @@ import optuna
 import ray
 from ray import tune
 from ray.tune.result import AUTO_RESULT_KEYS
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rssearch.config import Resources
 from rssearch.deaths import Cause, Retries, cause
 from rssearch.errors import InputError
+from rssearch.packing import slots
 from rssearch.scheduler import TuneScheduler
 from rssearch.searcher import Bridge
 from rssearch.trial import Context, supervised
@@ -114,15 +116,53 @@ def _check_answers(address: str | None) -> None:
 
 
 def _check_fits(resources: Resources) -> None:
-    nodes: list[dict[str, float]] = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-    if any(node.get("CPU", 0) >= resources.cpus and node.get("GPU", 0) >= resources.gpus for node in nodes):
-        return
     if _may_grow():
+        if resources.workers > 1 and resources.max_concurrent is None:
+            raise InputError(
+                "resources.max_concurrent: is needed for trials of several workers on a cluster that grows: so many "
+                "run at once when it is at its largest"
+            )
         return
-    shown = "; ".join(f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs" for node in nodes)
+    if slots(_nodes(), resources.cpus, resources.share, resources.workers):
+        return
+    shown = "; ".join(f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs" for node in _nodes())
+    one = f"{resources.cpus:g} CPUs and {resources.share:g} GPUs"
+    whole = f"the nodes together cannot hold a trial of {resources.workers} workers, each of {one}"
     raise InputError(
-        f"resources: no node can hold a trial of {resources.cpus:g} CPUs and {resources.gpus:g} GPUs; nodes: {shown}"
+        f"resources: {whole if resources.workers > 1 else f'no node can hold a trial of {one}'}; nodes: {shown}"
     )
+
+
+def _nodes() -> list[dict[str, float]]:
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+
+
+def gpu_memories() -> list[int]:
+    """Bytes of each kind of GPU in the cluster: those of one on each node that has any."""
+    look = ray.remote(num_cpus=0)(_gpu_memory)
+    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU", 0)]  # type: ignore[no-untyped-call]
+    strategies = [NodeAffinitySchedulingStrategy(node, soft=False) for node in nodes]
+    found: list[int] = ray.get(
+        [look.options(num_gpus=0.0001, scheduling_strategy=strategy).remote() for strategy in strategies]
+    )
+    return found
+
+
+def _gpu_memory() -> int:
+    import torch
+
+    return int(torch.cuda.get_device_properties(0).total_memory)
+
+
+def _at_once(resources: Resources) -> int | None:
+    """How many trials Tune may start; None: as many as it finds resources for.
+
+    Ray Train reserves the workers of a trial, all or none, once the trial has begun: Tune cannot count them.
+    """
+    if resources.workers == 1 or _may_grow():
+        return resources.max_concurrent
+    room = slots(_nodes(), resources.cpus, resources.share, resources.workers)
+    return min(resources.max_concurrent or room, room)
 
 
 def _may_grow() -> bool:
@@ -187,9 +227,10 @@ def run_jobs(
         verbose: leave Ray its own console output.
     """
     scratch = Path(tempfile.mkdtemp(prefix="rssearch-tune-"))
-    trainable = tune.with_resources(
-        tune.with_parameters(supervised, target=target, context=context), {"cpu": resources.cpus, "gpu": resources.gpus}
-    )
+    # Ray Train reserves the workers of a trial. Tune wants to reserve something, too: a byte of memory.
+    own = {"cpu": resources.cpus, "gpu": resources.share}
+    needs = own if resources.workers == 1 else {"cpu": 0.0, "memory": 1.0}
+    trainable = tune.with_resources(tune.with_parameters(supervised, target=target, context=context), needs)
     scheduler = TuneScheduler(listener.goes_on or (lambda *_: True), _reported)
     stop.careful = True
     try:
@@ -200,7 +241,7 @@ def run_jobs(
                 scheduler=scheduler,
                 num_samples=-1,
                 reuse_actors=True,
-                max_concurrent_trials=resources.max_concurrent,
+                max_concurrent_trials=_at_once(resources),
                 trial_dirname_creator=lambda trial: trial.trial_id,
             ),
             run_config=tune.RunConfig(

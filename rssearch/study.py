@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -11,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from rich.console import Console
 
-from rssearch import report, sharing, tracking
-from rssearch.config import StudyConfig
+from rssearch import packing, report, sharing, tracking
+from rssearch.config import Resources, StudyConfig
 from rssearch.environment import environment
 from rssearch.errors import InputError, TrialFailed
 from rssearch.journal import Journal, flat
 from rssearch.lock import Held, lock
+from rssearch.packing import FOOTPRINTS
 from rssearch.plan import Plan, plan
 from rssearch.progress import Display
 from rssearch.question import Question
@@ -62,7 +64,7 @@ def search(
     Raises:
         InputError: the study cannot be run as it is; nothing has been trained.
     """
-    from rssearch.runner import Stop, connected, run_jobs
+    from rssearch.runner import Stop, connected, gpu_memories, run_jobs
 
     question, console = Question(config), console or Console()
     uri, artifacts = tracking.home(question.storage, config.tracking_uri)
@@ -85,6 +87,7 @@ def search(
         recorder = Recorder(question, journal, tracker, display)
         session = Stages(question, recorder, _shared(data), token, stop, run_jobs)
         try:
+            session.pack(gpu_memories)
             session.prepare()
             session.search()
             session.measure()
@@ -168,6 +171,37 @@ class Stages:
         self.question, self.config, self.recorder = question, question.config, recorder
         self.shared, self.token, self.stop, self.run_jobs = shared, token, stop, run_jobs
         self.failed_baselines: dict[str, str] = {}
+        self.resources = self.config.resources
+
+    def pack(self, gpu_memories: Callable[[], list[int]]) -> None:
+        """Turn ``gpus: auto`` into the share of a GPU that the network with the largest footprint takes.
+
+        A trial that cannot be measured gets a whole GPU; where there is none, trials stay on the CPU.
+        """
+        if self.config.resources.gpus != "auto":
+            return
+        memories = gpu_memories()
+        alone = self.resources.model_copy(update={"gpus": 1.0})
+        points = self.question.hungriest() if memories else {}
+        store = self.question.store
+        todo = {key: point for key, point in points.items() if not store.has(FOOTPRINTS, key)}
+        jobs = iter(todo.items())
+
+        def title(_: str, point: Mapping[str, Any]) -> str:
+            return f"memory of {self.question.title(point)}"
+
+        def ended(key: str, point: Point, end: dict[str, Any]) -> None:
+            if end["status"] == "finished":
+                store.put(FOOTPRINTS, key, {"footprint.json": json.dumps(end["metrics"]).encode()})
+            self.recorder.looked(key, title(key, point), end)
+
+        if todo:
+            self.recorder.display.start("measuring memory", len(todo))
+            self._run(lambda: next(jobs, None), "footprint", title, ended, resources=alone)
+        taken = packing.recorded(store, points)
+        share = 0.0 if not memories else 1.0 if taken is None else packing.fraction(taken, min(memories))
+        self.resources = self.resources.model_copy(update={"gpus": share})
+        self.recorder.display.say(packing.told(share, taken, memories))
 
     def prepare(self) -> None:
         """Make what is missing of the baselines and scores.
@@ -251,7 +285,7 @@ class Stages:
         """What only the front's members are worth, one after another with the machine to themselves."""
         if self.question.hook("measure") is None:
             return
-        members = [self.recorder.records[row["key"]] for row in self.recorder.front()]
+        members = [self.recorder.records[key] for key in self.recorder.worth_measuring()]
         todo = [record for record in members if not record.get("measured")]
         if not todo:
             return
@@ -261,8 +295,9 @@ class Stages:
         def ended(key: str, _: Point, end: dict[str, Any]) -> None:
             self.recorder.measured(key, end)
 
+        alone = self.resources.model_copy(update={"max_concurrent": 1, "workers": 1})
         self._run(
-            lambda: next(jobs, None), "measure", lambda _, point: self.question.title(point), ended, max_concurrent=1
+            lambda: next(jobs, None), "measure", lambda _, point: self.question.title(point), ended, resources=alone
         )
 
     def _run(
@@ -271,15 +306,12 @@ class Stages:
         function: str,
         title: Callable[[str, Mapping[str, Any]], str],
         ended: Callable[[str, Point, dict[str, Any]], None],
-        max_concurrent: int | None = None,
+        resources: Resources | None = None,
         goes_on: Callable[[str, Mapping[str, Any], dict[str, Any]], bool] | None = None,
     ) -> None:
         from rssearch.runner import Listener
 
-        recorder, question = self.recorder, self.question
-        resources = self.config.resources
-        if max_concurrent is not None:
-            resources = resources.model_copy(update={"max_concurrent": max_concurrent})
+        recorder, question, resources = self.recorder, self.question, resources or self.resources
         listener = Listener(
             started=lambda key, point: recorder.begin(key, title(key, point)),
             epoch=lambda key, point, metrics: recorder.epoch(key, title(key, point), question.params(point), metrics),
@@ -288,7 +320,7 @@ class Stages:
             goes_on=goes_on,
         )
         target = f"{self.config.trial.partition(':')[0]}:{function}"
-        context, verbose = question.context(self.shared, self.token), recorder.display.verbose
+        context, verbose = question.context(self.shared, self.token, resources), recorder.display.verbose
         self.run_jobs(ask, target, context, resources, listener, stop=self.stop, verbose=verbose)
 
 

@@ -16,6 +16,7 @@ with a second parameter gets a `Session`, too. The function's module may offer m
     cost(point, session) -> metrics                 what is known before the training, such as MACs
     measure(config, session) -> metrics             what only the front's members are worth: test split, latency;
                                                     it may put a picture into the store, see `PREDICTIONS`
+    footprint(config, session) -> taken, memory     bytes of a GPU, by `rssearch.packing.measure`, for ``gpus: auto``
     estimate(point, session, epochs) -> seconds     of training, for the plan
 """
 

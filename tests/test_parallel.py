@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import traceback
+from io import StringIO
 
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from rich.console import Console
 from torch import nn
 
-from rssearch.config import Augment, Recipe
+from rssearch import study
+from rssearch.config import Augment, Recipe, parse_study
 from rssearch.data import loader
+from rssearch.errors import InputError
+from rssearch.journal import Journal
 from rssearch.parallel import ALONE, Crew, Workers
 from rssearch.pruning import Elasticity
 from tests.scenes import scene_set, tiny
@@ -170,3 +176,88 @@ def test_alone_nothing_is_changed():
     assert ALONE.add_up(model, loss) is loss
     with ALONE.normalising(model):
         assert type(model[1]) is nn.BatchNorm2d
+
+
+# By Ray Train, within Ray Tune
+
+
+@pytest.fixture(scope="module")
+def _ray():
+    import ray
+
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield
+    ray.shutdown()
+
+
+def search(tmp_path, trial, space, **more):
+    """The records of a study by their points, and what the console shows."""
+    document = {"study": "s", "trial": trial, "space": space, "storage": str(tmp_path), **more}
+    text = StringIO()
+    study.search(parse_study(document), console=Console(file=text, width=200))
+    records = Journal(tmp_path / "s" / "trials.jsonl").records.values()
+    return list(records), text.getvalue()
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.usefixtures("_ray")
+def test_workers_run_a_trial_and_its_failures_are_told(tmp_path):
+    modes = ["works", "dies", "raises", "raises in the leader"]
+    more = {"resources": {"workers": 2}, "settings": {"options": {"mark": str(tmp_path / "mark")}}}
+    records, text = search(tmp_path, "tests.packed:counted", {"mode": modes}, **more)
+    found = {record["point"]["mode"]: record for record in records}
+    for mode in ("works", "dies"):
+        assert found[mode]["status"] == "finished", found[mode]
+        assert found[mode]["metrics"] == {"val_accuracy": 21.0, "macs": 1.0, "workers": 2}
+        assert [epoch["epoch"] for epoch in found[mode]["history"]][-2:] == [1, 2]
+    assert text.count("its worker died") == 1  # and the trial was started again
+    assert found["raises"]["reason"] == "ValueError: a bug that the second worker meets"
+    assert found["raises in the leader"]["reason"] == "ValueError: a bug that the leader meets"
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.usefixtures("_ray")
+def test_a_pruning_trial_on_two_workers_is_the_one_on_one(tmp_path):
+    space = {"dataset": ["synthetic_scenes"], "model": ["resnet20"], "method": ["l1"], "macs_ratio": [0.5]}
+    epochs = {"epochs": 1, "batch_size": 256}
+    settings = {"input_size": 8, "augment": {"crop": 1}, "train": epochs, "finetune": {**epochs, "lr": 0.01}}
+    found = []
+    for workers in (1, 2):
+        folder = tmp_path / str(workers)
+        records, _ = search(folder, "trials.prune:run", space, settings=settings, resources={"workers": workers})
+        (trial,) = [record for record in records if record["kind"] == "trial"]
+        assert trial["status"] == "finished", trial
+        found.append((trial, sorted(folder.glob("store/models/*/spec-*.json"))))
+    (one, one_spec), (two, two_spec) = found
+    assert two["key"] == one["key"]  # on how many workers is no part of the question
+    for name in ("val_loss", "val_accuracy", "baseline_val_accuracy"):
+        assert two["metrics"][name] == pytest.approx(one["metrics"][name], abs=0.02)
+    assert [json.loads(path.read_text()) for path in two_spec] == [json.loads(path.read_text()) for path in one_spec]
+    assert len(one_spec) == 1
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("_ray")
+def test_more_workers_than_the_cluster_has_are_refused(tmp_path):
+    with pytest.raises(
+        InputError, match="the nodes together cannot hold a trial of 3 workers, each of 1 CPUs and 0 GPUs"
+    ):
+        search(tmp_path, "tests.packed:counted", {"mode": ["works"]}, resources={"workers": 3})
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("_ray")
+def test_a_cluster_that_grows_needs_a_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr("rssearch.runner._may_grow", lambda: True)
+    with pytest.raises(InputError, match=r"resources.max_concurrent: is needed for trials of several workers"):
+        search(tmp_path, "tests.packed:counted", {"mode": ["works"]}, resources={"workers": 2})
+
+
+def test_workers_that_would_have_nothing_to_do_are_refused(tmp_path):
+    space = {"dataset": ["synthetic_scenes"], "model": ["resnet20"], "method": ["l1"], "macs_ratio": [0.5]}
+    with pytest.raises(InputError, match=r"settings.finetune.batch_size: 4 is less than resources.workers, 8"):
+        search(tmp_path, "trials.prune:run", space | {"finetune.batch_size": [16, 4]}, resources={"workers": 8})
+    with pytest.raises(InputError, match=r"resources.workers: tests.toy:plain takes no session"):
+        search(tmp_path, "tests.toy:plain", {"rate": [0.5]}, resources={"workers": 2})

@@ -6,12 +6,13 @@ What a trial needs is named by a plain point: ``dataset``, ``model``, ``seed``, 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from pydantic import ValidationError
 from safetensors.torch import load as load_tensors
@@ -141,11 +142,16 @@ def build_model(config: Config, session: Session, images: AnySet) -> nn.Module:
 def images_of(config: Config, session: Session) -> AnySet:
     """The image set of a point: mapped from the object store, or loaded where the study did not share it."""
     shared = session.shared(data_key(config, session.settings, session.data_root))
-    return shared if shared is not None else load_images(config["dataset"], session.settings, session.data_root, None)
+    if shared is not None:
+        return shared
+    share = max(1, int(session.context.cpus))
+    return load_images(config["dataset"], session.settings, session.data_root, None, workers=share)
 
 
-def load_images(name: str, local: Settings, root: Path, progress: Callable[[int, int], None] | None) -> AnySet:
-    """Decode an image set as the settings say."""
+def load_images(
+    name: str, local: Settings, root: Path, progress: Callable[[int, int], None] | None, workers: int | None = None
+) -> AnySet:
+    """Decode an image set as the settings say, in so many threads; None takes all CPUs of the process."""
     return data.load(
         name,
         root,
@@ -155,6 +161,7 @@ def load_images(name: str, local: Settings, root: Path, progress: Callable[[int,
         on_error=local.on_error,
         download=local.download,
         memory_share=local.memory_share,
+        workers=workers,
         progress=progress,
     )
 
@@ -231,6 +238,27 @@ def train(config: Config, session: Session, model: nn.Module, recipe: Recipe, **
         crew=crew,
         **more,
     )
+
+
+def rehearse(config: Config, session: Session, recipes: Sequence[Recipe]) -> None:
+    """Take a few steps by each recipe with the whole network of a point, and keep nothing."""
+    images, settings = images_of(config, session).split("train"), session.settings
+    for recipe in recipes:
+        if recipe.epochs == 0:
+            continue
+        few = images.part(np.arange(min(len(images), 3 * recipe.batch_size)))
+        model, teacher = (build_model(config, session, images_of(config, session)) for _ in range(2))
+        fit(
+            model,
+            few,
+            few,
+            recipe.model_copy(update={"epochs": 1, "recalibrate_batches": 0}),
+            augment=settings.augment,
+            seed=0,
+            device=session.device,
+            teacher=teacher if recipe.distill > 0 else None,
+            elasticity=Elasticity(model),
+        )
 
 
 def scores(config: Config, session: Session) -> dict[str, torch.Tensor]:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
 
 from rssearch import cost as costs
-from rssearch import models
+from rssearch import models, packing
 from rssearch.config import Search, Settings
 from rssearch.data import AnySet
 from rssearch.errors import InputError, unknown
@@ -25,7 +26,7 @@ from rssearch.nas import atrous
 from rssearch.pruning.surgery import SPEC_FORMAT
 from rssearch.trial import Session, point_settings
 from trials import prune, tasks
-from trials.baselines import NO_METHOD, baseline, images_of
+from trials.baselines import NO_METHOD, baseline, images_of, rehearse
 
 Config = dict[str, Any]
 Metrics = dict[str, Any]
@@ -127,6 +128,12 @@ def cost(point: Config, session: Session) -> Metrics:
 def measure(config: Config, session: Session) -> Metrics:
     """Quality on the whole scenes of the test split, and latency alone on the machine."""
     return prune.measure(*_inner(config, session))
+
+
+def footprint(config: Config, session: Session) -> Metrics:
+    """What training the network of a point takes of a GPU's memory."""
+    plain, inner = _inner(config, session)
+    return asdict(packing.measure(lambda: rehearse(plain, inner, [inner.settings.train])))
 
 
 def estimate(point: Config, session: Session, _epochs: int) -> float:

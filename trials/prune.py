@@ -11,6 +11,7 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from safetensors.torch import save as save_tensors
 from torch import nn
 
 from rssearch import cost as costs
-from rssearch import data, models, pruning
+from rssearch import data, models, packing, pruning
 from rssearch.config import Patches, Settings
 from rssearch.data import AnySet
 from rssearch.data.describe import Description, describe
@@ -50,9 +51,11 @@ from trials.baselines import (
     images_of,
     load_images,
     options_text,
+    rehearse,
     reporter,
     score_key,
     scores,
+    train_recipe,
 )
 
 Config = dict[str, Any]
@@ -267,6 +270,12 @@ def measure(config: Config, session: Session) -> Metrics:
         "latency_device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "latency_threads": torch.get_num_threads(),
     }
+
+
+def footprint(config: Config, session: Session) -> Metrics:
+    """What training the whole network of a point takes of a GPU's memory: a bound for a pruned one."""
+    recipes = train_recipe(config, session.settings), finetune_recipe(config, session.settings)
+    return asdict(packing.measure(lambda: rehearse(config, session, recipes)))
 
 
 def estimate(point: Config, session: Session, epochs: int) -> float:

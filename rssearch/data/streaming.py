@@ -12,8 +12,9 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 import psutil
+import torch
 
-from rssearch.data.decode import DECODE_ERRORS, Pixels, available_cpus, decode
+from rssearch.data.decode import DECODE_ERRORS, Pixels, decode
 from rssearch.data.listing import Files
 from rssearch.errors import InputError
 
@@ -29,7 +30,7 @@ class Stream:
     Attributes:
         files: the encoded images.
         shape: [N, C, H, W].
-        workers: decoding threads; None takes the CPUs of the process that reads.
+        workers: decoding threads; None takes as many as PyTorch computes with, in a trial its share of the CPUs.
     """
 
     files: Files
@@ -66,7 +67,7 @@ def read_ahead(
     read: Callable[[int], T], chunks: Iterable[npt.NDArray[np.int64]], workers: int | None
 ) -> Iterator[list[T]]:
     """Read chunk after chunk in threads, with the next ones in preparation; they end with the reader."""
-    with ThreadPoolExecutor(workers or available_cpus(), thread_name_prefix="stream") as pool:
+    with ThreadPoolExecutor(workers or torch.get_num_threads(), thread_name_prefix="stream") as pool:
         pending: deque[list[Future[T]]] = deque()
         try:
             for chunk in chunks:
