@@ -1,4 +1,4 @@
-"""What has ended, on disk: one JSON line for each trial of a study.
+"""What has ended, on disk: one JSON line for each trial of a study; with early stopping also one for each rung passed.
 
 This file (in an object store: the objects below its name) is what a study resumes from. MLflow holds the same for
 people to look at, but may be away.
@@ -37,8 +37,7 @@ class Journal:
         self._lines = _Parts(self.path) if isinstance(self.path, Remote) else _File(self.path)
         for place, line in self._lines.read():
             try:
-                record = json.loads(line)
-                self.records[record["key"]] = self.records.get(record["key"], {}) | record
+                self._keep(json.loads(line))
             except (ValueError, KeyError, TypeError) as error:
                 _log.warning("%s is damaged and left out (%s)", place, error)
 
@@ -52,7 +51,13 @@ class Journal:
             OSError: the disk is full, for example; the earlier records are as they were.
         """
         self._lines.append(json.dumps(record, allow_nan=False).encode() + b"\n")
-        self.records[record["key"]] = self.records.get(record["key"], {}) | record
+        self._keep(record)
+
+    def _keep(self, record: Record) -> None:
+        known = self.records.get(record["key"], {})
+        if known.get("kind") == "running":  # trials stand in the order in which they ended
+            del self.records[record["key"]]
+        self.records[record["key"]] = known | record
 
     def archive(self) -> Location | None:
         """Put the records away under a name with the time, and begin an empty journal. None where there were none."""

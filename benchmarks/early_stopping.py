@@ -1,0 +1,185 @@
+"""What early stopping saves: the hypervolume of the front over the compute spent, with and without it.
+
+    python benchmarks/early_stopping.py simulated
+    python benchmarks/early_stopping.py real --data-root data --work /tmp/early
+
+simulated  studies in virtual time on drawn learning curves (`trials.curves`), for several seeds and samplers:
+           without a rule, with each rule for as many trials, and with each rule for as many epochs
+real       a pruning study of ResNet-20 on EuroSAT, once without a rule and once with `moasha`, on this machine; it goes
+           on where it was interrupted
+
+A row is a study at a share of the compute that the one without a rule takes: `epochs` and `seconds` are what all trials
+that had ended by then took together. The hypervolume is relative: MACs in units of the unpruned network's. Rows go to
+benchmarks/early_stopping-<command>-<device>.csv.
+"""
+
+import argparse
+import math
+import statistics
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+from _common import load, write_rows
+from rich.console import Console
+
+from rssearch import study
+from rssearch.config import StudyConfig, parse_study
+from rssearch.front import hypervolume
+from rssearch.journal import Journal, Record
+from rssearch.simulator import Simulator, simulate
+from trials import curves
+
+SHARES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0)
+OBJECTIVES = {"val_accuracy": "max", "macs": "min"}
+RULES = ("none", "asha", "moasha")
+
+
+def compute(record: Record) -> tuple[int, float]:
+    """Epochs of a trial, and their seconds."""
+    history = record["history"]
+    return len(history), sum(epoch["seconds"] for epoch in history)
+
+
+def relative(records: list[Record], macs: float) -> float:
+    """Hypervolume of the finished trials, with MACs in units of the unpruned network's."""
+    finished = [r["metrics"] for r in records if r["status"] == "finished"]
+    points = [[metrics[name] for name in OBJECTIVES] for metrics in finished]
+    return hypervolume(points, [0.0, macs], list(OBJECTIVES.values())) / macs
+
+
+def curve(records: list[Record], macs: float, whole: float) -> list[dict]:
+    """The state of a study, with its records in the order of their end, at shares of `whole` seconds."""
+    rows = []
+    for share in SHARES:
+        spent, epochs, ended = 0.0, 0, []
+        for record in records:
+            more, seconds = compute(record)
+            if spent + seconds > share * whole * (1 + 1e-9):
+                break
+            spent, epochs = spent + seconds, epochs + more
+            ended.append(record)
+        finished = sum(record["status"] == "finished" for record in ended)
+        rows.append({"share": share, "trials": len(ended), "finished": finished, "epochs": epochs,
+                     "seconds": round(spent, 1), "hypervolume": relative(ended, macs)})  # fmt: skip
+    return rows
+
+
+def simulated_study(folder: Path, rule: str, sampler: str, seed: int, trials: int, epochs: int) -> StudyConfig:
+    return parse_study(
+        {
+            "study": "s",
+            "trial": "trials.curves:synthetic",
+            "space": {
+                "rate": {"low": 0.0, "high": 0.9},
+                "method": ["a", "b", "c", "d"],
+                "lr": {"low": 1e-3, "high": 1.0, "log": True},
+            },
+            "settings": {"train": {"epochs": epochs}},
+            "search": {"sampler": sampler, "trials": trials, "seed": seed, "early_stopping": rule},
+            "storage": str(folder),
+        }
+    )
+
+
+def simulated(options: argparse.Namespace) -> list[dict]:
+    rows = []
+    for sampler in options.samplers:
+        for seed in range(options.seeds):
+            whole = math.inf
+            for rule, more in [(rule, 1) for rule in RULES] + [(rule, options.more) for rule in RULES[1:]]:
+                with tempfile.TemporaryDirectory() as folder:
+                    trials = more * options.trials
+                    config = simulated_study(Path(folder), rule, sampler, seed, trials, options.epochs)
+                    records = list(simulate(config, Simulator(options.slots)).records.values())
+                if rule == "none":
+                    whole = sum(compute(record)[1] for record in records)
+                about = {"sampler": sampler, "seed": seed, "rule": rule, "budget": trials}
+                rows += [about | row for row in curve(records, curves.MACS, whole)]
+            print(f"{sampler} {seed}", flush=True)
+    return rows
+
+
+def real_study(options: argparse.Namespace, rule: str) -> StudyConfig:
+    return parse_study(
+        {
+            "study": f"early-{rule}",
+            "trial": "trials.prune:run",
+            "space": {
+                "dataset": [options.dataset],
+                "model": ["resnet20"],
+                "method": ["l1", "bn_scale", "lfp", "random"],
+                "macs_ratio": {"low": 0.1, "high": 0.9},
+                "finetune.lr": {"low": 1e-3, "high": 1e-1, "log": True},
+            },
+            "settings": {
+                "input_size": 32,
+                "train": {"epochs": options.epochs, "warmup_epochs": 1 if options.epochs > 1 else 0},
+                "finetune": {"epochs": options.epochs, "recalibrate_batches": 10},
+            },
+            "search": {"sampler": "random", "trials": options.trials, "early_stopping": rule},
+            "data_root": str(options.data_root),
+            "storage": str(options.work),
+        }
+    )
+
+
+def real(options: argparse.Namespace) -> list[dict]:
+    rows, whole = [], math.inf
+    for rule in ("none", "moasha"):
+        status = study.search(real_study(options, rule), console=Console())
+        if status != 0:
+            raise SystemExit(status)
+        trials = Journal(options.work / f"early-{rule}" / "trials.jsonl").records.values()
+        records = [record for record in trials if record["kind"] == "trial"]
+        if rule == "none":
+            whole = sum(compute(record)[1] for record in records)
+        macs = max(r["metrics"]["baseline_macs"] for r in records if "baseline_macs" in r["metrics"])
+        about = {"sampler": "random", "seed": 0, "rule": rule, "budget": options.trials}
+        rows += [about | row for row in curve(records, macs, whole)]
+    return rows
+
+
+def show(rows: list[dict]) -> None:
+    """Medians over the seeds: what each study took, and its hypervolume beside that of the study without a rule."""
+    kinds = Counter((row["sampler"], row["rule"], row["budget"]) for row in rows)
+    last = {(row["sampler"], row["seed"]): row for row in rows if row["rule"] == "none" and row["share"] == 1}
+    print(f"{'sampler':8} {'rule':7} {'trials':>6}  {'epochs':>6}  " + "  ".join(f"{s:>6.0%}" for s in SHARES))
+    for kind in kinds:
+        own = [row for row in rows if (row["sampler"], row["rule"], row["budget"]) == kind]
+
+        def ratio(row: dict, name: str) -> float:
+            return row[name] / last[row["sampler"], row["seed"]][name]
+
+        epochs = statistics.median(ratio(row, "epochs") for row in own if row["share"] == 1)
+        shares = (statistics.median(ratio(r, "hypervolume") for r in own if r["share"] == share) for share in SHARES)
+        print(f"{kind[0]:8} {kind[1]:7} {kind[2]:6}  {epochs:6.1%}  " + "  ".join(f"{s:6.3f}" for s in shares))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    drawn = commands.add_parser("simulated")
+    drawn.add_argument("--trials", type=int, default=150)
+    drawn.add_argument("--more", type=int, default=4, help="times as many trials for the same compute")
+    drawn.add_argument("--epochs", type=int, default=27)
+    drawn.add_argument("--seeds", type=int, default=10)
+    drawn.add_argument("--slots", type=int, default=8)
+    drawn.add_argument("--samplers", nargs="+", default=["random", "nsga2"])
+    trained = commands.add_parser("real")
+    trained.add_argument("--data-root", type=Path, default=Path("data"))
+    trained.add_argument("--dataset", default="eurosat")
+    trained.add_argument("--work", type=Path, required=True, help="storage; what has finished is reused")
+    trained.add_argument("--trials", type=int, default=40)
+    trained.add_argument("--epochs", type=int, default=10, help="of the fine-tuning, and of the baseline")
+    for command in (drawn, trained):
+        command.add_argument("--out", type=Path, default=Path(__file__).parent)
+    options = parser.parse_args()
+    rows = simulated(options) if options.command == "simulated" else real(options)
+    show(rows)
+    lines = [row | {"hypervolume": f"{row['hypervolume']:.5f}", "load_average": load()} for row in rows]
+    print(write_rows(f"early_stopping-{options.command}", lines, ("numpy", "optuna"), options.out))
+
+
+if __name__ == "__main__":
+    main()
