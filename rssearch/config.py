@@ -288,7 +288,7 @@ class Resources(Section):
     )
     workers: int = Field(1, ge=1, description="that train one trial together, each on its share of every batch")
     max_concurrent: int | None = Field(None, ge=1, description="null: as many as the cluster holds")
-    max_failures: int = Field(3, ge=0, description="how often a trial whose worker died is started again")
+    max_failures: int = Field(3, ge=0, description="restarts of a trial whose worker died; lost nodes do not count")
 
     @model_validator(mode="after")
     def _workers_have_whole_gpus(self) -> Resources:

@@ -129,6 +129,15 @@ def cramped(config: dict[str, Any], session: Session) -> dict[str, Any]:
     return {"val_accuracy": history[-1]["val_accuracy"], "macs": float(config["limit"])}
 
 
+def greedy(config: dict[str, Any], session: Session) -> dict[str, float]:
+    """Takes memory until it is killed, at most `most` GiB, unless it trains in micro-batches."""
+    taken = []
+    for _ in range(4 * config["most"] if session.micro_batches == 1 else 1):
+        taken.append(b"x" * (256 << 20))
+        time.sleep(0.1)
+    return {"val_accuracy": 0.5, "macs": float(len(taken))}
+
+
 # A trial with all hooks: a "baseline" for each group, a cost, a measurement.
 
 
