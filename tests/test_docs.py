@@ -56,6 +56,15 @@ def test_the_page_of_methods_names_all_of_them_with_their_allocation_and_options
     assert all(f"`{allocation}`" in page for allocation in ALLOCATIONS)
 
 
+def test_the_page_on_reliability_names_tests_that_there_are() -> None:
+    page = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    commands = re.findall(r"`(?:-s )?(tests/\w+\.py) -k (\w+)`", page)
+    assert len(commands) == page.count(" -k ") > 10
+    for file, part in commands:
+        names = re.findall(r"^def (test_\w+)", (ROOT / file).read_text(encoding="utf-8"), flags=re.MULTILINE)
+        assert any(part in name for name in names), f"{file}: {part}"
+
+
 def test_links_between_pages_lead_somewhere() -> None:
     pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
     for page in pages:
