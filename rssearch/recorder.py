@@ -20,6 +20,7 @@ from rssearch.trial import CHECKPOINTS, PREDICTIONS
 MODELS = "models"
 _REPORT_SECONDS = 5.0  # between two writings of trials.csv while trials end
 _FRONT_SECONDS = 0.5  # between two looks at the front
+_SHARE = 0.05  # of the time, at most, for each of the two: both take longer with every trial
 
 
 class Recorder:
@@ -30,7 +31,7 @@ class Recorder:
         self.records: dict[str, Record] = {r["key"]: r for r in question.current(journal)}
         self.interrupted: dict[str, Record] = {r["key"]: r for r in question.current(journal, "running")}
         self._live: dict[str, dict[str, Any]] = {}
-        self._csv_written = self._front_seen = 0.0
+        self._front_pace, self._csv_pace = _Pace(_FRONT_SECONDS), _Pace(_REPORT_SECONDS)
         self._finished_seen = -1
 
     # events
@@ -77,7 +78,7 @@ class Recorder:
         if record["status"] == "failed":
             self.display.say(f"failed: {title}: {record['reason']}")
         self._notes(title, end)
-        if time.monotonic() - self._csv_written > _REPORT_SECONDS:
+        if self._csv_pace.is_due():
             self._write_csv()
 
     def baseline_ended(self, key: str, point: Point, title: str, end: Mapping[str, Any]) -> None:
@@ -187,8 +188,11 @@ class Recorder:
 
     def look_at_front(self, *, now: bool = False) -> None:
         """Show the best trial and the hypervolume, and put it on the summary run."""
-        if not now and time.monotonic() - self._front_seen < _FRONT_SECONDS:
-            return
+        if now or self._front_pace.is_due():
+            with self._front_pace:
+                self._show_front()
+
+    def _show_front(self) -> None:
         search, rows = self.question.config.search, self.rows()
         finished = sum(row["status"] == "finished" for row in rows)
         found = fronts(rows, search.objectives, search.constraints)
@@ -202,11 +206,11 @@ class Recorder:
             self.display.hypervolume = sum(volumes) / len(volumes)
             if finished != self._finished_seen:
                 self.tracker.summary({"hypervolume": self.display.hypervolume, "trials_finished": finished}, finished)
-        self._finished_seen, self._front_seen = finished, time.monotonic()
+        self._finished_seen = finished
 
     def _write_csv(self) -> None:
-        self._csv_written = time.monotonic()
-        report.write_trials_csv(self.question.folder / "trials.csv", self.rows())
+        with self._csv_pace:
+            report.write_trials_csv(self.question.folder / "trials.csv", self.rows())
 
     def _write_pictures(self, keys: Collection[str]) -> dict[str, Location]:
         """What the best trials predict, from the store into the study's folder; others' pictures leave it."""
@@ -255,6 +259,23 @@ class Recorder:
             self.display.say(
                 f"MLflow was away: {unsent} runs wait in {self.journal.path}; the next `rssearch search` sends them"
             )
+
+
+class _Pace:
+    """When the work of a `with` block is due again: after some seconds, and after a multiple of what it took."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds, self._begun, self._due = seconds, 0.0, 0.0
+
+    def is_due(self) -> bool:
+        return time.monotonic() >= self._due
+
+    def __enter__(self) -> None:
+        self._begun = time.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        now = time.monotonic()
+        self._due = now + max(self._seconds, (now - self._begun) / _SHARE)
 
 
 def _plain(metrics: Mapping[str, Any]) -> dict[str, Any]:
