@@ -18,7 +18,7 @@ class OutOfMemory(RuntimeError):  # noqa: N818 - as PyTorch and Ray name theirs
     """The memory did not suffice for a training step; a trial is tried again with half as many images at a time."""
 
 
-class PeerLost(RuntimeError):  # noqa: N818 - it is what happened, not a mistake
+class PeerLostError(RuntimeError):
     """One of the workers that run a trial together died; the trial can be started again."""
 
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from rssearch.data import IGNORE
-from rssearch.errors import PeerLost
+from rssearch.errors import PeerLostError
 
 Job = tuple[Callable[..., Any], dict[str, Any], dict[str, Any]]  # function, config, and what else it takes
 _PATIENCE = 30 * 24 * 3600  # seconds: the others wait while the leader scores or searches; Ray notices who dies
@@ -201,7 +201,7 @@ def _together() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise PeerLost(f"another worker of the trial is gone: {str(error).splitlines()[0]}") from error
+        raise PeerLostError(f"another worker of the trial is gone: {str(error).splitlines()[0]}") from error
 
 
 # Ray
@@ -228,7 +228,7 @@ def launch(
         What the function returns on the leader.
 
     Raises:
-        PeerLost: a worker died.
+        PeerLostError: a worker died.
         Exception: what the function raised, on the leader if it did.
     """
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # relative paths mean the same on a worker
@@ -260,7 +260,7 @@ def launch(
 
 def _cause(failures: Mapping[int, BaseException], error: Exception) -> BaseException:
     """What the leader raised, or else another worker; but a worker's death explains what the others raised."""
-    raised = [getattr(failure, "_base_exc", None) for _, failure in sorted(failures.items())]
-    if raised and isinstance(raised[0], BaseException) and None not in raised:
+    raised = [failure for _, failure in sorted(failures.items())]
+    if raised and not any(type(failure).__module__.startswith("ray.") for failure in raised):
         return raised[0]
-    return PeerLost(f"a worker of the trial died: {str(error).strip().splitlines()[-1]}")
+    return PeerLostError(f"a worker of the trial died: {str(error).strip().splitlines()[-1]}")

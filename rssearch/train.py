@@ -93,7 +93,7 @@ def fit(
         there were several.
 
     Raises:
-        PeerLost: another worker of the crew died.
+        PeerLostError: another worker of the crew died.
         TrialFailed: the loss is NaN or infinite; no checkpoint of that epoch is made. Or memory does not even suffice
             for the smallest micro-batches.
         OutOfMemory: memory does not suffice; with twice as many micro-batches it may.

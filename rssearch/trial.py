@@ -37,7 +37,7 @@ from typing import TYPE_CHECKING, Any
 
 from rssearch import sharing
 from rssearch.config import Settings, override_settings
-from rssearch.errors import InputError, OutOfMemory, PeerLost, TrialFailed
+from rssearch.errors import InputError, OutOfMemory, PeerLostError, TrialFailed
 from rssearch.space import Point
 from rssearch.storage import FULL
 from rssearch.store import Store
@@ -233,7 +233,7 @@ def supervised(config: dict[str, Any], *, target: str, context: Context) -> None
             last["metrics"].setdefault("micro_batches", session.micro_batches)
     except (TrialFailed, InputError) as error:
         last = {"status": "failed", "reason": str(error)}
-    except PeerLost:  # as if this process had died
+    except PeerLostError:  # as if this process had died
         raise
     except Exception as error:  # noqa: BLE001  # the boundary: any error of a trial becomes its recorded reason
         last = {"status": "failed", "reason": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}

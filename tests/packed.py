@@ -14,11 +14,15 @@ MIB = 2**20
 
 
 def held(config: dict[str, Any], session: Session) -> dict[str, Any]:
-    """Holds its slot for a while."""
+    """Holds its slot until so many trials have begun, and for a while."""
     import ray
 
-    begun = time.time()
-    time.sleep(session.settings.options["seconds"])
+    begun, options = time.time(), session.settings.options
+    meeting = Path(options["meet"])
+    (meeting / str(config["number"])).touch()
+    while len(list(meeting.iterdir())) < options["together"] and time.time() < begun + 120:
+        time.sleep(0.05)
+    time.sleep(options["seconds"])
     return {
         "val_accuracy": 0.5,
         "macs": float(config["number"]),

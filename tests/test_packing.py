@@ -173,15 +173,16 @@ def _ray() -> Iterator[None]:
     ray.shutdown()
 
 
-def make(tmp_path: Path, numbers: int = 4, options: dict[str, Any] | None = None, **resources: Any) -> Any:
+def make(tmp_path: Path, numbers: int = 1, together: int = 1, **resources: Any) -> Any:
+    (tmp_path / "meet").mkdir(exist_ok=True)
+    options = {"seconds": 0.5, "together": together, "meet": str(tmp_path / "meet")}
+    measured = {"footprint": 280 * MIB, "log": str(tmp_path / "log")}
     return parse_study(
         {
             "study": "s",
             "trial": "tests.packed:held",
             "space": {"number": list(range(numbers))},
-            "settings": {
-                "options": {"seconds": 2, "footprint": 280 * MIB, "log": str(tmp_path / "log"), **(options or {})}
-            },
+            "settings": {"options": options | measured},
             "resources": resources,
             "storage": str(tmp_path),
         }
@@ -203,7 +204,7 @@ def at_once(trials: list[dict[str, Any]]) -> int:
 @pytest.mark.ray
 @pytest.mark.usefixtures("_ray")
 def test_two_trials_share_a_gpu(tmp_path: Path) -> None:
-    trials, _ = search(make(tmp_path, gpus=0.5))
+    trials, _ = search(make(tmp_path, numbers=4, together=2, gpus=0.5))
     assert len(trials) == 4
     assert at_once(trials) == 2
     assert {(t["gpu"], t["given"]) for t in trials} == {("0", 0.5)}
@@ -212,7 +213,7 @@ def test_two_trials_share_a_gpu(tmp_path: Path) -> None:
 @pytest.mark.ray
 @pytest.mark.usefixtures("_ray")
 def test_max_concurrent_holds_trials_back(tmp_path: Path) -> None:
-    trials, _ = search(make(tmp_path, numbers=3, options={"seconds": 1}, gpus=0.25, max_concurrent=1))
+    trials, _ = search(make(tmp_path, numbers=3, gpus=0.25, max_concurrent=1))
     assert at_once(trials) == 1
 
 
@@ -220,14 +221,18 @@ def test_max_concurrent_holds_trials_back(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("_ray")
 def test_auto_packs_by_the_footprint_which_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rssearch.runner.gpu_memories", lambda: [2000 * MIB, 1000 * MIB])
-    trials, text = search(make(tmp_path, numbers=6, gpus="auto"))
+    trials, text = search(make(tmp_path, numbers=6, together=3, gpus="auto"))
     assert "a trial takes 0.27 GiB of at least 1.0, so 3 share a GPU (gpus: 0.3333)" in text
     assert at_once(trials) == 3
     assert {t["given"] for t in trials} == {0.3333}
     assert (tmp_path / "log").read_text() == "5 1.0\n"  # that with the most MACs, alone on a GPU
-    (line,) = [text for text in plan(make(tmp_path, numbers=6, gpus="auto")).lines() if text.startswith("resources")]
+    (line,) = [
+        text
+        for text in plan(make(tmp_path, numbers=6, together=3, gpus="auto")).lines()
+        if text.startswith("resources")
+    ]
     assert line == "resources  a trial takes 1 CPUs, a share of a GPU (0.27 GiB of its memory, as measured)"
-    _, text = search(make(tmp_path, numbers=6, gpus="auto"))
+    _, text = search(make(tmp_path, numbers=6, together=3, gpus="auto"))
     assert "so 3 share a GPU" in text
     assert (tmp_path / "log").read_text() == "5 1.0\n"
 
@@ -236,7 +241,7 @@ def test_auto_packs_by_the_footprint_which_is_measured_once(tmp_path: Path, monk
 @pytest.mark.usefixtures("_ray")
 def test_auto_without_a_gpu_stays_on_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rssearch.runner.gpu_memories", list)
-    trials, text = search(make(tmp_path, numbers=1, options={"seconds": 0}, gpus="auto"))
+    trials, text = search(make(tmp_path, gpus="auto"))
     assert "gpus: auto: the cluster has no GPU, trials stay on the CPU" in text
     assert [(t["gpu"], t["given"]) for t in trials] == [("", 0.0)]
     assert not (tmp_path / "log").exists()

@@ -17,9 +17,9 @@ from torch import nn
 from rssearch import study
 from rssearch.config import Augment, Recipe, parse_study
 from rssearch.data import loader
-from rssearch.errors import InputError
+from rssearch.errors import InputError, PeerLostError
 from rssearch.journal import Journal
-from rssearch.parallel import ALONE, Crew, Workers
+from rssearch.parallel import ALONE, Crew, Workers, _cause
 from rssearch.pruning import Elasticity
 from tests.scenes import scene_set, tiny
 from tests.training import CPU, fit, image_set, network, without_times
@@ -179,6 +179,20 @@ def test_alone_nothing_is_changed():
 
 
 # By Ray Train, within Ray Tune
+
+
+def test_what_ended_a_crew():
+    from ray.exceptions import RayActorError
+
+    bug, other, lost = ValueError("of the leader"), KeyError("of another"), PeerLostError("gone")
+    ended = RuntimeError("Training failed due to worker errors:\nrank 1 died")
+    assert _cause({1: other, 0: bug}, ended) is bug
+    assert _cause({1: other}, ended) is other
+    assert _cause({0: lost}, ended) is lost
+    for failures in ({0: bug, 1: RayActorError()}, {}):
+        found = _cause(failures, ended)
+        assert isinstance(found, PeerLostError)
+        assert str(found) == "a worker of the trial died: rank 1 died"
 
 
 @pytest.fixture(scope="module")
