@@ -63,6 +63,16 @@ def test_a_training_that_runs_out_of_memory_goes_on_with_half_the_images_at_a_ti
     ]
 
 
+def test_a_trial_that_died_too_often_ends_before_it_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray import tune
+
+    reports: list[dict[str, Any]] = []
+    monkeypatch.setattr(tune, "report", reports.append)
+    config = {"key": "k", "point": {"rate": 0.5}, "given_up": True}
+    supervised(config, target="tests.toy:plain", context=context(tmp_path))
+    assert reports == [{"event": "given up"}]
+
+
 def test_a_batch_that_cannot_be_halved_further_fails_the_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (end,) = supervise("cramped", {"limit": 1}, tmp_path, monkeypatch)
     assert (end["status"], len(end["notes"])) == ("failed", 3)
