@@ -362,7 +362,10 @@ def _answers(error: Exception) -> bool:
     """Whether MLflow is there, and refuses one request: others may pass."""
     from mlflow.exceptions import MlflowException
 
-    return isinstance(error, MlflowException) and error.get_http_status_code() < 500
+    if not isinstance(error, MlflowException):
+        return False
+    status: int = error.get_http_status_code()  # type: ignore[no-untyped-call]
+    return status < 500
 
 
 if __name__ == "__main__":
