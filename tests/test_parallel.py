@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import traceback
 from io import StringIO
@@ -236,20 +235,19 @@ def test_workers_run_a_trial_and_its_failures_are_told(tmp_path):
 def test_a_pruning_trial_on_two_workers_is_the_one_on_one(tmp_path):
     space = {"dataset": ["synthetic_scenes"], "model": ["resnet20"], "method": ["l1"], "macs_ratio": [0.5]}
     epochs = {"epochs": 1, "batch_size": 256}
-    settings = {"input_size": 8, "augment": {"crop": 1}, "train": epochs, "finetune": {**epochs, "lr": 0.01}}
+    settings = {"input_size": 16, "augment": {"crop": 1}, "train": epochs, "finetune": {**epochs, "lr": 0.01}}
     found = []
     for workers in (1, 2):
         folder = tmp_path / str(workers)
         records, _ = search(folder, "trials.prune:run", space, settings=settings, resources={"workers": workers})
         (trial,) = [record for record in records if record["kind"] == "trial"]
         assert trial["status"] == "finished", trial
-        found.append((trial, sorted(folder.glob("store/models/*/spec-*.json"))))
-    (one, one_spec), (two, two_spec) = found
+        found.append(trial)
+    one, two = found
     assert two["key"] == one["key"]  # on how many workers is no part of the question
     for name in ("val_loss", "val_accuracy", "baseline_val_accuracy"):
         assert two["metrics"][name] == pytest.approx(one["metrics"][name], abs=0.02)
-    assert [json.loads(path.read_text()) for path in two_spec] == [json.loads(path.read_text()) for path in one_spec]
-    assert len(one_spec) == 1
+    assert two["metrics"]["macs"] == one["metrics"]["macs"]
 
 
 @pytest.mark.ray
