@@ -33,6 +33,9 @@ os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "86400")  # nothing is resumed
 import optuna
 import ray
 from ray import tune
+from ray.air.execution._internal import actor_manager
+from ray.exceptions import OutOfMemoryError, RayActorError
+from ray.tune.execution import tune_controller
 from ray.tune.result import AUTO_RESULT_KEYS
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -45,6 +48,11 @@ from rssearch.searcher import Bridge
 from rssearch.trial import Context, supervised
 
 _log = logging.getLogger(__name__)
+
+# A worker that Ray ends because a node's memory runs out is a dead worker. Ray 2.60 has an error of its own for that,
+# which Tune does not take for a death: it would end the whole study with "Caught unexpected exception".
+for _module in (actor_manager, tune_controller):
+    setattr(_module, "RayActorError", (RayActorError, OutOfMemoryError))  # noqa: B010  # mypy knows it as a class
 
 Job = tuple[str, dict[str, Any]]  # content key and point
 _TUNE_KEYS = {*AUTO_RESULT_KEYS, "done", "trial_id", "experiment_tag", "training_iteration", "timestamp"}

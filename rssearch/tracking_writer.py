@@ -218,7 +218,8 @@ class Writer:
             step = int(epoch.get("epoch", 0))
             if step not in self._sent[key]:
                 batch += _metrics(epoch, step, now - 1)  # of two values of a step MLflow shows the later one
-        last = int(history[-1].get("epoch", 0)) if history else 0
+        # MLflow shows the value of the last step, and may know epochs that a killed driver did not write down.
+        last = max([*(int(epoch.get("epoch", 0)) for epoch in history), *self._sent[key]], default=0)
         batch += _metrics(record["metrics"] | record.get("best", {}), last, now)
         tags = {"rssearch.status": record["status"], "rssearch.complete": "true"}
         if record.get("reason"):
