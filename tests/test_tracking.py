@@ -88,6 +88,17 @@ def test_epochs_that_a_killed_driver_did_not_send_are_sent_at_the_end(tmp_path: 
     assert run.info.status == "FINISHED"
 
 
+def test_the_final_value_is_shown_though_a_killed_driver_sent_more_epochs_than_it_wrote_down(tmp_path: Path) -> None:
+    first = tracker(tmp_path)
+    first.epoch("k", "trial k", {"rate": 0.5}, {"epoch": 3, "val_accuracy": 0.99}, 3)
+    _drain(first)  # the trial had its last checkpoint: it ends without another epoch
+    second = tracker(tmp_path)
+    done = record("k", epochs=0)
+    second.ended(done)
+    second.close([done], status="FINISHED")
+    assert found(tmp_path)["k"].data.metrics["val_accuracy"] == 0.75
+
+
 def _drain(writer: Tracker) -> None:
     """The driver is gone: the writer writes what it was told, and ends without closing anything."""
     writer._end()
