@@ -114,6 +114,7 @@ def real_study(options: argparse.Namespace, rule: str) -> StudyConfig:
             },
             "settings": {
                 "input_size": 32,
+                "split": {"train": 0.2, "val": 0.1, "test": 0.7},
                 "train": {"epochs": options.epochs, "warmup_epochs": 1 if options.epochs > 1 else 0},
                 "finetune": {"epochs": options.epochs, "recalibrate_batches": 10},
             },
@@ -170,8 +171,8 @@ def main() -> None:
     trained.add_argument("--data-root", type=Path, default=Path("data"))
     trained.add_argument("--dataset", default="eurosat")
     trained.add_argument("--work", type=Path, required=True, help="storage; what has finished is reused")
-    trained.add_argument("--trials", type=int, default=40)
-    trained.add_argument("--epochs", type=int, default=10, help="of the fine-tuning, and of the baseline")
+    trained.add_argument("--trials", type=int, default=24)
+    trained.add_argument("--epochs", type=int, default=9, help="of the fine-tuning, and of the baseline")
     for command in (drawn, trained):
         command.add_argument("--out", type=Path, default=Path(__file__).parent)
     options = parser.parse_args()
