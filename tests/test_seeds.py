@@ -7,6 +7,7 @@ import io
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from rich.console import Console
 from rssearch import fronts, report, seeds
 from rssearch.errors import InputError
 from rssearch.record import Recorded, choose
+from rssearch.recorder import Recorder
 
 TWO: Any = {"val_accuracy": "max", "macs": "min"}
 ASKED = ["dataset", "model", "rate", "seed"]
@@ -132,3 +134,17 @@ def test_of_a_configuration_the_best_seed_is_taken() -> None:
     assert choose(found, trial="0.6-0")["key"] == "0.6-0"
     with pytest.raises(InputError, match="no member of the front is that small"):
         choose(found, best="macs<=5")
+
+
+def test_all_seeds_of_the_front_of_means_are_worth_measuring() -> None:
+    search = SimpleNamespace(objectives=TWO, constraints={})
+    about: Any = SimpleNamespace(
+        question=SimpleNamespace(config=SimpleNamespace(search=search)),
+        rows=study,
+        dimensions=lambda: ASKED,
+        front=lambda: fronts.front_rows(study(), TWO),
+    )
+    keys = Recorder.worth_measuring(about)
+    assert len(keys) == len(set(keys))
+    means = {f"{rate}-{seed}" for rate in (0.9, 0.5) for seed in range(3)} | {"0.3-0", "0.3-1"}
+    assert set(keys) == means | {"0.6-0"}  # the lucky seed is on the front of trials
