@@ -5,11 +5,12 @@
 
 simulated  studies in virtual time on drawn learning curves (`trials.curves`), for several seeds and samplers:
            without a rule, with each rule for as many trials, and with each rule for as many epochs
-real       a pruning study of ResNet-20 on EuroSAT, once without a rule and once with `moasha`, on this machine; it goes
-           on where it was interrupted
+real       a pruning study of ResNet-20 on EuroSAT on this machine: without a rule, with `moasha` for as many trials,
+           and with `moasha` for about as many epochs; it goes on where it was interrupted
 
-A row is a study at a share of the compute that the one without a rule takes: `epochs` and `seconds` are what all trials
-that had ended by then took together. The hypervolume is relative: MACs in units of the unpruned network's. Rows go to
+A row is a study at a share of the compute that the one without a rule takes. Compute is epochs times MACs, in epochs of
+the unpruned network (`compute`): seconds would depend on what else the machine does. `epochs` are those of all trials
+that had ended by then. The hypervolume is relative: MACs in units of the unpruned network's. Rows go to
 benchmarks/early_stopping-<command>-<device>.csv.
 """
 
@@ -35,10 +36,9 @@ OBJECTIVES = {"val_accuracy": "max", "macs": "min"}
 RULES = ("none", "asha", "moasha")
 
 
-def compute(record: Record) -> tuple[int, float]:
-    """Epochs of a trial, and their seconds."""
-    history = record["history"]
-    return len(history), sum(epoch["seconds"] for epoch in history)
+def compute(record: Record, macs: float) -> float:
+    """What a trial took, in epochs of the unpruned network."""
+    return float(len(record["history"]) * record["metrics"].get("macs", macs) / macs)
 
 
 def relative(records: list[Record], macs: float) -> float:
@@ -49,19 +49,19 @@ def relative(records: list[Record], macs: float) -> float:
 
 
 def curve(records: list[Record], macs: float, whole: float) -> list[dict]:
-    """The state of a study, with its records in the order of their end, at shares of `whole` seconds."""
+    """The state of a study, with its records in the order of their end, at shares of a compute of `whole`."""
     rows = []
     for share in SHARES:
-        spent, epochs, ended = 0.0, 0, []
+        spent, ended = 0.0, []
         for record in records:
-            more, seconds = compute(record)
-            if spent + seconds > share * whole * (1 + 1e-9):
+            if spent + compute(record, macs) > share * whole * (1 + 1e-9):
                 break
-            spent, epochs = spent + seconds, epochs + more
+            spent += compute(record, macs)
             ended.append(record)
         finished = sum(record["status"] == "finished" for record in ended)
+        epochs = sum(len(record["history"]) for record in ended)
         rows.append({"share": share, "trials": len(ended), "finished": finished, "epochs": epochs,
-                     "seconds": round(spent, 1), "hypervolume": relative(ended, macs)})  # fmt: skip
+                     "compute": round(spent, 1), "hypervolume": relative(ended, macs)})  # fmt: skip
     return rows
 
 
@@ -93,14 +93,14 @@ def simulated(options: argparse.Namespace) -> list[dict]:
                     config = simulated_study(Path(folder), rule, sampler, seed, trials, options.epochs)
                     records = list(simulate(config, Simulator(options.slots)).records.values())
                 if rule == "none":
-                    whole = sum(compute(record)[1] for record in records)
+                    whole = sum(compute(record, curves.MACS) for record in records)
                 about = {"sampler": sampler, "seed": seed, "rule": rule, "budget": trials}
                 rows += [about | row for row in curve(records, curves.MACS, whole)]
             print(f"{sampler} {seed}", flush=True)
     return rows
 
 
-def real_study(options: argparse.Namespace, rule: str) -> StudyConfig:
+def real_study(options: argparse.Namespace, rule: str, trials: int) -> StudyConfig:
     return parse_study(
         {
             "study": f"early-{rule}",
@@ -118,7 +118,7 @@ def real_study(options: argparse.Namespace, rule: str) -> StudyConfig:
                 "train": {"epochs": options.epochs, "warmup_epochs": 1 if options.epochs > 1 else 0},
                 "finetune": {"epochs": options.epochs, "recalibrate_batches": 10},
             },
-            "search": {"sampler": "random", "trials": options.trials, "early_stopping": rule},
+            "search": {"sampler": "random", "trials": trials, "early_stopping": rule},
             "data_root": str(options.data_root),
             "storage": str(options.work),
         }
@@ -127,16 +127,21 @@ def real_study(options: argparse.Namespace, rule: str) -> StudyConfig:
 
 def real(options: argparse.Namespace) -> list[dict]:
     rows, whole = [], math.inf
-    for rule in ("none", "moasha"):
-        status = study.search(real_study(options, rule), console=Console())
+    # The third study is the second, gone on with.
+    for rule, budget in (
+        ("none", options.trials),
+        ("moasha", options.trials),
+        ("moasha", options.more * options.trials),
+    ):
+        status = study.search(real_study(options, rule, budget), console=Console())
         if status != 0:
             raise SystemExit(status)
         trials = Journal(options.work / f"early-{rule}" / "trials.jsonl").records.values()
-        records = [record for record in trials if record["kind"] == "trial"]
-        if rule == "none":
-            whole = sum(compute(record)[1] for record in records)
+        records = [record for record in trials if record["kind"] == "trial"][:budget]
         macs = max(r["metrics"]["baseline_macs"] for r in records if "baseline_macs" in r["metrics"])
-        about = {"sampler": "random", "seed": 0, "rule": rule, "budget": options.trials}
+        if rule == "none":
+            whole = sum(compute(record, macs) for record in records)
+        about = {"sampler": "random", "seed": 0, "rule": rule, "budget": budget}
         rows += [about | row for row in curve(records, macs, whole)]
     return rows
 
@@ -162,7 +167,6 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     drawn = commands.add_parser("simulated")
     drawn.add_argument("--trials", type=int, default=150)
-    drawn.add_argument("--more", type=int, default=4, help="times as many trials for the same compute")
     drawn.add_argument("--epochs", type=int, default=27)
     drawn.add_argument("--seeds", type=int, default=10)
     drawn.add_argument("--slots", type=int, default=8)
@@ -174,6 +178,7 @@ def main() -> None:
     trained.add_argument("--trials", type=int, default=24)
     trained.add_argument("--epochs", type=int, default=9, help="of the fine-tuning, and of the baseline")
     for command in (drawn, trained):
+        command.add_argument("--more", type=int, default=4, help="times as many trials for the same compute")
         command.add_argument("--out", type=Path, default=Path(__file__).parent)
     options = parser.parse_args()
     rows = simulated(options) if options.command == "simulated" else real(options)

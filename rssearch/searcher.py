@@ -151,7 +151,7 @@ class Proposer:
         self._infeasible = 0  # of the outcomes
         self._pending: dict[str, tuple[Point, optuna.Trial | None]] = {}
         self._cells: Iterator[Point] = grid(space) if search.sampler == "grid" else iter(())
-        self._study = None if search.sampler == "grid" else _optuna_study(search)
+        self._study = None if search.sampler == "grid" else _optuna_study(search, space)
         for outcome in known:
             if outcome.status != "failed":
                 self._keep(outcome)
@@ -385,15 +385,20 @@ def _distributions(space: Mapping[str, Dimension]) -> dict[str, optuna.distribut
     return result
 
 
-def _optuna_study(search: Search) -> optuna.Study:
+def _optuna_study(search: Search, space: Mapping[str, Dimension]) -> optuna.Study:
     import optuna
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", category=optuna.exceptions.ExperimentalWarning)
-        return optuna.create_study(
-            directions=["maximize" if d == "max" else "minimize" for d in search.objectives.values()],
-            sampler=_sampler(search),
-        )
+        sampler = _sampler(search)
+    if search.sampler not in {"random", "qmc"}:
+        # A sampler with a model finds out which dimensions all trials share: for each proposal it compares those of all
+        # trials since the oldest that is still under way. Here they all have the same ones.
+        shared = {name: d for name, d in sorted(_distributions(space).items()) if not d.single()}
+        sampler.infer_relative_search_space = lambda study, trial: shared  # type: ignore[method-assign]  # noqa: ARG005
+    return optuna.create_study(
+        directions=["maximize" if d == "max" else "minimize" for d in search.objectives.values()], sampler=sampler
+    )
 
 
 def _sampler(search: Search) -> optuna.samplers.BaseSampler:

@@ -193,6 +193,16 @@ def test_a_seed_repeats_the_search() -> None:
     assert runs[0] != runs[2]
 
 
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "nsga3", "cmaes"])
+def test_knowing_what_all_trials_share_changes_no_proposal(sampler: str) -> None:
+    """Optuna finds it out anew for each proposal, from all trials since the oldest one under way."""
+    space, objectives = (NUMERIC, ONE) if sampler == "cmaes" else (NUMERIC | {"method": COUNTABLE["method"]}, TWO)
+    told, found = (Proposer(space, search(sampler, objectives), key_of=content_key) for _ in range(2))
+    assert found._study is not None
+    del found._study.sampler.infer_relative_search_space  # type: ignore[misc]  # that of Optuna is below it
+    assert drive(told) == drive(found)
+
+
 def test_tpe_finds_better_points_than_random() -> None:
     def best(sampler: str, seed: int) -> float:
         settings = search(sampler, ONE, trials=40, seed=seed)
