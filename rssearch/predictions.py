@@ -14,10 +14,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from rssearch.data import IGNORE
-from rssearch.data.decode import Pixels
 from rssearch.data.imageset import normalise
 from rssearch.execution import Precision
 from rssearch.figures import COLOURS
+from rssearch.pixels import Pixels
 from rssearch.segmentation import confusion, miou, predict_scene
 from rssearch.units import human
 

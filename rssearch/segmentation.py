@@ -7,7 +7,7 @@ eq. 2 and 3. Pixels of the class `rssearch.data.IGNORE` count nowhere.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from rssearch import losses
 from rssearch.data import IGNORE
-from rssearch.data.windows import starts
 from rssearch.errors import InputError, TrialFailed
 from rssearch.execution import Precision, autocast, laid_out, mode
+from rssearch.tiling import axis
 
 if TYPE_CHECKING:
     from rssearch.data import PatchDataset
@@ -169,15 +169,12 @@ def _strips(
     precision: Precision,
 ) -> Iterator[Tensor]:
     """The logits [K, h, W] of a scene from top to bottom, each strip as soon as no other tile reaches into it."""
-    if size < 1 or not 0 <= overlap < size:
-        raise InputError(
-            f"tiles of {size} pixels cannot overlap by {overlap}: it must be at least 0 and less than that"
-        )
     height, width = image.shape[1:]
-    down, across = _mirrored(height, size), _mirrored(width, size)
-    rows, columns = starts(height, size, overlap), starts(width, size, overlap)
-    ramp = _ramp(size, overlap).to(device)
-    row_sums, column_sums = _sums(rows, ramp), _sums(columns, ramp)
+    vertical, horizontal = axis(height, size, overlap), axis(width, size, overlap)
+    rows, columns = vertical.firsts, horizontal.firsts
+    down, across = torch.from_numpy(vertical.positions), torch.from_numpy(horizontal.positions)
+    row_sums, column_sums = (torch.from_numpy(along.sums).to(device) for along in (vertical, horizontal))
+    ramp = torch.from_numpy(vertical.ramp).to(device)
     window = ramp[:, None] * ramp
     carried: Tensor | None = None  # of the tiles above, what lies in the rows of this one
     for row, following in pairwise([*rows, len(down)]):
@@ -198,23 +195,3 @@ def _strips(
         carried = total[:, done:]
         strip = total[:, :done] / row_sums[row:following, None] / column_sums
         yield strip[:, : max(0, height - row), :width]
-
-
-def _ramp(size: int, overlap: int) -> Tensor:
-    """The weights [size] of a tile along one axis; those of neighbours sum to 1 where they overlap."""
-    nearest = torch.arange(1, size + 1)
-    return (torch.minimum(nearest, nearest.flip(0)) / (overlap + 1)).clamp_max(1)
-
-
-def _sums(firsts: Sequence[int], ramp: Tensor) -> Tensor:
-    """The sum of the weights of all tiles along one axis."""
-    total = ramp.new_zeros(firsts[-1] + len(ramp))
-    for start in firsts:
-        total[start : start + len(ramp)] += ramp
-    return total
-
-
-def _mirrored(length: int, size: int) -> Tensor:
-    """Positions along an axis: all of them in order, continued to `size` by reflection without repeating the edge."""
-    position = torch.arange(max(length, size)) % max(1, 2 * (length - 1))
-    return torch.minimum(position, 2 * (length - 1) - position)

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from rssearch.data.decode import Pixels, resize_all
+from rssearch.data.decode import resize_all
 from rssearch.data.family import Family
 from rssearch.data.listing import Listing
 from rssearch.errors import InputError
+from rssearch.pixels import Pixels
 
 # folder, training batches, test batch, file of the class names, key of the class names, key of the labels
 LAYOUTS = {

@@ -5,9 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import struct
-import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,55 +12,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from rssearch.data.listing import Files
 from rssearch.errors import InputError
+from rssearch.pixels import DECODE_ERRORS, Pixels, decode, reason, scale
 
-Pixels = npt.NDArray[np.uint8]
 Progress = Callable[[int, int], None]
 
-# What Pillow's decoders, the zip reader and the file system raise for a file that is not a readable image.
-DECODE_ERRORS = (
-    OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, OverflowError, struct.error, zlib.error,
-    zipfile.BadZipFile, NotImplementedError, KeyError, Image.DecompressionBombError,
-)  # fmt: skip
 CHUNK = 64  # images a thread takes at once: keeps the overhead of a future below 1 %
-
-
-def decode(data: bytes, size: int | None) -> Pixels:
-    """Decode an image to RGB, cut to its central square and scaled with antialiasing.
-
-    Args:
-        data: the encoded file.
-        size: height and width of the result; None keeps the image as it is.
-
-    Returns:
-        uint8 [3, H, W].
-
-    Raises:
-        ValueError: the pixels have more than 8 bits.
-        DECODE_ERRORS: the file is not a readable image.
-    """
-    with Image.open(io.BytesIO(data)) as image:
-        if image.mode.startswith(("I", "F")):
-            raise ValueError(f"its pixels are of mode {image.mode}; scale them to 8 bits first")
-        if size is not None:
-            # JPEG can be decoded at 1/2, 1/4 or 1/8; twice the target leaves the quality to the resampling below.
-            image.draft("RGB", (2 * size, 2 * size))
-        picture = scale(image.convert("RGB"), size)
-    return np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1))
-
-
-def scale(image: Image.Image, size: int | None) -> Image.Image:
-    """The central square of an image at `size` pixels, antialiased; the image itself where it already fits."""
-    width, height = image.size
-    if size is None or (width, height) == (size, size):
-        return image
-    side = min(width, height)
-    left, top = (width - side) / 2, (height - side) / 2
-    box = (left, top, left + side, top + side)
-    return image.resize((size, size), Image.Resampling.BILINEAR, box=box, reducing_gap=3.0)
 
 
 def pixel_sums(image: Pixels) -> npt.NDArray[np.int64]:
@@ -195,13 +152,6 @@ def resize_all(images: Pixels, size: int | None) -> Pixels:
     for row, image in zip(result, images, strict=True):
         row[:] = np.asarray(scale(Image.fromarray(image.transpose(1, 2, 0)), size)).transpose(2, 0, 1)
     return result
-
-
-def reason(error: Exception) -> str:
-    """Why an image could not be decoded, for people: Pillow names the buffer that it read from."""
-    if isinstance(error, UnidentifiedImageError):
-        return "it is no image of a known format"
-    return str(error) or type(error).__name__
 
 
 def broken_message(name: str, broken: Sequence[str], total: int, kind: str = "images") -> str:

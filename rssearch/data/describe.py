@@ -10,7 +10,6 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from rssearch.config import Patches
-from rssearch.data.decode import reason
 from rssearch.data.family import Task
 from rssearch.data.listing import Files
 from rssearch.data.registry import check_input_size, listing
@@ -18,6 +17,7 @@ from rssearch.data.scenes import SceneListing
 from rssearch.data.scenestore import header_sizes
 from rssearch.data.windows import cut
 from rssearch.errors import InputError
+from rssearch.pixels import reason
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from rssearch.data.decode import Pixels
 from rssearch.data.streaming import Stream
 from rssearch.errors import unknown
+from rssearch.pixels import Pixels, factors
 
 if TYPE_CHECKING:
     from rssearch.data.sceneset import AnySet
@@ -157,7 +157,5 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
 
 def normalise(images: Tensor, source: AnySet) -> Tensor:
     """Pixels in [0, 255] (any dtype, [B, C, H, W]) to float32 with the training split's mean 0 and deviation 1."""
-    # One multiplication and one addition for each pixel; the copies keep torch away from read-only memory.
-    factor = torch.tensor(1 / (255 * source.std), device=images.device)[:, None, None]
-    offset = torch.tensor(-source.mean / source.std, device=images.device)[:, None, None]
+    factor, offset = (torch.from_numpy(value).to(images.device) for value in factors(source.mean, source.std))
     return images.to(torch.float32).mul(factor).add_(offset)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from rssearch.data.decode import Pixels
+from rssearch.pixels import Pixels
 
 IGNORE = 255  # class index of the pixels that losses and metrics leave out
 ROWS = 64  # looked up at once: 64-bit copies of a whole mask would need many times its memory

@@ -24,7 +24,7 @@ from rssearch.data import (
     synthetic,
     ucmerced,
 )
-from rssearch.data.decode import Pixels, Progress, broken_message, common_shape, decode_all, moments, pixel_sums
+from rssearch.data.decode import Progress, broken_message, common_shape, decode_all, moments, pixel_sums
 from rssearch.data.family import Family, Task
 from rssearch.data.folder import PREFIX, open_folder
 from rssearch.data.imageset import ImageSet
@@ -35,6 +35,7 @@ from rssearch.data.sceneset import AnyDataset, AnySet
 from rssearch.data.split import divide, split_hash
 from rssearch.data.streaming import Stream, node_memory
 from rssearch.errors import InputError, unknown
+from rssearch.pixels import Pixels
 
 FAMILIES: dict[str, Family] = {
     family.name: family

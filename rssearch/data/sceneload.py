@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rssearch.config import Patches, Split
-from rssearch.data.decode import Pixels, Progress, broken_message, moments
+from rssearch.data.decode import Progress, broken_message, moments
 from rssearch.data.masks import IGNORE
 from rssearch.data.scenes import SceneListing
 from rssearch.data.sceneset import SceneSet
@@ -17,6 +17,7 @@ from rssearch.data.split import by_group, joined, split_hash
 from rssearch.data.streaming import node_memory
 from rssearch.data.windows import cut
 from rssearch.errors import InputError
+from rssearch.pixels import Pixels
 
 
 def load_scenes(

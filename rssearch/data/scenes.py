@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import io
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import numpy as np
 from PIL import Image
 
-from rssearch.data.decode import DECODE_ERRORS, Pixels, reason
 from rssearch.data.listing import Files
 from rssearch.data.masks import MaskTable
 from rssearch.errors import InputError
+from rssearch.pixels import DECODE_ERRORS, Pixels, check_depth, large_images, reason
 
 
 class RawScene(NamedTuple):
@@ -121,28 +118,5 @@ class Pairs:
 
 def _rgb(data: bytes) -> Pixels:
     with Image.open(io.BytesIO(data)) as image:
-        if image.mode.startswith(("I", "F")):
-            raise ValueError(f"its pixels are of mode {image.mode}; scale them to 8 bits first")
+        check_depth(image)
         return np.asarray(image.convert("RGB"))
-
-
-_limit_lock = threading.Lock()
-_limit_users = 0
-_limit: int | None = None
-
-
-@contextmanager
-def large_images() -> Iterator[None]:
-    """Read images of any size: Pillow refuses those above 179 million pixels, which a scene may well have."""
-    global _limit_users, _limit  # noqa: PLW0603 - Pillow's limit is a global of its own
-    with _limit_lock:
-        if _limit_users == 0:
-            _limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        _limit_users += 1
-    try:
-        yield
-    finally:
-        with _limit_lock:
-            _limit_users -= 1
-            if _limit_users == 0:
-                Image.MAX_IMAGE_PIXELS = _limit

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from rssearch.data.decode import Pixels
 from rssearch.data.imageset import ImageDataset, ImageSet, normalise
 from rssearch.data.masks import IGNORE
 from rssearch.data.scenestore import Mapped, Memory
 from rssearch.data.streaming import read_ahead
 from rssearch.errors import unknown
+from rssearch.pixels import Pixels
 
 Indices = npt.NDArray[np.int64]
 FEW_SCENES = 5  # a split with fewer is divided by patch

@@ -14,9 +14,9 @@ import numpy.typing as npt
 import psutil
 import torch
 
-from rssearch.data.decode import DECODE_ERRORS, Pixels, decode
 from rssearch.data.listing import Files
 from rssearch.errors import InputError
+from rssearch.pixels import DECODE_ERRORS, Pixels, decode
 
 CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 T = TypeVar("T")

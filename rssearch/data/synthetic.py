@@ -16,10 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from rssearch.data.brushes import Floats, Sheet, box, disc
-from rssearch.data.decode import Pixels, available_cpus
+from rssearch.data.decode import available_cpus
 from rssearch.data.family import Family
 from rssearch.data.listing import Listing
 from rssearch.errors import InputError
+from rssearch.pixels import Pixels
 
 VERSION = 1  # raise it whenever a scene changes: results on other scenes must not share a cache
 SEED = 0

@@ -7,14 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-
-def starts(length: int, size: int, overlap: int = 0) -> list[int]:
-    """Where windows of `size` begin along an axis: every pixel is in one, and the last is shifted inwards to fit.
-
-    An axis shorter than a window has one, which begins at 0 and reaches over the end.
-    """
-    last = max(length - size, 0)
-    return [*range(0, last, size - overlap), last]
+from rssearch.tiling import starts
 
 
 def cut(sizes: Sequence[tuple[int, int]], scenes: Iterable[int], size: int, overlap: int = 0) -> npt.NDArray[np.int64]:

@@ -6,8 +6,9 @@ import pytest
 from PIL import Image
 
 from rssearch import data
-from rssearch.data.decode import decode, pixel_sums, resize_all
+from rssearch.data.decode import pixel_sums, resize_all
 from rssearch.errors import InputError
+from rssearch.pixels import decode
 
 from .fakes import picture, tree, zipped
 

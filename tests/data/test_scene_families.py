@@ -7,8 +7,8 @@ from PIL import Image
 from rssearch import data
 from rssearch.config import Patches
 from rssearch.data import IGNORE, dubai
-from rssearch.data.scenes import large_images
 from rssearch.errors import InputError
+from rssearch.pixels import large_images
 
 from . import fakes
 
