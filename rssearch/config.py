@@ -20,6 +20,7 @@ from rssearch.storage import Location
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Direction = Literal["max", "min"]
+Runtime = Literal["eager", "compile", "onnxruntime"]
 
 
 class _Loader(yaml.SafeLoader):
@@ -211,6 +212,17 @@ class Pruning(Section):
     score_batch_size: int = Field(128, ge=1)
 
 
+class Latency(Section):
+    """What is timed of the front's networks: each runtime with each batch."""
+
+    runtimes: tuple[Runtime, ...] = Field(("eager",), min_length=1)
+    batches: tuple[Annotated[int, Field(ge=1)], ...] = Field((1,), min_length=1, description="images of a pass")
+
+    def pairs(self) -> list[tuple[Runtime, int]]:
+        """Each runtime with each batch, once."""
+        return [(runtime, batch) for runtime in dict.fromkeys(self.runtimes) for batch in dict.fromkeys(self.batches)]
+
+
 class Settings(Section):
     """What all trials of a study share. A dimension of the space may override a value by its dotted name."""
 
@@ -223,6 +235,7 @@ class Settings(Section):
     finetune: Recipe = Recipe(epochs=5, lr=0.01, recalibrate_batches=10)
     pruning: Pruning = Pruning()
     nas: ChannelSearch = ChannelSearch()
+    latency: Latency = Latency()
     on_error: Literal["raise", "skip"] = Field("raise", description="what a corrupt image does")
     download: bool = Field(False, description="fetch a missing dataset into the data root")
     memory_share: Share = Field(0.4, description="a set larger than this share of the node's memory is streamed")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 
 class InputError(ValueError):
@@ -12,6 +13,18 @@ class InputError(ValueError):
 
 class TrialFailed(RuntimeError):  # noqa: N818 - it is a status of a trial
     """A trial cannot go on, for a reason that another try would meet again (a diverged loss, an impossible ratio)."""
+
+
+class Infeasible(RuntimeError):  # noqa: N818 - likewise
+    """What is known of a trial before its training breaks a constraint.
+
+    Args:
+        metrics: what is known.
+    """
+
+    def __init__(self, metrics: Mapping[str, Any]) -> None:
+        super().__init__(dict(metrics))
+        self.metrics = dict(metrics)
 
 
 class OutOfMemory(RuntimeError):  # noqa: N818 - as PyTorch and Ray name theirs

@@ -17,7 +17,7 @@ from rssearch.storage import locate
 from rssearch.store import Store
 from rssearch.trial import Context, Preparation, Session, point_settings, resolve, takes_session
 
-_NOT_IN_KEY = {"download", "memory_share", "keep_models"}  # settings that do not change a trial's result
+_NOT_IN_KEY = {"download", "memory_share", "keep_models", "latency"}  # settings that do not change a trial's result
 _LATER = {"patches"}  # left out of the key at their defaults: studies of before they existed keep their keys
 _SAME_MEMORY = {"seed", "methods", "search"}  # dimensions, and what preparations add, that change no footprint
 _GRID_LIMIT = 100_000
@@ -38,6 +38,7 @@ class Question:
         points: every cell of a countable space; of another one the combinations of its choices and bounds.
         judged: the objectives by which trials are stopped early; empty where none is.
         reported: the metrics that every epoch reports, as far as the trial's module says so.
+        requested: what objectives and constraints name of the metrics that are found out only then.
     """
 
     def __init__(self, config: StudyConfig) -> None:
@@ -60,6 +61,8 @@ class Question:
             )
         check_sampler(config.search, config.space)
         self._check_metrics()
+        named = {*config.search.objectives, *config.search.constraints}
+        self.requested = tuple(sorted(named.intersection(getattr(self.module, "ON_REQUEST", ()))))
         rule = config.search.early_stopping.rule
         reported: tuple[str, ...] = tuple(getattr(self.module, "EPOCH_METRICS", ()))
         module = self.module.__name__
@@ -108,7 +111,8 @@ class Question:
         """The content key of a trial: equal when everything that determines its result is equal."""
         identity = self.hook("identity")
         more = identity(point, self.config.settings, self.data_root) if identity else None
-        return content_key({"trial": self.config.trial, "point": point, "settings": self._settings, "more": more})
+        about = {"trial": self.config.trial, "point": point, "settings": self._settings, "more": more}
+        return content_key(about | ({"requested": self.requested} if self.requested else {}))
 
     def title(self, point: Mapping[str, Any]) -> str:
         """A point in a few words: names as they are, numbers with their dimension, constants left out."""
@@ -140,6 +144,8 @@ class Question:
             shared=shared or {},
             token=token,
             workers=needs.workers,
+            requested=self.requested,
+            constraints=self.config.search.constraints,
         )
 
     def cost(self, point: Point) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from rssearch.config import Resources, StudyConfig
 from rssearch.environment import environment
 from rssearch.errors import InputError, TrialFailed
 from rssearch.journal import Journal, flat
+from rssearch.latency import metric
 from rssearch.lock import Held, lock
 from rssearch.packing import FOOTPRINTS
 from rssearch.plan import Plan, plan
@@ -246,6 +247,8 @@ class Stages:
         )
 
         def ended(key: str, point: Point, end: dict[str, Any]) -> None:
+            if end["status"] == "infeasible":  # as its worker found out before the training
+                end = end | {"metrics": self._cost(point) | end["metrics"]}
             if end["status"] == "stopped":
                 rule, metrics = self.config.search.early_stopping.rule, self._cost(point) | end["metrics"]
                 reason = f"{rule}: not among the best after epoch {self.recorder.step(key, metrics)}"
@@ -286,7 +289,7 @@ class Stages:
         if self.question.hook("measure") is None:
             return
         members = [self.recorder.records[key] for key in self.recorder.worth_measuring()]
-        todo = [record for record in members if not record.get("measured")]
+        todo = [record for record in members if self._lacks(record.get("measured") or {})]
         if not todo:
             return
         self.recorder.display.start("measuring the front", len(todo))
@@ -299,6 +302,12 @@ class Stages:
         self._run(
             lambda: next(jobs, None), "measure", lambda _, point: self.question.title(point), ended, resources=alone
         )
+
+    def _lacks(self, measured: Mapping[str, Any]) -> bool:
+        """Whether a member of the front has not been measured, or lacks a latency that is listed by now."""
+        listed = {metric(*pair) for pair in self.config.settings.latency.pairs()}
+        timed = any(name.startswith("latency_") for name in measured)  # else its trial's module measures none
+        return not measured or (timed and not listed.difference(self.question.requested) <= measured.keys())
 
     def _run(
         self,

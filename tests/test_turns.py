@@ -43,7 +43,7 @@ class Measurer:
 def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """A process that trains until it is killed."""
     command = [sys.executable, "-c", HOLDER, str(tmp_path)]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # noqa: S603
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "in\n"
     yield process

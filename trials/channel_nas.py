@@ -15,7 +15,7 @@ from trials.baselines import CHANNEL_NAS
 Config = dict[str, Any]
 Metrics = dict[str, Any]
 
-METRICS = prune.METRICS
+METRICS, ON_REQUEST = prune.METRICS, prune.ON_REQUEST
 check_search = prune.check_search
 share = prune.share
 prepare = prune.prepare
@@ -51,7 +51,7 @@ def cost(point: Config, session: Session) -> Metrics:
 
 
 def measure(config: Config, session: Session) -> Metrics:
-    """Quality on the test split, and latency alone on the machine."""
+    """Quality on the test split, and latencies alone on the machine."""
     return prune.measure(_named(config), session)
 
 

@@ -25,8 +25,8 @@ from rssearch.models.unet import Design, EncoderDecoder
 from rssearch.nas import atrous
 from rssearch.pruning.surgery import SPEC_FORMAT
 from rssearch.trial import Session, point_settings
-from trials import prune, tasks
-from trials.baselines import NO_METHOD, baseline, images_of, rehearse
+from trials import latency, prune, tasks
+from trials.baselines import NO_METHOD, baseline, build_model, images_of, rehearse
 
 Config = dict[str, Any]
 Metrics = dict[str, Any]
@@ -35,7 +35,8 @@ PLAIN = ("dataset", "model", "seed")
 CASCADES = ("rates", "decoder_rates")
 COST_METRICS = ("macs", "params", "conv_linear_macs", "receptive_field", "coverage")
 EPOCH_METRICS = tasks.measured("segmentation")
-METRICS = (*EPOCH_METRICS, *COST_METRICS, "train_seconds")
+ON_REQUEST = tuple(latency.MEASURED)
+METRICS = (*EPOCH_METRICS, *COST_METRICS, "train_seconds", *ON_REQUEST)
 
 
 # What the study asks before it starts
@@ -95,13 +96,15 @@ def run(config: Config, session: Session) -> Metrics:
     """Train the network of a point, and measure it."""
     begin = time.perf_counter()
     plain, inner = _inner(config, session)
+    images = images_of(plain, inner)
+    latency.measured(build_model(plain, inner, images), images.input_shape, session)
     model, trained = baseline(plain, inner, reported=True)
     prune.keep(plain, inner, model, {"format": SPEC_FORMAT, "layers": {}})
-    images = images_of(plain, inner)
     return {
         **{name: value for name, value in {"model": plain["model"], "seed": 0}.items() if name not in config},
         **trained,
         **cost(config, session),
+        **session.known,
         "trial_seconds": time.perf_counter() - begin,
         "split_hash": images.split_hash,
         "images_skipped": len(images.skipped),
@@ -126,7 +129,7 @@ def cost(point: Config, session: Session) -> Metrics:
 
 
 def measure(config: Config, session: Session) -> Metrics:
-    """Quality on the whole scenes of the test split, and latency alone on the machine."""
+    """Quality on the whole scenes of the test split, and latencies alone on the machine."""
     return prune.measure(*_inner(config, session))
 
 

@@ -18,6 +18,7 @@ from rssearch.data.registry import check_input_size
 from rssearch.errors import InputError
 from rssearch.segmentation import evaluate_scenes
 from rssearch.train import evaluate
+from trials import latency
 
 Config = dict[str, Any]
 Metrics = dict[str, Any]
@@ -90,7 +91,7 @@ def check_search(point: Config, search: Search, known: Sequence[str] | None = No
         InputError: something else is named.
     """
     task = data.task(point["dataset"])
-    known = known or metrics(task)
+    known = known or (*metrics(task), *latency.METRICS)
     for section in ("objectives", "constraints"):
         for name in getattr(search, section):
             if name not in known:

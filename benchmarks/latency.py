@@ -1,0 +1,159 @@
+"""Latency: torch.compile and onnxruntime against eager PyTorch, and predictions from layers against measurements.
+
+`runtimes`: each network whole and pruned to half of its MACs, with one image and with 32, by every runtime, one after
+the other in one run. `table`: networks cut at random (each group of coupled channels loses a share between 0 and 80 %),
+measured whole, and predicted by `rssearch.latency_table` with a line from four other networks of the same family;
+beside it the prediction by a line over the MACs of these four.
+
+    python benchmarks/latency.py [--parts runtimes table] [--threads 1]
+"""
+
+import argparse
+import copy
+from pathlib import Path
+
+import torch
+from _common import load, write_rows
+from torch import nn
+
+from rssearch import latency_table, models, pruning
+from rssearch.cost import profile
+from rssearch.latency import NotMeasured, measure, torch_threads
+from rssearch.latency_table import errors, fit, layers, time_layers
+
+SIZE = 64
+NETWORKS = {"resnet20": {}, "resnet18": {"stem": "small"}, "vgg16_cifar": {}}
+RUNTIMES, BATCHES = ("eager", "onnxruntime", "compile"), (1, 32)
+RATES = (0.0, 0.25, 0.5, 0.75)  # of the networks for the line, as a study takes them
+SHAPE = (3, SIZE, SIZE)
+
+
+def build(name: str) -> tuple[nn.Module, pruning.ChannelGraph]:
+    """An untrained network and its graph."""
+    torch.manual_seed(0)
+    model = models.create(name, 10, input_size=SIZE, **NETWORKS[name]).eval()
+    return model, pruning.trace(model, torch.zeros(1, *SHAPE))
+
+
+def cut(model: nn.Module, graph: pruning.ChannelGraph, widths: dict[str, int]) -> nn.Module:
+    """A copy with the first so many channels of each group."""
+    kept = {name: tuple(range(width)) for name, width in widths.items()}
+    return pruning.apply_spec(copy.deepcopy(model), pruning.make_spec(graph, kept))
+
+
+def runtimes(args: argparse.Namespace, device: torch.device) -> list[dict]:
+    """A row for each network, runtime and batch."""
+    rows = []
+    for name in NETWORKS:
+        whole, _ = build(name)
+        half = pruning.prune(whole, torch.zeros(1, *SHAPE), "l1", macs_ratio=0.5).model
+        times: dict[tuple[str, str, int], float] = {}
+        for state, model in (("whole", whole), ("half", half)):
+            for batch in BATCHES:
+                for runtime in RUNTIMES:
+                    how = {"runtime": runtime, "batch": batch, "device": device, "threads": args.threads}
+                    try:
+                        found = measure(model, SHAPE, **how)
+                    except NotMeasured as error:
+                        print(f"{name} {state} {runtime} {batch}: {error}")
+                        continue
+                    times[state, runtime, batch] = found.median_ms
+                    whole_ms, eager_ms = times.get(("whole", runtime, batch)), times[state, "eager", batch]
+                    rows.append(
+                        {
+                            "network": name,
+                            "state": state,
+                            "macs": profile(model, SHAPE).macs,
+                            "runtime": runtime,
+                            "batch": batch,
+                            "threads": found.threads,
+                            "median_ms": round(found.median_ms, 3),
+                            "iqr_ms": round(found.iqr_ms, 3),
+                            "p95_ms": round(found.p95_ms, 3),
+                            "passes": found.passes,
+                            "ratio_to_eager": round(found.median_ms / eager_ms, 3),
+                            "ratio_to_whole": round(found.median_ms / whole_ms, 3) if whole_ms else "",
+                            "machine": found.device,
+                            "load_average": load(),
+                        }
+                    )
+                    print({name: rows[-1][name] for name in list(rows[-1])[:12]}, flush=True)
+    return rows
+
+
+def table(args: argparse.Namespace, device: torch.device) -> list[dict]:
+    """A row for each network that is predicted, and each that the line is fitted on."""
+    rows, known = [], {}
+    for name in NETWORKS:
+        whole, graph = build(name)
+        generator = torch.Generator().manual_seed(1)
+        drawn = [
+            {
+                group: max(1, round(node.width * (1 - 0.8 * float(torch.rand((), generator=generator)))))
+                for group, node in graph.groups.items()
+            }
+            for _ in range(args.networks)
+        ]
+        uniform = [{group: int(node.width * (1 - rate)) for group, node in graph.groups.items()} for rate in RATES]
+        found = []
+        for widths in uniform + drawn:
+            model = cut(whole, graph, widths)
+            with torch_threads(args.threads):
+                before = len(known)
+                known |= time_layers(model, SHAPE, known, device)
+            timed = measure(model, SHAPE, device=device, threads=args.threads)
+            total, macs = latency_table.layer_sum(layers(model, SHAPE), known), profile(model, SHAPE).macs
+            found.append((total, macs, timed, len(known) - before))
+        few = found[: len(RATES)]
+        lines = [fit([f[side] for f in few], [f[2].median_ms for f in few]) for side in (0, 1)]
+        for index, (total, macs, timed, new) in enumerate(found):
+            rows.append(
+                {
+                    "network": name,
+                    "used_for": "line" if index < len(RATES) else "test",
+                    "index": index,
+                    "macs": macs,
+                    "new_layers": new,
+                    "sum_ms": round(total, 4),
+                    "predicted_ms": round(lines[0](total), 4),
+                    "predicted_by_macs_ms": round(lines[1](macs), 4),
+                    "measured_ms": round(timed.median_ms, 4),
+                    "iqr_ms": round(timed.iqr_ms, 4),
+                    "threads": timed.threads,
+                    "machine": timed.device,
+                    "load_average": load(),
+                }
+            )
+        tell(name, [row for row in rows if row["network"] == name])
+    tell("all", rows)
+    return rows
+
+
+def tell(name: str, rows: list[dict]) -> None:
+    """Print the errors over the networks that no line was fitted on."""
+    test = [row for row in rows if row["used_for"] == "test"]
+    truth = [row["measured_ms"] for row in test]
+    for column in ("predicted_ms", "predicted_by_macs_ms"):
+        found = errors([row[column] for row in test], truth)
+        shown = ", ".join(f"{what} {value:.3f}" for what, value in found.items())
+        print(f"{name:12s} {column:21s} {len(test)} networks: {shown}", flush=True)
+
+
+def main() -> None:
+    """The parts that are asked for, each into a file of its own."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", nargs="+", choices=("runtimes", "table"), default=["runtimes", "table"])
+    parser.add_argument("--networks", type=int, default=10, help="of each family, for the table")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent)
+    args = parser.parse_args()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    packages = ("torch", "onnxruntime")
+    if "runtimes" in args.parts:
+        print(write_rows("latency", runtimes(args, device), packages, args.out))
+    if "table" in args.parts:
+        print(write_rows("latency_table", table(args, device), packages, args.out))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""Latency as an objective and a constraint on Ray Tune, by every sampler: what is run, refused and recorded."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from rssearch import study
+from rssearch.config import StudyConfig, parse_study
+from rssearch.journal import Journal
+from rssearch.searcher import CAPABILITIES
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _ray() -> Iterator[None]:
+    import ray
+
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield
+    ray.shutdown()
+
+
+def make(folder: Path, **search: Any) -> StudyConfig:
+    axis = {"low": 0.1, "high": 0.9, "step": 0.1}
+    return parse_study(
+        {
+            "study": "s",
+            "trial": "tests.timed:run",
+            "space": {"rate": axis, "depth": axis},
+            "search": {"trials": 5, "objectives": {"val_accuracy": "max", "latency_ms": "min"}, **search},
+            "settings": {"options": {"log": str(folder / "trained")}},
+            "storage": str(folder),
+        }
+    )
+
+
+def run(config: StudyConfig) -> list[dict[str, Any]]:
+    """The records of a study's trials."""
+    assert study.search(config, console=Console(file=io.StringIO(), width=200)) == 0
+    return list(Journal(Path(config.storage) / "s" / "trials.jsonl").records.values())
+
+
+@pytest.mark.parametrize("sampler", [name for name in CAPABILITIES if name != "grid"])
+def test_every_sampler_serves_it_and_slow_networks_are_not_trained(tmp_path: Path, sampler: str) -> None:
+    objectives = {"latency_ms": "min"} if sampler == "cmaes" else {"val_accuracy": "max", "latency_ms": "min"}
+    constraints = {"latency_ms": {"max": 6.5}}
+    records = run(make(tmp_path, sampler=sampler, objectives=objectives, constraints=constraints))
+    finished = {r["key"] for r in records if r["status"] == "finished"}
+    assert len(finished) == 5  # what is refused does not count
+    for record in records:
+        metrics = record["metrics"]
+        assert metrics["latency_ms"] == pytest.approx(10 * (1 - record["point"]["rate"]))
+        assert record["status"] == ("finished" if metrics["latency_ms"] <= 6.5 else "infeasible")
+        assert ("val_accuracy" in metrics) == (record["status"] == "finished")
+    assert set((tmp_path / "trained").read_text().split()) == finished
+
+
+def test_early_stopping_judges_by_it(tmp_path: Path) -> None:
+    config = make(tmp_path, sampler="random", trials=8, early_stopping="moasha")
+    records = run(config)
+    assert {r["status"] for r in records} == {"finished", "stopped"}
+    for record in records:
+        assert all(epoch["latency_ms"] == record["metrics"]["latency_ms"] for epoch in record["history"])
+
+
+def test_the_front_is_measured_again_for_a_runtime_that_is_listed_later(tmp_path: Path) -> None:
+    objectives = {"val_accuracy": "max", "macs": "min"}
+    config = make(tmp_path, sampler="random", objectives=objectives)
+    first = {r["key"]: r for r in run(config)}
+    listed = config.settings.model_copy(
+        update={"latency": config.settings.latency.model_copy(update={"batches": (1, 8)})}
+    )
+    second = {r["key"]: r for r in run(config.model_copy(update={"settings": listed}))}
+    assert first.keys() == second.keys()
+    for key, record in first.items():
+        assert record["ended"] == second[key]["ended"]  # no trial ran again
+        if record["measured"]:
+            assert record["measured"] == {"latency_ms": 1.0}
+            assert second[key]["measured"] == {"latency_ms": 1.0, "latency_ms_eager_b8": 8.0}
+    assert any(record["measured"] for record in first.values())
