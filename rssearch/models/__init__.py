@@ -3,11 +3,14 @@
 ``MODELS`` is the registry: a name, how the network is built, and the options that it has beside ``num_classes``,
 ``in_channels`` and ``input_size``. ``torchvision:NAME`` names any other classification network of torchvision, and
 ``micronet:RATES`` a Micro-Net by its cascades: ``micronet:1,1,2,3``, or ``micronet:1,2,5/1,2,3/1,1,2``, one for each
-level. Networks for classification give logits [N, classes], those for segmentation [N, classes, H, W].
+level. ``MODULE:NAME`` is a network of one's own: a function or class of a module that can be imported, called as
+``NAME(num_classes, in_channels=..., **options)``, or an `Entry`. Networks for classification give logits [N, classes],
+those for segmentation [N, classes, H, W].
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,6 +18,7 @@ from typing import Any, Literal
 
 from torch import nn
 
+from rssearch import imports
 from rssearch.errors import InputError, unknown
 from rssearch.models import vision
 from rssearch.models.micronet import micronet, miniaturized_net, parse_rates
@@ -22,7 +26,18 @@ from rssearch.models.resnet_cifar import cifar_resnet
 from rssearch.models.unet import Design, EncoderDecoder, unet
 from rssearch.models.vgg_cifar import vgg16_cifar
 
-__all__ = ["MODELS", "Entry", "Task", "check_options", "create", "design_of", "list_models", "options_of", "task_of"]
+__all__ = [
+    "MODELS",
+    "Entry",
+    "Task",
+    "check_options",
+    "code_of",
+    "create",
+    "design_of",
+    "list_models",
+    "options_of",
+    "task_of",
+]
 
 Task = Literal["classification", "segmentation"]
 STEMS = ("imagenet", "small")
@@ -81,13 +96,18 @@ MODELS: dict[str, Entry] = {
 
 
 def list_models() -> list[str]:
-    """The names of the registry. ``torchvision:NAME`` and ``micronet:RATES`` are understood beside them."""
+    """The names of the registry. ``torchvision:NAME``, ``micronet:RATES`` and ``MODULE:NAME`` are understood, too."""
     return sorted(MODELS)
 
 
 def task_of(name: str) -> Task:
     """What a network is for. Raises InputError for an unknown name."""
     return _entry(name).task
+
+
+def code_of(name: str) -> str | None:
+    """What the code of a network of one's own is, see `rssearch.imports.fingerprint`; None for all others."""
+    return imports.fingerprint(name) if _is_own(name) else None
 
 
 def options_of(name: str) -> list[str]:
@@ -118,7 +138,7 @@ def create(
     """Build a network with fresh (or, if `weights` are named, trained) parameters.
 
     Args:
-        name: see `list_models`, or ``torchvision:NAME``, or ``micronet:RATES``.
+        name: see `list_models`, or ``torchvision:NAME``, ``micronet:RATES``, or ``MODULE:NAME`` for one's own.
         num_classes: outputs of the classifier.
         in_channels: bands of the images.
         input_size: height and width of the images, for networks whose head depends on it.
@@ -172,8 +192,31 @@ def _entry(name: str) -> Entry:
     if prefix == "micronet":
         options = {option: allowed for option, allowed in MODELS[prefix].options.items() if option != "rates"}
         return _encoder_decoder(partial(micronet, rates=parse_rates(rest)), options)
+    if _is_own(name):
+        return _own(name)
     if prefix != "torchvision":
-        raise unknown("model", name, [*MODELS, "torchvision:NAME", "micronet:RATES"])
+        raise unknown("model", name, [*MODELS, "torchvision:NAME", "micronet:RATES", "MODULE:NAME"])
     if rest not in vision.names():
         raise unknown("torchvision model", rest, vision.names())
     return _vision(rest)
+
+
+def _is_own(name: str) -> bool:
+    return imports.is_import(name) and name.partition(":")[0] not in ("torchvision", "micronet")
+
+
+def _own(name: str) -> Entry:
+    """A network of one's own. The options of a function are its parameters."""
+    found, _ = imports.load(name)
+    if isinstance(found, Entry):
+        return found
+    if not callable(found):
+        raise InputError(f"{name}: is neither a function that builds a network nor a rssearch.models.Entry")
+    parameters = inspect.signature(found).parameters
+    for needed in ("num_classes", "in_channels"):
+        if needed not in parameters:
+            raise InputError(f"{name}: has no parameter {needed!r}; a network is built by num_classes and in_channels")
+    fixed = {"num_classes", "in_channels", "input_size"}
+    plain = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    options = [option for option, how in parameters.items() if how.kind in plain and option not in fixed]
+    return Entry(found, dict.fromkeys(options), sized="input_size" in parameters)

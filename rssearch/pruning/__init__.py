@@ -10,7 +10,16 @@ from rssearch.pruning.allocate import allocate, check_amount
 from rssearch.pruning.channels import ChannelGraph, Group, Member
 from rssearch.pruning.elasticity import Elasticity
 from rssearch.pruning.graph import trace
-from rssearch.pruning.methods import METHODS, Method, check_network, check_options, get_method, list_methods, score
+from rssearch.pruning.methods import (
+    METHODS,
+    Method,
+    check_network,
+    check_options,
+    code_of,
+    get_method,
+    list_methods,
+    score,
+)
 from rssearch.pruning.pruned import PrunedModel, check_steps, cost_report, prune
 from rssearch.pruning.ratios import layer_rates
 from rssearch.pruning.surgery import apply_spec, compose, cut, make_spec, masked, zero_filters
@@ -29,6 +38,7 @@ __all__ = [
     "check_network",
     "check_options",
     "check_steps",
+    "code_of",
     "compose",
     "cost_report",
     "cut",

@@ -1,13 +1,17 @@
-"""The pruning methods by name. Each is a recipe: how the network is trained, scored, cut and fine-tuned."""
+"""The pruning methods by name. Each is a recipe: how the network is trained, scored, cut and fine-tuned.
+
+``MODULE:NAME`` is a method of one's own: a `Method`, or a criterion alone, of a module that can be imported.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor, nn
 
+from rssearch import imports
 from rssearch.errors import InputError, unknown
 from rssearch.pruning.allocate import Allocation
 from rssearch.pruning.channels import ChannelGraph
@@ -165,9 +169,22 @@ def list_methods() -> list[str]:
 
 def get_method(name: str) -> Method:
     """A method by name. Raises InputError if there is none."""
-    if name not in METHODS:
-        raise unknown("method", name, METHODS)
-    return METHODS[name]
+    if name in METHODS:
+        return METHODS[name]
+    if not imports.is_import(name):
+        raise unknown("method", name, [*METHODS, "MODULE:NAME"])
+    found, _ = imports.load(name)
+    if isinstance(found, Method):
+        return replace(found, name=name)
+    if not callable(found):
+        raise InputError(f"{name}: is neither a function that scores channels nor a rssearch.pruning.Method")
+    # Nobody says whether a criterion alone sees data: it may, and gets them.
+    return Method(name, (found.__doc__ or name).strip().splitlines()[0], name, found, needs_data=True)
+
+
+def code_of(name: str) -> str | None:
+    """What the code of a method of one's own is, see `rssearch.imports.fingerprint`; None for all others."""
+    return imports.fingerprint(name) if name not in METHODS and imports.is_import(name) else None
 
 
 def check_options(method: str, options: Mapping[str, Any]) -> None:
