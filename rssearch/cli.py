@@ -133,20 +133,21 @@ def search(
 def front(
     study: StudyName,
     storage: StudyStorage = "results",
-    format: Annotated[str, typer.Option(metavar="NAME", help="table, csv, json, png, html or all.")] = "table",  # noqa: A002
+    format: Annotated[  # noqa: A002
+        str, typer.Option(metavar="NAME", help="table, csv, json, png, svg, html, tex, md or all.")
+    ] = "table",
     out: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="A folder for files. Default: csv and json are printed, others go to the study's own."
+            metavar="DIR", help="A folder for files. Default: text is printed, all else goes to the study's own."
         ),
     ] = None,
 ) -> None:
     """The Pareto front of a study."""
     from rssearch import record, report
-    from rssearch.trial import PREDICTIONS
 
     found = record.read(study, storage)
-    target = out if out is not None or format in ("table", "csv", "json") else found.folder
+    target = out if out is not None or format in ("table", *report.TEXTS) else found.folder
     result = report.format_front(
         found.rows,
         found.objectives,
@@ -154,7 +155,7 @@ def front(
         study=study,
         constraints=found.constraints,
         dimensions=found.dimensions,
-        pictures=found.folder / PREDICTIONS,
+        folder=found.folder,
         out=target,
     )
     if isinstance(result, str):

@@ -1,4 +1,4 @@
-"""The plot of a study's fronts as a PNG, by Matplotlib; `rssearch.page` shows the same to click on.
+"""The plot of a study's fronts as a PNG or SVG, by Matplotlib; `rssearch.page` shows the same to click on.
 
 One panel for each dataset; across, the first objective to minimise (with a single objective: the number of the trial);
 upwards, the first to maximise. The colour of a member of the front is its method; with three objectives it is the
@@ -164,7 +164,7 @@ def look_of(found: Sequence[Front]) -> Look:
     points = [*trials, *(baseline for front in found for baseline in front.baselines)]
     axes = {name: axis(name, [point[name] for point in points]) for name in objectives}
     across = [point[x] for point in points] if x else []
-    hue = next((column for column in ("method", "model") if _names(trials, column)), None)
+    hue, colours = colours_of(found)
     return Look(
         x=x,
         y=y,
@@ -174,16 +174,39 @@ def look_of(found: Sequence[Front]) -> Look:
         factors={name: factor for name, (_, factor) in axes.items()},
         log=bool(across) and min(across) > 0 and max(across) / min(across) > LOG_RANGE,
         hue=hue,
-        colours={name: COLOURS[i % len(COLOURS)] for i, name in enumerate(_names(trials, hue))},
+        colours=colours,
         winners=_names([trial for front in found for trial in front.members], hue),
-        markers={name: i % len(MARKERS) for i, name in enumerate(_names(points, "model"))},
+        markers=markers_of(found),
     )
+
+
+def colours_of(found: Sequence[Front]) -> tuple[str | None, dict[str, str]]:
+    """The column that gives the colours (methods, or else models), and the colour of each of its values."""
+    trials = [trial for front in found for trial in (*front.members, *front.dominated)]
+    hue = next((column for column in ("method", "model") if _names(trials, column)), None)
+    return hue, {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(_names(trials, hue))}
+
+
+def markers_of(found: Sequence[Front]) -> dict[str, int]:
+    """Positions in MARKERS of the models."""
+    points = [row for front in found for row in (*front.members, *front.dominated, *front.baselines)]
+    return {name: i % len(MARKERS) for i, name in enumerate(_names(points, "model"))}
 
 
 def png(found: Sequence[Front], study: str, constraints: Mapping[str, Bound]) -> bytes:
     """The plot as a PNG: 1500 x 900 pixels for one dataset, 2400 x 900 for each row of two."""
     buffer = io.BytesIO()
     draw(found, study, constraints).savefig(buffer, format="png", dpi=DPI)
+    return buffer.getvalue()
+
+
+def svg(found: Sequence[Front], study: str, constraints: Mapping[str, Bound]) -> bytes:
+    """The same plot as an SVG. Letters are paths, so that no font is needed; equal fronts give equal bytes."""
+    from matplotlib import rc_context
+
+    buffer = io.BytesIO()
+    with rc_context({"svg.hashsalt": "rssearch", "svg.fonttype": "path"}):
+        draw(found, study, constraints).savefig(buffer, format="svg", metadata={"Date": None, "Title": study})
     return buffer.getvalue()
 
 

@@ -7,7 +7,7 @@ failed or infeasible). Accuracies on different datasets cannot be compared, so t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +75,30 @@ def front_rows(
     return [dict(row) for front in fronts(trials, objectives, constraints) for row in front.members]
 
 
+def progress(front: Front) -> list[float]:
+    """The hypervolume after each trial of a front, in the order of the record, from the reference of the end.
+
+    It is relative where the front's is known relative to its baseline. Only trials that change the front cost a
+    computation, so a long study takes O(N F), F members.
+    """
+    if front.reference is None:
+        return [0.0] * len(front.trials)
+    reference, directions = list(front.reference.values()), list(front.objectives.values())
+    finished = {id(trial) for trial in (*front.members, *front.dominated)}
+    best, volume, volumes = _points([], front.objectives), 0.0, []
+    for trial in front.trials:
+        if id(trial) in finished:
+            points = np.vstack([best, _points([trial], front.objectives)])
+            mask = non_dominated(points, directions)
+            if mask[-1]:
+                best = points[mask]
+                volume = hypervolume(best, reference, directions)
+        volumes.append(volume)
+    if front.relative_hypervolume is None:
+        return volumes
+    return [_relative(volume, reference, directions) or 0.0 for volume in volumes]
+
+
 def _front(
     dataset: str | None, trials: list[Row], objectives: Mapping[str, Direction], constraints: Mapping[str, Bound]
 ) -> Front:
@@ -115,7 +139,7 @@ def _front(
         reference=None if reference is None else dict(zip(objectives, reference.tolist(), strict=True)),
         hypervolume=volume,
         relative_hypervolume=None if reference is None else _relative(volume, reference.tolist(), directions),
-        baselines=_baselines(trials, objectives),
+        baselines=baselines(trials, objectives),
         note=None if members else _why_empty(infeasible, [*stopped, *failed], constraints),
     )
 
@@ -147,15 +171,19 @@ def _relative(volume: float, reference: Sequence[float], directions: Sequence[Di
     return volume / scale if scale > 0 else None
 
 
-def _baselines(trials: Sequence[Row], objectives: Mapping[str, Direction]) -> list[dict[str, Any]]:
+def baselines(trials: Sequence[Row], metrics: Collection[str]) -> list[dict[str, Any]]:
+    """One row for each model: its name and its metrics before pruning, mean of the seeds.
+
+    A model of which no trial knows all of the metrics has no row.
+    """
     found: dict[Any, set[tuple[float, ...]]] = {}
     for trial in trials:
-        values = [_baseline(trial, name) for name in objectives]
+        values = [_baseline(trial, name) for name in metrics]
         numbers = [value for value in values if value is not None]
-        if len(numbers) == len(objectives):
+        if len(numbers) == len(metrics):
             found.setdefault(trial.get("model"), set()).add(tuple(numbers))
     return [
-        {"model": model, **dict(zip(objectives, np.mean(sorted(points), axis=0).tolist(), strict=True))}
+        {"model": model, **dict(zip(metrics, np.mean(sorted(points), axis=0).tolist(), strict=True))}
         for model, points in sorted(found.items(), key=lambda item: str(item[0]))
     ]
 

@@ -238,7 +238,7 @@ class Recorder:
             study=config.study,
             constraints=config.search.constraints,
             dimensions=self.dimensions(),
-            pictures=folder / PREDICTIONS,
+            folder=folder,
         )
         if status == "FINISHED" and config.settings.keep_models == "front":
             for key in self.records.keys() - worth:

@@ -1,4 +1,4 @@
-"""What a study leaves behind: trials.csv and front.csv, .json, .png, .html, and the table on the console.
+"""What a study leaves behind: trials.csv and the front in several formats, and the table on the console.
 
 Files appear whole or not at all.
 """
@@ -19,15 +19,17 @@ from rssearch.errors import InputError, unknown
 from rssearch.front import Direction
 from rssearch.fronts import Front, Row, fronts
 from rssearch.storage import Location, write_atomic
-from rssearch.tables import REQUEST, table
+from rssearch.tables import REQUEST, latex, markdown, table
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from rssearch.config import Bound
 
-Format = Literal["csv", "json", "png", "html"]
-FORMATS: tuple[Format, ...] = ("csv", "json", "png", "html")
+Format = Literal["csv", "json", "png", "svg", "html", "tex", "md"]
+FORMATS: tuple[Format, ...] = ("csv", "json", "png", "svg", "html", "tex", "md")
+TEXTS: tuple[Format, ...] = ("csv", "json", "tex", "md")  # of use on a console, too
+STANDARD: tuple[Format, ...] = ("csv", "json", "png", "html")  # what a study writes at its end
 SCHEMA = "rssearch.front/1"  # the number grows when a reader of the old layout would misread the new one
 
 MEASURED = (
@@ -50,13 +52,14 @@ def write_front(
     study: str,
     constraints: Mapping[str, Bound] | None = None,
     dimensions: Sequence[str] | None = None,
-    pictures: Location | None = None,
-    formats: Sequence[Format] = FORMATS,
+    folder: Location | None = None,
+    formats: Sequence[Format] = STANDARD,
 ) -> list[Location]:
-    """Write front.csv, front.json, front.png and front.html, or those that are asked for.
+    """Write front.csv, front.json, front.png and front.html, or the formats that are asked for.
 
-    Without any member the files are written too, and say so. Where the seed is a dimension, PNG and HTML show the means
-    of the configurations; front.csv and the fronts of front.json hold trials, and means.csv and ``means`` the rest.
+    Without any member the files are written too, and say so. Where the seed is a dimension, pictures, tables and the
+    page show the means of the configurations; front.csv and the fronts of front.json hold trials, and means.csv and
+    ``means`` the rest. The fields of all files: docs/front_schema.md.
 
     Args:
         directory: where to; made if it does not exist.
@@ -64,8 +67,9 @@ def write_front(
         objectives: one to three metrics are drawn; more are allowed in CSV and JSON.
         study: the name, for titles.
         constraints: limits of metrics. They are recorded and drawn; finished trials that break them are left out.
-        dimensions: the columns that were asked for, for the table of the page; the default is those of the contract.
-        pictures: a folder with a picture ``<key>.png`` of what a trial predicts, for the page; None for none.
+        dimensions: the columns that were asked for, for tables; the default is those of the contract.
+        folder: the study's, in its storage: from there the page takes pictures of predictions, the channels that
+            members of the front keep, the resolved YAML and the environment. None: it does without.
         formats: which files.
 
     Returns:
@@ -80,7 +84,7 @@ def write_front(
     paths = []
     for name in formats:
         paths.append(directory / f"front.{name}")
-        write_atomic(paths[-1], _render(name, found, averaged, study, constraints or {}, dimensions, pictures))
+        write_atomic(paths[-1], _render(name, found, averaged, study, constraints or {}, dimensions, folder))
     if averaged is not None and "csv" in formats:
         paths.append(directory / "means.csv")
         write_atomic(paths[-1], _csv(seeds.means(trials, dimensions or REQUEST)).encode())
@@ -95,7 +99,7 @@ def format_front(
     study: str,
     constraints: Mapping[str, Bound] | None = None,
     dimensions: Sequence[str] | None = None,
-    pictures: Location | None = None,
+    folder: Location | None = None,
     out: Location | None = None,
 ) -> Table | str | list[Location]:
     """The front as the command line shows it.
@@ -103,12 +107,12 @@ def format_front(
     Args:
         trials: all trials of the study.
         objectives: metrics and their directions.
-        format: table, csv, json, png, html or all.
+        format: table, one of `FORMATS`, or all.
         study: the name.
         constraints: limits of metrics.
         dimensions: the columns that were asked for: the names in the space. The default is those of the contract.
-        pictures: as in `write_front`.
-        out: the folder for files. Without it csv and json come back as text.
+        folder: as in `write_front`.
+        out: the folder for files. Without it csv, json, tex and md come back as text.
 
     Returns:
         A table, a text, or the paths that were written.
@@ -133,12 +137,13 @@ def format_front(
             study=study,
             constraints=constraints,
             dimensions=dimensions,
-            pictures=pictures,
+            folder=folder,
             formats=chosen,
         )
-    if format in ("csv", "json"):
-        found, averaged = _both(trials, objectives, constraints, dimensions)
-        return _render("csv" if format == "csv" else "json", found, averaged, study, constraints or {}).decode()
+    for name in TEXTS:
+        if format == name:
+            found, averaged = _both(trials, objectives, constraints, dimensions)
+            return _render(name, found, averaged, study, constraints or {}, dimensions).decode()
     raise InputError(f"format {format} makes files: give --out DIR")
 
 
@@ -161,20 +166,25 @@ def _render(
     study: str,
     constraints: Mapping[str, Bound],
     dimensions: Sequence[str] | None = None,
-    pictures: Location | None = None,
+    folder: Location | None = None,
 ) -> bytes:
-    if name == "csv":
-        every = [row for f in found for row in f.trials]
-        return _csv([row for f in found for row in f.members], columns=_columns(every)).encode()
-    if name == "json":
-        return _json(found, averaged, study, constraints).encode()
-    if name == "png":  # plotting libraries take a second to import
-        from rssearch.figures import png
+    shown = averaged or found
+    match name:  # plotting libraries take a second to import
+        case "csv":
+            every = [row for f in found for row in f.trials]
+            return _csv([row for f in found for row in f.members], columns=_columns(every)).encode()
+        case "json":
+            return _json(found, averaged, study, constraints).encode()
+        case "png" | "svg":
+            from rssearch import figures
 
-        return png(averaged or found, study, constraints)
-    from rssearch.page import page
+            return (figures.png if name == "png" else figures.svg)(shown, study, constraints)
+        case "tex" | "md":
+            return (latex if name == "tex" else markdown)(shown, study, dimensions).encode()
+        case "html":
+            from rssearch.page import page
 
-    return page(averaged or found, study, constraints, dimensions, pictures)
+            return page(found, study, constraints, dimensions, folder, averaged)
 
 
 def _columns(rows: Sequence[Row]) -> list[str]:
@@ -200,7 +210,7 @@ def _csv(rows: Sequence[Row], columns: Sequence[str] | None = None) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(names)
     for row in rows:
-        values = [_plain(row.get(name)) for name in names]
+        values = [plain(row.get(name)) for name in names]
         writer.writerow([json.dumps(v) if isinstance(v, (list, dict)) else v for v in values])
     return text.getvalue()
 
@@ -248,17 +258,17 @@ def _json(
             for front in averaged
         ],
     }
-    return json.dumps(_plain(document), indent=2, allow_nan=False) + "\n"
+    return json.dumps(plain(document), indent=2, allow_nan=False) + "\n"
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """A value as JSON knows it: NumPy scalars become numbers, what is not finite None, paths text."""
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):
-        return {str(name): _plain(item) for name, item in value.items()}
+        return {str(name): plain(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)

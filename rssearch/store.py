@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from rssearch import storage as places
@@ -43,8 +43,13 @@ class Store:
         """The keys of all artifacts of a kind."""
         return sorted(path.parent.name for path in (self.root / kind).glob(f"*/{_MANIFEST}"))
 
-    def get(self, kind: str, key: str) -> Files | None:
+    def get(self, kind: str, key: str, names: Collection[str] | None = None) -> Files | None:
         """The files of an artifact, checked against their sha256.
+
+        Args:
+            kind: of the artifact.
+            key: of the artifact.
+            names: which of its files; the default is all. Names that it does not have are left out.
 
         Returns:
             None where there is no artifact. A corrupt one is moved to ``store/corrupt`` with a warning, and counts as
@@ -54,8 +59,9 @@ class Store:
         for _ in range(3):
             try:
                 manifest = json.loads((folder / _MANIFEST).read_text())
-                files = {name: (folder / entry["file"]).read_bytes() for name, entry in manifest["files"].items()}
-                wrong = [n for n, e in manifest["files"].items() if hashlib.sha256(files[n]).hexdigest() != e["sha256"]]
+                listed = {n: entry for n, entry in manifest["files"].items() if names is None or n in names}
+                files = {name: (folder / entry["file"]).read_bytes() for name, entry in listed.items()}
+                wrong = [n for n, e in listed.items() if hashlib.sha256(files[n]).hexdigest() != e["sha256"]]
             except FileNotFoundError as error:
                 if not self.has(kind, key):
                     return None

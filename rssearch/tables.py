@@ -1,13 +1,14 @@
-"""The table of a front for people: on the console, and as text for the page."""
+"""The table of a front for people: on the console, for LaTeX and Markdown, and as text for the page."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rssearch import seeds
 from rssearch.front import Direction
-from rssearch.fronts import Row
+from rssearch.fronts import Front, Row
 from rssearch.units import human, title_of
 
 if TYPE_CHECKING:
@@ -101,3 +102,69 @@ def legend(rows: Sequence[Row], objectives: Mapping[str, Direction]) -> list[str
     if seeds.ties(rows, objectives):
         lines.append("≈ not better than the cheaper one above it beyond noise")
     return lines
+
+
+def latex(found: Sequence[Front], study: str, dimensions: Sequence[str] | None = None) -> str:
+    """The members of the fronts as a LaTeX table with the rules of the package booktabs, for a paper.
+
+    What is special to LaTeX is escaped; other letters are UTF-8, as LaTeX has read them since 2018.
+    """
+    (head, *body), notes, asked = _members(found, dimensions)
+    alignment = "".join("l" if i < asked else "r" for i in range(len(head)))
+    lines = [" & ".join(map(_for_latex, line)) + r" \\" for line in (head, *body)]
+    return "\n".join(
+        [
+            "% needs \\usepackage{booktabs}",
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{Pareto front of the study {_for_latex(study)}. {_for_latex('. '.join(notes))}.}}",
+            rf"\begin{{tabular}}{{{alignment}}}",
+            r"\toprule",
+            lines[0],
+            r"\midrule",
+            *lines[1:],
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def markdown(found: Sequence[Front], study: str, dimensions: Sequence[str] | None = None) -> str:
+    """The members of the fronts as a table of GitHub's Markdown, with a heading."""
+    (head, *body), notes, asked = _members(found, dimensions)
+    rule = ["---" if i < asked else "---:" for i in range(len(head))]
+    lines = [[*map(_for_markdown, head)], rule, *([*map(_for_markdown, line)] for line in body)]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"# {_for_markdown(study)}\n\n{table}\n\n{_for_markdown('. '.join(notes))}.\n"
+
+
+def _members(found: Sequence[Front], dimensions: Sequence[str] | None) -> tuple[list[list[str]], list[str], int]:
+    """Titles and cells of all fronts without the keys, notes to stand below, and how many columns are no numbers."""
+    rows = [row for front in found for row in front.members]
+    objectives = found[0].objectives
+    knees = [front.knee["key"] for front in found if front.knee is not None]
+    asked, constant = varying([row for front in found for row in front.trials], dimensions)
+    lines = [line[:-1] for line in summary(rows, objectives, knees, asked)]
+    notes = legend(rows, objectives) if rows else ["No finished and feasible trial: the front is empty"]
+    return lines, [*notes, *([f"The same in all trials: {constant}"] if constant else [])], 1 + len(asked)
+
+
+_LATEX = {
+    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+    **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
+    **{"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"},
+    **{"★": r"$\star$", "≈": r"$\approx$", "±": r"$\pm$"},
+}
+
+
+def _for_latex(text: str) -> str:
+    """One line of text as LaTeX prints it. A number stays with its unit."""
+    escaped = "".join(_LATEX.get(letter, letter) for letter in " ".join(text.split()))
+    return re.sub(r"(?<=\d) (?=\\%|[kMG]\b)", "~", escaped)
+
+
+def _for_markdown(text: str) -> str:
+    """One line of text as Markdown shows it, whether or not it is in a table."""
+    return re.sub(r"([\\`*_\[\]<>|~&$#])", r"\\\1", " ".join(text.split()))

@@ -1,8 +1,10 @@
 """What is drawn where, and in which colour."""
 
+from xml.etree import ElementTree
+
 import pytest
 
-from rssearch import figures, fronts, page
+from rssearch import figures, fronts
 from rssearch.config import Bound
 from rssearch.figures import COLOURS, GREY, look_of
 
@@ -27,45 +29,6 @@ def study():
 
 
 LIMIT = {"macs": Bound(max=60e6)}
-
-
-def html(rows, objectives=TWO, constraints=LIMIT):
-    """The traces with points and the legend of the page."""
-    data = page.draw(fronts.fronts(rows, objectives, constraints), "s", constraints).data
-    return [t for t in data if t.mode == "markers" and t.text and t.legendgroup != "knee"], {
-        t.name: t for t in data if t.showlegend
-    }
-
-
-def test_html_colours_the_front_alone():
-    points, legend = html(study())
-    drawn = {
-        (text.split("<b>")[1].split("</b>")[0], trace.marker.color, symbol, x, y)
-        for trace in points
-        for text, symbol, x, y in zip(trace.text, trace.marker.symbol, trace.x, trace.y, strict=True)
-    }
-    assert drawn == {
-        ("on the front", COLOURS[1], "circle", 20.0, 90.0),
-        ("on the front", COLOURS[0], "circle", 40.0, 94.0),
-        ("dominated", GREY, "square", 50.0, 88.0),
-        ("infeasible", GREY, "circle-open", 70.0, 93.0),
-        ("failed", GREY, "x-thin", 30.0, 91.0),
-        ("baseline", "black", "circle", 100.0, 95.0),
-        ("baseline", "black", "square", 100.0, 95.0),
-    }
-    assert {name: legend[name].marker.color for name in ("compound", "l1", "lfp")} == {
-        "compound": COLOURS[0],
-        "l1": COLOURS[1],
-        "lfp": GREY,
-    }
-    assert {"infeasible", "failed", "knee", "baseline", "front", "constraint"} < set(legend)
-    assert "beyond the axis" not in legend
-    assert {trace.marker.opacity for trace in points} == {1}  # Plotly's default for sizes in a list is 0.7
-
-
-def test_a_click_on_a_method_hides_its_grey_trials_too():
-    points, legend = html(study())
-    assert {t.legendgroup for t in points if "dominated" in t.text[0]} == {legend["lfp"].legendgroup}
 
 
 def labels(figure):
@@ -110,15 +73,6 @@ def test_a_collapsed_trial_does_not_stretch_the_axis():
     assert "beyond the axis" in labels(figure)
 
 
-def test_html_moves_a_collapsed_trial_to_the_edge_and_tells_its_value():
-    points, legend = html(collapsed(), constraints={})
-    front = next(t for t in points if "on the front" in t.text[0])
-    assert front.y == pytest.approx((91.7, 92, 93, 94))
-    assert front.marker.symbol == ("arrow-bar-down", "circle", "circle", "circle")
-    assert "Validation accuracy: <b>10.0 %</b>" in front.text[0]
-    assert "beyond the axis" in legend
-
-
 def test_infeasible_and_failed_trials_do_not_stretch_the_axis():
     rows = [
         *collapsed()[1:],
@@ -151,3 +105,15 @@ def test_trials_without_a_method_have_the_first_colour():
     look = look_of(fronts.fronts(rows, {"score": "max", "size": "min"}))
     assert look.colour(rows[0]) == COLOURS[0]
     assert look.legend() == {}
+
+
+def test_svg_is_the_same_each_time_and_needs_no_font():
+    found = fronts.fronts(study(), TWO, LIMIT)
+    text = figures.svg(found, "a & b", LIMIT).decode()
+    assert text == figures.svg(found, "a & b", LIMIT).decode()
+    root = ElementTree.fromstring(text)
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert root.get("viewBox") == "0 0 720 432"  # 10 x 6 inches in points
+    assert not list(root.iter("{http://www.w3.org/2000/svg}text"))
+    assert next(root.iter("{http://purl.org/dc/elements/1.1/}title")).text == "a & b"
+    assert COLOURS[0].lower() in text

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
@@ -98,6 +97,28 @@ def test_hypervolume_is_measured_from_the_baseline():
     # another trial that is worse moves nothing, even if it costs more than all others
     again = fronts.fronts([*study(), trial("w", 0.1, 99_000_000)], TWO)[0]
     assert again.hypervolume == pytest.approx(expected)
+
+
+def test_progress_is_the_hypervolume_after_each_trial():
+    (front,) = fronts.fronts(study(), TWO)  # in the order d a b c n i f
+    volumes = fronts.progress(front)
+    one, two = 0.94 * 20, 0.60 * 90 + 0.34 * 20
+    assert volumes == pytest.approx([one / 100, two / 100, two / 100, *[0.773] * 4])
+    assert volumes[-1] == front.relative_hypervolume
+    alone = [{"key": "p", "status": "finished", "score": 3.0, "size": 2.0}]
+    alone.append({"key": "q", "status": "finished", "score": 5.0, "size": 4.0})
+    (front,) = fronts.fronts(alone, {"score": "max", "size": "min"})
+    assert fronts.progress(front) == pytest.approx([1.5, 1.5])  # no baseline: by the worst size, 4
+    assert fronts.progress(fronts.fronts([trial("f", None, 1, status="failed")], TWO)[0]) == [0.0]
+
+
+def test_progress_with_three_objectives_ends_at_the_hypervolume():
+    rng = np.random.default_rng(0)
+    rows = [trial(str(i), a, int(1e8 * b), train_seconds=c) for i, (a, b, c) in enumerate(rng.random((40, 3)))]
+    (front,) = fronts.fronts(rows, {**TWO, "train_seconds": "min"})
+    volumes = fronts.progress(front)
+    assert volumes == sorted(volumes)
+    assert volumes[-1] == pytest.approx(front.relative_hypervolume or front.hypervolume)
 
 
 def test_without_a_baseline_the_worst_cost_is_the_reference():
@@ -266,7 +287,7 @@ def test_png_and_html_of_all_kinds_of_studies(tmp_path, rows, objectives, size):
     shape, image = pixels(png)
     assert shape == size
     assert (image != 255).any(-1).mean() > 0.005  # something is drawn on the white
-    assert html.stat().st_size > 1_000_000
+    assert html.stat().st_size > 1_000_000  # Plotly is in it
 
 
 def has_colour(image, colour):
@@ -306,72 +327,6 @@ def test_the_line_is_the_attained_staircase():
     xs, ys = line({"val_accuracy": "max"})  # best so far: the first trial is the best
     assert (xs, ys) == ([1, 7, 7], pytest.approx([94, 94, 94]))
     assert line({**TWO, "params": "min"}) == ([], [])
-
-
-class Links(HTMLParser):
-    def __init__(self):
-        super().__init__()
-        self.found, self.cells = [], []
-
-    def handle_starttag(self, tag, attrs):
-        self.found += [value for name, value in attrs if name in ("src", "href")]
-        self.cells += [""] if tag == "td" else []
-
-    def handle_data(self, data):
-        if self.cells and len(data) < 100:
-            self.cells[-1] += data
-
-
-def test_html_is_self_contained_and_sends_nothing(tmp_path):
-    (path,) = report.write_front(tmp_path, study(), TWO, study="s", formats=["html"])
-    text = path.read_text()
-    links = Links()
-    links.feed(text)
-    assert links.found == []
-    call = text[text.rindex("Plotly.newPlot") :]
-    assert '"showSendToCloud": false' in call
-    assert "plotlyServerURL" not in call
-    assert "plotly.js v" in text
-    assert "c" in links.cells  # the key of the knee, in the table
-    assert "90.0 %" in links.cells
-
-
-def test_html_hover_tells_the_trial_and_markup_in_values_is_text():
-    from rssearch.page import draw, page
-
-    rows = [trial("a", 0.6, 10_000_000, method="<script>alert(1)</script>", note="<b>bold</b>"), *study()[3:4]]
-    found = fronts.fronts(rows, TWO)
-    traces = draw(found, "s", {}).data
-    story = next(text for trace in traces if trace.text is not None for text in trace.text if "Key: <b>a</b>" in text)
-    assert "Validation accuracy: <b>60.0 %</b>" in story
-    assert "MACs: <b>10 M</b>" in story
-    assert "&lt;b&gt;bold" in story
-    assert "<script>alert" not in page(found, "s", {}).decode()
-
-
-def test_html_hover_begins_with_the_state_and_the_request():
-    from rssearch.page import draw
-
-    rows = [*study(), trial("x", 0.5, 30_000_000, status="failed", reason="the loss is nan", split_hash="e" * 64)]
-    stories = [text for trace in draw(fronts.fronts(rows, TWO), "s", {}).data for text in trace.text or ()]
-    (dominated,) = (text for text in stories if "Key: <b>b</b>" in text)
-    assert dominated.split("<br>")[:10] == [
-        "<b>dominated</b>",
-        "Key: <b>b</b>",
-        "Dataset: <b>eurosat</b>",
-        "Model: <b>resnet18</b>",
-        "Method: <b>lfp</b>",
-        "Rate: <b>0.5</b>",
-        "Seed: <b>0</b>",
-        "Validation accuracy: <b>55.0 %</b>",
-        "MACs: <b>20 M</b>",
-        "Parameters: <b>2 M</b>",
-    ]
-    assert "MACs left: <b>20.0 %</b>" in dominated
-    (failed,) = (text for text in stories if "Key: <b>x</b>" in text)
-    assert failed.startswith("<b>failed: the loss is nan</b>")
-    assert f"<b>{'e' * 60}…</b>" in failed
-    assert [text.split("<br>")[0] for text in stories if "Key" not in text] == ["<b>baseline</b>"]
 
 
 def test_nothing_finished_is_said(tmp_path):
@@ -471,9 +426,73 @@ def test_table_shows_the_dimensions_of_a_trial_of_ones_own():
     assert " ".join(" ".join(notes).split()) == "The same in all trials: Same 1, Tag [red]"
 
 
+HOSTILE = r"a_b & 50% #1 {x} \y ~ ^ $z$ <b>|[l](u)*`"
+
+
+def test_latex_is_a_table_of_booktabs():
+    text = report.format_front(study(), TWO, "tex", study="my_study")
+    assert text.splitlines() == [
+        r"% needs \usepackage{booktabs}",
+        r"\begin{table}",
+        r"\centering",
+        r"\caption{Pareto front of the study my\_study. $\star$ knee. The same in all trials: Dataset eurosat, "
+        r"Model resnet18, Rate 0.5, Seed 0.}",
+        r"\begin{tabular}{llrrr}",
+        r"\toprule",
+        r" & Method & Validation accuracy & MACs & MACs left \\",
+        r"\midrule",
+        r" & l1 & 60.0~\% & 10~M & 10.0~\% \\",
+        r"$\star$ & l1 & 90.0~\% & 25~M & 25.0~\% \\",
+        r" & lfp & 94.0~\% & 80~M & 80.0~\% \\",
+        r"\bottomrule",
+        r"\end{tabular}",
+        r"\end{table}",
+    ]
+
+
+def test_latex_escapes_what_is_special():
+    text = report.format_front([trial("a", 0.9, 1, method=HOSTILE), *study()], TWO, "tex", study="s")
+    (line,) = (line for line in text.splitlines() if "a\\_b" in line)
+    assert line.split(" & ")[1] == (
+        r"a\_b \& 50\% \#1 \{x\} \textbackslash{}y \textasciitilde{} \textasciicircum{} \$z\$ "
+        r"\textless{}b\textgreater{}\textbar{}[l](u)*`"
+    )
+
+
+def test_markdown_is_a_table():
+    text = report.format_front(study(), TWO, "md", study="my_study")
+    assert text.splitlines() == [
+        "# my\\_study",
+        "",
+        "|  | Method | Validation accuracy | MACs | MACs left |",
+        "| --- | --- | ---: | ---: | ---: |",
+        "|  | l1 | 60.0 % | 10 M | 10.0 % |",
+        "| ★ | l1 | 90.0 % | 25 M | 25.0 % |",
+        "|  | lfp | 94.0 % | 80 M | 80.0 % |",
+        "",
+        "★ knee. The same in all trials: Dataset eurosat, Model resnet18, Rate 0.5, Seed 0.",
+    ]
+
+
+def test_markdown_escapes_what_is_special():
+    text = report.format_front([trial("a", 0.9, 1, method=HOSTILE + "\n\n# no"), *study()], TWO, "md", study="s")
+    (line,) = (line for line in text.splitlines() if "a\\_b" in line)
+    cell = r"a\_b \& 50% \#1 {x} \\y \~ ^ \$z\$ \<b\>\|\[l\](u)\*\` \# no"
+    assert line == f"|  | {cell} | 90.0 % | 1 | 0.0 % |"
+
+
+def test_texts_of_an_empty_front_say_so():
+    for name in ("tex", "md"):
+        assert "No finished and feasible trial: the front is empty." in report.format_front([], TWO, name, study="s")
+
+
 def test_formats(tmp_path):
     paths = report.format_front(study(), TWO, "all", study="s", out=tmp_path)
-    assert [path.name for path in paths] == ["front.csv", "front.json", "front.png", "front.html"]
+    assert [path.name for path in paths] == [
+        f"front.{name}" for name in ("csv", "json", "png", "svg", "html", "tex", "md")
+    ]
+    for name in ("csv", "json", "tex", "md"):
+        assert report.format_front(study(), TWO, name, study="s") == (tmp_path / f"front.{name}").read_text()
     (path,) = report.format_front(study(), TWO, "csv", study="s", out=tmp_path)
     assert path == tmp_path / "front.csv"
     with pytest.raises(InputError, match="give --out DIR"):

@@ -115,7 +115,9 @@ def test_the_front_of_means_leaves_the_lucky_seed_out(tmp_path: Path) -> None:
     assert "80.0 ± 1.0 %" in page
     assert "4 configurations, means of 2 to 3 seeds" in page
     assert "≈ not better than the cheaper one" in page
-    assert '"error_y":{' in page
+    drawn = json.loads(page.partition('id="data">')[2].partition("</script>")[0])
+    assert drawn["fronts"][0]["state"] == ["on the front", "on the front", "dominated", "on the front"]
+    assert drawn["fronts"][0]["bars"]["val_accuracy"] == pytest.approx([0.01, 0.01, 0.3, 0.12 / math.sqrt(2)])
 
 
 def test_the_console_shows_means() -> None:

@@ -28,6 +28,15 @@ def test_put_and_get(tmp_path: Path) -> None:
     store.remove("scores", "k")
 
 
+def test_some_files_of_an_artifact_are_read_without_the_others(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.put("models", "k", {"spec.json": b"{}", "weights": b"many"})
+    (weights,) = store.path("models", "k").glob("weights-*")
+    weights.write_bytes(b"damaged")
+    assert store.get("models", "k", names=["spec.json", "absent"]) == {"spec.json": b"{}"}
+    assert store.get("models", "k") is None
+
+
 def test_replacing_leaves_only_the_new_files(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.put("checkpoints", "k", {"c.pt": b"old", "more": b"x"})
