@@ -188,6 +188,18 @@ def test_remotetrimmer() -> None:
     assert table.reasons() == []
 
 
+@pytest.mark.slow
+def test_channel_nas_has_what_is_known_before_a_search() -> None:
+    table = papers.recompute(PAPERS["channel_nas"])
+    assert _counts(table) == {
+        "ResNet-34 NWPU-RESISC45": (21307757, 3663272448),
+        "VGG16-BN NWPU-RESISC45": (134453357, 15466352640),
+        "ResNet-34 UCM": (21295445, 3663260160),
+        "VGG16-BN UCM": (134355029, 15466254336),
+    }
+    assert {cell.status for cells in table.cells for cell in cells} == {"recomputed"}
+
+
 def test_remotetrimmer_cuts_as_the_method_does() -> None:
     """The groups and widths of the registered method's recipe, on the network of the table."""
     network = models.create("resnet18", 10)
@@ -321,7 +333,7 @@ def test_a_table_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_unknown_paper() -> None:
-    known = "compound, lfp, micronet, remotetrimmer"
+    known = "channel_nas, compound, lfp, micronet, remotetrimmer"
     refused(run("papers", "lpf"), f"unknown paper 'lpf'. Did you mean 'lfp'? Known: {known}.")
 
 

@@ -7,6 +7,7 @@ counts parameters and multiply-accumulates. Nothing heavy is imported before tha
 from __future__ import annotations
 
 from rssearch.errors import unknown
+from rssearch.papers.channel_nas import CHANNEL_NAS
 from rssearch.papers.compound import COMPOUND
 from rssearch.papers.lfp import LFP
 from rssearch.papers.micronet import MICRONET
@@ -15,7 +16,7 @@ from rssearch.papers.table import Cell, Paper, Row, Table
 
 __all__ = ["PAPERS", "Cell", "Paper", "Row", "Table", "get", "recompute"]
 
-PAPERS = {paper.name: paper for paper in (LFP, COMPOUND, REMOTETRIMMER, MICRONET)}
+PAPERS = {paper.name: paper for paper in (LFP, COMPOUND, REMOTETRIMMER, CHANNEL_NAS, MICRONET)}
 
 
 def get(name: str) -> Paper:
