@@ -212,7 +212,8 @@ def models() -> None:
     from rssearch import models as registry
 
     rows = [(name, ", ".join(registry.MODELS[name].options) or "none") for name in registry.list_models()]
-    _print_table(("model", "options"), [*rows, ("torchvision:NAME", "any other classifier of torchvision")])
+    more = [("torchvision:NAME", "any other classifier of torchvision"), ("MODULE:NAME", "what your function takes")]
+    _print_table(("model", "options"), [*rows, *more])
 
 
 @app.command()
@@ -225,6 +226,7 @@ def methods() -> None:
     ]
     rows.append(("channel_nas", "lowest score of a differentiable channel search", "global", "yes"))
     rows.append(("none", "nothing; the network is fine-tuned like the others", "", "no"))
+    rows.append(("MODULE:NAME", "what your function scores lowest", "uniform", "yes"))
     _print_table(("method", "what it removes first", "allocation", "sees data"), rows)
 
 

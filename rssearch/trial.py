@@ -23,7 +23,6 @@ with a second parameter gets a `Session`, too. The function's module may offer m
 from __future__ import annotations
 
 import gc
-import importlib
 import inspect
 import logging
 import sys
@@ -35,7 +34,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from rssearch import sharing
+from rssearch import imports, sharing
 from rssearch.config import Settings, override_settings
 from rssearch.errors import InputError, OutOfMemory, PeerLostError, TrialFailed
 from rssearch.space import Point
@@ -159,20 +158,12 @@ def point_settings(settings: Settings, point: Mapping[str, Any]) -> Settings:
 
 def resolve(target: str) -> tuple[Callable[..., Any], ModuleType]:
     """The function that an import string names, and its module. Raises InputError."""
-    name, _, attribute = target.partition(":")
-    if (here := str(Path.cwd())) not in sys.path and "" not in sys.path:
-        sys.path.insert(0, here)  # a module of one's own lies beside the YAML
     try:
-        module = importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is not None and not name.startswith(error.name):
-            raise InputError(f"trial: {target}: importing {name} failed: {error}") from error
-        raise InputError(f"trial: {target}: there is no module {name!r}") from None
-    except Exception as error:  # a user's module may raise anything while it is imported
-        raise InputError(f"trial: {target}: importing {name} failed: {type(error).__name__}: {error}") from error
-    function = getattr(module, attribute, None)
+        function, module = imports.load(target)
+    except InputError as error:
+        raise InputError(f"trial: {error}") from error.__cause__
     if not callable(function):
-        raise InputError(f"trial: {target}: {name} has no function {attribute!r}")
+        raise InputError(f"trial: {target} is no function")
     return function, module
 
 

@@ -72,8 +72,8 @@ def test_version() -> None:
 @pytest.mark.parametrize(
     ("command", "names"),
     [
-        ("models", [*list_models(), "torchvision:NAME"]),
-        ("methods", [*list_methods(), "channel_nas", "none"]),
+        ("models", [*list_models(), "torchvision:NAME", "MODULE:NAME"]),
+        ("methods", [*list_methods(), "channel_nas", "none", "MODULE:NAME"]),
         ("samplers", list(CAPABILITIES)),
         ("data list", [*list_datasets(), "folder:PATH", "segmentation_folder:PATH"]),
     ],

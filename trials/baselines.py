@@ -25,7 +25,7 @@ from rssearch.config import Recipe, Settings
 from rssearch.data import AnySet, loader
 from rssearch.errors import InputError
 from rssearch.parallel import ALONE
-from rssearch.pruning import METHODS, ChannelGraph, Elasticity
+from rssearch.pruning import ChannelGraph, Elasticity, Method
 from rssearch.space import content_key
 from rssearch.store import Files
 from rssearch.train import evaluate, fit
@@ -40,7 +40,20 @@ NO_METHOD, CHANNEL_NAS = "none", "channel_nas"  # what a study may name beside t
 CODE = {"data": 1, "train": 2, "score": 2, "search": 1, "cut": 1}
 
 
+def method_of(point: Config) -> Method | None:
+    """The pruning method of a point; None where nothing is scored. Raises InputError for an unknown one."""
+    name = point["method"]
+    return None if name in (NO_METHOD, CHANNEL_NAS) else pruning.get_method(name)
+
+
 # Keys
+
+
+def own_code(model: str | None = None, method: str | None = None) -> Config:
+    """What a key holds of code of one's own: nothing where networks and methods are those of the registries."""
+    found = {"model": model and models.code_of(model), "method": method and pruning.code_of(method)}
+    own = {name: code for name, code in found.items() if code}
+    return {"own_code": own} if own else {}
 
 
 def data_inputs(point: Config, local: Settings, root: Path) -> Config:
@@ -64,13 +77,13 @@ def data_key(point: Config, local: Settings, root: Path) -> str:
 
 def train_recipe(point: Config, local: Settings) -> Recipe:
     """How the baseline of a point is trained: by the study's recipe, with what the method changes in it."""
-    method = METHODS.get(point["method"])
+    method = method_of(point)
     return _changed(local.train, method.train) if method else local.train
 
 
 def finetune_recipe(point: Config, local: Settings) -> Recipe:
     """How the pruned network of a point is fine-tuned."""
-    method = METHODS.get(point["method"])
+    method = method_of(point)
     return _changed(local.finetune, method.finetune) if method else local.finetune
 
 
@@ -96,6 +109,7 @@ def baseline_inputs(point: Config, local: Settings, root: Path) -> Config:
         "augment": local.augment.model_dump(mode="json"),
         "seed": point.get("seed", 0),
         "code": CODE["train"],
+        **own_code(point["model"]),
     }
 
 
@@ -106,12 +120,11 @@ def options_text(point: Config, local: Settings) -> str:
 
 def score_key(baseline_key: str, method: str, local: Settings) -> str:
     """The key of a baseline's scores by a method."""
-    needs = METHODS[method].needs_data
+    needs = pruning.get_method(method).needs_data
     batches = [local.pruning.score_batches, local.pruning.score_batch_size] if needs else None
     options = local.pruning.options.get(method, {})
-    return content_key(
-        {"baseline": baseline_key, "method": method, "options": options, "batches": batches, "code": CODE["score"]}
-    )
+    inputs = {"baseline": baseline_key, "method": method, "options": options, "batches": batches}
+    return content_key({**inputs, "code": CODE["score"], **own_code(method=method)})
 
 
 @lru_cache(maxsize=64)

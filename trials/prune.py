@@ -28,6 +28,7 @@ from rssearch.config import Patches, Settings
 from rssearch.data import AnySet
 from rssearch.data.describe import Description, describe
 from rssearch.errors import InputError, TrialFailed, unknown
+from rssearch.imports import is_import
 from rssearch.pruning import METHODS, ChannelGraph
 from rssearch.pruning.allocate import ALLOCATIONS
 from rssearch.pruning.surgery import kept_by
@@ -50,7 +51,9 @@ from trials.baselines import (
     fingerprint,
     images_of,
     load_images,
+    method_of,
     options_text,
+    own_code,
     rehearse,
     reporter,
     score_key,
@@ -84,8 +87,7 @@ def check(point: Config, settings: Settings) -> None:
             raise InputError(f"space.{name}: is required, as a list of names")
     local = point_settings(settings, point)
     tasks.check(point, local)
-    if point["method"] not in (NO_METHOD, CHANNEL_NAS, *METHODS):
-        raise _at("space.method", unknown("method", point["method"], [NO_METHOD, CHANNEL_NAS, *METHODS]))
+    _check_method(point["method"])
     amounts = [name for name in AMOUNTS if point.get(name) is not None]
     if len(amounts) != 1:
         raise InputError(
@@ -102,6 +104,14 @@ def check(point: Config, settings: Settings) -> None:
     shrink.check(point, local)
 
 
+def _check_method(name: str) -> None:
+    known = (NO_METHOD, CHANNEL_NAS, *METHODS)
+    if name not in known and not is_import(name):
+        raise _at("space.method", unknown("method", name, [*known, "MODULE:NAME"]))
+    with tasks.named("space.method"):
+        method_of({"method": name})
+
+
 def _at(place: str, error: InputError) -> InputError:
     return InputError(f"{place}: {error}")
 
@@ -114,7 +124,8 @@ def _check_number(point: Config, name: str, allowed: str, fits: Callable[[float]
 
 def identity(point: Config, settings: Settings, data_root: Path) -> Config:
     """What determines a trial besides its point and settings."""
-    return {"data": fingerprint(point["dataset"], str(data_root), settings.download), "code": CODE}
+    images = fingerprint(point["dataset"], str(data_root), settings.download)
+    return {"data": images, "code": CODE, **own_code(point.get("model"), point.get("method"))}
 
 
 def epochs(point: Config, settings: Settings) -> int:
@@ -150,12 +161,14 @@ def preparations(points: Iterable[Config], settings: Settings, data_root: Path, 
             found.setdefault(search.key, search)
         key = content_key(baseline_inputs(point, point_settings(settings, point), data_root))
         origin.setdefault(key, point)
-        wanted[key] |= {point["method"]} if _scored(point["method"]) else set()
+        method = method_of(point)
+        wanted[key] |= {point["method"]} if method is not None and not method.soft else set()
     result = []
     for key, methods in wanted.items():
         point = origin[key]
         local = point_settings(settings, point)
-        changes = METHODS[point["method"]].train if point["method"] in METHODS else {}
+        method = method_of(point)
+        changes = method.train if method else {}
         own = f", {' and '.join(changes)}" if changes else ""
         missing = [m for m in sorted(methods) if not store.has(SCORES, score_key(key, m, local))]
         have = store.has(BASELINES, key)
@@ -237,7 +250,8 @@ def cost(point: Config, session: Session) -> Metrics:
         how = shrink.allocation(point, local)
         name = score_key(key, point["method"], local)
         found = session.store.get(SCORES, name) if session.store.has(SCORES, name) else None
-        if found is None and (how != "uniform" or METHODS[point["method"]].allocation == "joint"):
+        joint = pruning.get_method(point["method"]).allocation == "joint"
+        if found is None and (how != "uniform" or joint):
             return {}
         # How many channels a uniform allocation keeps does not depend on the weights.
         ranks = load_tensors(found["scores.safetensors"]) if found else _untrained_scores(point["method"], *network)
@@ -292,10 +306,6 @@ def epoch_seconds(point: Config, session: Session, batch_size: int) -> float:
     return per_image * about.num_images * local.split.train
 
 
-def _scored(method: str) -> bool:
-    return method in METHODS and not METHODS[method].soft
-
-
 def _report(config: Config, session: Session, model: nn.Module, spec: Config) -> Metrics:
     """What the network costs, counted on it and from its kept channels."""
     images = images_of(config, session)
@@ -329,7 +339,7 @@ def _untrained_scores(
 ) -> dict[str, torch.Tensor]:
     """Scores that name the groups which the method can judge; their values mean nothing."""
     graph = _graph(model, options, shape, classes)
-    if METHODS[method].needs_data:
+    if pruning.get_method(method).needs_data:
         return {name: torch.ones(group.width) for name, group in graph.groups.items()}
     return pruning.score(_untrained(model, options, shape, classes), graph, method)
 

@@ -22,7 +22,7 @@ from rssearch.pruning import PrunedModel
 from rssearch.space import content_key
 from rssearch.store import Files, Store
 from rssearch.trial import Preparation, Session, point_settings
-from trials.baselines import CODE, build_model, data_inputs, images_of, reporter
+from trials.baselines import CODE, build_model, data_inputs, images_of, own_code, reporter
 
 Config = dict[str, Any]
 Metrics = dict[str, Any]
@@ -41,6 +41,7 @@ def search_inputs(point: Config, local: Settings, root: Path) -> Config:
         "nas": local.nas.model_dump(mode="json") | {"target": target(point, local)},
         "seed": point.get("seed", 0),
         "code": CODE["search"],
+        **own_code(point["model"]),
     }
 
 

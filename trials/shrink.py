@@ -19,7 +19,7 @@ from rssearch import models, pruning
 from rssearch.config import Recipe, Settings
 from rssearch.errors import InputError
 from rssearch.models import attention
-from rssearch.pruning import METHODS, ChannelGraph, Elasticity
+from rssearch.pruning import ChannelGraph, Elasticity
 from rssearch.pruning.channels import Kept
 from rssearch.pruning.ratios import ratios_of
 from rssearch.train import OnEpoch, recalibrate
@@ -30,6 +30,7 @@ from trials.baselines import (
     NO_METHOD,
     finetune_recipe,
     images_of,
+    method_of,
     options_text,
     score_now,
     scores,
@@ -44,7 +45,7 @@ History = list[dict[str, float]]
 
 def check(point: Config, local: Settings) -> None:
     """Refuse ways of pruning that do not go together. Raises InputError."""
-    steps, epochs, method = local.pruning.steps, local.finetune.epochs, point["method"]
+    steps, epochs, method, known = local.pruning.steps, local.finetune.epochs, point["method"], method_of(point)
     with named("settings.pruning.options"):
         for name, options in local.pruning.options.items():
             pruning.check_options(name, options)
@@ -55,18 +56,18 @@ def check(point: Config, local: Settings) -> None:
             raise InputError(f"{steps} steps cannot share {epochs} epochs of fine-tuning")
         if steps > 1 and method == CHANNEL_NAS:
             raise InputError(f"method {method!r} derives its network in one step")
-        if steps > 1 and method in METHODS and METHODS[method].soft:
+        if steps > 1 and known is not None and known.soft:
             raise InputError(f"method {method!r} prunes anew in each epoch, not in steps")
     with named("space.method"):
         _check_network(point, local)
         finetune_recipe(point, local)
     if method == CHANNEL_NAS:
         _check_search(point, local)
-    if method not in METHODS:
+    if known is None:
         return
     asked = point.get("allocation") or local.pruning.allocation
     with named("allocation"):
-        if asked == "joint" != METHODS[method].allocation:
+        if asked == "joint" != known.allocation:
             raise InputError(f"'joint' needs the ranks of several criteria; method {method!r} has one")
     if point.get("rates") is not None:
         with named("space.rates"):
@@ -91,7 +92,7 @@ def _check_search(point: Config, local: Settings) -> None:
 
 def _check_network(point: Config, local: Settings) -> None:
     """Refuse a method for a network that has not what it trains or reads."""
-    model, method = point["model"], METHODS.get(point["method"])
+    model, method = point["model"], method_of(point)
     if train_recipe(point, local).attention:
         attention.check(_blank(model, options_text(point, local)))
     if method is not None and method.needs_norms:
@@ -112,7 +113,7 @@ def allocation(point: Config, local: Settings) -> pruning.Allocation:
     """How the scores of a point become kept channels."""
     if point.get("rates") is not None:
         return "uniform"
-    return point.get("allocation") or local.pruning.allocation or METHODS[point["method"]].allocation
+    return point.get("allocation") or local.pruning.allocation or pruning.get_method(point["method"]).allocation
 
 
 def allocate(
@@ -145,7 +146,8 @@ def shrink(
     Returns:
         The network, its spec relative to the baseline, and the records of all epochs.
     """
-    if config["method"] in METHODS and METHODS[config["method"]].soft:
+    method = method_of(config)
+    if method is not None and method.soft:
         return _softly(config, session, dense, on_epoch)
     targets = pruning.check_steps(session.settings.pruning.steps, config.get("macs_ratio"))
     recipes = _divided(finetune_recipe(config, session.settings), len(targets))
@@ -159,7 +161,7 @@ def shrink(
     for step in range(first, len(targets)):
         if checkpoint is None:
             macs = targets[step] * whole.macs() if config.get("macs_ratio") is not None else None
-            ranks = scores(config, session) if step == 0 and config["method"] in METHODS else None
+            ranks = scores(config, session) if step == 0 and method is not None else None
             model, cut_now = _cut(config, session, model, macs, ranks, elasticity)
             spec = pruning.compose(spec, cut_now)
         watch = Elasticity(model) if step < len(targets) - 1 else None
