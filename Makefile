@@ -1,6 +1,7 @@
 # make quickstart   install, and run the first study on drawn scenes
 # make test         install, and run all tests
 # make check        ruff and mypy
+# make docs         this documentation as a site that needs no network: site/index.html
 SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
@@ -10,8 +11,9 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11; do $$p -c '$(FITS)' 2>
 export RAY_USAGE_STATS_ENABLED ?= 0
 export RAY_AUTH_MODE ?= disabled
 export MLFLOW_DISABLE_TELEMETRY ?= true
+export NO_MKDOCS_2_WARNING ?= 1
 
-.PHONY: quickstart test test-fast check install dev clean
+.PHONY: quickstart test test-fast check docs install dev clean
 
 quickstart: install
 	$(BIN)/rssearch search search_spaces/quickstart.yaml
@@ -26,6 +28,9 @@ check: dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: dev
+	$(BIN)/mkdocs build --strict
 
 install: $(VENV)/.installed
 dev: $(VENV)/.dev
@@ -42,4 +47,4 @@ $(VENV)/.dev: $(VENV)/.installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build site *.egg-info .pytest_cache .mypy_cache .ruff_cache

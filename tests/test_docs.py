@@ -1,14 +1,21 @@
 """The documentation runs, and names what there is."""
 
+import ast
+import importlib
 import re
 import subprocess
 import sys
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
+import typer
+import yaml
 
-from rssearch import pruning
+from rssearch import cli, data, models, pruning
+from rssearch.config import load_study, parse_study
 from rssearch.pruning.allocate import ALLOCATIONS
+from rssearch.searcher import CAPABILITIES
 
 ROOT = Path(__file__).parent.parent
 TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("*.py"))
@@ -65,8 +72,85 @@ def test_the_page_on_reliability_names_tests_that_there_are() -> None:
         assert any(part in name for name in names), f"{file}: {part}"
 
 
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def test_the_readme_has_the_study_that_is_shipped() -> None:
+    (block,) = re.findall(r"```yaml\n(.*?)```", README, flags=re.DOTALL)
+    shown, shipped = parse_study(yaml.safe_load(block)), load_study(ROOT / "search_spaces" / "eurosat_methods.yaml")
+    assert shown == shipped
+
+
+def test_the_readme_names_what_there_is() -> None:
+    rows = dict(re.findall(r"^\| (\w+) \| (.*) \|$", README, flags=re.MULTILINE))
+    named = {what: set(re.findall(r"`([\w:]+)`", cells)) for what, cells in rows.items()}
+    assert named["methods"] == {*pruning.list_methods(), "channel_nas"}
+    assert named["networks"] == {*models.list_models(), "torchvision:NAME"}
+    assert named["datasets"] == {*data.list_datasets(), "folder:PATH", "segmentation_folder:PATH"} - {
+        name for name in data.list_datasets() if name.startswith("inria:")
+    }
+    assert named["samplers"] == set(CAPABILITIES)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_and_imports_of_a_page_are_there(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    known = typer.main.get_command(cli.app)
+    context = known.make_context("rssearch", [], resilient_parsing=True)
+    fenced = "".join(re.findall(r"^```sh\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE))
+    indented = "\n".join(re.findall(r"^ {4}(rssearch .*)$", text, flags=re.MULTILINE))
+    lines = re.findall(r"^rssearch +(.*?)(?: +#.*| *\\)?$", f"{fenced}{indented}", flags=re.MULTILINE)
+    assert lines or page.name != "README.md"
+    for line in lines:
+        words = line.split()
+        command = known.get_command(context, words[0])  # type: ignore[attr-defined]
+        assert command is not None, f"{page}: {line}"
+        options = {option for parameter in command.params for option in parameter.opts}
+        if not hasattr(command, "commands"):
+            assert {word for word in words if word.startswith("--")} <= options, f"{page}: {line}"
+        else:
+            assert words[1] in command.commands, f"{page}: {line}"
+    for block in re.findall(r"```python[^\n]*\n(.*?)```", text, flags=re.DOTALL):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                module = importlib.import_module(node.module)
+                for alias in node.names:
+                    if not hasattr(module, alias.name):
+                        importlib.import_module(f"{node.module}.{alias.name}")
+
+
+def test_the_tables_of_capabilities_are_what_the_program_says() -> None:
+    """Write them anew with `python docs/capabilities.py`."""
+    spec = spec_from_file_location("capabilities", ROOT / "docs" / "capabilities.py")
+    assert spec is not None
+    assert spec.loader is not None
+    capabilities = module_from_spec(spec)
+    spec.loader.exec_module(capabilities)
+    page = (ROOT / "docs" / "capabilities.md").read_text(encoding="utf-8")
+    assert capabilities.written(page) == page
+    assert page.count("| `") > 40
+
+
+def test_the_samplers_of_the_page_on_studies_can_do_what_the_program_says() -> None:
+    page = (ROOT / "docs" / "studies.md").read_text(encoding="utf-8").split("## Samplers")[1].split("## Resources")[0]
+    rows = {
+        name.strip(): [cell.strip() for cell in line.split("|")[2:-1]]
+        for line in page.splitlines()
+        if line.startswith("| ") and "---" not in line
+        for name in line.split("|")[1].split(",")
+    }
+    del rows["sampler"]
+    assert rows.keys() == CAPABILITIES.keys()
+    for name, can in CAPABILITIES.items():
+        several, learns, choices, continuous, stopped = rows[name]
+        assert (several == "yes", learns == "yes") == (can.many_objectives, can.constraints)
+        assert (choices != "no", continuous == "yes") == (can.choices, can.continuous)
+        assert stopped in ({"as pruned", "not told"} if can.pruned else {"by their last values"})
+
+
 def test_links_between_pages_lead_somewhere() -> None:
-    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
+    pages = PAGES
     for page in pages:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page}: {target}"

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from rssearch import imports
 from rssearch.config import parse_study
 from rssearch.question import Question
 from rssearch.space import content_key
@@ -70,3 +71,32 @@ def test_patches_are_part_of_a_scene_sets_key() -> None:
     plain = keys("synthetic_buildings", "unet", {}, objectives)
     smaller = keys("synthetic_buildings", "unet", {"patches": {"size": 64}}, objectives)
     assert not any(plain[name] == smaller[name] for name in plain)
+
+
+def test_the_source_of_ones_own_network_and_method_is_part_of_what_depends_on_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def keys_of(model: str, method: str, **sources: str) -> dict[str, str]:
+        monkeypatch.setattr(imports, "fingerprint", lambda name: sources[name.partition(":")[2]])
+        document = {"study": "s", "trial": "trials.prune:run", "settings": {"train": {"epochs": 3}}}
+        space = {"dataset": ["synthetic_scenes"], "model": [model], "method": [method], "macs_ratio": [0.5]}
+        question = Question(parse_study({**document, "space": space}))
+        (point,), local = question.points, question.config.settings
+        baseline = content_key(baselines.baseline_inputs(point, local, ROOT))
+        return {
+            "trial": question.key(point),
+            "baseline": baseline,
+            "data": baselines.data_key(point, local, ROOT),
+            "score": baselines.score_key(baseline, method, local),
+            "search": content_key(searches.search_inputs(point, local, ROOT)),
+        }
+
+    def changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
+        return {name for name in before if before[name] != after[name]}
+
+    one = keys_of("tests.own:tiny", "tests.own:spread", tiny="1", spread="1")
+    assert changed(one, keys_of("tests.own:tiny", "tests.own:spread", tiny="1", spread="1")) == set()
+    other_method = keys_of("tests.own:tiny", "tests.own:spread", tiny="1", spread="2")
+    assert changed(one, other_method) == {"trial", "score"}
+    other_model = keys_of("tests.own:tiny", "tests.own:spread", tiny="2", spread="1")
+    assert changed(one, other_model) == {"trial", "baseline", "score", "search"}

@@ -1,0 +1,84 @@
+"""The how-tos are run as they are printed: files by their titles, commands in their order."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+HOWTOS = Path(__file__).parent.parent / "docs" / "howto"
+PAGES = sorted(page.stem for page in HOWTOS.glob("*.md") if page.stem != "index")
+BLOCK = re.compile(r'^```(?P<kind>\w+)(?: title="(?P<title>[^"]+)")?\n(?P<text>.*?)^```$', re.MULTILINE | re.DOTALL)
+
+
+def follow(page: str, folder: Path) -> tuple[str, list[dict[str, str]]]:
+    """Do what a page says in an empty folder; what it printed, and the rows of its study."""
+    blocks = list(BLOCK.finditer((HOWTOS / f"{page}.md").read_text(encoding="utf-8")))
+    for block in blocks:
+        if block["title"]:
+            (folder / block["title"]).write_text(block["text"])
+    commands = "".join(block["text"] for block in blocks if block["kind"] == "sh")
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"PATH": path, "RAY_ADDRESS": "local"}
+    done = subprocess.run(
+        ["bash", "-euc", commands],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=550,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    study = yaml.safe_load(next(block["text"] for block in blocks if block["kind"] == "yaml"))["study"]
+    with (folder / "results" / study / "trials.csv").open() as file:
+        return done.stdout, list(csv.DictReader(file))
+
+
+def test_every_page_is_listed() -> None:
+    index = (HOWTOS / "index.md").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"\((\w+)\.md\) \|", index)) == PAGES == ["dataset", "method", "model", "trial"]
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_a_dataset(tmp_path: Path) -> None:
+    printed, rows = follow("dataset", tmp_path)
+    assert "120 images" in printed
+    assert [(row["method"], row["status"]) for row in rows] == [("l1", "finished"), ("lfp", "finished")]
+    assert all(float(row["val_accuracy"]) > 0.3 for row in rows)
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_a_network(tmp_path: Path) -> None:
+    _, rows = follow("model", tmp_path)
+    assert [(row["model"], row["status"]) for row in rows] == [("mymodels:tiny", "finished")] * 2
+    assert [float(row["macs_ratio"]) for row in rows] == pytest.approx([0.5, 0.5], rel=0.01)
+    assert (tmp_path / "net" / "manifest.json").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_a_method(tmp_path: Path) -> None:
+    _, rows = follow("method", tmp_path)
+    assert {row["method"]: row["status"] for row in rows} == dict.fromkeys(
+        ("l1", "mymethods:spread", "mymethods:SPARSE"), "finished"
+    )
+    assert len({row["val_loss"] for row in rows}) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_a_trial(tmp_path: Path) -> None:
+    _, rows = follow("trial", tmp_path)
+    assert [(row["size"], row["shortcut"], row["status"]) for row in rows] == [
+        (size, shortcut, "finished") for size in ("16", "24") for shortcut in ("A", "B")
+    ]
+    assert len({row["macs"] for row in rows}) == 4
