@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+_HOPELESS = 1000  # points of an uncountable space, one after the other, that break the constraints: the search ends
+
 Metrics = dict[str, Any]
 
 
@@ -149,6 +151,7 @@ class Proposer:
         self.size = grid_size(space)
         self.outcomes: dict[str, Outcome] = {}
         self._infeasible = 0  # of the outcomes
+        self._refused = 0  # trials in a row that were started, and turned out infeasible
         self._pending: dict[str, tuple[Point, optuna.Trial | None]] = {}
         self._cells: Iterator[Point] = grid(space) if search.sampler == "grid" else iter(())
         self._study = None if search.sampler == "grid" else _optuna_study(search, space)
@@ -171,12 +174,15 @@ class Proposer:
 
     def ask(self) -> tuple[str, Point] | None:
         """The next key and point to run, or None when the budget is spent or nothing new is left."""
+        if self._refused >= _HOPELESS and self.size is None:
+            _log.warning("%d trials in a row broke the constraints: the search ends", self._refused)
+            return None
         for refused, (point, trial) in enumerate(self._candidates(), 1):
             key = self._key_of(point)
             if self._is_feasible(key, point, trial):
                 self._pending[key] = (point, trial)
                 return key, point
-            if refused == 1000 and self.size is None:
+            if refused == _HOPELESS and self.size is None:
                 _log.warning("%d points in a row break the constraints: the search ends", refused)
                 break
         return None
@@ -189,6 +195,7 @@ class Proposer:
             status = "failed" if wrong else status
             if any(v > 0 for v in violations(self.search.constraints, metrics).values()) and not wrong:
                 status = "infeasible"
+        self._refused = self._refused + 1 if status == "infeasible" else 0
         outcome = Outcome(key, point, status, metrics)
         # Known from now on also when failed: within a session a failed point is not proposed a second time.
         self._keep(outcome)

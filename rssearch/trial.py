@@ -5,6 +5,8 @@ takes ``config`` (the point, and ``settings``), and reports with ``ray.tune.repo
 with a second parameter gets a `Session`, too. The function's module may offer more, each by its name:
 
     METRICS                                         names that objectives and constraints may have
+    ON_REQUEST                                      those that a trial finds out only where an objective or a constraint
+                                                    names them, such as latency: they are part of its key then
     EPOCH_METRICS                                   those that every epoch reports: trials can be stopped early by them
     epochs(point, settings) -> number               of the epochs that a trial reports; the last one stops no trial
     check(point, settings)                          raise InputError for a point that cannot be run
@@ -35,8 +37,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from rssearch import imports, sharing
-from rssearch.config import Settings, override_settings
-from rssearch.errors import InputError, OutOfMemory, PeerLostError, TrialFailed
+from rssearch.config import Bound, Settings, override_settings
+from rssearch.errors import Infeasible, InputError, OutOfMemory, PeerLostError, TrialFailed
 from rssearch.space import Point
 from rssearch.storage import FULL
 from rssearch.store import Store
@@ -77,6 +79,8 @@ class Context:
     shared: Mapping[str, Any] = field(default_factory=dict)  # references into Ray's object store, or the objects
     token: str | None = None  # of the session, which a worker must see in the storage, see `rssearch.sharing`
     workers: int = 1  # that train one trial together; cpus and gpus are of each
+    requested: tuple[str, ...] = ()  # of the module's ON_REQUEST, what objectives and constraints name
+    constraints: Mapping[str, Bound] = field(default_factory=dict)
     crew: Crew | None = None  # these workers, seen from the one that this is; None: alone
 
 
@@ -86,6 +90,7 @@ class Session:
     Attributes:
         micro_batches: into how many parts `rssearch.train.fit` shall divide each batch. A trial that ends with
             OutOfMemory is called again with twice as many.
+        known: what the trial has found out by `know`.
     """
 
     def __init__(
@@ -100,6 +105,7 @@ class Session:
         self.settings = point_settings(context.settings, point)
         self.store = Store(context.storage)
         self.data_root = Path(context.data_root)
+        self.known: Metrics = {}
         self._on_report = on_report
         self._warned = False
 
@@ -123,7 +129,19 @@ class Session:
     def report(self, metrics: Metrics) -> None:
         """Tell the study about an epoch."""
         if self._on_report is not None:
-            self._on_report(metrics)
+            self._on_report(metrics | {n: v for n, v in self.known.items() if isinstance(v, int | float)})
+
+    def know(self, metrics: Metrics) -> None:
+        """Take note of metrics that are final before the training; every epoch reports them along.
+
+        Raises:
+            Infeasible: they break a constraint of the study, so there is no need to train.
+        """
+        from rssearch.searcher import violations
+
+        self.known |= metrics
+        if any(excess > 0 for excess in violations(self.context.constraints, metrics).values()):
+            raise Infeasible(self.known)
 
     def load_checkpoint(self) -> bytes | None:
         """The checkpoint of the last epoch of this trial, if it was interrupted."""
@@ -222,6 +240,8 @@ def supervised(config: dict[str, Any], *, target: str, context: Context) -> None
         last = {"status": "finished", "metrics": dict(result) if result is not None else None}
         if last["metrics"] is not None and session.micro_batches > 1:
             last["metrics"].setdefault("micro_batches", session.micro_batches)
+    except Infeasible as error:
+        last = {"status": "infeasible", "metrics": error.metrics}
     except (TrialFailed, InputError) as error:
         last = {"status": "failed", "reason": str(error)}
     except PeerLostError:  # as if this process had died

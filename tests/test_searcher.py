@@ -262,6 +262,19 @@ def test_a_search_without_any_feasible_point_ends(caplog: pytest.LogCaptureFixtu
     assert "points in a row break the constraints" in caplog.text
 
 
+def test_a_search_whose_trials_all_turn_out_infeasible_ends(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rssearch.searcher._HOPELESS", 3)
+    proposer = Proposer(NUMERIC, search("random", trials=5), key_of=content_key)
+    for status in ("infeasible", "infeasible", "finished", "infeasible", "infeasible", "infeasible"):
+        proposed = proposer.ask()
+        assert proposed is not None
+        proposer.tell(proposed[0], status, measure(proposed[1]))
+    assert proposer.ask() is None
+    assert "3 trials in a row broke the constraints" in caplog.text
+
+
 @pytest.mark.parametrize("objectives", [ONE, TWO], ids=["one", "two"])
 @pytest.mark.parametrize("sampler", ["random", "qmc", "tpe", "nsga2", "nsga3", "gp"])
 def test_stopped_trials_are_told_as_each_sampler_can_use_them(sampler: str, objectives: dict[str, str]) -> None:

@@ -6,7 +6,8 @@ What a trial needs is named by a plain point: ``dataset``, ``model``, ``seed``, 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -20,7 +21,7 @@ from safetensors.torch import save as save_tensors
 from torch import nn
 
 from rssearch import cost as costs
-from rssearch import data, models, pruning
+from rssearch import data, models, pruning, turns
 from rssearch.config import Recipe, Settings
 from rssearch.data import AnySet, loader
 from rssearch.errors import InputError
@@ -28,7 +29,7 @@ from rssearch.parallel import ALONE
 from rssearch.pruning import ChannelGraph, Elasticity, Method
 from rssearch.space import content_key
 from rssearch.store import Files
-from rssearch.train import evaluate, fit
+from rssearch.train import OnEpoch, evaluate, fit
 from rssearch.trial import Session
 
 Config = dict[str, Any]
@@ -239,18 +240,40 @@ def train(config: Config, session: Session, model: nn.Module, recipe: Recipe, **
     """
     images, settings, crew = images_of(config, session), session.settings, session.context.crew or ALONE
     crew.call(train, config, model=model, recipe=recipe, **{n: more[n] for n in ("teacher", "resume") if n in more})
-    return fit(
-        model,
-        images.split("train"),
-        images.split("val"),
-        recipe,
-        augment=settings.augment,
-        seed=config.get("seed", 0),
-        device=session.device,
-        micro_batches=session.micro_batches,
-        crew=crew,
-        **more,
-    )
+    on_epoch = more.pop("on_epoch", None)
+    with in_turns(session, on_epoch) as then:
+        return fit(
+            model,
+            images.split("train"),
+            images.split("val"),
+            recipe,
+            augment=settings.augment,
+            seed=config.get("seed", 0),
+            device=session.device,
+            micro_batches=session.micro_batches,
+            crew=crew,
+            on_epoch=then,
+            **more,
+        )
+
+
+@contextmanager
+def in_turns(session: Session, on_epoch: OnEpoch | None) -> Iterator[OnEpoch | None]:
+    """Have a share of the machine where the study's trials measure, and give way after each epoch.
+
+    Of the workers of one trial the leader's share alone counts: the others wait for it in their first step.
+    """
+    if not session.context.requested or not (session.context.crew or ALONE).leads:
+        yield on_epoch
+        return
+    with turns.training() as give_way:
+
+        def then(record: dict[str, float], checkpoint: Callable[[], bytes]) -> None:
+            if on_epoch is not None:
+                on_epoch(record, checkpoint)
+            give_way()
+
+        yield then
 
 
 def rehearse(config: Config, session: Session, recipes: Sequence[Recipe]) -> None:

@@ -7,7 +7,6 @@ and shared by all trials that need the same ones.
 from __future__ import annotations
 
 import json
-import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -36,7 +35,7 @@ from rssearch.space import content_key
 from rssearch.store import Store
 from rssearch.train import evaluate
 from rssearch.trial import PREDICTIONS, Preparation, Session, point_settings
-from trials import searches, shrink, tasks
+from trials import latency, searches, shrink, tasks
 from trials.baselines import (
     BASELINES,
     CHANNEL_NAS,
@@ -68,7 +67,8 @@ MODELS = "models"
 _PROBED = 128  # pixels
 AMOUNTS = ("rate", "rates", "macs_ratio")
 DIMENSIONS = ("dataset", "model", "method", *AMOUNTS, "seed", "allocation", "round_to")
-METRICS = tuple(dict.fromkeys([*tasks.metrics("classification"), *tasks.metrics("segmentation")]))
+ON_REQUEST = latency.METRICS
+METRICS = (*dict.fromkeys([*tasks.metrics("classification"), *tasks.metrics("segmentation")]), *ON_REQUEST)
 EPOCH_METRICS = tuple(dict.fromkeys([*tasks.measured("classification"), *tasks.measured("segmentation")]))
 
 check_search = tasks.check_search
@@ -205,7 +205,12 @@ def run(config: Config, session: Session) -> Metrics:
     local, device = session.settings, session.device
     images = images_of(config, session)
     dense, base = baseline(config, session)
-    model, spec, history = shrink.shrink(config, session, dense, reporter(session))
+
+    def look(pruned: nn.Module) -> None:
+        latency.predicted(pruned, dense, images.input_shape, _network(config, local, images), session)
+        latency.measured(pruned, images.input_shape, session)
+
+    model, spec, history = shrink.shrink(config, session, dense, reporter(session), look)
     report = _report(config, session, model, spec)
     measured = evaluate(model, images.split("val"), batch_size=local.finetune.batch_size, device=device)
     keep(config, session, model, spec)
@@ -213,6 +218,7 @@ def run(config: Config, session: Session) -> Metrics:
         **({} if "seed" in config else {"seed": 0}),
         **{f"val_{name}": value for name, value in measured.items()},
         **report,
+        **session.known,
         **{f"baseline_val_{name}": base[f"val_{name}"] for name in tasks.QUALITIES[images.task]},
         "train_seconds": sum(epoch["seconds"] for epoch in history),
         "trial_seconds": time.perf_counter() - begin,
@@ -256,11 +262,22 @@ def cost(point: Config, session: Session) -> Metrics:
         # How many channels a uniform allocation keeps does not depend on the weights.
         ranks = load_tensors(found["scores.safetensors"]) if found else _untrained_scores(point["method"], *network)
         kept = shrink.allocate(graph, ranks, point, local, point.get("macs_ratio"))
-    return pruning.cost_report(graph, kept)
+    report = pruning.cost_report(graph, kept)
+    if latency.PREDICTED not in session.context.requested:
+        return report
+    spec = pruning.make_spec(graph, kept or {})
+    smaller = pruning.apply_spec(_untrained(*network), spec)
+    return report | latency.looked_up(smaller, about.input_shape, _network(point, local, about), session)
+
+
+def _network(point: Config, local: Settings, about: Description | AnySet) -> Config:
+    """What determines the shapes of a point's unpruned network."""
+    options = local.model.given(point["model"])
+    return {"model": point["model"], "options": options, "shape": about.input_shape, "classes": about.num_classes}
 
 
 def measure(config: Config, session: Session) -> Metrics:
-    """Quality on the test split, and latency alone on the machine (batch 1, median of 50 passes after 10).
+    """Quality on the test split, and the latencies of `settings.latency` alone on the machine.
 
     A network for segmentation leaves a picture of its predictions in the store.
     """
@@ -274,16 +291,9 @@ def measure(config: Config, session: Session) -> Metrics:
     model.to(device).eval()
     batch_size = session.settings.finetune.batch_size
     result = tasks.tested(model, images, batch_size, device)
-    times = _latency(model, torch.zeros(1, *images.input_shape, device=device))
     if picture := tasks.picture(model, images, batch_size, device):
         session.store.put(PREDICTIONS, session.key, {"predictions.png": picture})
-    quartiles = statistics.quantiles(times, n=4)
-    return result | {
-        "latency_ms": statistics.median(times),
-        "latency_iqr_ms": quartiles[2] - quartiles[0],
-        "latency_device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "latency_threads": torch.get_num_threads(),
-    }
+    return result | latency.of_front(model, images.input_shape, session)
 
 
 def footprint(config: Config, session: Session) -> Metrics:
@@ -375,17 +385,3 @@ def _seconds_per_image(
             torch.cuda.synchronize()
         times.append(time.perf_counter() - begin)
     return float(np.median(times[1:])) / batch_size * (shape[1] * shape[2]) / (height * width)
-
-
-def _latency(model: nn.Module, image: torch.Tensor, warmup: int = 10, passes: int = 50) -> list[float]:
-    """Milliseconds of each forward pass."""
-    times = []
-    with torch.inference_mode():
-        for index in range(warmup + passes):
-            begin = time.perf_counter()
-            model(image)
-            if image.device.type == "cuda":
-                torch.cuda.synchronize(image.device)
-            if index >= warmup:
-                times.append(1000 * (time.perf_counter() - begin))
-    return times

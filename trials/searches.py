@@ -22,7 +22,7 @@ from rssearch.pruning import PrunedModel
 from rssearch.space import content_key
 from rssearch.store import Files, Store
 from rssearch.trial import Preparation, Session, point_settings
-from trials.baselines import CODE, build_model, data_inputs, images_of, own_code, reporter
+from trials.baselines import CODE, build_model, data_inputs, images_of, in_turns, own_code, reporter
 
 Config = dict[str, Any]
 Metrics = dict[str, Any]
@@ -94,7 +94,8 @@ def _search(config: Config, session: Session, key: str, inputs: Config) -> Files
     )
     if (checkpoint := keeper.load_checkpoint()) is not None:
         run.restore(checkpoint)
-    run.finish(reporter(keeper))
+    with in_turns(session, reporter(keeper)) as on_epoch:
+        run.finish(on_epoch)
     keeper.drop_checkpoint()
     weights = {name: tensor.contiguous().cpu() for name, tensor in run.model.state_dict().items()}
     gates = {name: tensor.contiguous().cpu() for name, tensor in run.gates.state_dict().items()}

@@ -133,7 +133,11 @@ def allocate(
 
 
 def shrink(
-    config: Config, session: Session, dense: nn.Module, on_epoch: OnEpoch
+    config: Config,
+    session: Session,
+    dense: nn.Module,
+    on_epoch: OnEpoch,
+    on_shape: Callable[[nn.Module], object] = lambda _: None,
 ) -> tuple[nn.Module, dict[str, Any], History]:
     """Prune a baseline as its point says, and fine-tune it.
 
@@ -142,13 +146,16 @@ def shrink(
         session: of the trial; `on_epoch` keeps the checkpoints in it.
         dense: the baseline, which stays as it is.
         on_epoch: called as `rssearch.train.fit` does, with the epochs counted over all steps.
+        on_shape: called once, as soon as a network has its final shape: before the last step's fine-tuning.
 
     Returns:
         The network, its spec relative to the baseline, and the records of all epochs.
     """
     method = method_of(config)
     if method is not None and method.soft:
-        return _softly(config, session, dense, on_epoch)
+        model, spec, history = _softly(config, session, dense, on_epoch)
+        on_shape(model)
+        return model, spec, history
     targets = pruning.check_steps(session.settings.pruning.steps, config.get("macs_ratio"))
     recipes = _divided(finetune_recipe(config, session.settings), len(targets))
     whole = _trace(config, session, dense)
@@ -164,6 +171,8 @@ def shrink(
             ranks = scores(config, session) if step == 0 and method is not None else None
             model, cut_now = _cut(config, session, model, macs, ranks, elasticity)
             spec = pruning.compose(spec, cut_now)
+        if step == len(targets) - 1:
+            on_shape(model)
         watch = Elasticity(model) if step < len(targets) - 1 else None
         report = _Steps(step, spec, history, on_epoch)
         recipe, teacher = recipes[step], dense if recipes[step].distill > 0 else None
