@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
 from rssearch.config import Settings
 from rssearch.errors import InputError
+from rssearch.latency import device_name
 from rssearch.pruning import list_methods
 from rssearch.trial import PREDICTIONS, Context, Session
 from trials import baselines, prune, tasks
@@ -122,7 +124,7 @@ def test_measure_reads_the_stored_network(storage: Path, data_root: Path, settin
     assert 0 <= result["test_accuracy"] <= 1
     assert result["test_accuracy"] * 12 == pytest.approx(round(result["test_accuracy"] * 12))  # 12 test images
     assert result["latency_ms"] > 0
-    assert result["latency_device"] == "cpu"
+    assert result["latency_device"] == device_name(torch.device("cpu"))
     assert not run_in.store.has(PREDICTIONS, run_in.key)  # a picture is worth nothing for classes of images
 
 
