@@ -1,16 +1,20 @@
 """Code of one's own that a YAML names by an import string, such as ``mymodels:tiny``, and what its source is.
 
-Modules are found in the working directory, as Python finds them, or among what is installed.
+Modules are found in the working directory, as Python finds them, or among what is installed. Workers get the sources of
+the former along, so that machines which do not have them run what the driver has.
 """
 
 from __future__ import annotations
 
 import ast
+import atexit
 import hashlib
 import importlib
 import re
+import shutil
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from importlib import metadata
 from importlib.util import find_spec
@@ -23,6 +27,8 @@ from rssearch.errors import InputError
 _SHAPE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 _VERSIONED = {"rssearch", "trials"}  # say themselves what of them changes a result
 _INSTALLED = {"site-packages", "dist-packages"}
+
+Sources = tuple[tuple[str, bytes], ...]  # path relative to a folder that Python searches, and content
 
 
 def is_import(text: str) -> bool:
@@ -37,18 +43,17 @@ def load(target: str) -> tuple[Any, ModuleType]:
         InputError: there is no such module or name, or the module cannot be imported.
     """
     name, _, attribute = target.partition(":")
-    if (here := str(Path.cwd())) not in sys.path and "" not in sys.path:
-        sys.path.insert(0, here)  # a module of one's own lies beside the YAML
+    _search_here()
     try:
         module = importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and not name.startswith(error.name):
             raise InputError(f"{target}: importing {name} failed: {error}") from error
-        raise InputError(f"{target}: there is no module {name!r} in {here} or among what is installed") from None
+        raise InputError(f"{target}: there is no module {name!r} in {Path.cwd()} or among what is installed") from None
     except Exception as error:  # a user's module may raise anything while it is imported
         raise InputError(f"{target}: importing {name} failed: {type(error).__name__}: {error}") from error
     if not hasattr(module, attribute):
-        raise InputError(f"{target}: {name} has no {attribute!r}")
+        raise InputError(f"{target}: {name} has no function {attribute!r}")
     return getattr(module, attribute), module
 
 
@@ -65,17 +70,67 @@ def fingerprint(target: str) -> str:
     load(target)
     name = target.partition(":")[0]
     top = name.partition(".")[0]
-    spec = find_spec(top)
-    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+    root = _root(top)
+    if root is None:
         raise InputError(f"{target}: {top} has no source file, so that its results could not be told from others'")
-    root = Path(spec.origin).parents[1 if spec.submodule_search_locations else 0]
     if _INSTALLED & set(root.parts) and top not in _VERSIONED:
         names = metadata.packages_distributions().get(top, [])
         return " ".join(f"{found} {metadata.version(found)}" for found in sorted(set(names))) or top
+    return _digest(tuple(sorted(_sources(root, name).items())))
+
+
+def sources(names: Iterable[str]) -> Sources:
+    """The sources behind those of the names that are import strings of one's own modules, for `install`."""
+    _search_here()
+    found: dict[str, bytes] = {}
+    for name in filter(is_import, names):
+        module = name.partition(":")[0]
+        top = module.partition(".")[0]
+        root = None if top in _VERSIONED else _root(top)
+        if root is not None and not _INSTALLED & set(root.parts):
+            found |= _sources(root, module)
+    return tuple(sorted(found.items()))
+
+
+@lru_cache(maxsize=8)
+def install(found: Sources) -> None:
+    """Let this process import modules from sources, unless it finds the same ones itself."""
+    _search_here()
+    places = [Path(place) for place in sys.path]
+    if any(all(_content(place / path) == content for path, content in found) for place in places):
+        return
+    folder = Path(tempfile.mkdtemp(prefix="rssearch-code-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    for path, content in found:
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(content)
+    sys.path.insert(0, str(folder))
+    importlib.invalidate_caches()
+
+
+def _search_here() -> None:
+    """Let Python search the working directory: a module of one's own lies beside the YAML."""
+    if (here := str(Path.cwd())) not in sys.path and "" not in sys.path:
+        sys.path.insert(0, here)
+
+
+def _root(top: str) -> Path | None:
+    """The folder that holds the source of a top-level module; None where it has none."""
+    spec = find_spec(top)
+    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+        return None
+    return Path(spec.origin).parents[1 if spec.submodule_search_locations else 0]
+
+
+def _digest(found: Sources) -> str:
     digest = hashlib.sha256()
-    for path, content in sorted(_sources(root, name).items()):
+    for path, content in found:
         digest.update(f"{path} {len(content)}\n".encode() + content)
     return digest.hexdigest()
+
+
+def _content(path: Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() else None
 
 
 def _sources(root: Path, name: str) -> dict[str, bytes]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from rssearch import imports
 from rssearch.config import Resources, StudyConfig
 from rssearch.errors import InputError, TrialFailed, unknown
 from rssearch.journal import Journal, Record
@@ -45,6 +46,8 @@ class Question:
         """Find the trial and check every point. Raises InputError; nothing is written."""
         self.config = config
         self.function, self.module = resolve(config.trial)
+        chosen = (value for d in config.space.values() if isinstance(d, Choice) for value in d.values)
+        self._sources = imports.sources([config.trial, *(value for value in chosen if isinstance(value, str))])
         self.storage = locate(config.storage).resolve()
         self.data_root = Path(config.data_root).expanduser().resolve()
         self.folder = self.storage / config.study
@@ -144,6 +147,7 @@ class Question:
             shared=shared or {},
             token=token,
             workers=needs.workers,
+            sources=self._sources,
             requested=self.requested,
             constraints=self.config.search.constraints,
         )

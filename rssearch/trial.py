@@ -82,6 +82,7 @@ class Context:
     requested: tuple[str, ...] = ()  # of the module's ON_REQUEST, what objectives and constraints name
     constraints: Mapping[str, Bound] = field(default_factory=dict)
     crew: Crew | None = None  # these workers, seen from the one that this is; None: alone
+    sources: imports.Sources = ()  # of the user's own modules, see `rssearch.imports`
 
 
 class Session:
@@ -227,6 +228,7 @@ def supervised(config: dict[str, Any], *, target: str, context: Context) -> None
     logging.getLogger("rssearch").addHandler(notes)
     last: dict[str, Any] = {}
     try:
+        imports.install(context.sources)
         function = _loaded(target) if context.workers == 1 else partial(_on_workers, target)
         _use_cpus(context.cpus)
         session = Session(
@@ -279,6 +281,7 @@ def _work(
     folder = f"{context.storage}/{context.study}"
     if context.token is not None and (reason := sharing.problem(folder, context.token)):
         raise sharing.refusal(folder, {sharing.node(): reason})
+    imports.install(context.sources)
     function, context = _loaded(target), replace(context, crew=crew)
     _use_cpus(context.cpus)
     if not crew.leads:

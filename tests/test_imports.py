@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import itertools
+import pickle
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -66,7 +68,7 @@ def test_mistakes_are_named(write: Write) -> None:
         imports.load(f"{name}:f")
     with pytest.raises(InputError, match=f"^{name}b:f: importing {name}b failed: ZeroDivisionError: division by zero$"):
         imports.load(f"{name}b:f")
-    with pytest.raises(InputError, match=f"^{name}c:f: {name}c has no 'f'$"):
+    with pytest.raises(InputError, match=f"^{name}c:f: {name}c has no function 'f'$"):
         imports.load(f"{name}c:f")
 
 
@@ -110,3 +112,36 @@ def test_installed_packages_are_known_by_their_version() -> None:
 def test_what_has_no_source_is_refused() -> None:
     with pytest.raises(InputError, match=r"^math:sqrt: math has no source file"):
         imports.fingerprint("math:sqrt")
+
+
+def test_a_machine_without_the_modules_gets_their_sources(write: Write, tmp_path: Path) -> None:
+    files = {
+        "NAME.py": "from NAMEb.deep import h\ndef f(): return h()\n",
+        "NAMEb/__init__.py": "",
+        "NAMEb/deep.py": "def h(): return 41\n",
+    }
+    name = write(files)
+    found = imports.sources([f"{name}:f", "resnet20", "trials.prune:run", "torchvision.models:resnet18", "folder:x"])
+    assert [path for path, _ in found] == [f"{name}.py", f"{name}b/__init__.py", f"{name}b/deep.py"]
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / f"{name}.py").write_text("def f(): return 'an older one'\n")
+    code = (
+        "import pickle, sys; from rssearch import imports\n"
+        "imports.install(pickle.loads(sys.stdin.buffer.read()))\n"
+        f"found, module = imports.load('{name}:f')\n"
+        f"print(found(), imports.fingerprint('{name}:f'), module.__file__)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=elsewhere, input=pickle.dumps(found), capture_output=True, check=True
+    )
+    answer, fingerprint, file = done.stdout.decode().split()
+    assert (answer, fingerprint) == ("41", imports.fingerprint(f"{name}:f"))
+    assert not Path(file).exists()  # it is gone with its process
+
+
+def test_a_machine_that_has_the_modules_keeps_its_own(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = write({"NAME.py": "def f(): return 1\n"})
+    before = list(sys.path)
+    imports.install(imports.sources([f"{name}:f"]))
+    assert sys.path == before

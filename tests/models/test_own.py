@@ -37,7 +37,7 @@ def test_an_entry_says_more() -> None:
             "tests.own:lacking: has no parameter 'in_channels'; a network is built by num_classes and",
         ),
         ("tests.own:NUMBER", "tests.own:NUMBER: is neither a function that builds a network nor a rssearch.models.Ent"),
-        ("tests.own:gone", "tests.own:gone: tests.own has no 'gone'"),
+        ("tests.own:gone", "tests.own:gone: tests.own has no function 'gone'"),
         ("tests.away:tiny", "tests.away:tiny: there is no module 'tests.away' in "),
     ],
 )
