@@ -24,6 +24,7 @@ with a second parameter gets a `Session`, too. The function's module may offer m
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import inspect
 import logging
@@ -204,7 +205,7 @@ def _fitted(function: Callable[..., Any], config: dict[str, Any], session: Sessi
         except OutOfMemory as error:  # it holds the frames, and with them the tensors, until this block ends
             session.micro_batches *= 2
             _log.warning("%s; it goes on with %d micro-batches for each batch", error, session.micro_batches)
-        _release_memory()
+        release_memory()
 
 
 def supervised(config: dict[str, Any], *, target: str, context: Context) -> None:
@@ -252,7 +253,7 @@ def supervised(config: dict[str, Any], *, target: str, context: Context) -> None
         last = {"status": "failed", "reason": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
     finally:
         logging.getLogger("rssearch").removeHandler(notes)
-        _release_memory()
+        release_memory()
     tune.report({"event": "end", **last, "notes": notes.lines})
 
 
@@ -326,9 +327,15 @@ def _use_cpus(cpus: float) -> None:
         torch.set_num_threads(max(1, int(cpus)))
 
 
-def _release_memory() -> None:
-    """Leave nothing behind for the next trial of a reused worker."""
+def release_memory() -> None:
+    """Leave nothing behind for the next trial of a reused worker, and give back to the system what is free.
+
+    A trial runs in a thread of its own. glibc gives each a share of the memory of its own, and keeps what is freed: as
+    networks differ in size from trial to trial, a worker would grow by gigabytes over some tens of trials.
+    """
     gc.collect()
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)
     if "torch" in sys.modules:
         import torch
 

@@ -67,6 +67,15 @@ def _no_ray_left() -> Iterator[None]:
             ray.shutdown()
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _memory_given_back() -> Iterator[None]:
+    """Thousands of tests run in one process."""
+    yield
+    from rssearch.trial import release_memory
+
+    release_memory()
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
     """Tests are exact and small: one thread is enough, and leaves the cores to others."""

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from rssearch import trial
@@ -194,3 +195,15 @@ def test_environment_names_versions_and_commit(tmp_path: Path, monkeypatch: pyte
 def test_errors_are_what_they_say() -> None:
     assert issubclass(InputError, ValueError)
     assert issubclass(TrialFailed, RuntimeError)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc keeps what is freed")
+def test_what_a_trial_freed_goes_back_to_the_system() -> None:
+    process = psutil.Process()
+    blocks = [bytearray(60_000) for _ in range(4000)]  # 240 MB, too small each to be mapped by itself
+    survivors = blocks[::100]  # what lies between them cannot be given back as a whole
+    del blocks
+    before = process.memory_info().rss
+    trial.release_memory()
+    assert before - process.memory_info().rss > 150e6
+    assert len(survivors) == 40
