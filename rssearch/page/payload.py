@@ -27,7 +27,7 @@ SYMBOLS = (
     *("cross", "triangle-left", "triangle-right", "hexagon", "x"),
 )
 RESULTS = ("test_accuracy", "test_miou", "macs", "macs_ratio", "params", "latency_ms", "train_seconds")
-NO_AXES = (seeds.STD, seeds.INTERVAL, "seed", "seeds", "images_skipped", "latency_threads")
+NO_AXES = ("baseline_", "seed", "images_skipped", "test_images", "latency_passes", "latency_threads", "latency_iqr")
 
 
 def payload(
@@ -81,7 +81,8 @@ def _metrics(found: Sequence[Front]) -> list[dict[str, Any]]:
     metrics = []
     for name in _columns(finished, first=(*objectives, *COLUMNS)):
         values = [value for row in points if (value := number(row.get(name))) is not None]
-        if name not in objectives and (len(set(values)) < 2 or name.endswith(NO_AXES) or name.startswith("baseline_")):
+        dull = len(set(values)) < 2 or name.startswith(NO_AXES) or name.endswith((seeds.STD, seeds.INTERVAL))
+        if dull and name not in objectives:
             continue
         label, factor = axis(name, values)
         direction = objectives.get(name) or _direction(name)
