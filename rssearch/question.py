@@ -124,7 +124,8 @@ class Question:
             if isinstance(dimension, Choice) and len(dimension.values) == 1 and name not in ("model", "method"):
                 continue
             value = point.get(name)
-            words.append(str(value) if isinstance(value, str) else f"{name}={value}")
+            shown = f"{value:.4g}" if isinstance(value, float) else value
+            words.append(str(value) if isinstance(value, str) else f"{name}={shown}")
         return " ".join(words) or self.config.study
 
     def params(self, point: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from rich.console import Console
 
-from rssearch import packing, report, sharing, tracking
+from rssearch import packing, report, sharing, tracking, tracking_views
 from rssearch.config import Resources, StudyConfig
 from rssearch.environment import environment
 from rssearch.errors import InputError, TrialFailed
@@ -80,6 +80,7 @@ def search(
         sharing.check_nodes(question.folder, token)
         tracker = tracking.Tracker(uri, config.study, artifacts / config.study)
         tracker.open()
+        tracker.describe(tracking_views.experiment_tags(config.study, config.search.objectives, config.space))
         journal = Journal(question.folder / "trials.jsonl")
         if fresh:
             _begin_anew(question, journal, tracker)

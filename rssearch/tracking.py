@@ -20,8 +20,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rssearch import tracking_views
 from rssearch.errors import InputError
 from rssearch.storage import Location
+from rssearch.tracking_views import TRIALS
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # nothing calls home unless the user turns it on
 os.environ.setdefault("DO_NOT_TRACK", "true")
@@ -90,6 +92,10 @@ class Tracker:
     def open(self) -> None:
         """Connect, find the runs of earlier sessions, and close those that a killed driver left RUNNING."""
         self._say("open")
+
+    def describe(self, tags: Mapping[str, str]) -> None:
+        """Set tags of the experiment, such as its description and its saved views."""
+        self._say("describe", tags=dict(tags))
 
     def supersede(self) -> None:
         """Put the study's runs away: they stay in MLflow, tagged, and the study begins anew."""
@@ -175,14 +181,31 @@ def _now() -> int:
     return int(time.time() * 1000)
 
 
+def check_recorded(uri: str, storage: Location) -> None:
+    """Raise InputError where the tracking store is a local database that is not there."""
+    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
+        raise InputError(f"there is no MLflow record at {uri}; run a study with --storage {storage} first")
+
+
+def addresses(uri: str, server: str) -> list[tuple[str, str]]:
+    """The studies of a tracking store, and where a server's UI shows their trials."""
+    from mlflow import MlflowClient
+
+    found = MlflowClient(tracking_uri=uri).search_experiments()
+    described = [e for e in found if f"mlflow.sharedViewState.{TRIALS}" in e.tags]
+    return [(e.name, tracking_views.address(server, e.experiment_id)) for e in described]
+
+
 def serve(uri: str, storage: Location, host: str, port: int) -> int:
-    """Run the MLflow UI until it is stopped, and return its exit status.
+    """Say where each study is in the MLflow UI, run it until it is stopped, and return its exit status.
 
     Raises:
         InputError: there is no record in the storage.
     """
-    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
-        raise InputError(f"there is no MLflow record at {uri}; run a study with --storage {storage} first")
+    check_recorded(uri, storage)
+    for study, address in addresses(uri, f"http://{host}:{port}"):
+        sys.stdout.write(f"{study}: {address}\n")
+    sys.stdout.flush()
     command = [
         sys.executable,
         "-m",

@@ -29,6 +29,7 @@ RUN_STATUS = {"finished": "FINISHED", "stopped": "FINISHED", "infeasible": "FINI
 PICTURE = "predictions.png"
 PAUSES = (0.0, 1.0, 4.0)  # seconds before each try; MLflow is away when all have failed
 RETRY_SECONDS = 2.0, 30.0  # between two tries while it is away: at first, doubled up to
+_PUT_AWAY = {"rssearch.pareto": "superseded", "rssearch.superseded": "true"}  # neither on the front nor beside it
 Command = tuple[str, dict[str, Any]]
 _BATCH = 900  # MLflow takes at most 1,000 metrics a batch
 
@@ -142,6 +143,13 @@ class Writer:
         """Connect, and close the runs that a killed driver left RUNNING."""
         assert self._client
 
+    def describe(self, tags: dict[str, str]) -> None:
+        """Set tags of the experiment, where they are not as they should be."""
+        known = self._client.get_experiment(self._experiment).tags
+        for name, value in tags.items():
+            if known.get(name) != value:
+                self._client.set_experiment_tag(self._experiment, name, value)
+
     def _end_open_runs(self) -> None:
         """Close what is RUNNING: a study has one driver, and this is not yet, or no longer, its work."""
         for run in self._client.search_runs([self._experiment], filter_string="attributes.status = 'RUNNING'"):
@@ -152,13 +160,16 @@ class Writer:
         self._superseding = True  # at the next connection, where this one fails
         client = self._client
         for run in self._runs.values():
-            client.set_tag(run, "rssearch.superseded", "true")
+            for name, value in _PUT_AWAY.items():
+                client.set_tag(run, name, value)
         self._superseding = False
         for known in (self._runs, self._complete, self._sent, self._params):
             known.clear()
 
-    def _run(self, key: str, title: str, params: Mapping[str, Any], kind: str = "trial") -> str:
-        """The run of a trial, made or opened again."""
+    def _run(
+        self, key: str, title: str, params: Mapping[str, Any], kind: str = "trial", started: int | None = None
+    ) -> str:
+        """The run of a trial, made or opened again; `started` in milliseconds, if not now."""
         client = self._client
         if key not in self._runs:
             tags = {
@@ -169,7 +180,7 @@ class Writer:
             }
             if kind == "study":
                 del tags["rssearch.pareto"]
-            run = client.create_run(self._experiment, tags=tags, run_name=title)
+            run = client.create_run(self._experiment, start_time=started, tags=tags, run_name=title)
             self._runs[key] = run.info.run_id
             self._sent[key], self._params[key] = set(), dict(params)
         elif key not in self._sent:
@@ -211,7 +222,8 @@ class Writer:
     def ended(self, record: Record) -> None:
         """The final metrics of a trial, and those of its epochs that have not been sent."""
         key = record["key"]
-        self._run(key, record["title"], record["params"], record.get("kind", "trial"))
+        started = _milliseconds(record.get("started", record["ended"]))
+        self._run(key, record["title"], record["params"], record.get("kind", "trial"), started)
         now, batch = _milliseconds(record["ended"]), []
         history = record.get("history") or []
         for epoch in history:
