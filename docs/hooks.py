@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import posixpath
 import re
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -17,6 +19,15 @@ ROOT = Path(__file__).parent.parent
 OUTSIDE = "repository"  # the folder of the site that holds pages from outside docs/
 _LINK = re.compile(r"(?<=\]\()(?P<path>[^)#:\s]+)(?P<anchor>#[^)\s]*)?(?=\))")
 _SHOWN = {".py": "python", ".yaml": "yaml", ".toml": "toml", ".sh": "bash", "": "make"}
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Let pages that the navigation does not name stand at the end of its guide, so that none is forgotten."""
+    nav: list[dict[str, Any]] = config.nav or []
+    named = set(_named(nav))
+    guide = next(part["Guide"] for part in nav if "Guide" in part)
+    guide += sorted(page.name for page in (ROOT / "docs").glob("*.md") if page.name not in named)
+    return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -49,6 +60,15 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         return posixpath.relpath(_page(path), posixpath.dirname(here) or ".") + (found["anchor"] or "")
 
     return _LINK.sub(led, markdown)
+
+
+def _named(nav: Any) -> Iterator[str]:
+    """The pages of a part of the navigation."""
+    if isinstance(nav, str):
+        yield nav
+    else:
+        for part in nav.values() if isinstance(nav, dict) else nav:
+            yield from _named(part)
 
 
 def _links(page: Path) -> list[str]:
