@@ -121,6 +121,7 @@ def test_means_are_drawn_with_bars_and_the_table_keeps_the_trials() -> None:
     (front,) = data["fronts"]
     assert front["keys"] == ["a0", "b0", "lucky"]
     assert front["state"] == ["on the front", "on the front", "dominated"]
+    assert front["ties"] == ["b0"]  # of 65 ± 7 and 90 %, by two seeds each
     assert front["bars"]["val_accuracy"][0] == pytest.approx(0.1 / 2**0.5)
     assert column(front["columns"], "val_accuracy")["text"][0] == "65.0 ± 7.1 %"
     assert data["trials"]["member"] == [True, True, True, True, False, False]

@@ -120,7 +120,8 @@ function shades(letter, limits, span) {
 function story(front, dot) {
   const cells = front.columns.filter((column) => column.text[dot.i] !== "");
   const reason = cells.find((column) => column.name === "reason");
-  const state = (front.knee === dot.key ? "knee, " : "") + dot.state + (reason ? `: ${short(reason.text[dot.i])}` : "");
+  const marks = [dot.key === front.knee && "knee", dot.state, front.ties.includes(dot.key) && "within noise of the cheaper one"];
+  const state = marks.filter(Boolean).join(", ") + (reason ? `: ${short(reason.text[dot.i])}` : "");
   const lines = cells.filter((column) => column.name !== "reason")
     .map((column) => `${escape(column.title)}: <b>${escape(short(column.text[dot.i]))}</b>`);
   return [`<b>${escape(state)}</b>`, ...lines].slice(0, HOVER_LINES).join("<br>");
@@ -219,8 +220,8 @@ function layoutOf(dots, baselines, x, y, colour) {
     template: { layout: { colorway: [DARK], plot_bgcolor: "white" } },
     font: { family: "system-ui, sans-serif", color: "#222" },
     margin: { t: 30, r: 20, l: 60, b: 50 },
-    xaxis: { title: { text: escape(x.label) }, gridcolor: "#e6e6e6", zeroline: false, automargin: true, ...(isLog ? log : { range: xSpan }) },
-    yaxis: { title: { text: escape(y.label) }, gridcolor: "#e6e6e6", zeroline: false, automargin: true, range: ySpan },
+    xaxis: { title: { text: escape(x.label), standoff: 8 }, gridcolor: "#e6e6e6", zeroline: false, automargin: true, ...(isLog ? log : { range: xSpan }) },
+    yaxis: { title: { text: escape(y.label), standoff: 8 }, gridcolor: "#e6e6e6", zeroline: false, automargin: true, range: ySpan },
     legend: { orientation: "h", y: -0.16, yanchor: "top", x: 0, groupclick: "togglegroup", tracegroupgap: 0 },
     hoverlabel: { align: "left", bgcolor: "white", bordercolor: GREY, font: { color: "#222" } }, hovermode: "closest",
     shapes: [...shades("x", xLimits, xSpan), ...shades("y", yLimits, ySpan)],

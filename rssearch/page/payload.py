@@ -149,6 +149,7 @@ def _drawn(front: Front, trials: Front, metrics: Sequence[Mapping[str, Any]], hu
         "caption": caption(front),
         "note": front.note,
         "knee": None if front.knee is None else front.knee["key"],
+        "ties": sorted(seeds.ties(front.members, front.objectives)),
         "keys": [row["key"] for row in rows],
         "trial": [count[id(row)] for row in rows],
         "state": [states[id(row)] for row in rows],
