@@ -73,7 +73,8 @@ def factors(mean: Floats, std: Floats) -> tuple[Floats, Floats]:
         mean: float32 [C], of pixels scaled to [0, 1].
         std: float32 [C], likewise.
     """
-    return (1 / (255 * std))[:, None, None], (-mean / std)[:, None, None]
+    factor, offset = (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
+    return factor[:, None, None], offset[:, None, None]
 
 
 def reason(error: Exception) -> str:

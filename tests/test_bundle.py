@@ -13,55 +13,43 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 
 from rssearch import bundle, models, pruning
+from rssearch.bundle import exporting, predict
+from rssearch.bundle.card import card, wilson
 from rssearch.errors import InputError
+from rssearch.onnx_export import to_onnx
 from rssearch.record import Recorded
 from rssearch.store import Store
+from tests.bundles import ABOUT, CLASSES, KEY, pruned_network, study
 
-KEY = "0123456789abcdef"
-CLASSES = ["forest", "lake", "road"]
-NAMES = ["architecture.json", "manifest.json", "model.safetensors", "model_card.md", "preprocessing.json"]
+NAMES = [
+    "architecture.json",
+    "manifest.json",
+    "measured.json",
+    "model.onnx",
+    "model.safetensors",
+    "model_card.md",
+    "preprocessing.json",
+]
+MEASURED = {"parity": {"images": 16, "source": "images of noise", "largest_difference": 1e-6}}
 
 
 @pytest.fixture(scope="module")
 def pruned() -> pruning.PrunedModel:
-    """A network whose weights and BN statistics are not those of a fresh one."""
-    torch.manual_seed(0)
-    model = models.create("resnet20", len(CLASSES), shortcut="A")
-    with torch.no_grad():
-        model.train()(torch.randn(8, 3, 32, 32))
-    return pruning.prune(model.eval(), torch.zeros(1, 3, 32, 32), "l1", rate=0.5)
+    return pruned_network()
+
+
+@pytest.fixture(scope="module")
+def onnx(pruned: pruning.PrunedModel) -> bytes:
+    return to_onnx(pruned.model, (3, 32, 32))
 
 
 @pytest.fixture
-def found(tmp_path: Path, pruned: pruning.PrunedModel) -> Recorded:
-    """A study of one trial, as a search leaves it."""
-    about = {
-        "model": "resnet20",
-        "options": {"shortcut": "A"},
-        "classes": CLASSES,
-        "input_shape": [3, 32, 32],
-        "mean": [0.3, 0.4, 0.5],
-        "std": [0.1, 0.2, 0.25],
-    }
-    Store(tmp_path / "results").put(
-        "models",
-        KEY,
-        {
-            "model.safetensors": save_tensors({n: t.contiguous() for n, t in pruned.model.state_dict().items()}),
-            "spec.json": json.dumps(pruned.spec).encode(),
-            "about.json": json.dumps(about).encode(),
-        },
-    )
-    folder = tmp_path / "results" / "scenes"
-    folder.mkdir()
-    (folder / "environment.json").write_text(
-        json.dumps({"python": "3.11.7", "versions": {"torch": "2.15.0", "x": None}})
-    )
-    objectives: dict[str, Any] = {"val_accuracy": "max", "macs": "min"}
-    return Recorded("scenes", folder, tmp_path / "results", objectives, {}, [], [])
+def found(tmp_path: Path, pruned: pruning.PrunedModel, onnx: bytes, monkeypatch: pytest.MonkeyPatch) -> Recorded:
+    """A study of one trial; its network is made an ONNX model once for all tests."""
+    monkeypatch.setattr(exporting, "to_onnx", lambda model, shape: onnx)
+    return study(tmp_path, pruned, ABOUT, tmp_path / "data")
 
 
 @pytest.fixture
@@ -119,17 +107,21 @@ def test_the_files_say_what_the_network_needs(tmp_path: Path, found: Recorded, r
         "num_classes": 3,
         "input_shape": [3, 32, 32],
     }
+    assert architecture["task"] == "classification"
     preprocessing = json.loads((path / "preprocessing.json").read_text())
+    assert preprocessing["task"] == "classification"
+    assert preprocessing["onnx"] == {"input": "image", "output": "logits", "opset": 20}
     assert (preprocessing["mean"], preprocessing["std"]) == ([0.3, 0.4, 0.5], [0.1, 0.2, 0.25])
     assert preprocessing["classes"] == CLASSES
     manifest = json.loads((path / "manifest.json").read_text())
+    assert manifest["format"] == bundle.FORMAT == "rssearch.bundle/2"
     assert manifest["sha256"] == {
         name: hashlib.sha256((path / name).read_bytes()).hexdigest() for name in NAMES if name != "manifest.json"
     }
 
 
 def test_the_card_tells_results_and_costs(tmp_path: Path, found: Recorded, row: dict[str, Any]) -> None:
-    card = (bundle.export(found, row, tmp_path / "m") / "model_card.md").read_text()
+    text_of_card = (bundle.export(found, row, tmp_path / "m") / "model_card.md").read_text()
     for text in (
         "# resnet20, pruned by l1, rate 0.5, seed 3\n",
         "study `scenes` (trial `0123456789abcdef`)",
@@ -142,17 +134,48 @@ def test_the_card_tells_results_and_costs(tmp_path: Path, found: Recorded, row: 
         "**Split:** `feedbeef`",
         "forest, lake, road",
         "counted by thop 0.1.1",
-        "python 3.11.7, torch 2.15.0\n",
+        "python 3.11.7, torch 2.15.0; exported with torch ",
+        "(opset 20, a batch of any size)",
+        "by onnxruntime on 16 images of noise.",
+        "**Licence of the data:** that of your own images.",
     ):
-        assert text in card
+        assert text in text_of_card
 
 
-def test_the_card_leaves_out_what_was_not_measured(tmp_path: Path, found: Recorded) -> None:
-    card = (bundle.export(found, {"key": KEY, "val_accuracy": 0.5}, tmp_path / "m") / "model_card.md").read_text()
-    assert "Its latency was not measured." in card
-    assert "| Validation accuracy | 50.0 % |  |\n" in card
-    assert "Test accuracy" not in card
-    assert "None" not in card.partition("## Use")[0]
+def test_wilson_by_hand() -> None:
+    # Wilson (1927): 8 of 10 with z = 1.96 is 0.4902 to 0.9433 (Agresti and Coull 1998, table of examples)
+    assert wilson(0.8, 10) == pytest.approx((0.49016, 0.94332), abs=1e-5)
+    low, high = wilson(0.0, 50)
+    assert low == pytest.approx(0, abs=1e-12)
+    assert high == pytest.approx(3.8415 / (50 + 3.8415), abs=1e-5)
+
+
+def test_an_accuracy_has_an_interval_where_the_number_of_its_images_is_known(
+    found: Recorded, row: dict[str, Any]
+) -> None:
+    about = ABOUT | {"task": "classification"}
+    text = card(found, row | {"test_images": 200}, about, MEASURED)
+    assert "| Test accuracy | 90.5 % (95 % interval 85.6 to 93.8 %, 200 images) |  |\n" in text
+    assert "| Validation accuracy | 91.2 % | 93.4 % |\n" in text
+
+
+@pytest.mark.parametrize(
+    ("dataset", "licence"),
+    [("eurosat", "MIT"), ("cifar10", "not known to rssearch"), (None, "unknown, as is the dataset")],
+)
+def test_the_card_tells_the_licence_of_the_data(
+    found: Recorded, row: dict[str, Any], dataset: str | None, licence: str
+) -> None:
+    text = card(found, row | {"dataset": dataset}, ABOUT | {"task": "classification"}, MEASURED)
+    assert f"**Licence of the data:** {licence}" in text
+
+
+def test_the_card_leaves_out_what_was_not_measured(found: Recorded) -> None:
+    text = card(found, {"key": KEY, "val_accuracy": 0.5}, ABOUT | {"task": "classification"}, MEASURED)
+    assert "Its latency was not measured." in text
+    assert "| Validation accuracy | 50.0 % |  |\n" in text
+    assert "Test accuracy" not in text
+    assert "None" not in text.partition("## Use")[0]
 
 
 def test_the_code_of_the_card_runs(
@@ -164,22 +187,26 @@ def test_the_code_of_the_card_runs(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     path = bundle.export(found, row, tmp_path / "m")
-    code = re.search(r"```python\n(.*?)```", (path / "model_card.md").read_text(), re.DOTALL)
-    assert code is not None
+    codes = re.findall(r"```python\n(.*?)```", (path / "model_card.md").read_text(), re.DOTALL)
+    assert len(codes) == 3
     pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "image.png")
     monkeypatch.chdir(tmp_path)
-    exec(compile(code[1].replace("PATH/OF/THIS/FOLDER", str(path)), "card", "exec"), {})
+    for code in codes:
+        exec(compile(code.replace("PATH/OF/THIS/FOLDER", str(path)), "card", "exec"), {})
     x = torch.from_numpy(pixels).permute(2, 0, 1) / 255
     x = (x - torch.tensor([0.3, 0.4, 0.5])[:, None, None]) / torch.tensor([0.1, 0.2, 0.25])[:, None, None]
     with torch.inference_mode():
         expected = pruned.model(x[None]).softmax(1)[0]
-    name, probability = capsys.readouterr().out.split()
-    assert name == CLASSES[int(expected.argmax())]
+    *predicted, alone, in_torch = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in predicted] == CLASSES
+    assert [float(line.split()[1]) for line in predicted] == pytest.approx(expected.tolist(), abs=1e-5)
+    name, probability = in_torch.split()
+    assert alone == name == CLASSES[int(expected.argmax())]
     assert float(probability) == pytest.approx(float(expected.max()), abs=1e-6)
 
 
-@pytest.mark.parametrize("name", ["architecture.json", "model.safetensors", "preprocessing.json", "model_card.md"])
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "manifest.json"])
 def test_a_changed_file_is_refused(tmp_path: Path, found: Recorded, row: dict[str, Any], name: str) -> None:
     path = bundle.export(found, row, tmp_path / "m")
     content = bytearray((path / name).read_bytes())
@@ -202,7 +229,7 @@ def test_a_missing_file_is_refused(tmp_path: Path, found: Recorded, row: dict[st
     [
         ("{", "manifest.json is damaged"),
         ("[]", "manifest.json is damaged"),
-        ('{"format": "rssearch.bundle/1", "sha256": {}}', "manifest.json is damaged"),
+        ('{"format": "rssearch.bundle/2", "sha256": {}}', "manifest.json is damaged"),
         ('{"format": "rssearch.bundle/9", "sha256": {}}', "has format 'rssearch.bundle/9'"),
     ],
 )
@@ -259,7 +286,7 @@ def test_a_failed_export_leaves_nothing(
     def broken(folder: Path) -> None:
         raise InputError("cannot be read back")
 
-    monkeypatch.setattr(bundle, "load", broken)
+    monkeypatch.setattr(exporting, "rebuild", broken)
     with pytest.raises(InputError, match="cannot be read back"):
         bundle.export(found, row, tmp_path / "out" / "m")
     assert list((tmp_path / "out").iterdir()) == []
@@ -274,3 +301,30 @@ def test_trained_weights_are_not_downloaded_again(tmp_path: Path, row: dict[str,
     store.put("models", KEY, files | {"about.json": json.dumps(about).encode()})
     path = bundle.export(found, row, tmp_path / "m")
     assert json.loads((path / "architecture.json").read_text())["options"] == {"shortcut": "A"}
+
+
+def test_bundles_of_format_1_are_read(
+    tmp_path: Path, found: Recorded, row: dict[str, Any], pruned: pruning.PrunedModel
+) -> None:
+    path = bundle.export(found, row, tmp_path / "m")
+    manifest = json.loads((path / "manifest.json").read_text()) | {"format": "rssearch.bundle/1"}
+    for name in ("model.onnx", "measured.json"):
+        (path / name).unlink()
+        del manifest["sha256"][name]
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    x = torch.randn(2, 3, 32, 32)
+    with torch.inference_mode():
+        assert torch.equal(bundle.load(path)(x), pruned.model(x))
+    with pytest.raises(InputError, match=r"the bundle \(format rssearch.bundle/1\) has no model.onnx; export"):
+        predict.open_network(path)
+
+
+def test_an_onnx_model_of_another_network_is_not_handed_out(
+    tmp_path: Path, found: Recorded, row: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(1)
+    other = to_onnx(models.create("resnet20", len(CLASSES)), (3, 32, 32))
+    monkeypatch.setattr(exporting, "to_onnx", lambda model, shape: other)
+    with pytest.raises(InputError, match="the ONNX model is not the network: its logits differ by up to"):
+        bundle.export(found, row, tmp_path / "out" / "m")
+    assert not (tmp_path / "out").exists()

@@ -181,5 +181,6 @@ FAMILY = Family(
     summary=f"{SCENES} drawn aerial scenes, {SIZE}x{SIZE}, with masks: background, building",
     source="drawn by rssearch",
     open=_open,
+    licence="drawn by rssearch, under its licence (Apache-2.0).",
     task="segmentation",
 )

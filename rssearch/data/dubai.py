@@ -72,5 +72,6 @@ FAMILY = Family(
     stem=lambda tile, number: f"{tile}_part{number + 1:03d}",
     open=_open,
     by_hand=BY_HAND,
+    licence="CC0, as its publisher states it.",
     task="segmentation",
 )

@@ -22,6 +22,7 @@ FAMILY = Family(
         "AnnualCrop": 3000, "Forest": 3000, "HerbaceousVegetation": 3000, "Highway": 2500, "Industrial": 2500,
         "Pasture": 2000, "PermanentCrop": 2500, "Residential": 3000, "River": 2500, "SeaLake": 3000,
     },
+    licence="MIT, as its publishers state it; the pixels are Copernicus Sentinel-2 data, free with attribution.",
     stem=lambda name, number: f"{name}_{number + 1}",
     fetch=_fetch,
 )  # fmt: skip

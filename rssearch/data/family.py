@@ -27,6 +27,7 @@ class Family:
         open: finds the dataset at a data root; None: by `folders` and the names of the classes.
         fetch: downloads it into a data root, with checksums; None: there is nothing to download.
         by_hand: how to get it where it cannot be downloaded by a program.
+        licence: what is known of the licence of its images, as a sentence.
         task: what its targets are: a class for each image, or a mask.
     """
 
@@ -39,6 +40,7 @@ class Family:
     open: Callable[[Path], Listing | SceneListing] | None = None
     fetch: Callable[[Path], None] | None = None
     by_hand: str = ""
+    licence: str = ""
     task: Task = "classification"
 
     def listing(self, root: Path, name: str) -> Listing | SceneListing:

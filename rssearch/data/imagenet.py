@@ -47,4 +47,5 @@ FAMILY = Family(
     source="Russakovsky et al., ImageNet large scale visual recognition challenge, IJCV 115, 2015",
     open=_open,
     fetch=_fetch,
+    licence="its terms of access allow non-commercial research and education alone.",
 )

@@ -332,4 +332,5 @@ FAMILY = Family(
     summary=f"{len(SCENES) * PER_CLASS:,} drawn aerial scenes, {SIZE}x{SIZE} or any input_size, {len(SCENES)} classes",
     source="drawn by rssearch",
     open=_open,
+    licence="drawn by rssearch, under its licence (Apache-2.0).",
 )

@@ -30,4 +30,5 @@ FAMILY = Family(
     expected=dict.fromkeys(CLASSES, 100),
     stem=lambda name, number: f"{name}{number:02d}",
     fetch=_fetch,
+    licence="public domain imagery of the USGS, which its readme means for research purposes.",
 )

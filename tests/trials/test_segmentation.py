@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 from rich.console import Console
 
@@ -152,30 +153,47 @@ def test_the_bundle_predicts_a_scene(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     run_in = session(storage, data_root, settings, POINT, "plain")
-    result = prune.run(POINT, run_in)
+    result = prune.run(POINT, run_in) | prune.measure(POINT, run_in)
     folder = tmp_path / "results" / "scenes"
     folder.mkdir(parents=True)
+    document = {
+        "study": "scenes",
+        "trial": "trials.prune:run",
+        "space": {name: [value] for name, value in POINT.items()},
+        "settings": settings.model_dump(mode="json"),
+        "data_root": str(data_root),
+    }
+    (folder / "study.yaml").write_text(yaml.safe_dump(document))
     found = Recorded("scenes", folder, storage, {"val_miou": "max"}, {}, [], [])
-    row = {**POINT, **{n: v for n, v in result.items() if n != "history"}, "key": run_in.key, "test_miou": 0.5}
-    path = bundle.export(found, row, tmp_path / "net")
+    row = {**POINT, **{n: v for n, v in result.items() if n != "history"}, "key": run_in.key}
+    path = bundle.export(found, row, tmp_path / "net", int8=True)
+
+    measured = json.loads((path / "measured.json").read_text())
+    assert (measured["parity"]["source"], measured["split"]) == ("images of segmentation_folder:scenes", "test")
+    quality = measured["quality"]
+    assert quality["recorded"] == {name: result[f"test_{name}"] for name in ("miou", "pixel_accuracy")}
+    assert quality["model.onnx"] == pytest.approx(quality["recorded"], abs=1e-3)  # a pixel on the border of two classes
+    assert quality["model.int8.onnx"] == pytest.approx(quality["recorded"], abs=0.1)
     card = (path / "model_card.md").read_text()
     for text in (
         "A network that gives each pixel of an RGB scene one of 2 classes",
-        "| Test mIoU | 50.0 % |  |",
+        f"| Test mIoU | {100 * result['test_miou']:.1f} % |  |",
         "of 16 x 16",
+        "[batch, 2, 16, 16]",
     ):
         assert text in card
     about = json.loads((path / "preprocessing.json").read_text())
     assert about["tiles"] == {"size": 16, "overlap": 4}
-    code = re.search(r"```python\n(.*?)```", card, re.DOTALL)
-    assert code is not None
+    codes = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    assert len(codes) == 2
     (tmp_path / "image.png").write_bytes((data_root / "scenes" / "images" / "1.png").read_bytes())
     monkeypatch.chdir(tmp_path)
-    names: dict[str, Any] = {}
-    exec(compile(code[1].replace("PATH/OF/THIS/FOLDER", str(path)), "card", "exec"), names)
-    assert names["labels"].shape == (32, 33)
-    shares = [float(line.split()[1]) for line in capsys.readouterr().out.splitlines()]
-    assert sum(shares) == pytest.approx(1)
+    for code in codes:
+        names: dict[str, Any] = {}
+        exec(compile(code.replace("PATH/OF/THIS/FOLDER", str(path)), "card", "exec"), names)
+        assert names["labels"].shape == (32, 33)
+        shares = [float(line.split()[1]) for line in capsys.readouterr().out.splitlines()]
+        assert sum(shares) == pytest.approx(1)
     with torch.inference_mode():
         assert bundle.load(path)(torch.zeros(1, 3, 16, 16)).shape == (1, 2, 16, 16)
 

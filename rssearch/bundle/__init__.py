@@ -1,0 +1,83 @@
+"""A deploy bundle: one trained, pruned network in a folder that needs neither the study nor its storage.
+
+    architecture.json    the network's name, options and shapes, and the spec of the cut
+    model.safetensors    the weights
+    model.onnx           both as one file, for onnxruntime and others; a batch of any size
+    model.int8.onnx      the same in 8 bits, where it was asked for
+    preprocessing.json   what turns an image into the network's input, and the names of its outputs
+    measured.json        how near the ONNX models are to the network, and what was measured of them at the export
+    model_card.md        where the network comes from, what it reaches and what it costs
+    manifest.json        the format, and sha256 of each of them
+
+Nothing in it is a pickle, and every file is checked before it is used. ``python -m rssearch.bundle DIR IMAGE...``
+predicts with onnxruntime, NumPy and Pillow alone, by `rssearch.bundle.predict`. This package imports torch only where
+`load` or `export` is called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rssearch.bundle.files import FORMAT
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from rssearch.record import Recorded
+
+__all__ = ["FORMAT", "export", "load"]
+
+
+def load(folder: str | Path) -> nn.Module:
+    """Rebuild the network of a bundle on the CPU, in eval mode. Bundles of format 1, without ONNX, are read as well.
+
+    Args:
+        folder: a bundle, as `export` writes it.
+
+    Returns:
+        The network: float32 [B, C, H, W], normalised as ``preprocessing.json`` says, to logits [B, classes], or
+        [B, classes, H, W] for segmentation.
+
+    Raises:
+        InputError: the folder is no bundle, or a file of it is missing or has been changed.
+    """
+    from rssearch.bundle.network import rebuild
+
+    return rebuild(Path(folder).expanduser())
+
+
+def export(
+    found: Recorded,
+    row: Mapping[str, Any],
+    out: Path,
+    *,
+    data_root: Path | None = None,
+    check: bool = False,
+    int8: bool = False,
+) -> Path:
+    """Write the network of a trial as a bundle. The folder appears whole or not at all.
+
+    The ONNX model is compared with the network on a few images of the study's dataset; on noise where they are not
+    found.
+
+    Args:
+        found: the study.
+        row: the trial, see `rssearch.record.choose`.
+        out: the folder, which must be new or empty.
+        data_root: where the datasets are; None for where the study had them.
+        check: measure the ONNX model on the images that the study's own number is of: those of the test split; of the
+            validation split for a trial whose test images were never read.
+        int8: write a quantised model as well, calibrated on training images; this includes `check`.
+
+    Returns:
+        The folder, absolute.
+
+    Raises:
+        InputError: the folder is in use, the trial's weights are not in the store, the ONNX model computes something
+            else than the network, or the study's images are needed and not there.
+    """
+    from rssearch.bundle.exporting import write
+
+    return write(found, row, out, data_root=data_root, check=check, int8=int8)

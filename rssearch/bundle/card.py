@@ -1,0 +1,315 @@
+"""The model card: what a network is, reaches and costs, and how to use it. What was not measured is left out."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from rssearch.bundle.files import INT8, ONNX
+from rssearch.data.registry import find, prefix_of
+from rssearch.onnx_export import OPSET
+from rssearch.record import Recorded
+from rssearch.storage import Location
+from rssearch.units import human, title_of
+
+Z = 1.959963984540054  # the normal distribution's quantile of 0.975: intervals of 95 %
+
+_CARD = """\
+# {model}, {cut}
+
+{purpose}, found by the study `{study}` (trial `{key}`) with rssearch.
+
+| | this network | before pruning |
+|---|---|---|
+{results}
+
+{measured}
+
+* **Data:** `{dataset}`. The network was chosen on the validation images; the test images were read once, for the trials
+  on the front.
+* **Licence of the data:** {licence}
+* **Split:** {split}
+* **Classes:** {classes}
+* **MACs:** multiply-accumulate operations of one image of {size}, counted by {counter}.
+* **Made with:** {versions}
+
+## The ONNX {models}
+
+{onnx}
+
+## Use
+
+Without torch, from the command line or from Python, with `pip install onnxruntime numpy pillow` and rssearch without
+its dependencies (`pip install --no-deps PATH/OF/RSSEARCH`):
+
+```sh
+python -m rssearch.bundle PATH/OF/THIS/FOLDER image.png
+```
+
+```python
+from rssearch.bundle import predict
+
+network = predict.open_network("PATH/OF/THIS/FOLDER")  # checks its files against manifest.json
+{predict}
+```
+
+{alone}
+
+With torch:
+
+```python
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+{imports}
+
+folder = Path("PATH/OF/THIS/FOLDER")
+model = bundle.load(folder)  # checks every file against manifest.json
+about = json.loads((folder / "preprocessing.json").read_text())
+
+{use}
+```
+"""
+
+_PURPOSE = {
+    "classification": "A classifier of {size} RGB images into {count} classes",
+    "segmentation": "A network that gives each pixel of an RGB scene one of {count} classes",
+}
+_PREDICT = {
+    "classification": """\
+for name, probability in zip(network.classes, predict.probabilities(network, "image.png")):
+    print(name, probability)""",
+    "segmentation": """\
+labels = predict.labels(network, "image.png")  # of any size, uint8 [height, width]
+for index, name in enumerate(network.classes):
+    print(name, (labels == index).mean())""",
+}
+_ALONE = {
+    "classification": """\
+With onnxruntime alone:
+
+```python
+import json
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from PIL import Image
+
+folder = Path("PATH/OF/THIS/FOLDER")
+session = onnxruntime.InferenceSession(folder / "model.onnx")
+about = json.loads((folder / "preprocessing.json").read_text())
+
+channels, height, width = about["input_shape"]
+image = Image.open("image.png").convert("RGB").resize((width, height), Image.Resampling.BILINEAR)  # of a square image
+pixels = np.asarray(image, np.float32).transpose(2, 0, 1) / 255
+mean, std = (np.array(about[name], np.float32)[:, None, None] for name in ("mean", "std"))
+(logits,) = session.run(["logits"], {"image": ((pixels - mean) / std)[None]})
+print(about["classes"][logits[0].argmax()])
+```""",
+    "segmentation": """\
+With onnxruntime alone, `model.onnx` takes tiles: input `image`, float32 [batch, 3, {height}, {width}], to `logits`,
+[batch, {count}, {height}, {width}]. `preprocessing.json` says how pixels are scaled and how far tiles overlap.""",
+}
+_IMPORTS = {
+    "classification": "from rssearch import bundle",
+    "segmentation": "from rssearch import bundle\nfrom rssearch.segmentation import predict_scene",
+}
+_USE = {
+    "classification": """\
+channels, height, width = about["input_shape"]
+image = Image.open("image.png").convert("RGB").resize((width, height), Image.Resampling.BILINEAR)  # of a square image
+pixels = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1) / 255
+mean, std = (torch.tensor(about[name])[:, None, None] for name in ("mean", "std"))
+with torch.inference_mode():
+    probabilities = model(((pixels - mean) / std)[None]).softmax(1)[0]
+print(about["classes"][int(probabilities.argmax())], float(probabilities.max()))""",
+    "segmentation": """\
+image = Image.open("image.png").convert("RGB")  # of any size, at the resolution of the training scenes
+pixels = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1) / 255
+mean, std = (torch.tensor(about[name])[:, None, None] for name in ("mean", "std"))
+labels = predict_scene(model, (pixels - mean) / std, **about["tiles"]).argmax(0)  # [height, width]
+for index, name in enumerate(about["classes"]):
+    print(name, float((labels == index).float().mean()))""",
+}
+
+
+def card(found: Recorded, row: Mapping[str, Any], about: Mapping[str, Any], measured: Mapping[str, Any]) -> str:
+    """Write the model card.
+
+    Args:
+        found: the study.
+        row: the trial.
+        about: what was kept with its weights.
+        measured: the content of ``measured.json``.
+
+    Returns:
+        Markdown.
+    """
+    asked = [
+        f"{title_of(n).lower()} {row[n]}" for n in ("rate", "allocation", "round_to", "seed") if row.get(n) is not None
+    ]
+    if row.get("requested_macs_ratio") is not None:
+        asked.insert(0, f"to {100 * row['requested_macs_ratio']:.3g} % of the MACs")
+    height, width = about["input_shape"][1:]
+    size, task = f"{height} x {width}", about["task"]
+    words = {"size": size, "count": len(about["classes"]), "height": height, "width": width}
+    return _CARD.format(
+        model=about["model"],
+        cut=", ".join([f"pruned by {row.get('method', 'a trial of its own')}", *asked]),
+        purpose=_PURPOSE[task].format(**words),
+        imports=_IMPORTS[task],
+        use=_USE[task],
+        predict=_PREDICT[task],
+        alone=_ALONE[task].format(**words) if task == "segmentation" else _ALONE[task],
+        size=size,
+        study=found.study,
+        key=row["key"],
+        results="\n".join(_results(row, measured)),
+        measured=_latency(row),
+        dataset=row.get("dataset", "unknown"),
+        licence=_licence(row.get("dataset")),
+        split=f"`{row['split_hash']}`" if row.get("split_hash") else "unknown",
+        classes=", ".join(about["classes"]),
+        counter=row.get("macs_counter", "an unknown counter"),
+        versions=_versions(found.folder),
+        models="models" if "calibration_images" in measured else "model",
+        onnx="\n".join(_onnx(measured)),
+    )
+
+
+def wilson(share: float, count: int) -> tuple[float, float]:
+    """The 95 % interval of a binomial proportion (Wilson 1927, JASA 22).
+
+    Args:
+        share: of successes.
+        count: of trials, at least 1.
+    """
+    middle, scale = share + Z**2 / (2 * count), 1 + Z**2 / count
+    half = Z * math.sqrt(share * (1 - share) / count + Z**2 / (4 * count**2))
+    return (middle - half) / scale, (middle + half) / scale
+
+
+def _results(row: Mapping[str, Any], measured: Mapping[str, Any]) -> list[str]:
+    """The rows of the table of qualities and costs."""
+    lines = []
+    for split in ("val", "test"):
+        count = row.get(f"{split}_images", measured["images"] if measured.get("split") == split else None)
+        for quality in ("accuracy", "miou", "pixel_accuracy"):
+            name = f"{split}_{quality}"
+            if row.get(name) is not None:
+                # The pixels of a scene are no independent trials: accuracy alone has an interval.
+                among = f" ({_interval(row[name], count)})" if count and quality == "accuracy" else ""
+                lines.append(f"| {title_of(name)} | {human(name, row[name])}{among} | {_before(row, name)} |")
+    for name in ("macs", "params"):
+        if row.get(name) is not None:
+            share = row.get(f"{name}_ratio")
+            left = f" ({human(f'{name}_ratio', share)} left)" if share is not None else ""
+            lines.append(f"| {title_of(name)} | {human(name, row[name])}{left} | {_before(row, name)} |")
+    return lines
+
+
+def _before(row: Mapping[str, Any], name: str) -> str:
+    return human(name, row.get(f"baseline_{name}"))
+
+
+def _interval(share: float, count: int) -> str:
+    low, high = wilson(share, count)
+    return f"95 % interval {100 * low:.1f} to {100 * high:.1f} %, {count:,} images"
+
+
+def _latency(row: Mapping[str, Any]) -> str:
+    if row.get("latency_ms") is None:
+        return "Its latency was not measured."
+    late = f", 95th percentile {row['latency_p95_ms']:.3g} ms" if row.get("latency_p95_ms") is not None else ""
+    return (
+        f"Latency of one image: median {row['latency_ms']:.3g} ms, interquartile range {row['latency_iqr_ms']:.2g} ms"
+        f"{late}, on {row['latency_device']}, CPU threads: {row['latency_threads']}."
+    )
+
+
+def _onnx(measured: Mapping[str, Any]) -> list[str]:
+    """What the ONNX models are, and what was measured of them."""
+    parity = measured["parity"]
+    lines = [
+        f"`{ONNX}` (opset {OPSET}, a batch of any size) gives the network's logits within "
+        f"{parity['largest_difference']:.2g}, by onnxruntime on {parity['images']} {parity['source']}."
+    ]
+    if "calibration_images" in measured:
+        lines.append(
+            f"`{INT8}` has weights and activations of 8 bits (static, QDQ, a scale for each channel of the weights), "
+            f"calibrated on {measured['calibration_images']} images of the training split."
+        )
+    if "quality" not in measured:
+        return [*lines, "Neither its quality on the study's images nor its latency was measured at the export."]
+    split = {"test": "test", "val": "validation"}[measured["split"]]
+    units = "images" if "accuracy" in measured["quality"][ONNX] else "patches"
+    lines += ["", f"On the {measured['images']:,} {split} {units} of the study:", ""]
+    names = list(measured["quality"][ONNX])
+    lines += [f"| | {' | '.join(map(title_of, names))} |", "|---" * (1 + len(names)) + "|"]
+    for model, found in measured["quality"].items():
+        title = "recorded by the study, in torch" if model == "recorded" else f"`{model}`"
+        lines.append(f"| {title} | {' | '.join(_exact(n, found[n], measured['images']) for n in names)} |")
+    latency = measured["latency"]
+    lines += [
+        "",
+        f"Milliseconds for one image on {latency['device']}, CPU threads: {latency['threads']}, {latency['passes']} "
+        "passes, measured at the export:",
+        "",
+        "| | median | interquartile range | 95th percentile |",
+        "|---|---|---|---|",
+    ]
+    for model, times in latency.items():
+        if isinstance(times, dict):
+            title = model if model == "torch" else f"`{model}`"
+            lines.append(f"| {title} | {times['median_ms']:.3g} | {times['iqr_ms']:.2g} | {times['p95_ms']:.3g} |")
+    return lines
+
+
+def _exact(name: str, value: float | None, count: int) -> str:
+    if value is None:
+        return ""
+    if name != "accuracy":
+        return f"{100 * value:.2f} %"
+    low, high = wilson(value, count)
+    return f"{100 * value:.2f} % ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def _licence(dataset: str | None) -> str:
+    if dataset is None:
+        return "unknown, as is the dataset."
+    if prefix_of(dataset):
+        return "that of your own images."
+    return find(dataset).licence or "not known to rssearch; ask the publisher."
+
+
+def _versions(folder: Location) -> str:
+    """The versions that the study ran on, as its environment.json says."""
+    path = folder / "environment.json"
+    known = json.loads(path.read_text()) if path.is_file() else {}
+    versions = {"python": known.get("python"), **known.get("versions", {})}
+    made = ", ".join(f"{name} {version}" for name, version in versions.items() if version) or "unknown versions"
+    here = ", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "onnx", "onnxruntime"))
+    return f"{made}; exported with {here}"
+
+
+def summary(folder: Path) -> list[str]:
+    """What was measured of a bundle, in a few lines for people."""
+    from rssearch.bundle.files import MEASURED, read
+
+    measured = json.loads(read(folder, (MEASURED,))[MEASURED])
+    parity = measured["parity"]
+    within = f"{parity['largest_difference']:.2g}"
+    lines = [f"{ONNX}: the network's logits within {within}, on {parity['images']} {parity['source']}"]
+    for model, found in measured.get("quality", {}).items():
+        values = ", ".join(f"{title_of(n).lower()} {v:.6f}" for n, v in found.items() if v is not None)
+        lines.append(f"{model}: {measured['split']} {values} ({measured['images']:,} images)")
+    return lines

@@ -1,0 +1,174 @@
+"""What is measured of a bundle's networks at the export: on real images wherever they are at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rssearch import data
+from rssearch.bundle.predict import normalised
+from rssearch.config import Settings
+from rssearch.data import AnyDataset, AnySet, PatchDataset
+from rssearch.data.imageset import normalise
+from rssearch.data.listing import Files
+from rssearch.data.registry import listing
+from rssearch.data.scenes import SceneListing
+from rssearch.errors import InputError
+from rssearch.latency import measure
+from rssearch.onnx_export import TOLERANCE, OnnxNetwork, difference, to_int8
+from rssearch.pixels import DECODE_ERRORS, Pixels, decode
+from rssearch.segmentation import evaluate_scenes
+from rssearch.tiling import axis
+from rssearch.train import evaluate
+
+SAMPLES = 16  # images that the ONNX model is compared on
+CALIBRATION = 512  # training images that give the ranges of the activations
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Images:
+    """Where a trial's images are, and what it made of them.
+
+    Attributes:
+        name: of the dataset; None: the trial does not say.
+        root: the data root.
+        settings: of the trial.
+        about: what was kept with its weights: task, classes, input_shape, mean, std, tiles.
+        split_hash: of its division; None: the trial does not say.
+    """
+
+    name: str | None
+    root: Path
+    settings: Settings
+    about: Mapping[str, Any]
+    split_hash: str | None
+
+
+def parity(model: nn.Module, content: bytes, images: Images) -> dict[str, Any]:
+    """Compare an ONNX model with its network on a few images of the dataset, or on noise where it is not found.
+
+    Raises:
+        InputError: they compute different things.
+    """
+    found = _some(images)
+    pixels = np.stack(found) if found else _noise(images.about)
+    largest, near = difference(model, content, torch.from_numpy(normalised(pixels, images.about)))
+    if not near:
+        raise InputError(
+            f"the ONNX model is not the network: its logits differ by up to {largest:.2g}, more than {TOLERANCE:g}"
+        )
+    source = f"images of {images.name}" if found else "images of noise"
+    return {"images": len(pixels), "source": source, "largest_difference": largest}
+
+
+def _some(images: Images) -> list[Pixels]:
+    """A few images uint8 [C, H, W] as the network gets them, evenly spaced over the dataset; none without a dataset."""
+    if images.name is None:
+        return []
+    try:
+        found = listing(images.name, images.root)
+    except InputError:
+        return []
+    _, height, width = images.about["input_shape"]
+    size = height if height == width else None
+    if isinstance(found, SceneListing):
+        source = found.source
+        return _readable(lambda i: _patch(source.read(i).image, height), _spread(len(source), SAMPLES // 4))
+    if isinstance(found.pixels, Files):
+        files = found.pixels
+        decoded = _readable(lambda i: decode(files.read(i), size), _spread(len(files), SAMPLES))
+        return [image for image in decoded if image.shape[1:] == (height, width)]
+    drawn = found.pixels(size)
+    return [drawn[i] for i in _spread(len(drawn), SAMPLES)]
+
+
+def _readable(read: Callable[[int], Pixels], indices: Iterable[int]) -> list[Pixels]:
+    """The images that can be read: a study may skip those that cannot."""
+    result = []
+    for index in indices:
+        with suppress(*DECODE_ERRORS):  # InputError, which names a scene, is a ValueError
+            result.append(read(index))
+    return result
+
+
+def _spread(total: int, count: int) -> list[int]:
+    indices: list[int] = np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist()
+    return indices
+
+
+def _patch(scene: Pixels, size: int) -> Pixels:
+    """The upper left tile [C, size, size] of a scene [H, W, C]."""
+    down, across = (axis(length, size, 0).positions[:size] for length in scene.shape[:2])
+    return np.ascontiguousarray(scene[down[:, None], across].transpose(2, 0, 1))
+
+
+def _noise(about: Mapping[str, Any]) -> Pixels:
+    return np.random.default_rng(0).integers(0, 256, (SAMPLES, *about["input_shape"]), dtype=np.uint8)
+
+
+def load(images: Images) -> AnySet:
+    """The trial's image set, divided as it was.
+
+    Raises:
+        InputError: the dataset is not there, or is divided in another way.
+    """
+    if images.name is None:
+        raise InputError("the trial does not say what its dataset was: its images cannot be measured again")
+    local = images.settings
+    found = data.load(
+        images.name,
+        images.root,
+        input_size=local.input_size,
+        split=local.split,
+        patches=local.patches,
+        on_error=local.on_error,
+        memory_share=local.memory_share,
+    )
+    if found.split_hash != images.split_hash:
+        raise InputError(
+            f"the images of {images.name!r} below {images.root} are not those of the study: they are divided as "
+            f"{found.split_hash[:12]}, the study's as {str(images.split_hash)[:12]}"
+        )
+    return found
+
+
+def calibrated(content: bytes, source: AnySet) -> tuple[bytes, int]:
+    """The int8 model, and on how many images of the training split it was calibrated."""
+    train = source.split("train")
+    chosen = train.indices[_spread(len(train), CALIBRATION)]
+
+    def batches() -> Iterator[Tensor]:
+        for images in source.stream(np.array_split(chosen, -(-len(chosen) // 32))):
+            yield normalise(images, source)
+
+    return to_int8(content, batches()), len(chosen)
+
+
+def quality(content: bytes, split: AnyDataset, images: Images) -> dict[str, float]:
+    """The qualities of an ONNX model on a split, by what measured the network in its trial.
+
+    Whole scenes are what a test is of; patches, what a validation is of.
+    """
+    network, size = OnnxNetwork(content), images.settings.finetune.batch_size
+    if isinstance(split, PatchDataset) and split.name == "test":
+        found = evaluate_scenes(network, split, **images.about["tiles"], batch_size=size, device=CPU)
+    else:
+        found = evaluate(network, split, batch_size=size, device=CPU)
+    return {name: value for name, value in found.items() if name != "loss"}
+
+
+def latency(model: nn.Module, models: Mapping[str, bytes], shape: tuple[int, int, int]) -> dict[str, Any]:
+    """The time of one image in torch and by each ONNX model, one after the other on this machine's CPU."""
+    networks = {"torch": model, **{name: OnnxNetwork(content) for name, content in models.items()}}
+    found = {name: measure(network, shape) for name, network in networks.items()}
+    first = next(iter(found.values()))
+    times = {n: {"median_ms": t.median_ms, "iqr_ms": t.iqr_ms, "p95_ms": t.p95_ms} for n, t in found.items()}
+    return {"device": first.device, "threads": first.threads, "passes": first.passes, **times}

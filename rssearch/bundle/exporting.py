@@ -1,0 +1,129 @@
+"""From a trial of a study to a bundle."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rssearch.bundle import checks
+from rssearch.bundle.card import card
+from rssearch.bundle.files import (
+    ARCHITECTURE,
+    CARD,
+    INT8,
+    MANIFEST,
+    MEASURED,
+    ONNX,
+    PREPROCESSING,
+    WEIGHTS,
+    encode,
+    manifest,
+)
+from rssearch.bundle.network import build, rebuild
+from rssearch.config import load_study
+from rssearch.errors import InputError
+from rssearch.onnx_export import INPUT, OPSET, OUTPUT, to_onnx
+from rssearch.predictions import colour
+from rssearch.record import Recorded
+from rssearch.storage import write_atomic
+from rssearch.store import Files, Store
+from rssearch.trial import point_settings
+
+
+def write(
+    found: Recorded, row: Mapping[str, Any], out: Path, *, data_root: Path | None, check: bool, int8: bool
+) -> Path:
+    """Write a bundle, see `rssearch.bundle.export`."""
+    target = out.expanduser().resolve()
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise InputError(f"--out {out}: is there already; a bundle needs a new or an empty folder")
+    files = _contents(found, row, data_root, check=check or int8, int8=int8)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    try:
+        for name, content in files.items():
+            write_atomic(draft / name, content)
+        rebuild(draft)  # what cannot be read back is not handed out
+        draft.chmod(0o755)  # mkdtemp makes it private
+        draft.rename(target)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+    return target
+
+
+def _contents(found: Recorded, row: Mapping[str, Any], data_root: Path | None, *, check: bool, int8: bool) -> Files:
+    """All files of the bundle by name."""
+    stored = Store(found.storage).get("models", row["key"])
+    if stored is None:
+        raise InputError(
+            f"trial {row['key']}: its weights are not in {found.storage}/store. At its end a study keeps those of its "
+            "front; with settings.keep_models: all, `rssearch search --fresh` trains the others again and keeps them"
+        )
+    about = json.loads(stored["about.json"])
+    about.setdefault("task", "classification")  # stores of before segmentation do not say it
+    architecture = {
+        "model": about["model"],
+        # The trained weights that the baseline began with are not needed again, and nothing may be downloaded for them.
+        "options": {name: value for name, value in about["options"].items() if name != "weights"},
+        "num_classes": len(about["classes"]),
+        "input_shape": about["input_shape"],
+        "task": about["task"],
+        "spec": json.loads(stored["spec.json"]),
+    }
+    files = {ARCHITECTURE: encode(architecture), WEIGHTS: stored["model.safetensors"]}
+    model = build(files, Path(f"trial {row['key']}"))
+    shape = tuple(about["input_shape"])
+    networks = {ONNX: to_onnx(model, shape)}
+    config = load_study(found.folder / "study.yaml")
+    images = checks.Images(
+        name=row.get("dataset"),
+        root=Path(config.data_root) if data_root is None else data_root,
+        settings=point_settings(config.settings, row),
+        about=about,
+        split_hash=row.get("split_hash"),
+    )
+    measured: dict[str, Any] = {"parity": checks.parity(model, networks[ONNX], images)}
+    if check:
+        source = checks.load(images)
+        if int8:
+            networks[INT8], measured["calibration_images"] = checks.calibrated(networks[ONNX], source)
+        split = "val" if all(row.get(f"test_{name}") is None for name in ("accuracy", "miou")) else "test"
+        chosen = source.split(split)
+        measured |= {"split": split, "images": len(chosen)}
+        quality = {name: checks.quality(content, chosen, images) for name, content in networks.items()}
+        measured["quality"] = {"recorded": {n: row.get(f"{split}_{n}") for n in quality[ONNX]}, **quality}
+        measured["latency"] = checks.latency(model, networks, shape)
+    files |= {
+        **networks,
+        PREPROCESSING: encode(_preprocessing(about)),
+        MEASURED: encode(measured),
+        CARD: card(found, row, about, measured).encode(),
+    }
+    return {**files, MANIFEST: manifest(files)}
+
+
+def _preprocessing(about: Mapping[str, Any]) -> dict[str, Any]:
+    """How a file becomes the network's input, and what its outputs are."""
+    segments = about["task"] == "segmentation"
+    resize = (
+        "never; a whole scene is predicted in tiles that overlap"
+        if segments
+        else "the central square, scaled with an antialiased bilinear filter"
+    )
+    return {
+        "task": about["task"],
+        "input_shape": about["input_shape"],
+        "channels": "RGB",
+        "resize": resize,
+        "scale": "divide the 8-bit values by 255, subtract the mean, divide by the std",
+        "mean": about["mean"],
+        "std": about["std"],
+        "classes": about["classes"],
+        "onnx": {"input": INPUT, "output": OUTPUT, "opset": OPSET},
+        **({"tiles": about["tiles"], "colours": [colour(i) for i in range(len(about["classes"]))]} if segments else {}),
+    }

@@ -1,0 +1,147 @@
+"""What a bundle's network says of an image, by onnxruntime, NumPy and Pillow alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from rssearch.bundle.files import INT8, ONNX, PREPROCESSING, read
+from rssearch.errors import InputError
+from rssearch.pixels import DECODE_ERRORS, Floats, Pixels, decode, factors, large_images, reason
+from rssearch.tiling import axis
+
+TILES = 8  # of a scene that go through the network together
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network in onnxruntime, and what it needs to know of its images.
+
+    Attributes:
+        session: float32 [B, C, H, W] to logits [B, K], or [B, K, H, W] for segmentation.
+        about: the content of ``preprocessing.json``.
+    """
+
+    session: onnxruntime.InferenceSession
+    about: Mapping[str, Any]
+
+    @property
+    def classes(self) -> list[str]:
+        """The K names."""
+        return list(self.about["classes"])
+
+    @property
+    def segments(self) -> bool:
+        """Whether it gives each pixel a class, rather than each image."""
+        return bool(self.about["task"] == "segmentation")
+
+
+def open_network(folder: str | Path, *, int8: bool = False, threads: int = 0) -> Network:
+    """Open the network of a bundle on the CPU.
+
+    Args:
+        folder: the bundle. Of its files only the ONNX model, ``preprocessing.json`` and the manifest are needed.
+        int8: the quantised model.
+        threads: 0 for as many as there are cores.
+
+    Raises:
+        InputError: the folder is no bundle, has no such model, or a file of it is missing or has been changed.
+    """
+    name, path = INT8 if int8 else ONNX, Path(folder).expanduser()
+    files = read(path, (PREPROCESSING, name))
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = threads, 3
+    session = onnxruntime.InferenceSession(files[name], options, providers=["CPUExecutionProvider"])
+    return Network(session, json.loads(files[PREPROCESSING]))
+
+
+def probabilities(network: Network, path: str | Path) -> Floats:
+    """The probability of each class, float32 [K], of an image.
+
+    Raises:
+        InputError: the image cannot be read, or has a shape that the network does not take.
+    """
+    _, height, width = network.about["input_shape"]
+    pixels = _decoded(path, height if height == width else None)
+    if pixels.shape[1:] != (height, width):
+        size = f"{pixels.shape[2]}x{pixels.shape[1]}"
+        raise InputError(f"{path}: is {size}; this network takes images of {width}x{height} alone")
+    logits = _run(network, pixels[None])[0]
+    powers = np.exp(logits - logits.max())
+    return np.asarray(powers / powers.sum(), dtype=np.float32)
+
+
+def labels(network: Network, path: str | Path) -> Pixels:
+    """The class of each pixel, uint8 [H, W], of a scene of any size.
+
+    Raises:
+        InputError: the image cannot be read.
+    """
+    with large_images():
+        pixels = _decoded(path, None)
+    return np.concatenate([strip.argmax(0).astype(np.uint8) for strip in strips(network, pixels)])
+
+
+def strips(network: Network, pixels: Pixels) -> Iterator[Floats]:
+    """The logits of a scene from top to bottom, as `rssearch.segmentation.predict_scene` blends them.
+
+    Args:
+        network: for segmentation.
+        pixels: uint8 [C, H, W], of any size.
+
+    Yields:
+        float32 [K, h, W], each strip as soon as no other tile reaches into it; together they have the height H.
+    """
+    size, overlap = network.about["tiles"]["size"], network.about["tiles"]["overlap"]
+    height, width = pixels.shape[1:]
+    vertical, horizontal = axis(height, size, overlap), axis(width, size, overlap)
+    down, across = vertical.positions, horizontal.positions
+    window = vertical.ramp[:, None] * vertical.ramp
+    carried: Floats | None = None  # of the tiles above, what lies in the rows of this one
+    for row, following in pairwise([*vertical.firsts, len(down)]):
+        total = np.zeros((len(network.classes), size, len(across)), dtype=np.float32)
+        if carried is not None:
+            total[:, : carried.shape[1]] = carried
+        for begin in range(0, len(horizontal.firsts), TILES):
+            columns = horizontal.firsts[begin : begin + TILES]
+            tiles = [pixels[:, down[row : row + size, None], across[c : c + size]] for c in columns]
+            for column, logits in zip(columns, _run(network, np.stack(tiles)), strict=True):
+                total[:, :, column : column + size] += logits * window
+        done = following - row
+        carried = total[:, done:]
+        strip = total[:, :done] / vertical.sums[row:following, None] / horizontal.sums
+        yield np.asarray(strip[:, : max(0, height - row), :width], dtype=np.float32)
+
+
+def normalised(pixels: Pixels, about: Mapping[str, Any]) -> Floats:
+    """Pixels uint8 [..., C, H, W] as the network's input, float32 of the same shape.
+
+    Args:
+        pixels: in the order of red, green, blue.
+        about: the content of ``preprocessing.json``: mean and std.
+    """
+    mean, std = (np.array(about[name], dtype=np.float32) for name in ("mean", "std"))
+    factor, offset = factors(mean, std)
+    return pixels.astype(np.float32) * factor + offset
+
+
+def _run(network: Network, pixels: Pixels) -> Floats:
+    """Logits of some images uint8 [B, C, H, W]."""
+    names = network.about["onnx"]
+    (logits,) = network.session.run([names["output"]], {names["input"]: normalised(pixels, network.about)})
+    return np.asarray(logits, dtype=np.float32)
+
+
+def _decoded(path: str | Path, size: int | None) -> Pixels:
+    try:
+        return decode(Path(path).expanduser().read_bytes(), size)
+    except (*DECODE_ERRORS, MemoryError) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else reason(error)
+        raise InputError(f"{path}: cannot be read: {why}") from None
