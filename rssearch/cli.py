@@ -178,13 +178,24 @@ def export(
     best: Annotated[
         str, typer.Option(metavar="WISH", help="knee, accuracy, or macs<=X with X such as 20e6 or 20M.")
     ] = "knee",
+    data_root: DataRoot = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Measure model.onnx on the test images, beside the study's own number.")
+    ] = False,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Write model.int8.onnx, calibrated on training images; includes --check.")
+    ] = False,
 ) -> None:
-    """Export one network of the front: architecture spec, weights, preprocessing, model card."""
+    """Export one network of the front: architecture, weights, ONNX, preprocessing, model card."""
     from rssearch import bundle, record
+    from rssearch.bundle.card import summary
 
     found = record.read(study, storage)
-    path = bundle.export(found, record.choose(found, trial=trial, best=best), out)
-    console.print(f"exported to {path}", highlight=False, soft_wrap=True)
+    row = record.choose(found, trial=trial, best=best)
+    root = None if data_root is None else Path(data_root)
+    path = bundle.export(found, row, out, data_root=root, check=check, int8=int8)
+    for line in (f"exported to {path}", *summary(path)):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()

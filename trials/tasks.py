@@ -116,7 +116,7 @@ def tested(model: nn.Module, images: AnySet, batch_size: int, device: torch.devi
         found = evaluate_scenes(model, images.split("test"), **tiles(images), batch_size=batch_size, device=device)
     else:
         found = evaluate(model, split, batch_size=batch_size, device=device)
-    return {f"test_{name}": found[name] for name in QUALITIES[images.task]}
+    return {f"test_{name}": found[name] for name in QUALITIES[images.task]} | {"test_images": len(split)}
 
 
 def picture(model: nn.Module, images: AnySet, batch_size: int, device: torch.device) -> bytes | None:
