@@ -76,7 +76,7 @@ def fingerprint(target: str) -> str:
     if _INSTALLED & set(root.parts) and top not in _VERSIONED:
         names = metadata.packages_distributions().get(top, [])
         return " ".join(f"{found} {metadata.version(found)}" for found in sorted(set(names))) or top
-    return _digest(tuple(sorted(_sources(root, name).items())))
+    return digest(tuple(sorted(_sources(root, name).items())))
 
 
 def sources(names: Iterable[str]) -> Sources:
@@ -122,11 +122,12 @@ def _root(top: str) -> Path | None:
     return Path(spec.origin).parents[1 if spec.submodule_search_locations else 0]
 
 
-def _digest(found: Sources) -> str:
-    digest = hashlib.sha256()
+def digest(found: Sources) -> str:
+    """The SHA-256 of sources, with their names."""
+    hashed = hashlib.sha256()
     for path, content in found:
-        digest.update(f"{path} {len(content)}\n".encode() + content)
-    return digest.hexdigest()
+        hashed.update(f"{path} {len(content)}\n".encode() + content)
+    return hashed.hexdigest()
 
 
 def _content(path: Path) -> bytes | None:

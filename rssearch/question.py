@@ -192,6 +192,7 @@ class Question:
         points = [dict(needed.point) for needed in self.preparations(self.points)] or [self._most_macs()]
         plain = [{name: value for name, value in p.items() if name not in _SAME_MEMORY} for p in points]
         about = {"trial": self.config.trial, "settings": self._settings}
+        about |= {"code": imports.digest(self._sources)} if self._sources else {}
         return {f"footprint-{content_key({**about, 'point': point})}": point for point in plain}
 
     def _most_macs(self) -> Point:

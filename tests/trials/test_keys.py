@@ -100,3 +100,17 @@ def test_the_source_of_ones_own_network_and_method_is_part_of_what_depends_on_it
     assert changed(one, other_method) == {"trial", "score"}
     other_model = keys_of("tests.own:tiny", "tests.own:spread", tiny="2", spread="1")
     assert changed(one, other_model) == {"trial", "baseline", "score", "search"}
+
+
+def test_memory_is_measured_again_where_code_of_ones_own_changed(tmp_path: Path) -> None:
+    def keys_with(*sources: tuple[str, bytes]) -> set[str]:
+        space = {"dataset": ["synthetic_scenes"], "model": ["tests.own:tiny"], "method": ["l1"], "rate": [0.5]}
+        document = {"study": "s", "trial": "trials.prune:run", "space": space, "storage": str(tmp_path)}
+        question = Question(parse_study(document))
+        assert [path for path, _ in question.context().sources] == ["tests/__init__.py", "tests/own.py"]
+        question._sources = sources
+        return set(question.hungriest())
+
+    before = keys_with(("own.py", b"1"))
+    assert len(before) == 1
+    assert keys_with(("own.py", b"1")) == before != keys_with(("own.py", b"2"))
