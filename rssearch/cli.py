@@ -50,6 +50,10 @@ Assignments = Annotated[
 ]
 StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="The study's name.")]
 StudyStorage = Annotated[str, typer.Option("--storage", metavar="PLACE", help="Where the study's results are.")]
+TrialKey = Annotated[
+    str | None, typer.Option(metavar="KEY", help="The trial with this key, or with the only key that begins so.")
+]
+Wish = Annotated[str, typer.Option(metavar="WISH", help="knee, accuracy, or macs<=X with X such as 20e6 or 20M.")]
 DatasetRoot = Annotated[Path, typer.Option("--data-root", metavar="DIR", help="Where the datasets are.")]
 
 
@@ -172,12 +176,8 @@ def export(
     study: StudyName,
     out: Annotated[Path, typer.Option(metavar="DIR", help="The folder of the bundle; it must be new or empty.")],
     storage: StudyStorage = "results",
-    trial: Annotated[
-        str | None, typer.Option(metavar="KEY", help="The trial with this key, or with the only key that begins so.")
-    ] = None,
-    best: Annotated[
-        str, typer.Option(metavar="WISH", help="knee, accuracy, or macs<=X with X such as 20e6 or 20M.")
-    ] = "knee",
+    trial: TrialKey = None,
+    best: Wish = "knee",
     data_root: DataRoot = None,
     check: Annotated[
         bool, typer.Option("--check", help="Measure model.onnx on the test images, beside the study's own number.")
@@ -196,6 +196,50 @@ def export(
     path = bundle.export(found, row, out, data_root=root, check=check, int8=int8)
     for line in (f"exported to {path}", *summary(path)):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command()
+def compare(
+    studies: Annotated[list[str], typer.Argument(metavar="STUDY...", help="At least two; the first is the measure.")],
+    storage: StudyStorage = "results",
+    format: Annotated[str, typer.Option(metavar="NAME", help="table, json, png or all.")] = "table",  # noqa: A002
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="A folder for files. Default: json is printed; png needs one.")
+    ] = None,
+) -> None:
+    """Several studies: whose front is better, by how much, for how much computing."""
+    from rssearch import compare as comparing
+    from rssearch import record
+
+    result = comparing.format_comparison([record.read(name, storage) for name in studies], format, out)
+    if isinstance(result, str):
+        sys.stdout.write(result)
+        return
+    for part in result:
+        if isinstance(part, Path):
+            console.print(str(part), highlight=False, soft_wrap=True)
+        else:
+            console.print(part, highlight=False)
+
+
+@app.command()
+def register(
+    study: StudyName,
+    storage: StudyStorage = "results",
+    trial: TrialKey = None,
+    best: Wish = "knee",
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="The model's name; default: the study's.")] = None,
+    tracking_uri: TrackingUri = None,
+) -> None:
+    """Put one network of the front into MLflow's model registry, as an ONNX model."""
+    from rssearch import record, registry, tracking
+
+    found = record.read(study, storage)
+    row = record.choose(found, trial=trial, best=best)
+    uri, _ = tracking.home(found.storage, tracking_uri or load_study(found.folder / "study.yaml").tracking_uri)
+    version, new = registry.register(found, row, name or study, uri)
+    state = "" if new else " (registered before)"
+    console.print(f"models:/{name or study}/{version}: trial {row['key']}{state}", highlight=False, soft_wrap=True)
 
 
 @app.command()

@@ -205,7 +205,12 @@ class Recorder:
         if volumes:
             self.display.hypervolume = sum(volumes) / len(volumes)
             if finished != self._finished_seen:
-                self.tracker.summary({"hypervolume": self.display.hypervolume, "trials_finished": finished}, finished)
+                best = {
+                    f"best/{name}": (max if direction == "max" else min)(row[name] for row in members)
+                    for name, direction in search.objectives.items()
+                }
+                seen = {"hypervolume": self.display.hypervolume, "trials_finished": finished}
+                self.tracker.summary(seen | best, finished)
         self._finished_seen = finished
 
     def _write_csv(self) -> None:

@@ -222,7 +222,7 @@ class Writer:
     def ended(self, record: Record) -> None:
         """The final metrics of a trial, and those of its epochs that have not been sent."""
         key = record["key"]
-        started = _milliseconds(record.get("started", record["ended"]))
+        started = _milliseconds(record["started"] if "started" in record else record["ended"])
         self._run(key, record["title"], record["params"], record.get("kind", "trial"), started)
         now, batch = _milliseconds(record["ended"]), []
         history = record.get("history") or []

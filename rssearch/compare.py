@@ -1,0 +1,309 @@
+"""Several studies side by side: whose front is better, by how much, and for how much computing.
+
+Fronts are those of single trials, also where a study varies the seed. They are compared per dataset, by the objectives
+that all studies share, each study within its own constraints.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from rssearch.errors import InputError, unknown
+from rssearch.front import Direction, hypervolume
+from rssearch.fronts import Front, fronts
+from rssearch.journal import Journal
+from rssearch.record import Recorded
+from rssearch.storage import Location, write_atomic
+from rssearch.units import human, title_of
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+SCHEMA = "rssearch.compare/1"  # the number grows when a reader of the old layout would misread the new one
+FORMATS = ("table", "json", "png", "all")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What one study reached on one dataset.
+
+    Attributes:
+        trials: all, whatever became of them.
+        finished: those that count: finished, and within the study's constraints.
+        front: how many are on its front.
+        hypervolume: of the front, up to the common reference, in the product of the objectives' units.
+        relative_hypervolume: the same with each cost in units of its reference; None where one of them is not positive.
+        difference: of the hypervolume to the first study's, as a share of that; None where that is 0.
+        best: the best value of the quality.
+        seconds: that its trials kept a worker busy, baselines not counted; what was not written down counts as 0.
+    """
+
+    study: str
+    trials: int
+    finished: int
+    front: int
+    hypervolume: float
+    relative_hypervolume: float | None
+    difference: float | None
+    best: float | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The studies that have trials on a dataset.
+
+    Attributes:
+        reference: of all hypervolumes: for each objective the worst value that counts, see
+            `rssearch.front.reference_point`; a cost has the largest of the studies' baselines or, where there is none,
+            the worst value of all trials that are compared.
+        quality: the objective of `Entry.best`: the first to maximise, or the first of all.
+        coverage: [i][j], see `coverage`: the share of study j's front that study i's front covers.
+        fronts: of the entries, for a plot.
+    """
+
+    dataset: str | None
+    objectives: Mapping[str, Direction]
+    reference: dict[str, float] | None
+    quality: str
+    entries: list[Entry]
+    coverage: list[list[float | None]]
+    fronts: list[Front]
+
+
+def coverage(one: ArrayLike, other: ArrayLike, directions: Sequence[Direction]) -> float | None:
+    """The share of the other points that some point of the first covers: is at least as good in every objective.
+
+    Zitzler and Thiele 1999, "Multiobjective evolutionary algorithms: a comparative case study and the strength Pareto
+    approach", definition 3: C(X', X''). C(X', X'') and C(X'', X') need not sum to 1.
+
+    Args:
+        one: [N, M].
+        other: [K, M].
+        directions: ``max`` or ``min`` for each of the M objectives.
+
+    Returns:
+        From 0 to 1; None where there are no other points.
+    """
+    signs = np.array([-1.0 if direction == "max" else 1.0 for direction in directions])
+    first = np.asarray(one, dtype=float).reshape(-1, len(signs)) * signs
+    second = np.asarray(other, dtype=float).reshape(-1, len(signs)) * signs
+    if not len(second):
+        return None
+    return float((first[:, None] <= second[None]).all(axis=2).any(axis=0).mean())
+
+
+def compare(studies: Sequence[Recorded]) -> list[Comparison]:
+    """Compare studies on each dataset that at least two of them have trials on.
+
+    Raises:
+        InputError: there are fewer than two studies, one is named twice, or they share no objective or no dataset.
+    """
+    names = [found.study for found in studies]
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise InputError(f"compare: {', '.join(names) or 'nothing'}: must be at least two different studies")
+    objectives = _shared_objectives(studies)
+    found: dict[str | None, list[tuple[Recorded, Front]]] = {}
+    for study in studies:
+        for front in fronts(study.rows, objectives, study.constraints):
+            if front.trials:
+                found.setdefault(front.dataset, []).append((study, front))
+    shared = {dataset: pairs for dataset, pairs in found.items() if len(pairs) > 1}
+    if not shared:
+        each = {
+            study.study: [str(d) for d, pairs in found.items() if any(s is study for s, _ in pairs)]
+            for study in studies
+        }
+        listed = "; ".join(
+            f"{name} has {', '.join(sorted(datasets)) or 'no trials'}" for name, datasets in each.items()
+        )
+        raise InputError(f"compare: no two of the studies have trials on the same dataset: {listed}")
+    return [_compare(dataset, shared[dataset], objectives) for dataset in sorted(shared, key=lambda name: name or "")]
+
+
+def _shared_objectives(studies: Sequence[Recorded]) -> dict[str, Direction]:
+    shared = {
+        name: direction
+        for name, direction in studies[0].objectives.items()
+        if all(study.objectives.get(name) == direction for study in studies)
+    }
+    if not shared:
+        listed = "; ".join(
+            f"{study.study} has {', '.join(f'{name} ({d})' for name, d in study.objectives.items())}"
+            for study in studies
+        )
+        raise InputError(f"compare: the studies share no objective: {listed}")
+    return shared
+
+
+def _compare(
+    dataset: str | None, pairs: Sequence[tuple[Recorded, Front]], objectives: Mapping[str, Direction]
+) -> Comparison:
+    directions = list(objectives.values())
+    every = [row for _, front in pairs for row in (*front.members, *front.dominated)]
+    reference = fronts(every, objectives)[0].reference
+    quality = next((name for name, direction in objectives.items() if direction == "max"), next(iter(objectives)))
+    points = [[[float(row[name]) for name in objectives] for row in front.members] for _, front in pairs]
+    volumes = [hypervolume(p, list(reference.values()), directions) if reference and p else 0.0 for p in points]
+    unit = math.prod(reference[name] for name, d in objectives.items() if d == "min") if reference else 0.0
+    pick = max if objectives[quality] == "max" else min
+    entries = [
+        Entry(
+            study=study.study,
+            trials=len(front.trials),
+            finished=len(front.members) + len(front.dominated),
+            front=len(front.members),
+            hypervolume=volume,
+            relative_hypervolume=volume / unit if unit > 0 else None,
+            difference=volume / volumes[0] - 1 if volumes[0] else None,
+            best=pick((float(row[quality]) for row in front.members), default=None),
+            seconds=_seconds(study, front),
+        )
+        for (study, front), volume in zip(pairs, volumes, strict=True)
+    ]
+    return Comparison(
+        dataset=dataset,
+        objectives=objectives,
+        reference=reference,
+        quality=quality,
+        entries=entries,
+        coverage=[[coverage(one, other, directions) for other in points] for one in points],
+        fronts=[front for _, front in pairs],
+    )
+
+
+def _seconds(study: Recorded, front: Front) -> float:
+    records = Journal(study.folder / "trials.jsonl").records
+    spans = [records[row["key"]] for row in front.trials]
+    return float(sum(span["ended"] - span["started"] for span in spans if "started" in span and "ended" in span))
+
+
+def format_comparison(
+    studies: Sequence[Recorded],
+    format: str,  # noqa: A002 - the option's name
+    out: Location | None = None,
+) -> list[RenderableType] | str | list[Location]:
+    """A comparison as the command line shows it.
+
+    Args:
+        studies: two or more.
+        format: table, json, png or all.
+        out: the folder for compare.json and compare.png; without it json comes back as text.
+
+    Returns:
+        Tables, a text, or the paths that were written.
+
+    Raises:
+        InputError: the format is not known or needs a folder that is not given, or the studies cannot be compared.
+    """
+    if format not in FORMATS:
+        raise unknown("format", format, FORMATS)
+    if out is None and format in ("png", "all"):
+        raise InputError(f"format {format} makes files: give --out DIR")
+    found = compare(studies)
+    if format == "table":
+        return [table for each in found for table in tables(each)]
+    text = to_json(found)
+    if out is None:
+        return text
+    files: dict[str, bytes] = {}
+    if format in ("json", "all"):
+        files["compare.json"] = text.encode()
+    if format in ("png", "all"):
+        from rssearch.compare_plot import png
+
+        files["compare.png"] = png(found)
+    for name, content in files.items():
+        write_atomic(out / name, content)
+    return [out / name for name in files]
+
+
+def to_json(found: Sequence[Comparison]) -> str:
+    """The comparisons as JSON."""
+    document = {
+        "schema": SCHEMA,
+        "objectives": dict(found[0].objectives),
+        "datasets": [
+            {
+                "dataset": each.dataset,
+                "reference": each.reference,
+                "quality": each.quality,
+                "studies": [asdict(entry) for entry in each.entries],
+                "coverage": {
+                    one.study: {other.study: share for other, share in zip(each.entries, shares, strict=True)}
+                    for one, shares in zip(each.entries, each.coverage, strict=True)
+                },
+            }
+            for each in found
+        ],
+    }
+    return json.dumps(document, indent=2, allow_nan=False) + "\n"
+
+
+def tables(found: Comparison) -> list[RenderableType]:
+    """The comparison on one dataset for the console: the studies, and what share of each front the others cover."""
+    from rich.text import Text
+
+    reference = ", ".join(f"{title_of(n)} {human(n, value)}" for n, value in (found.reference or {}).items())
+    title = f"{found.dataset}: " if found.dataset else ""
+    head = [
+        "Study",
+        "Trials",
+        "Counted",
+        "On the\nfront",
+        "Relative\nhypervolume",
+        "To the\nfirst",
+        f"Best\n{found.quality}",
+        "Compute",
+    ]
+    rows = [
+        [
+            *(entry.study, str(entry.trials), str(entry.finished), str(entry.front)),
+            f"{entry.hypervolume if entry.relative_hypervolume is None else entry.relative_hypervolume:.4g}",
+            "" if entry.difference is None else f"{100 * entry.difference:+.2f} %",
+            human(found.quality, entry.best),
+            _duration(entry.seconds),
+        ]
+        for entry in found.entries
+    ]
+    shares = [
+        [
+            f"{one.study} covers",
+            *("" if one is other else human("_ratio", share) for other, share in zip(found.entries, line, strict=True)),
+        ]
+        for one, line in zip(found.entries, found.coverage, strict=True)
+    ]
+    covered = ["Of the front of", *(entry.study for entry in found.entries)]
+    return [
+        Text(f"{title}hypervolumes up to {reference or 'no reference'}", style="bold"),
+        _table(head, rows),
+        _table(covered, shares),
+        Text("Fronts are those of single trials. A front covers a trial if it has one as good in all objectives.\n"),
+    ]
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> RenderableType:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    result = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    for index, name in enumerate(head):
+        result.add_column(Text(name), justify="right" if index else "left", overflow="fold")
+    for row in rows:
+        result.add_row(*(Text(cell) for cell in row))
+    return result
+
+
+def _duration(seconds: float) -> str:
+    """Seconds as people say them: 42 s, 12.5 min, 3.1 h."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
