@@ -9,7 +9,6 @@ et al. 2018, arXiv:1804.03230, whose sum has no line.)
 from __future__ import annotations
 
 import copy
-import statistics
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -21,7 +20,8 @@ from torch import Tensor, nn
 from rssearch.cost import forward_hooks
 from rssearch.errors import InputError
 
-WARMUP, SAMPLES, CALLS, SECONDS = 3, 15, 5, 0.5
+SAMPLES, FEWEST, SECONDS = 50, 5, 1.0  # of a layer: SAMPLES, but after SECONDS no more than FEWEST
+CALLS, SHORT = 5, 0.2  # calls that are timed together if one takes less than so many milliseconds
 
 Table = dict[str, float]  # layer -> milliseconds of one call
 
@@ -53,7 +53,8 @@ def time_layers(
     """Time each distinct layer of a network that is not known yet.
 
     Returns:
-        layer -> milliseconds of one call with a batch of one image: the median of `SAMPLES` times `CALLS` calls.
+        layer -> milliseconds of one call with a batch of one image: the fastest one, as other work on the machine only
+        ever adds to it.
     """
     twin, seen = copy.deepcopy(model).to(device), set(known)
     timed: Table = {}
@@ -100,7 +101,7 @@ def _calls(model: nn.Module, input_shape: tuple[int, int, int]) -> list[tuple[st
     found: list[tuple[str, nn.Module, Tensor]] = []
 
     def note(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        if isinstance(inputs[0], Tensor) and isinstance(output, Tensor):
+        if inputs and isinstance(inputs[0], Tensor) and isinstance(output, Tensor):
             shapes = " -> ".join("x".join(map(str, tensor.shape[1:])) for tensor in (inputs[0], output))
             found.append((f"{layer}: {shapes}", layer, inputs[0]))
 
@@ -123,18 +124,17 @@ def _is_layer(module: nn.Module) -> bool:
 
 
 def _milliseconds(layer: nn.Module, x: Tensor) -> float:
-    """Of one call: several are timed together, as the smallest take no longer than the clock and the GPU's answer."""
+    """Of one call: short ones are timed together, as they take no longer than the clock or the GPU's answer."""
     layer.eval()
     times: list[float] = []
-    begun = time.perf_counter()
+    begun, calls = time.perf_counter(), 1
     with torch.inference_mode():
-        for _ in range(WARMUP + SAMPLES):
+        while len(times) < SAMPLES and (len(times) < FEWEST or time.perf_counter() - begun < SECONDS):
             start = time.perf_counter()
-            for _ in range(CALLS):
+            for _ in range(calls):
                 layer(x)
             if x.device.type == "cuda":
                 torch.cuda.synchronize(x.device)
-            times.append(1000 * (time.perf_counter() - start) / CALLS)
-            if len(times) > WARMUP + 2 and time.perf_counter() - begun > SECONDS:
-                break
-    return statistics.median(times[WARMUP:])
+            times.append(1000 * (time.perf_counter() - start) / calls)
+            calls = CALLS if times[-1] < SHORT else 1
+    return min(times[1:])

@@ -1,4 +1,4 @@
-"""Latency as an objective and a constraint on Ray Tune, by every sampler: what is run, refused and recorded."""
+"""Latency as an objective and a constraint of a study: what is run, refused and recorded."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ from rich.console import Console
 from rssearch import study
 from rssearch.config import StudyConfig, parse_study
 from rssearch.journal import Journal
-from rssearch.searcher import CAPABILITIES
+from rssearch.searcher import CAPABILITIES, Proposer
+from rssearch.space import content_key
 
 pytestmark = pytest.mark.ray
+
+SLOW = {"latency_ms": {"max": 6.5}}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -29,11 +32,12 @@ def _ray() -> Iterator[None]:
 
 def make(folder: Path, **search: Any) -> StudyConfig:
     axis = {"low": 0.1, "high": 0.9, "step": 0.1}
+    depth = axis if search["sampler"] == "cmaes" else [1.0]  # which needs two dimensions
     return parse_study(
         {
             "study": "s",
             "trial": "tests.timed:run",
-            "space": {"rate": axis, "depth": axis},
+            "space": {"rate": axis, "depth": depth},
             "search": {"trials": 5, "objectives": {"val_accuracy": "max", "latency_ms": "min"}, **search},
             "settings": {"options": {"log": str(folder / "trained")}},
             "storage": str(folder),
@@ -48,18 +52,33 @@ def run(config: StudyConfig) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("sampler", [name for name in CAPABILITIES if name != "grid"])
-def test_every_sampler_serves_it_and_slow_networks_are_not_trained(tmp_path: Path, sampler: str) -> None:
+def test_every_sampler_serves_it_and_what_is_refused_costs_no_budget(tmp_path: Path, sampler: str) -> None:
     objectives = {"latency_ms": "min"} if sampler == "cmaes" else {"val_accuracy": "max", "latency_ms": "min"}
-    constraints = {"latency_ms": {"max": 6.5}}
-    records = run(make(tmp_path, sampler=sampler, objectives=objectives, constraints=constraints))
+    config = make(tmp_path, sampler=sampler, objectives=objectives, constraints=SLOW)
+    proposer = Proposer(config.space, config.search, key_of=content_key)
+    ended: list[str] = []
+    while (proposed := proposer.ask()) is not None:
+        key, point = proposed
+        metrics = {"latency_ms": 10 * (1 - point["rate"])}
+        if metrics["latency_ms"] > 6.5:
+            ended.append(proposer.tell(key, "infeasible", metrics).status)
+        else:
+            ended.append(proposer.tell(key, "finished", metrics | {"val_accuracy": point["rate"]}).status)
+    assert ended.count("finished") == 5
+    assert set(ended) <= {"finished", "infeasible"}
+
+
+def test_slow_networks_are_not_trained(tmp_path: Path) -> None:
+    records = run(make(tmp_path, sampler="grid", constraints=SLOW))
     finished = {r["key"] for r in records if r["status"] == "finished"}
-    assert len(finished) == 5  # what is refused does not count
+    assert len(records) == 9
     for record in records:
         metrics = record["metrics"]
         assert metrics["latency_ms"] == pytest.approx(10 * (1 - record["point"]["rate"]))
         assert record["status"] == ("finished" if metrics["latency_ms"] <= 6.5 else "infeasible")
         assert ("val_accuracy" in metrics) == (record["status"] == "finished")
     assert set((tmp_path / "trained").read_text().split()) == finished
+    assert len(finished) == 6
 
 
 def test_early_stopping_judges_by_it(tmp_path: Path) -> None:

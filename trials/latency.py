@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Callable
 from typing import Any, get_args
 
 import torch
@@ -67,13 +68,21 @@ def predicted(model: nn.Module, whole: nn.Module, shape: Shape, about: Metrics, 
     session.know({PREDICTED: _line(files)(total)})
 
 
-def looked_up(model: nn.Module, shape: Shape, about: Metrics, session: Session) -> Metrics:
-    """The same prediction where nothing has to be timed for it, on a machine like those of the trials; else nothing."""
+def looked_up(build: Callable[[], nn.Module], shape: Shape, about: Metrics, session: Session) -> Metrics:
+    """The same prediction where nothing has to be timed for it, on a machine like those of the trials; else nothing.
+
+    Args:
+        build: makes the pruned network.
+        shape: (C, H, W).
+        about: what determines the unpruned one.
+        session: of the point.
+    """
     if (session.context.gpus > 0) != (session.device.type == "cuda"):
         return {}
-    files = session.store.get(LINES, _line_key(about, session))
-    total = latency_table.layer_sum(latency_table.layers(model, shape), _table(session))
-    return {} if files is None or total is None else {PREDICTED: _line(files)(total)}
+    if (files := session.store.get(LINES, _line_key(about, session))) is None:
+        return {}
+    total = latency_table.layer_sum(latency_table.layers(build(), shape), _table(session))
+    return {} if total is None else {PREDICTED: _line(files)(total)}
 
 
 def _threads(session: Session) -> int:
@@ -115,7 +124,10 @@ def _timed(model: nn.Module, shape: Shape, session: Session) -> Table:
 
 
 def _fit(whole: nn.Module, shape: Shape, session: Session) -> Files:
-    """The line of a network: from the whole one, and from smaller ones with the same share of each layer's filters."""
+    """The line of a network: from the whole one, and from smaller ones with the same share of each layer's filters.
+
+    Networks and layers are both represented by their fastest passes, which depend least on what else the machine does.
+    """
     graph = pruning.trace(whole, torch.zeros(1, *shape, device=next(whole.parameters()).device))
     ones = {name: torch.ones(group.width) for name, group in graph.groups.items()}
     sums, times = [], []
@@ -125,6 +137,6 @@ def _fit(whole: nn.Module, shape: Shape, session: Session) -> Files:
         table = _timed(model, shape, session)
         sums.append(sum(table[name] for name in latency_table.layers(model, shape)))
         found = latency.measure(model, shape, device=session.device, threads=_threads(session), alone=turns.measuring)
-        times.append(found.median_ms)
+        times.append(found.fastest_ms)
     line = latency_table.fit(sums, times)
     return {"line.json": json.dumps({"line": line, "sums_ms": sums, "measured_ms": times}).encode()}

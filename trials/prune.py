@@ -266,8 +266,12 @@ def cost(point: Config, session: Session) -> Metrics:
     if latency.PREDICTED not in session.context.requested:
         return report
     spec = pruning.make_spec(graph, kept or {})
-    smaller = pruning.apply_spec(_untrained(*network), spec)
-    return report | latency.looked_up(smaller, about.input_shape, _network(point, local, about), session)
+    return report | latency.looked_up(
+        lambda: pruning.apply_spec(_untrained(*network), spec),
+        about.input_shape,
+        _network(point, local, about),
+        session,
+    )
 
 
 def _network(point: Config, local: Settings, about: Description | AnySet) -> Config:
