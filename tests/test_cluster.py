@@ -36,6 +36,29 @@ STUDY = {
     "resources": {"cpus": get_num_cpus()},  # a trial takes a whole machine
 }
 
+# A trial of one's own, and a module that it imports: each trial waits until there is one on both machines.
+WHERE = """
+import socket
+from together import meet
+
+def run(config):
+    meet(socket.gethostname())
+    return {"val_accuracy": config["x"], "macs": config["x"], "host": socket.gethostname()}
+"""
+TOGETHER = """
+import time
+from pathlib import Path
+
+def meet(host):
+    met = Path("/mnt/shared/met")
+    met.mkdir(exist_ok=True)
+    (met / host).touch()
+    deadline = time.monotonic() + 240
+    while len(list(met.iterdir())) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+"""
+
 
 @dataclass(frozen=True)
 class Cluster:
@@ -118,6 +141,17 @@ def test_a_submitted_study_runs_on_all_machines_and_leaves_its_front(cluster: Cl
     front = (cluster.shared / "results" / "tiny" / "front.csv").read_text().splitlines()
     assert len(front) >= 2
     assert set(front) <= set(shown.stdout.splitlines())
+
+
+def test_workers_get_modules_that_the_head_alone_has(cluster: Cluster) -> None:
+    space = cluster.write("where.yaml", {**STUDY, "study": "where", "trial": "where:run", "space": {"x": [1, 2]}})
+    (cluster.shared / "where.py").write_text(WHERE)
+    (cluster.shared / "together.py").write_text(TOGETHER)
+    moved = "mkdir /mnt/own && mv /mnt/shared/where.py /mnt/shared/together.py /mnt/own && cd /mnt/own"
+    search = f"rssearch search {space} --storage /mnt/shared/results"
+    done = cluster.ray("exec", f"{moved} && {search}")
+    assert done.returncode == 0, done.stdout
+    assert sorted(row["host"] for row in trials(cluster, "where")) == ["machine2", "machine3"]
 
 
 def test_a_mistake_in_the_yaml_is_told_and_fails_the_command(cluster: Cluster) -> None:
