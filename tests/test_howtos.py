@@ -62,6 +62,9 @@ def test_a_network(tmp_path: Path) -> None:
     assert [(row["model"], row["status"]) for row in rows] == [("mymodels:tiny", "finished")] * 2
     assert [float(row["macs_ratio"]) for row in rows] == pytest.approx([0.5, 0.5], rel=0.01)
     assert (tmp_path / "net" / "manifest.json").is_file()
+    code = "from rssearch import models; print(models.task_of(name := 'mysegmenters:PLAIN'), models.options_of(name))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout == "segmentation ['width']\n"
 
 
 @pytest.mark.slow
