@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from safetensors.torch import save as save_tensors
 from rssearch import data, models, pruning
 from rssearch.config import Split
 from rssearch.data import ImageSet
+from rssearch.onnx_export import to_onnx
 from rssearch.record import Recorded
 from rssearch.store import Store
 from rssearch.train import evaluate
@@ -33,6 +35,7 @@ ABOUT = {
 }
 
 
+@cache
 def pruned_network() -> pruning.PrunedModel:
     """A network whose weights and BN statistics are not those of a fresh one."""
     torch.manual_seed(0)
@@ -40,6 +43,12 @@ def pruned_network() -> pruning.PrunedModel:
     with torch.no_grad():
         model.train()(torch.randn(8, 3, 32, 32))
     return pruning.prune(model.eval(), torch.zeros(1, 3, 32, 32), "l1", rate=0.5)
+
+
+@cache
+def onnx_model() -> bytes:
+    """The same as an ONNX model."""
+    return to_onnx(pruned_network().model, (3, 32, 32))
 
 
 def pictures(root: Path, count: int = 20) -> None:

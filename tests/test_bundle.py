@@ -21,7 +21,7 @@ from rssearch.errors import InputError
 from rssearch.onnx_export import to_onnx
 from rssearch.record import Recorded
 from rssearch.store import Store
-from tests.bundles import ABOUT, CLASSES, KEY, pruned_network, study
+from tests.bundles import ABOUT, CLASSES, KEY, onnx_model, pruned_network, study
 
 NAMES = [
     "architecture.json",
@@ -40,15 +40,10 @@ def pruned() -> pruning.PrunedModel:
     return pruned_network()
 
 
-@pytest.fixture(scope="module")
-def onnx(pruned: pruning.PrunedModel) -> bytes:
-    return to_onnx(pruned.model, (3, 32, 32))
-
-
 @pytest.fixture
-def found(tmp_path: Path, pruned: pruning.PrunedModel, onnx: bytes, monkeypatch: pytest.MonkeyPatch) -> Recorded:
+def found(tmp_path: Path, pruned: pruning.PrunedModel, monkeypatch: pytest.MonkeyPatch) -> Recorded:
     """A study of one trial; its network is made an ONNX model once for all tests."""
-    monkeypatch.setattr(exporting, "to_onnx", lambda model, shape: onnx)
+    monkeypatch.setattr(exporting, "to_onnx", lambda model, shape: onnx_model())
     return study(tmp_path, pruned, ABOUT, tmp_path / "data")
 
 

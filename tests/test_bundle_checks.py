@@ -14,7 +14,7 @@ from rssearch import bundle, pruning
 from rssearch.bundle import checks, exporting
 from rssearch.data import ImageSet
 from rssearch.errors import InputError
-from rssearch.onnx_export import OnnxNetwork, to_onnx
+from rssearch.onnx_export import OnnxNetwork
 from rssearch.record import Recorded
 from rssearch.train import evaluate
 from tests import bundles
@@ -38,11 +38,6 @@ def pruned() -> pruning.PrunedModel:
     return bundles.pruned_network()
 
 
-@pytest.fixture(scope="module")
-def onnx(pruned: pruning.PrunedModel) -> bytes:
-    return to_onnx(pruned.model, (3, 32, 32))
-
-
 @pytest.fixture
 def row(pruned: pruning.PrunedModel, images: ImageSet) -> dict[str, Any]:
     return bundles.trial(pruned, images)[1]
@@ -54,11 +49,10 @@ def found(
     root: Path,
     pruned: pruning.PrunedModel,
     images: ImageSet,
-    onnx: bytes,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Recorded:
     """A study of one trial; its network is made an ONNX model once for all tests."""
-    monkeypatch.setattr(exporting, "to_onnx", lambda model, shape: onnx)
+    monkeypatch.setattr(exporting, "to_onnx", lambda model, shape: bundles.onnx_model())
     return bundles.study(tmp_path, pruned, bundles.trial(pruned, images)[0], root)
 
 
@@ -96,8 +90,8 @@ def test_the_quality_of_the_onnx_models_is_that_of_the_same_images(
         assert text in card
 
 
-def test_int8_keeps_the_network(pruned: pruning.PrunedModel, images: ImageSet, onnx: bytes) -> None:
-    content, count = checks.calibrated(onnx, images)
+def test_int8_keeps_the_network(pruned: pruning.PrunedModel, images: ImageSet) -> None:
+    content, count = checks.calibrated(bundles.onnx_model(), images)
     assert count == 30
     x = torch.stack([images.split("val")[i][0] for i in range(12)])
     with torch.inference_mode():
@@ -164,7 +158,7 @@ def test_images_that_cannot_be_read_are_left_out_of_the_comparison(
     assert measured(path)["parity"]["images"] == 3
 
 
-def test_an_onnx_network_is_run_with_so_many_threads(onnx: bytes) -> None:
-    network = OnnxNetwork(onnx, threads=2)
+def test_an_onnx_network_is_run_with_so_many_threads() -> None:
+    network = OnnxNetwork(bundles.onnx_model(), threads=2)
     assert isinstance(network.session, onnxruntime.InferenceSession)
     assert network.session.get_session_options().intra_op_num_threads == 2

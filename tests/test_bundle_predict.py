@@ -171,7 +171,7 @@ def test_bad_input_is_told_in_one_sentence(folder: Path, tmp_path: Path, capsys:
         assert message in err
     with pytest.raises(SystemExit, match="2"):
         main([str(folder), str(good), "--top", "0"])
-    assert "invalid number of at least 1 value: '0'" in capsys.readouterr().err
+    assert "argument --top: '0' is not a whole number of at least 1" in capsys.readouterr().err
 
 
 def test_a_network_for_oblong_images_takes_them_alone(folder: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Small datasets of the layouts that the real ones come in."""
 
+import io
 import json
 import pickle
 import zipfile
@@ -16,6 +17,13 @@ def picture(seed: int, size: tuple[int, int] = (16, 16)) -> Image.Image:
     rng = np.random.default_rng(seed)
     small = Image.fromarray(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8))
     return small.resize(size, Image.Resampling.BICUBIC)
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    """An image as a file."""
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
 
 
 def tree(

@@ -1,55 +1,14 @@
-import io
 import zipfile
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from rssearch import data
 from rssearch.data.decode import pixel_sums, resize_all
 from rssearch.errors import InputError
 from rssearch.pixels import decode
 
-from .fakes import picture, tree, zipped
-
-
-def encoded(image, kind="PNG", **options):
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def test_decode_keeps_the_pixels_of_lossless_files():
-    image = picture(0)
-    expected = np.asarray(image).transpose(2, 0, 1)
-    for kind in ("PNG", "TIFF", "BMP"):
-        assert np.array_equal(decode(encoded(image, kind), None), expected)
-        assert np.array_equal(decode(encoded(image, kind), 16), expected)
-
-
-def test_scaling_is_antialiased():
-    stripes = np.zeros((64, 64, 3), np.uint8)
-    stripes[:, ::2] = 200
-    small = decode(encoded(Image.fromarray(stripes)), 16)
-    assert np.abs(small[:, :, 1:-1].astype(int) - 100).max() <= 2  # nearest neighbours would give 0 or 200
-
-
-def test_oblong_images_are_cut_to_the_central_square():
-    wide = np.zeros((20, 40, 3), np.uint8)
-    wide[:, 10:30] = 255
-    assert (decode(encoded(Image.fromarray(wide)), 20) == 255).all()
-
-
-def test_large_jpeg_decodes_to_about_the_same_as_png():
-    image = picture(0, (512, 512))
-    jpeg, png = decode(encoded(image, "JPEG", quality=98), 32), decode(encoded(image), 32)
-    assert np.abs(jpeg.astype(int) - png).mean() < 2
-
-
-def test_sixteen_bit_images_are_refused():
-    deep = Image.fromarray(np.full((8, 8), 40_000, np.uint16))
-    with pytest.raises(ValueError, match="8 bits"):
-        decode(encoded(deep), None)
+from .fakes import encoded, picture, tree, zipped
 
 
 def test_pixel_sums():
