@@ -266,11 +266,15 @@ def _panel(panel: Axes, front: Front, look: Look, constraints: Mapping[str, Boun
 def _dots(
     panel: Axes, places: Sequence[tuple[Row, float, float, bool]], look: Look, *, shape: str | None = None, **style: Any
 ) -> None:
+    alike: dict[
+        tuple[str, bool], list[tuple[float, float]]
+    ] = {}  # each scatter takes milliseconds, however many points
     for trial, x, y, beyond in places:
-        if beyond:
-            panel.scatter(x, y, marker=ARROWS[look.sign], **{**style, "s": 180, "linewidths": 0.5})
-        else:
-            panel.scatter(x, y, marker=shape or MARKERS[look.marker(trial)], **style)
+        marker = ARROWS[look.sign] if beyond else shape or MARKERS[look.marker(trial)]
+        alike.setdefault((marker, beyond), []).append((x, y))
+    for (marker, beyond), points in alike.items():
+        size = {"s": 180, "linewidths": 0.5} if beyond else {}
+        panel.scatter(*zip(*points, strict=True), marker=marker, **(style | size))
 
 
 def _members(panel: Axes, front: Front, look: Look, colours: Sequence[str]) -> None:
