@@ -97,7 +97,7 @@ def _charts(objectives: Mapping[str, Direction], dimensions: Sequence[str]) -> l
         "Parallel coordinates",
         "PARALLEL",
         selectedParams=[*dimensions],
-        selectedMetrics=[*objectives],
+        selectedMetrics=[*costs, quality],  # the last one gives the colours
         showAllRuns=True,
     )
     curves = _chart(f"{quality} by epoch", "LINE", metricKey=quality, selectedMetricKeys=[quality], xAxisKey="step")

@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 
 RUN_STATUS = {"finished": "FINISHED", "stopped": "FINISHED", "infeasible": "FINISHED", "failed": "FAILED"}
 PICTURE = "predictions.png"
+_QUALITIES = ("val_accuracy", "val_miou")
+_SUMMARY = (
+    "What concerns the whole study. Under **Artifacts**: the front as a page (`front.html`), a picture and tables, "
+    "all trials (`trials.csv`), the study's YAML with every default, and what it ran on."
+)
 PAUSES = (0.0, 1.0, 4.0)  # seconds before each try; MLflow is away when all have failed
 RETRY_SECONDS = 2.0, 30.0  # between two tries while it is away: at first, doubled up to
 _PUT_AWAY = {"rssearch.pareto": "superseded", "rssearch.superseded": "true"}  # neither on the front nor beside it
@@ -180,6 +185,7 @@ class Writer:
             }
             if kind == "study":
                 del tags["rssearch.pareto"]
+                tags["mlflow.note.content"] = _SUMMARY
             run = client.create_run(self._experiment, start_time=started, tags=tags, run_name=title)
             self._runs[key] = run.info.run_id
             self._sent[key], self._params[key] = set(), dict(params)
@@ -299,7 +305,8 @@ def _tags(values: Mapping[str, str]) -> list[Any]:
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    return {name: float(value) for name, value in values.items() if _is_number(value)}
+    names = sorted(values, key=lambda name: name not in _QUALITIES)  # MLflow's comparison opens with the first metric
+    return {name: float(values[name]) for name in names if _is_number(values[name])}
 
 
 def _is_number(value: Any) -> bool:

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from rssearch.config import parse_study
+from rssearch.question import Question
 from rssearch.space import parse_dimension
 from rssearch.tracking import Tracker, addresses, default_uri
 from rssearch.tracking_views import FRONT, TRIALS, address, experiment_tags
@@ -25,10 +27,10 @@ def state(tags: dict[str, str], view: str) -> dict[str, Any]:
 
 
 def test_the_views_show_what_varies_and_the_objectives_the_best_first() -> None:
-    tags = experiment_tags("s", {"macs": "min", "val_accuracy": "max"}, SPACE)
+    tags = experiment_tags("s", {"val_accuracy": "max", "macs": "min"}, SPACE)
     trials, front = state(tags, TRIALS), state(tags, FRONT)
     assert trials["selectedColumns"] == [
-        *("metrics.`macs`", "metrics.`val_accuracy`", "metrics.`test_accuracy`"),
+        *("metrics.`val_accuracy`", "metrics.`test_accuracy`", "metrics.`macs`"),
         *("params.`method`", "params.`rate`", "attributes.`Duration`"),
     ]
     assert (trials["orderByKey"], trials["orderByAsc"]) == ("metrics.`val_accuracy`", False)
@@ -89,3 +91,11 @@ def test_trials_put_away_leave_the_front_and_the_view_of_trials(tmp_path: Path) 
     for view in (TRIALS, FRONT):
         shown = client.search_runs([experiment.experiment_id], filter_string=state(tags, view)["searchFilter"])
         assert [run.data.tags["rssearch.key"] for run in shown] == ["new"]
+
+
+def test_names_of_runs_have_numbers_that_people_can_read() -> None:
+    space = {"rate": {"low": 0.1, "high": 0.9}, "lr": {"low": 1e-6, "high": 0.1, "log": True}, "seed": [0, 1]}
+    search = {"sampler": "random", "trials": 1}
+    question = Question(parse_study({"study": "s", "trial": "tests.toy:plain", "space": space, "search": search}))
+    title = question.title({"rate": 0.448691940213, "lr": 4.523148049e-05, "seed": 1})
+    assert title == "rate=0.4487 lr=4.523e-05 seed=1"
