@@ -188,10 +188,18 @@ def check_recorded(uri: str, storage: Location) -> None:
 
 
 def addresses(uri: str, server: str) -> list[tuple[str, str]]:
-    """The studies of a tracking store, and where a server's UI shows their trials."""
-    from mlflow import MlflowClient
+    """The studies of a tracking store, and where a server's UI shows their trials.
 
-    found = MlflowClient(tracking_uri=uri).search_experiments()
+    Raises:
+        InputError: MLflow cannot open the store.
+    """
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    try:
+        found = MlflowClient(tracking_uri=uri).search_experiments()
+    except MlflowException as error:
+        raise InputError(f"MLflow cannot open {uri}: {error}") from error
     described = [e for e in found if f"mlflow.sharedViewState.{TRIALS}" in e.tags]
     return [(e.name, tracking_views.address(server, e.experiment_id)) for e in described]
 

@@ -81,6 +81,8 @@ def test_csv_front_and_mlflow_agree(tmp_path: Path) -> None:
     (summary,) = runs(tmp_path, "study")
     assert summary.data.metrics["trials_finished"] == 6
     assert summary.data.metrics["hypervolume"] > 0
+    assert summary.data.metrics["best/val_accuracy"] == max(float(row["val_accuracy"]) for row in table.values())
+    assert summary.data.metrics["best/macs"] == min(float(row["macs"]) for row in table.values())
     assert "front.html" in text
     for name in ("front.csv", "front.png", "front.html", "study.yaml", "environment.json"):
         assert (tmp_path / "s" / name).stat().st_size > 0
