@@ -73,7 +73,7 @@ class OnnxNetwork(nn.Module):
         return self
 
 
-def difference(model: nn.Module, content: bytes, images: Tensor) -> tuple[float, bool]:
+def difference(model: nn.Module, content: bytes, images: Tensor) -> tuple[float, float]:
     """How far the ONNX model is from the network that it was made of.
 
     Args:
@@ -82,12 +82,11 @@ def difference(model: nn.Module, content: bytes, images: Tensor) -> tuple[float,
         images: float32 [B, C, H, W], normalised.
 
     Returns:
-        The largest absolute difference of the logits, and whether it is within `TOLERANCE`.
+        The largest absolute difference of the logits, and the largest logit.
     """
     with torch.inference_mode():
         expected, found = model(images), OnnxNetwork(content)(images)
-    largest = (found - expected).abs().max().item()
-    return largest, largest <= TOLERANCE * max(1.0, expected.abs().max().item())
+    return (found - expected).abs().max().item(), expected.abs().max().item()
 
 
 def to_int8(content: bytes, calibration: Iterable[Tensor]) -> bytes:

@@ -69,6 +69,7 @@ def test_the_quality_of_the_onnx_models_is_that_of_the_same_images(
     assert result["parity"]["images"] == 16
     assert result["parity"]["source"] == "images of folder:tiles"
     assert 0 <= result["parity"]["largest_difference"] < 1e-4
+    assert 0.01 < result["parity"]["largest_logit"] < 1e3
     assert (result["split"], result["images"], result["calibration_images"]) == ("test", 18, 30)
     quality = result["quality"]
     assert quality["recorded"] == quality["model.onnx"] == {"accuracy": row["test_accuracy"]}

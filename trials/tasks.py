@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -114,9 +115,10 @@ def tested(model: nn.Module, images: AnySet, batch_size: int, device: torch.devi
         return {}
     if isinstance(images, SceneSet):
         found = evaluate_scenes(model, images.split("test"), **tiles(images), batch_size=batch_size, device=device)
+        count = len(np.unique(images.windows[split.indices, 0]))  # of scenes
     else:
-        found = evaluate(model, split, batch_size=batch_size, device=device)
-    return {f"test_{name}": found[name] for name in QUALITIES[images.task]} | {"test_images": len(split)}
+        found, count = evaluate(model, split, batch_size=batch_size, device=device), len(split)
+    return {f"test_{name}": found[name] for name in QUALITIES[images.task]} | {"test_images": count}
 
 
 def picture(model: nn.Module, images: AnySet, batch_size: int, device: torch.device) -> bytes | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rssearch.bundle.files import INT8, ONNX
-from rssearch.data.registry import find, prefix_of
+from rssearch.data.registry import ALIASES, FAMILIES, prefix_of
 from rssearch.onnx_export import OPSET
 from rssearch.record import Recorded
 from rssearch.storage import Location
@@ -241,7 +241,8 @@ def _onnx(measured: Mapping[str, Any]) -> list[str]:
     parity = measured["parity"]
     lines = [
         f"`{ONNX}` (opset {OPSET}, a batch of any size) gives the network's logits within "
-        f"{parity['largest_difference']:.2g}, by onnxruntime on {parity['images']} {parity['source']}."
+        f"{parity['largest_difference']:.2g} (the largest is {parity['largest_logit']:.3g}), by onnxruntime on "
+        f"{parity['images']} {parity['source']}."
     ]
     if "calibration_images" in measured:
         lines.append(
@@ -251,8 +252,7 @@ def _onnx(measured: Mapping[str, Any]) -> list[str]:
     if "quality" not in measured:
         return [*lines, "Neither its quality on the study's images nor its latency was measured at the export."]
     split = {"test": "test", "val": "validation"}[measured["split"]]
-    units = "images" if "accuracy" in measured["quality"][ONNX] else "patches"
-    lines += ["", f"On the {measured['images']:,} {split} {units} of the study:", ""]
+    lines += ["", f"On the {measured['images']:,} {split} {measured['unit']} of the study:", ""]
     names = list(measured["quality"][ONNX])
     lines += [f"| | {' | '.join(map(title_of, names))} |", "|---" * (1 + len(names)) + "|"]
     for model, found in measured["quality"].items():
@@ -288,7 +288,8 @@ def _licence(dataset: str | None) -> str:
         return "unknown, as is the dataset."
     if prefix_of(dataset):
         return "that of your own images."
-    return find(dataset).licence or "not known to rssearch; ask the publisher."
+    family = FAMILIES.get(ALIASES.get(dataset, dataset))
+    return (family.licence if family else "") or "not known to rssearch; ask the publisher."
 
 
 def _versions(folder: Location) -> str:
@@ -311,5 +312,5 @@ def summary(folder: Path) -> list[str]:
     lines = [f"{ONNX}: the network's logits within {within}, on {parity['images']} {parity['source']}"]
     for model, found in measured.get("quality", {}).items():
         values = ", ".join(f"{title_of(n).lower()} {v:.6f}" for n, v in found.items() if v is not None)
-        lines.append(f"{model}: {measured['split']} {values} ({measured['images']:,} images)")
+        lines.append(f"{model}: {measured['split']} {values} ({measured['images']:,} {measured['unit']})")
     return lines

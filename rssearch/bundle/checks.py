@@ -60,13 +60,13 @@ def parity(model: nn.Module, content: bytes, images: Images) -> dict[str, Any]:
     """
     found = _some(images)
     pixels = np.stack(found) if found else _noise(images.about)
-    largest, near = difference(model, content, torch.from_numpy(normalised(pixels, images.about)))
-    if not near:
+    largest, logit = difference(model, content, torch.from_numpy(normalised(pixels, images.about)))
+    if not largest <= TOLERANCE * max(1, logit):  # NaN is refused as well
         raise InputError(
-            f"the ONNX model is not the network: its logits differ by up to {largest:.2g}, more than {TOLERANCE:g}"
+            f"the ONNX model is not the network: its logits, up to {logit:.3g}, differ by up to {largest:.2g}"
         )
     source = f"images of {images.name}" if found else "images of noise"
-    return {"images": len(pixels), "source": source, "largest_difference": largest}
+    return {"images": len(pixels), "source": source, "largest_difference": largest, "largest_logit": logit}
 
 
 def _some(images: Images) -> list[Pixels]:
@@ -152,11 +152,17 @@ def calibrated(content: bytes, source: AnySet) -> tuple[bytes, int]:
     return to_int8(content, batches()), len(chosen)
 
 
-def quality(content: bytes, split: AnyDataset, images: Images) -> dict[str, float]:
-    """The qualities of an ONNX model on a split, by what measured the network in its trial.
+def counted(split: AnyDataset) -> tuple[int, str]:
+    """How many of what a quality on a split is of: a test is of whole scenes, a validation of patches."""
+    if not isinstance(split, PatchDataset):
+        return len(split), "images"
+    if split.name == "test":
+        return len(np.unique(split.source.windows[split.indices, 0])), "scenes"
+    return len(split), "patches"
 
-    Whole scenes are what a test is of; patches, what a validation is of.
-    """
+
+def quality(content: bytes, split: AnyDataset, images: Images) -> dict[str, float]:
+    """The qualities of an ONNX model on a split, by what measured the network in its trial."""
     network, size = OnnxNetwork(content), images.settings.finetune.batch_size
     if isinstance(split, PatchDataset) and split.name == "test":
         found = evaluate_scenes(network, split, **images.about["tiles"], batch_size=size, device=CPU)

@@ -94,7 +94,8 @@ def _contents(found: Recorded, row: Mapping[str, Any], data_root: Path | None, *
             networks[INT8], measured["calibration_images"] = checks.calibrated(networks[ONNX], source)
         split = "val" if all(row.get(f"test_{name}") is None for name in ("accuracy", "miou")) else "test"
         chosen = source.split(split)
-        measured |= {"split": split, "images": len(chosen)}
+        count, unit = checks.counted(chosen)
+        measured |= {"split": split, "images": count, "unit": unit}
         quality = {name: checks.quality(content, chosen, images) for name, content in networks.items()}
         measured["quality"] = {"recorded": {n: row.get(f"{split}_{n}") for n in quality[ONNX]}, **quality}
         measured["latency"] = checks.latency(model, networks, shape)

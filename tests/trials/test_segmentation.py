@@ -170,6 +170,7 @@ def test_the_bundle_predicts_a_scene(
 
     measured = json.loads((path / "measured.json").read_text())
     assert (measured["parity"]["source"], measured["split"]) == ("images of segmentation_folder:scenes", "test")
+    assert (measured["images"], measured["unit"]) == (result["test_images"], "scenes") == (2, "scenes")
     quality = measured["quality"]
     assert quality["recorded"] == {name: result[f"test_{name}"] for name in ("miou", "pixel_accuracy")}
     assert quality["model.onnx"] == pytest.approx(quality["recorded"], abs=1e-3)  # a pixel on the border of two classes
