@@ -57,7 +57,7 @@ def calmest(args: argparse.Namespace, model: nn.Module, **how: Any) -> Latency:
 def runtimes(args: argparse.Namespace, device: torch.device) -> list[dict]:
     """A row for each network, runtime and batch."""
     rows = []
-    for name in NETWORKS:
+    for name in args.families:
         whole, _ = build(name)
         half = pruning.prune(whole, torch.zeros(1, *SHAPE), "l1", macs_ratio=0.5).model
         times: dict[tuple[str, str, int], float] = {}
@@ -97,7 +97,7 @@ def runtimes(args: argparse.Namespace, device: torch.device) -> list[dict]:
 def table(args: argparse.Namespace, device: torch.device) -> list[dict]:
     """A row for each network that is predicted, and each that the line is fitted on."""
     rows, known = [], {}
-    for name in NETWORKS:
+    for name in args.families:
         whole, graph = build(name)
         generator = torch.Generator().manual_seed(1)
         drawn = [
@@ -157,6 +157,7 @@ def main() -> None:
     """The parts that are asked for, each into a file of its own."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=("runtimes", "table"), default=["runtimes", "table"])
+    parser.add_argument("--families", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--networks", type=int, default=10, help="of each family, for the table")
     parser.add_argument("--tries", type=int, default=8)
     parser.add_argument("--threads", type=int, default=1)
