@@ -228,6 +228,12 @@ class Recorder:
         remove(folder, {*names(folder)}.difference(path.name for path in pictures.values()))
         return pictures
 
+    def _others(self) -> set[str]:
+        """Trials of the other studies in this storage: what several have is stored once, and may be on their front."""
+        own, storage = self.question.folder, self.question.folder.parent
+        folders = [path.parent for path in storage.glob("*/study.yaml") if path.parent.name != own.name]
+        return {key for folder in folders for key in Journal(folder / self.journal.path.name).records}
+
     def close(self, status: str) -> None:
         """Write the report, send what MLflow lacks, and keep the weights that are asked for."""
         self.look_at_front(now=True)
@@ -246,7 +252,7 @@ class Recorder:
             folder=folder,
         )
         if status == "FINISHED" and config.settings.keep_models == "front":
-            for key in self.records.keys() - worth:
+            for key in self.records.keys() - worth - self._others():
                 self.question.store.remove(MODELS, key)
         counts = {s: sum(row["status"] == s for row in rows) for s in ("finished", "stopped", "failed", "infeasible")}
         baselines = [r for r in self.journal.records.values() if r.get("kind") == "baseline"]

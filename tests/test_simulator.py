@@ -17,9 +17,10 @@ from rssearch.config import Resources, StudyConfig, parse_study
 from rssearch.front import hypervolume
 from rssearch.journal import Journal
 from rssearch.question import Question
-from rssearch.recorder import Recorder
+from rssearch.recorder import MODELS, Recorder
 from rssearch.runner import Listener, Stop
 from rssearch.simulator import Simulator, simulate
+from rssearch.storage import write_atomic
 from trials import curves
 
 EPOCHS = 27
@@ -228,3 +229,19 @@ def test_a_stop_interrupts_it(tmp_path: Path) -> None:
             lambda: next(waiting, None), "tests.toy:counted", Question(make(tmp_path)).context(), Resources(), listener,
             stop=stop, verbose=False,
         )  # fmt: skip
+
+
+def test_weights_stay_that_another_study_may_have_on_its_front(tmp_path: Path) -> None:
+    """A trial that two studies have is stored once."""
+    one, other = (
+        simulate(make(tmp_path, trials=n, study=name), Simulator(2)) for name, n in (("one", 20), ("other", 8))
+    )
+    shared = {*one.records} & {*other.records}
+    assert len(shared) == 8, "the same seed draws the same points"
+    for recorder in (one, other):
+        write_atomic(recorder.question.folder / "study.yaml", b"study")
+    store = one.question.store
+    for key in one.records:
+        store.put(MODELS, key, {"model.safetensors": b"weights"})
+    one.close("FINISHED")
+    assert {*store.keys(MODELS)} == {*one.worth_measuring()} | shared != {*one.records}
