@@ -12,26 +12,18 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from rssearch import report
-from rssearch.config import Bound
 from rssearch.store import Store
 from tests.browser import browser
+from tests.pages import LIMIT, TWO, trial
 
 __all__ = ["browser"]  # a fixture
 
-TWO: Any = {"val_accuracy": "max", "macs": "min"}
-LIMIT = {"macs": Bound(max=60e6)}
 HOSTILE = '<img src=x onerror="window.hacked=1"></script><script>window.hacked=1</script>'
 LOADED = "body[data-ready]"
 LOCAL = ("file:", "blob:", "data:")
 PATIENCE = 60_000  # milliseconds; the page takes two seconds on a quiet machine
 
 Open = Callable[..., Page]
-
-
-def trial(key: str, accuracy: float | None, macs: int, method: str = "l1", **more: Any) -> dict[str, Any]:
-    row = {"key": key, "status": "finished", "model": "resnet18", "method": method, "rate": macs / 1e8, "seed": 0}
-    row |= {"val_accuracy": accuracy, "macs": macs, "baseline_val_accuracy": 0.95, "baseline_macs": 100_000_000}
-    return row | {"params": macs // 10, "baseline_params": 10_000_000, "train_seconds": 2.0, "reason": None} | more
 
 
 def study() -> list[dict[str, Any]]:
