@@ -42,7 +42,9 @@ class Gates(nn.Module):
     def __init__(self, graph: ChannelGraph, *, seed: int = 0, straight_through: bool = False) -> None:
         super().__init__()
         if not graph.groups:
-            raise InputError("the network has no channels that could be pruned, so there is nothing to search")
+            raise InputError(
+                f"the network has no prunable channels, so there is nothing to search: {graph.why_fixed()}"
+            )
         self.graph, self.straight_through, self.temperature = graph, straight_through, 1.0
         widths = [group.width for group in graph.groups.values()]
         generator = torch.Generator().manual_seed(seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -136,6 +137,18 @@ class ChannelGraph:
             for name, group in self.groups.items()
             if name == layer or any(member.layer == layer for member in group.producers)
         )
+
+    def why_fixed(self, reasons: int = 4) -> str:
+        """Why layers stay whole, in one line: those of the same reason together, the first reasons alone."""
+        layers: dict[str, list[str]] = defaultdict(list)
+        for layer, reason in self.fixed.items():
+            layers[reason].append(layer)
+        told = [
+            f"{names[0]!r} {reason}" if len(names) == 1 else f"{names[0]!r} and {len(names) - 1} more: {reason}"
+            for reason, names in layers.items()
+        ]
+        more = [f"and {len(told) - reasons} more reasons"] if len(told) > reasons else []
+        return "; ".join([*told[:reasons], *more]) or "it has no convolution and no linear layer"
 
     def __str__(self) -> str:
         lines = [f"{len(self.groups)} groups, {self.macs():,} MACs, {self.params():,} parameters"]

@@ -205,7 +205,7 @@ def check_network(method: str, graph: ChannelGraph) -> None:
         InputError: no channels that can be pruned, or no batch normalisation for a method that reads its scales.
     """
     if not graph.groups:
-        raise InputError("the network has no prunable channels")
+        raise InputError(f"the network has no prunable channels: {graph.why_fixed()}")
     if get_method(method).needs_norms and not any(m.kind == "norm" for g in graph.groups.values() for m in g.members):
         raise InputError(f"method {method!r} reads the scales of batch normalisation, and the network has none")
 

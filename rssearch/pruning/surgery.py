@@ -43,8 +43,28 @@ def cut(model: nn.Module, graph: ChannelGraph, kept: Kept) -> tuple[nn.Module, d
     """
     spec = make_spec(graph, kept)
     pruned = apply_spec(copy.deepcopy(model), spec)
-    _compare(pruned, masked(model, graph, kept), graph)
+    try:
+        _compare(pruned, masked(model, graph, kept), graph)
+    except InputError as error:
+        what = f"{type(model).__name__} cannot be cut: its channels are combined in a way that was not understood"
+        raise InputError(f"{what} ({error})") from error
     return pruned, spec
+
+
+def try_cut(model: nn.Module, graph: ChannelGraph, kept: Kept) -> nn.Module:
+    """The same for a look at it: the smaller network shares what was not cut with the model.
+
+    Raises:
+        InputError: it does not run, or does not give what the masked network gives.
+    """
+    pruned = apply_spec(sharing_copy(model), make_spec(graph, kept))
+    _compare(pruned, masked(model, graph, kept), graph)
+    return pruned
+
+
+def sharing_copy(model: nn.Module) -> nn.Module:
+    """A copy with modules and buffers of its own, and the same parameters."""
+    return copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()})
 
 
 def make_spec(graph: ChannelGraph, kept: Kept) -> dict[str, Any]:
@@ -176,13 +196,7 @@ def _slice(layer: nn.Module, side: str, channels: list[int]) -> None:
     if isinstance(layer, IndexShortcut):
         layer.index = _cut_map(layer, side, index.to(layer.index.device))
     elif isinstance(layer, _ConvNd):
-        grouped = layer.groups > 1
-        if grouped and side == "in":
-            # Whole blocks went with the outputs, and the weight has one column per channel of a block.
-            layer.groups = len(channels) * layer.groups // layer.in_channels
-        else:
-            axis = int((side == "in") != layer.transposed)
-            layer.weight = _keep(layer.weight, index, axis)
+        _slice_conv(layer, side, index)
     elif isinstance(layer, nn.Linear):
         layer.weight = _keep(layer.weight, index, int(side == "in"))
     elif isinstance(layer, _NormBase):
@@ -200,6 +214,17 @@ def _slice(layer: nn.Module, side: str, channels: list[int]) -> None:
     attribute = _width_attribute(layer, side)
     if attribute is not None:
         setattr(layer, attribute, len(channels))
+
+
+def _slice_conv(layer: _ConvNd, side: str, index: Tensor) -> None:
+    if layer.groups == 1:
+        layer.weight = _keep(layer.weight, index, int((side == "in") != layer.transposed))
+        return
+    # Whole blocks go, inputs with outputs: the axis of the weight that holds the blocks is cut once.
+    if (side == "in") == layer.transposed:
+        layer.weight = _keep(layer.weight, index, 0)
+    if side == "in":
+        layer.groups = len(index) * layer.groups // layer.in_channels
 
 
 def _keep(parameter: Tensor, index: Tensor, axis: int) -> nn.Parameter:
@@ -231,9 +256,15 @@ def _zero(layer: nn.Module, side: str, channels: Tensor) -> None:
     weight = getattr(layer, "weight", None)
     if weight is None:
         return
-    transposed = isinstance(layer, _ConvNd) and layer.transposed
-    axis = int((side == "in") != transposed) if side != "both" else 0
-    weight.index_fill_(axis, channels.to(weight.device), 0)
+    channels = channels.to(weight.device)
+    if isinstance(layer, _ConvNd) and layer.groups > 1 and layer.transposed:
+        per_block = layer.out_channels // layer.groups  # the weight is [in, out / groups, ...]
+        blocks = weight.unflatten(0, (layer.groups, -1))
+        blocks[channels // per_block, :, channels % per_block] = 0
+    else:
+        transposed = isinstance(layer, _ConvNd) and layer.transposed
+        axis = int((side == "in") != transposed) if side != "both" else 0
+        weight.index_fill_(axis, channels, 0)
     bias = getattr(layer, "bias", None)
     if side != "in" and bias is not None:
         bias.index_fill_(0, channels.to(bias.device), 0)
@@ -245,19 +276,19 @@ def _compare(pruned: nn.Module, reference: nn.Module, graph: ChannelGraph) -> No
     noise = torch.randn(1, *graph.input_shape[1:], generator=torch.Generator().manual_seed(0))
     noise = noise.to(parameter.device, parameter.dtype)
     modes = [(module, module.training) for module in pruned.modules()]
-    refusal = f"{type(pruned).__name__} cannot be cut: its channels are combined in a way that was not understood"
     try:
         with torch.no_grad():
             outputs = zip(output_tensors(reference.eval()(noise)), output_tensors(pruned.eval()(noise)), strict=True)
             for expected, found in outputs:
-                scale = float(expected.abs().amax())
+                finite = expected[expected.isfinite()]
+                scale = float(finite.abs().amax()) if finite.numel() else 0.0
                 if not torch.allclose(found, expected, rtol=0, atol=1e-3 * scale + 1e-6, equal_nan=True):
                     error = float((found - expected).abs().amax())
-                    raise InputError(f"{refusal} (outputs of up to {scale:.3g} differ by {error:.3g})")
+                    raise InputError(f"outputs of up to {scale:.3g} differ by {error:.3g}")
     except (RuntimeError, ValueError, IndexError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{refusal} (after the cut it does not run: {error})") from error
+        raise InputError(f"after the cut it does not run: {error}") from error
     finally:
         for module, training in modes:
             module.training = training

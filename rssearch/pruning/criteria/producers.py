@@ -21,7 +21,9 @@ def filters(layer: nn.Module, weight: Tensor | None = None) -> Tensor:
     if weight is None:
         weight = layer.get_parameter("weight").detach()
     if isinstance(layer, _ConvNd) and layer.transposed:
-        weight = weight.transpose(0, 1)
+        # [in, out / groups, ...]: the inputs of a group, one after the other, feed its outputs
+        blocks = weight.reshape(layer.groups, -1, *weight.shape[1:])
+        weight = blocks.transpose(1, 2).flatten(0, 1)
     return weight.flatten(1)
 
 

@@ -1,0 +1,148 @@
+"""The channels of all layers, which of them are coupled, and the groups that come of it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from rssearch.pruning.channels import Group, Indices, Member
+from rssearch.pruning.cost_table import Side
+
+Signature = tuple[tuple[str, Side, int], ...]  # the sides of layers that a unit has channels on, and how many
+
+NONE = 0  # the label of what belongs to no channel that could be removed: the image, constants, parameters
+
+
+class Atoms:
+    """The channels of all sides of all layers that ran, numbered from 1, and which of them must go together.
+
+    Attributes:
+        kinds: layer -> ``conv``, ``linear``, ``index``, ``norm``, ``prelu`` or ``passing``, in order of execution.
+        sizes: channels of each (layer, side).
+    """
+
+    def __init__(self) -> None:
+        self.kinds: dict[str, str] = {}
+        self.sizes: dict[tuple[str, Side], int] = {}
+        self._start: dict[tuple[str, Side], int] = {}
+        self._total = 1
+        self._blocks: dict[str, int] = {}
+        self._read: dict[str, npt.NDArray[np.bool_]] = {}  # of grouped convolutions: inputs whose origin is known
+        self._edges: list[tuple[Indices, Indices]] = []
+        self._fixed: list[tuple[Indices, str]] = []
+        self._whole: dict[str, str] = {}
+
+    def add(self, layer: str, kind: str, sides: Mapping[Side, int], blocks: int = 1) -> None:
+        """Number the channels of a layer, once; `blocks` of a grouped convolution are coupled, inputs with outputs."""
+        if layer in self.kinds:
+            return
+        self.kinds[layer] = kind
+        for side, size in sides.items():
+            self.sizes[layer, side] = size
+            self._start[layer, side] = self._total
+            self._total += size
+        if blocks > 1:
+            self._blocks[layer] = blocks
+            self._read[layer] = np.zeros(self.sizes[layer, "in"], bool)
+            first = self.of(layer, "out").reshape(blocks, -1)[:, :1]
+            for side in sides:
+                of_side = self.of(layer, side).reshape(blocks, -1)
+                self.couple(np.broadcast_to(first, of_side.shape), of_side)
+
+    def of(self, layer: str, side: Side) -> Indices:
+        """The numbers of the channels of one side of a layer."""
+        start = self._start[layer, side]
+        return np.arange(start, start + self.sizes[layer, side])
+
+    def link(self, layer: str, side: Side, labels: Indices) -> None:
+        """Couple the channels of one side of a layer, in order, with what it reads or works on."""
+        self.couple(labels, self.of(layer, side))
+        if layer in self._blocks and side == "in":
+            self._read[layer] |= labels != NONE
+
+    def couple(self, one: Indices, other: Indices) -> None:
+        """Channels that can only be removed together, pair by pair; a partner `NONE` couples nothing."""
+        one, other = one.ravel(), other.ravel()
+        real = (one != NONE) & (other != NONE) & (one != other)
+        if real.any():
+            self._edges.append((one[real], other[real]))
+
+    def fix(self, labels: Indices, reason: str) -> None:
+        """Channels that must stay; the first reason is the one that is told."""
+        labels = np.unique(labels)
+        if labels.any():
+            self._fixed.append((labels[labels != NONE], reason))
+
+    def keep_whole(self, layer: str, reason: str) -> None:
+        """A layer whose channels have no numbers, since it could not be cut."""
+        self._whole.setdefault(layer, reason)
+
+    def groups(self) -> tuple[dict[str, Group], dict[str, str]]:
+        """The connected components, those with the same layers put together; and the layers that must stay."""
+        labels = self._components()
+        reasons: dict[int, str] = {}
+        for atoms, reason in reversed([*self._fixed, *self._fixed_blocks()]):
+            reasons.update(dict.fromkeys(np.unique(labels[atoms]).tolist(), reason))
+        signatures: dict[int, list[tuple[str, Side, int]]] = defaultdict(list)
+        fixed = dict(self._whole)
+        for layer, side in self.sizes:
+            units, sizes = np.unique(labels[self.of(layer, side)], return_counts=True)
+            for unit, size in zip(units.tolist(), sizes.tolist(), strict=True):
+                signatures[unit].append((layer, side, size))
+                if side == "out" and self.kinds[layer] != "index" and unit in reasons:
+                    fixed.setdefault(layer, reasons[unit])
+        found: dict[Signature, list[int]] = defaultdict(list)
+        for unit in sorted(signatures):
+            signature = tuple(signatures[unit])
+            produced = any(side == "out" and self.kinds[layer] != "index" for layer, side, _ in signature)
+            if produced and unit not in reasons:
+                found[signature].append(unit)
+        groups = [self._group(signature, np.array(units), labels) for signature, units in found.items()]
+        order = {name: i for i, name in enumerate(self.kinds)}
+        groups.sort(key=lambda group: (order[group.producers[0].layer], group.producers[0].index[0, 0]))
+        return _named(groups), fixed
+
+    def _components(self) -> Indices:
+        rows = np.concatenate([edge[0] for edge in self._edges] or [np.zeros(0, np.int64)])
+        columns = np.concatenate([edge[1] for edge in self._edges] or [np.zeros(0, np.int64)])
+        links = coo_array((np.ones(len(rows), bool), (rows, columns)), shape=(self._total, self._total))
+        components: Indices = connected_components(links, directed=False)[1]
+        return components
+
+    def _fixed_blocks(self) -> list[tuple[Indices, str]]:
+        """Blocks of input channels whose origin is unknown, such as the image."""
+        fixed = []
+        for layer in self._blocks:
+            unread = self.of(layer, "in")[~self._read[layer]]
+            fixed.append((unread, "is a grouped convolution over fixed channels"))
+        return fixed
+
+    def _group(self, signature: Signature, units: Indices, labels: Indices) -> Group:
+        first, side = next(
+            (layer, side) for layer, side, _ in signature if side == "out" and self.kinds[layer] != "index"
+        )
+        rank = np.full(labels.max() + 1, -1)
+        ordered = labels[self.of(first, side)]
+        ordered = ordered[np.isin(ordered, units)]
+        rank[ordered[np.sort(np.unique(ordered, return_index=True)[1])]] = np.arange(len(units))
+        members = []
+        for layer, of_layer, k in signature:
+            ranks = rank[labels[self.of(layer, of_layer)]]
+            inside = np.flatnonzero(ranks >= 0)
+            index = inside[np.argsort(ranks[inside], kind="stable")].reshape(len(units), k)
+            members.append(Member(layer, of_layer, index, self.kinds[layer], layer in self._blocks))
+        return Group(first, len(units), tuple(members))
+
+
+def _named(groups: list[Group]) -> dict[str, Group]:
+    """Groups by name; where a layer's channels fall into several groups, the later ones carry their first channel."""
+    named: dict[str, Group] = {}
+    for group in groups:
+        name = group.name if group.name not in named else f"{group.name}[{group.producers[0].index[0, 0]}]"
+        named[name] = Group(name, group.width, group.members)
+    return named

@@ -1,0 +1,391 @@
+"""Following channels: operations of all kinds, layers of all kinds, and what stays whole where there is no rule."""
+
+import time
+
+import pytest
+import torch
+import torch.nn.functional as F
+import torch_pruning
+from torch import nn
+from torch.nn.utils import parametrizations, parametrize, prune
+
+from rssearch import cost, models, pruning
+from rssearch.errors import InputError
+from tests.pruning.networks import distance, fresh, some
+
+
+class One(nn.Module):
+    """A pair of ordinary layers, one operation on their maps, and a reader that has what the operation leaves."""
+
+    def __init__(self, operation, width):
+        super().__init__()
+        self.p, self.q = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 16, 3, padding=1)
+        self.line, self.plane = nn.Conv1d(1, 1, 3, padding=1), nn.Conv2d(2, 1, 7, padding=3)
+        self.one, self.part, self.same = nn.Conv2d(3, 1, 1), nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(3, 16, 1)
+        self.gamma = nn.Parameter(torch.rand(16, 1, 1))
+        self.out, self.fc = nn.Conv2d(width, 12, 1), nn.Linear(12, 5)
+        self.operation = operation
+
+    def forward(self, x):
+        y = self.q(self.p(x).relu()).relu()
+        y = self.operation(self, y, x)
+        return self.fc(self.out(y).relu().mean((2, 3)))
+
+
+def shuffled(net, y, x):
+    return y.view(-1, 4, 4, *y.shape[2:]).transpose(1, 2).flatten(1, 2)
+
+
+def shuffled_by_width(net, y, x):
+    b, c, h, w = y.shape
+    return y.view(b, 4, c // 4, h, w).transpose(1, 2).reshape(b, c, h, w)
+
+
+def split_and_joined(net, y, x):
+    a, b = y.chunk(2, 1)
+    return torch.cat([a, net.part(b)], 1)
+
+
+def eca(net, y, x):
+    return y * net.line(y.mean((2, 3)).unsqueeze(1)).sigmoid().view(len(x), -1, 1, 1)
+
+
+def cbam(net, y, x):
+    return y * net.plane(torch.cat([y.mean(1, True), y.amax(1, True)], 1)).sigmoid()
+
+
+def written_in_place(net, y, x):
+    y = y.clone()
+    y[:, 3] = 0
+    return y
+
+
+def selective(net, y, x):
+    return torch.stack([y, net.same(x).relu()], 1).sum(1)
+
+
+CASES = {  # operation: what it does, width behind it, widths that rate 0.5 leaves
+    "pixel_shuffle": (lambda net, y, x: F.pixel_shuffle(y, 2), 4, {"p": 8, "q": 2, "out": 6}),
+    "pixel_unshuffle": (lambda net, y, x: F.pixel_unshuffle(y, 2), 64, {"p": 8, "q": 8, "out": 6}),
+    "split": (split_and_joined, 16, {"p": 8, "q": 4, "part": 4, "out": 6}),
+    "split_at_a_number": (lambda net, y, x: torch.cat(y.split([5, 11], 1), 1), 16, {"p": 8, "out": 6}),
+    "eca": (eca, 16, {"p": 8, "out": 6}),
+    "cbam": (cbam, 16, {"p": 8, "out": 6}),
+    "one_channel_map": (lambda net, y, x: y * net.one(x).sigmoid(), 16, {"p": 8, "q": 8, "out": 6}),
+    "image_joined": (lambda net, y, x: torch.cat([x, y], 1), 19, {"p": 8, "q": 8, "out": 6}),
+    "shuffle": (shuffled, 16, {"p": 8, "out": 6}),
+    "shuffle_by_width": (shuffled_by_width, 16, {"p": 8, "q": 2, "out": 6}),
+    "channel_shuffle": (lambda net, y, x: F.channel_shuffle(y, 4), 16, {"p": 8, "q": 2, "out": 6}),
+    "glu": (lambda net, y, x: F.glu(y, 1), 8, {"p": 8, "q": 4, "out": 6}),
+    "slice": (lambda net, y, x: y[:, 8:], 8, {"p": 8, "out": 6}),
+    "crop": (lambda net, y, x: y[..., 1:-1, 2:], 16, {"p": 8, "q": 8, "out": 6}),
+    "roll": (lambda net, y, x: y.roll(4, 1), 16, {"p": 8, "out": 6}),
+    "flip": (lambda net, y, x: y.flip(1), 16, {"p": 8, "q": 8, "out": 6}),
+    "index_select": (lambda net, y, x: y.index_select(1, torch.arange(15, -1, -1)), 16, {"p": 8, "out": 6}),
+    "gather": (lambda net, y, x: y.sort(1).values, 16, {"p": 8, "out": 6}),
+    "written_in_place": (written_in_place, 16, {"p": 8, "out": 6}),
+    "parameter": (lambda net, y, x: y * net.gamma, 16, {"p": 8, "out": 6}),
+    "constant": (lambda net, y, x: y + torch.linspace(0, 1, 16)[:, None, None], 16, {"p": 8, "out": 6}),
+    "factor": (lambda net, y, x: 2 - y * torch.full((len(y), 1, 1, 1), 0.3), 16, {"p": 8, "q": 8, "out": 6}),
+    "by_width": (lambda net, y, x: y * y.shape[1], 16, {"p": 8, "out": 6}),
+    "softmax": (lambda net, y, x: y.softmax(1), 16, {"p": 8, "out": 6}),
+    "layer_norm": (lambda net, y, x: F.layer_norm(y, y.shape[1:]), 16, {"p": 8, "out": 6}),
+    "group_norm": (lambda net, y, x: F.group_norm(y, 4), 16, {"p": 8, "out": 6}),
+    "gram": (lambda net, y, x: torch.einsum("bchw,bdhw->bcd", y, y)[..., None], 16, {"p": 8, "out": 6}),
+    "added": (lambda net, y, x: y + net.same(x), 16, {"p": 8, "q": 8, "out": 6}),
+    "larger_of_two": (lambda net, y, x: torch.maximum(y, net.same(x)), 16, {"p": 8, "q": 8, "out": 6}),
+    "selective": (selective, 16, {"p": 8, "q": 8, "out": 6}),
+    "joined_along_a_side": (lambda net, y, x: torch.cat([y, net.same(x)], 3), 16, {"p": 8, "q": 8, "out": 6}),
+    "padded_channels": (lambda net, y, x: F.pad(y, (0, 0, 0, 0, 2, 2)), 20, {"p": 8, "q": 8, "out": 6}),
+    "reflected": (lambda net, y, x: F.pad(y, (1, 1, 1, 1), "reflect"), 16, {"p": 8, "q": 8, "out": 6}),
+    "repeated": (lambda net, y, x: y.repeat(1, 2, 1, 1), 32, {"p": 8, "q": 8, "out": 6}),
+    "interpolated": (lambda net, y, x: F.interpolate(y, size=(5, 7)), 16, {"p": 8, "q": 8, "out": 6}),
+    "turned": (lambda net, y, x: y.permute(0, 3, 2, 1).transpose(1, 3), 16, {"p": 8, "q": 8, "out": 6}),
+    "channels_last": (
+        lambda net, y, x: F.gelu(y.permute(0, 2, 3, 1)).permute(0, 3, 1, 2),
+        16,
+        {"p": 8, "q": 8, "out": 6},
+    ),
+    "a_number_in_view": (lambda net, y, x: y.view(-1, 16, 64)[..., None], 16, {"p": 8, "out": 6}),
+    "script": (lambda net, y, x: torch.jit.script(nn.Softmax(1))(y), 16, {"p": 8, "out": 6}),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_one_operation_leaves_the_rest_of_the_network_prunable(name):
+    operation, width, expected = CASES[name]
+    torch.manual_seed(0)
+    net, x = One(operation, width).eval(), torch.randn(2, 3, 8, 8)
+    result = pruning.prune(net, x, "l1", rate=0.5)
+    widths = {
+        layer: kept for layer, (kept, full) in result.report["widths"].items() if layer in {"p", "q", "part", "out"}
+    }
+    assert widths == expected
+    graph = pruning.trace(net, x)
+    assert distance(pruning.masked(net, graph, result.kept)(x), result.model(x)) < 1e-5
+    assert result.model.train()(x).shape == (2, 5)
+    if "q" not in expected:
+        assert graph.fixed["q"]
+
+
+class Auxiliary(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.fc = nn.Conv2d(3, 16, 3), nn.Conv2d(16, 12, 3), nn.Linear(12, 5)
+        self.aux, self.norm = nn.Conv2d(16, 5, 1), nn.BatchNorm2d(16)
+
+    def forward(self, x):
+        y = self.a(x).relu()
+        z = self.fc(self.b(y).relu().mean((2, 3)))
+        return z + 0.4 * self.aux(self.norm(y)).mean((2, 3)) if self.training else z
+
+
+def test_branches_that_run_in_training_only_are_cut_along():
+    net, x = Auxiliary(), torch.randn(2, 3, 16, 16)
+    graph = pruning.trace(net, x)
+    assert ("aux", "in") in {(m.layer, m.side) for m in graph.groups["a"].members}
+    result = pruning.prune(net, x, "l1", rate=0.5)
+    assert result.model.train()(x).shape == (2, 5)
+    assert result.model.aux.in_channels == result.model.norm.num_features == 8
+    assert result.report["params"] == sum(p.numel() for p in result.model.parameters())
+    assert result.report["macs"] == cost.profile(result.model, (3, 16, 16)).macs
+    assert net.norm.num_batches_tracked == 0
+    assert not net.norm.running_mean.any()
+
+
+class NormAct(nn.BatchNorm2d):
+    def __init__(self, channels):
+        super().__init__(channels)
+        self.act = nn.ReLU()
+
+    def forward(self, x):
+        return self.act(super().forward(x))
+
+
+class SamePad(nn.Conv2d):
+    def __init__(self, inputs, outputs):
+        super().__init__(inputs, outputs, 3, bias=False)
+        self.pad = nn.ZeroPad2d(1)
+
+    def forward(self, x):
+        return super().forward(self.pad(x))
+
+
+def chain(conv, norm):
+    tail = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 5)]
+    return nn.Sequential(conv(3, 16), norm(16), conv(16, 32), norm(32), conv(32, 32), norm(32), *tail)
+
+
+def plain(inputs, outputs):
+    return nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+
+
+@pytest.mark.parametrize("conv", [plain, SamePad])
+@pytest.mark.parametrize("norm", [lambda c: nn.Sequential(nn.BatchNorm2d(c), nn.ReLU()), NormAct])
+def test_layers_that_are_subclasses_or_hold_a_child_are_seen(conv, norm):
+    result = pruning.prune(chain(conv, norm), torch.randn(2, 3, 32, 32), "l1", rate=0.5)
+    assert list(result.report["widths"].values()) == [(8, 16), (16, 32), (16, 32)]
+    left = cost.profile(result.model, (3, 32, 32)).conv_linear_macs
+    assert left == result.report["conv_linear_macs"] == 32 * 32 * 9 * (3 * 8 + 8 * 16 + 16 * 16) + 16 * 5
+
+
+@pytest.mark.parametrize("groups", [2, 4, 8])
+@pytest.mark.parametrize("outputs", [8, 16])
+def test_grouped_transposed_convolutions_are_cut_by_blocks(groups, outputs):
+    torch.manual_seed(0)
+    up = nn.ConvTranspose2d(8, outputs, 2, stride=2, groups=groups)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), up, nn.Conv2d(outputs, 4, 1)).eval()
+    x = torch.randn(2, 3, 8, 8)
+    graph = pruning.trace(net, x)
+    group = graph.groups["0"]
+    assert (group.width, {(m.layer, m.side): m.index.shape[1] for m in group.members}) == (
+        groups,
+        {("0", "out"): 8 // groups, ("1", "both"): 8 // groups, ("3", "in"): 8 // groups}
+        | {("3", "out"): outputs // groups, ("4", "in"): outputs // groups},
+    )
+    pruned, _ = pruning.cut(net, graph, {"0": (1,)})
+    assert (pruned[3].groups, pruned[3].in_channels, pruned[3].out_channels) == (1, 8 // groups, outputs // groups)
+    assert torch.equal(pruned[3].weight, up.weight[8 // groups : 16 // groups])
+    assert distance(pruning.masked(net, graph, {"0": (1,)})(x), pruned(x)) < 1e-5
+    # The filter of output channel o is the slice of its block's inputs.
+    norms = torch.stack([up.weight[:, o].abs().sum(1) for o in range(outputs // groups)], 1)
+    expected = norms.view(groups, -1, outputs // groups).sum(1).mean(1)
+    first = net[0].weight.abs().sum((1, 2, 3)).view(groups, -1).mean(1)
+    assert torch.allclose(pruning.score(net, graph, "l1")["0"], (expected + first) / 2)
+
+
+@pytest.mark.parametrize("method", pruning.list_methods())
+def test_every_method_scores_grouped_transposed_convolutions(method):
+    def block(conv):
+        return [conv, nn.BatchNorm2d(8), nn.ReLU()]
+
+    up = nn.ConvTranspose2d(8, 8, 2, stride=2, groups=4)
+    net = nn.Sequential(
+        *block(nn.Conv2d(3, 8, 3)), *block(up), nn.Conv2d(8, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
+    x, y = torch.randn(4, 3, 8, 8), torch.tensor([0, 1, 2, 3])
+    options = {"scheme": "B"} if method == "compound" else {}
+    result = pruning.prune(net, x, method, rate=0.5, data=[(x, y)], **options)
+    assert result.model(x).shape == (4, 4)
+
+
+class Normalised(nn.Conv2d):
+    """Weight standardisation."""
+
+    def forward(self, x):
+        weight = self.weight - self.weight.mean((1, 2, 3), True)
+        return F.conv2d(x, weight / weight.std((1, 2, 3), keepdim=True), self.bias, padding=1)
+
+
+class Scale(nn.Module):
+    def forward(self, weight):
+        return 2 * weight
+
+
+def parametrised(layer):
+    parametrize.register_parametrization(layer, "weight", Scale())
+    return layer
+
+
+@pytest.mark.parametrize(
+    "change",
+    [parametrizations.weight_norm, parametrizations.spectral_norm, parametrised],
+    ids=["weight_norm", "spectral_norm", "parametrised"],
+)
+def test_layers_whose_weight_is_computed_stay_whole_by_name(change):
+    middle = change(nn.Conv2d(8, 8, 3, padding=1))
+    net = nn.Sequential(nn.Conv2d(3, 12, 1), nn.ReLU(), nn.Conv2d(12, 8, 1), nn.ReLU(), middle, nn.Conv2d(8, 4, 1))
+    graph = pruning.trace(net, torch.randn(1, 3, 8, 8))
+    assert list(graph.groups) == ["0"]
+    assert graph.fixed["2"].startswith("is read by 4 (")
+    assert graph.fixed["2"].endswith("whose weight is computed or not a layer's")
+    assert pruning.prune(net, torch.randn(1, 3, 8, 8), "l1", rate=0.5).model[2].in_channels == 6
+
+
+def test_weights_that_a_hook_computes_are_refused_by_name():
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 1), prune.l1_unstructured(nn.Conv2d(8, 8, 1), "weight", 0.3), nn.Conv2d(8, 4, 1)
+    )
+    with pytest.raises(InputError, match="the weight of layer '1' is computed by a hook"):
+        pruning.prune(net, torch.randn(1, 3, 8, 8), "l1", rate=0.5)
+
+
+def test_standardised_weights_stay_whole():
+    net = nn.Sequential(nn.Conv2d(3, 8, 1), Normalised(8, 8, 3), nn.Conv2d(8, 4, 1))
+    with pytest.raises(InputError, match="no prunable channels: '1' has a weight that is computed"):
+        pruning.prune(net, torch.randn(1, 3, 8, 8), "l1", rate=0.5)
+
+
+def test_layers_that_share_a_weight_stay_whole():
+    net = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 4, 1))
+    net[2].weight = net[1].weight
+    graph = pruning.trace(net, torch.randn(1, 3, 8, 8))
+    assert not graph.groups
+    assert graph.fixed["0"] == "is read by 1 and 2, which share a weight"
+    assert graph.fixed["2"] == "shares its weight: 1 and 2"
+
+
+def test_a_layer_that_runs_twice_couples_its_inputs():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.head = nn.Conv2d(3, 8, 1), nn.Conv2d(3, 8, 1), nn.Conv2d(8, 4, 1)
+
+        def forward(self, x):
+            return self.head(self.a(x)) + self.head(self.b(x).relu())
+
+    graph = pruning.trace(Twice(), torch.randn(1, 3, 8, 8))
+    assert [m.layer for m in graph.groups["a"].producers] == ["a", "b"]
+
+
+def test_frozen_statistics_without_parameters_are_followed():
+    net = nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8, affine=False), nn.InstanceNorm2d(8), nn.Conv2d(8, 4, 1))
+    result = pruning.prune(net, torch.randn(1, 3, 8, 8), "l1", rate=0.5)
+    assert (result.model[1].num_features, result.model[2].num_features) == (4, 4)
+    found = cost.profile(result.model, (3, 8, 8))
+    assert (found.macs, found.params) == (result.report["macs"], result.report["params"])
+
+
+class SecondOrder(nn.Module):
+    def __init__(self, channels):
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, channels, 3), nn.Linear(channels * channels, 5)
+
+    def forward(self, x):
+        y = self.conv(x).relu().flatten(2)
+        return self.fc(torch.einsum("bcn,bdn->bcd", y, y).flatten(1))
+
+
+class Attended(nn.Module):
+    def __init__(self, channels):
+        super().__init__()
+        self.inner, self.outer = nn.Conv2d(channels, channels // 4, 1), nn.Conv2d(channels // 4, channels, 1)
+        self.line = nn.Conv1d(1, 1, 3, padding=1, bias=False)
+
+    def forward(self, x):
+        y = self.outer(self.inner(x).relu())
+        gate = self.line(y.mean((2, 3)).unsqueeze(1)).sigmoid().view(len(x), -1, 1, 1)
+        return (x + y * gate.expand_as(y)).relu()
+
+
+def test_tracing_is_bounded():
+    """Processor time, which a loaded machine does not stretch: a graph of operations took minutes for width 128."""
+    wide = nn.Sequential(
+        nn.Conv2d(3, 2048, 1), *[Attended(2048) for _ in range(4)], nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
+    started = time.process_time()
+    graph = pruning.trace(wide, torch.randn(1, 3, 8, 8))
+    assert list(graph.groups) == [f"{i}.inner" for i in range(1, 5)]
+    assert not pruning.trace(SecondOrder(64), torch.randn(1, 3, 16, 16)).groups
+    assert time.process_time() - started < 30
+
+
+def test_outputs_without_a_tensor_are_refused():
+    class Mute(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.Conv2d(3, 4, 1)
+
+        def forward(self, x):
+            return str(self.a(x).shape)
+
+    with pytest.raises(InputError, match="Mute gives str, in which there is no tensor to follow"):
+        pruning.trace(Mute(), torch.randn(1, 3, 4, 4))
+
+
+def test_parameters_without_a_shape_are_refused():
+    with pytest.raises(InputError, match=r"0\.weight has no shape yet"):
+        pruning.trace(nn.Sequential(nn.LazyConv2d(8, 1)), torch.randn(1, 3, 4, 4))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "unet", "torchvision:densenet121"])
+def test_couplings_are_those_of_torch_pruning(name):
+    """An independent reference: the channels that Torch-Pruning's dependency graph removes along with one."""
+    model, image = fresh(name).eval(), torch.randn(1, 3, 32, 32)
+    ours = pruning.trace(model, image)
+    theirs = torch_pruning.DependencyGraph().build_dependency(model, image, verbose=False)
+    names = {module: layer for layer, module in model.named_modules()}
+    for group in list(ours.groups.values())[::5]:
+        root = model.get_submodule(group.name)
+        channel = group.width // 2
+        expected = {
+            (names[item.dep.target.module], i)
+            for item in theirs.get_pruning_group(
+                root, theirs.get_pruner_of_module(root).prune_out_channels, group.producers[0].index[channel].tolist()
+            )
+            for i in item.idxs
+            if isinstance(item.dep.target.module, nn.modules.conv._ConvNd | nn.Linear | nn.BatchNorm2d)
+        }
+        found = {
+            (m.layer, int(i)) for m in group.members if m.kind in {"conv", "linear", "norm"} for i in m.index[channel]
+        }
+        assert found == expected
+
+
+def test_random_cuts_of_a_shufflenet_are_exact():
+    model = models.create("torchvision:shufflenet_v2_x0_5", 10).eval()
+    x = torch.randn(2, 3, 32, 32)
+    graph = pruning.trace(model, x)
+    pruned, _ = pruning.cut(model, graph, some(graph))
+    assert distance(pruning.masked(model, graph, some(graph))(x), pruned(x)) < 1e-5
+    assert graph.macs(some(graph)) == cost.profile(pruned, (3, 32, 32)).macs
