@@ -10,7 +10,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-PACKAGES = ("rssearch", "torch", "torchvision", "ray", "optuna", "mlflow", "torch-pruning", "thop", "numpy")
+PACKAGES = ("rssearch", "torch", "torchvision", "ray", "optuna", "mlflow", "thop", "numpy")
 
 
 def environment() -> str:

@@ -35,6 +35,7 @@ class Atoms:
         self._read: dict[str, npt.NDArray[np.bool_]] = {}  # of grouped convolutions: inputs whose origin is known
         self._edges: list[tuple[Indices, Indices]] = []
         self._fixed: list[tuple[Indices, str]] = []
+        self._guesses: list[tuple[Indices, str]] = []
         self._whole: dict[str, str] = {}
 
     def add(self, layer: str, kind: str, sides: Mapping[Side, int], blocks: int = 1) -> None:
@@ -77,6 +78,15 @@ class Atoms:
         labels = np.unique(labels)
         if labels.any():
             self._fixed.append((labels[labels != NONE], reason))
+
+    def guess(self, labels: Indices, reason: str) -> None:
+        """Channels that are followed as if a number in the code were computed from their number."""
+        self._guesses.append((labels, reason))
+
+    def take_guesses(self) -> list[tuple[Indices, str]]:
+        """The guessed channels with their reasons, once."""
+        guesses, self._guesses = self._guesses, []
+        return guesses
 
     def keep_whole(self, layer: str, reason: str) -> None:
         """A layer whose channels have no numbers, since it could not be cut."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from rssearch.cost import output_tensors, thop_macs
 from rssearch.errors import InputError
 from rssearch.pruning.atoms import Atoms
-from rssearch.pruning.channels import ChannelGraph, Group, Kept, Member
+from rssearch.pruning.channels import ChannelGraph, Group, Indices, Kept, Member
 from rssearch.pruning.cost_table import Count, Shapes, Side, build_tables
 from rssearch.pruning.following import Follower
 from rssearch.pruning.surgery import try_cut
@@ -52,9 +52,8 @@ def trace(model: nn.Module, example_input: Tensor) -> ChannelGraph:
         calls |= {name: [] for name in atoms.kinds if name in only_in_training}
         groups, fixed = atoms.groups()
         while failures := _failures(twin, groups, atoms, image, training=bool(only_in_training)):
-            for name, reason in failures.items():
-                first = groups[name].producers[0]
-                atoms.fix(atoms.of(first.layer, "out")[first.index.ravel()], reason)
+            for channels, reason in failures:
+                atoms.fix(channels, reason)
             groups, fixed = atoms.groups()
         tables = build_tables(twin, calls, *_counts(groups, atoms), thop_macs(twin, image))
     return ChannelGraph(groups, fixed, tuple(example_input.shape), atoms.sizes, tables)
@@ -79,11 +78,11 @@ def _has_computed(module: nn.Module) -> bool:
 
 def _failures(
     model: nn.Module, groups: dict[str, Group], atoms: Atoms, image: Tensor, *, training: bool
-) -> dict[str, str]:
-    """Groups that a cut on trial damages, with the reason: the forward pass counts on their width.
+) -> list[tuple[Indices, str]]:
+    """Channels that a cut on trial damages, with the reason: the forward pass counts on their width.
 
-    No trace shows that a number in the code is a width (``x.view(-1, 16)``). All groups are cut at once; only where
-    that fails, the guilty are looked for by halves.
+    No trace shows that a number in the code is a width (``x.view(-1, 16)``). All groups are cut at once; where that
+    fails, first without the guesses, and then the guilty are looked for by halves.
     """
     graph = ChannelGraph(groups, {}, tuple(image.shape), atoms.sizes, {})
     generator = torch.Generator().manual_seed(0)
@@ -92,7 +91,6 @@ def _failures(
         for name, group in groups.items()
         if group.width > 1
     }
-
     attempts = itertools.count(1)
 
     def attempt(names: Sequence[str]) -> str | None:
@@ -115,9 +113,14 @@ def _failures(
         found = {} if number > _ATTEMPTS else search(names[:half]) | search(names[half:])
         return found or dict.fromkeys(names, f"does not bear a cut on trial together with others ({reason})")
 
-    failures = search(list(kept))
     # A network that differs from itself (random in eval mode) cannot be judged; cutting it is refused later.
-    return failures if failures and attempt([]) is None else {}
+    if not kept or attempt([*kept]) is None or attempt([]) is not None:
+        return []
+    return atoms.take_guesses() or [
+        (atoms.of(first.layer, "out")[first.index.ravel()], reason)
+        for name, reason in search([*kept]).items()
+        for first in groups[name].producers[:1]
+    ]
 
 
 def _follow(model: nn.Module, images: Tensor, atoms: Atoms) -> dict[str, list[Shapes]]:

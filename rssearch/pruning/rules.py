@@ -19,13 +19,14 @@ Rule = Callable[[Labels, Call], None]
 CREATE = frozenset({"new_zeros", "new_ones", "new_empty", "new_full", "new_tensor", "arange", "zeros", "ones", "full"})
 
 _ELEMENTWISE = """
-    relu relu6 leaky_relu elu selu celu gelu silu mish hardswish hardsigmoid hardtanh hardshrink softshrink tanhshrink
-    sigmoid logsigmoid log_sigmoid tanh softplus softsign threshold rrelu dropout dropout1d dropout2d dropout3d
-    alpha_dropout feature_dropout feature_alpha_dropout clamp clamp_min clamp_max clip abs absolute neg negative
-    positive exp exp2 expm1 log log2 log10 log1p sqrt rsqrt square pow float_power sin cos erf floor ceil round trunc sign
-    reciprocal nan_to_num bernoulli isnan isinf isfinite add sub subtract mul multiply div divide truediv true_divide
-    floordiv floor_divide rsub mod remainder fmod maximum minimum where lerp addcmul addcdiv masked_fill copy eq ne gt
-    ge lt le greater less logical_and logical_or logical_not logical_xor and or xor invert
+    relu relu6 leaky_relu elu selu celu gelu silu mish hardswish hardsigmoid hardtanh hardshrink softshrink
+    tanhshrink sigmoid logsigmoid log_sigmoid tanh softplus softsign threshold rrelu dropout dropout1d dropout2d
+    dropout3d alpha_dropout feature_dropout feature_alpha_dropout clamp clamp_min clamp_max clip abs absolute
+    neg negative positive exp exp2 expm1 log log2 log10 log1p sqrt rsqrt square pow float_power sin cos erf
+    floor ceil round trunc sign reciprocal nan_to_num bernoulli isnan isinf isfinite add sub subtract mul
+    multiply div divide truediv true_divide floordiv floor_divide rsub mod remainder fmod maximum minimum where
+    lerp addcmul addcdiv masked_fill copy eq ne gt ge lt le greater less logical_and logical_or logical_not
+    logical_xor and or xor invert
 """
 
 
@@ -76,6 +77,7 @@ def _reshape(labels: Labels, call: Call) -> None:
         return
     if len(varying(after)) == 2 and len(varying(before)) == 1:
         labels.atoms.couple(after, np.broadcast_to(after.take([0], varying(after)[0]), after.shape))
+        labels.atoms.guess(after, f"is split into axes in {call.place}")
     elif len(varying(after)) == 2 and [n for n in before.shape if n > 1] != [n for n in after.shape if n > 1]:
         labels.stop(call)
         return
@@ -139,7 +141,9 @@ def _indexed(x: Tensor, index: Any) -> Iterable[int]:
     for part, width in zip(parts, widths, strict=True):
         if part is Ellipsis:
             axis += x.dim() - sum(widths)
-        elif part is not None and not (isinstance(part, slice) and part == slice(None)):
+        elif part is not None and not (
+            isinstance(part, slice) and part.indices(x.shape[axis]) == (0, x.shape[axis], 1)
+        ):
             yield from range(axis, axis + width)
         axis += width
 
@@ -163,6 +167,8 @@ def _pieces(labels: Labels, call: Call) -> None:
         labels.stop(call)
     else:
         parts = np.split(before, len(outputs), axis)
+        if call.name == "split":
+            labels.atoms.guess(before, f"is split at a number in {call.place}")
         for part, output in zip(parts, outputs, strict=True):
             labels.atoms.couple(parts[0], part)
             labels.set(output, part)

@@ -78,6 +78,7 @@ CASES = {  # operation: what it does, width behind it, widths that rate 0.5 leav
     "channel_shuffle": (lambda net, y, x: F.channel_shuffle(y, 4), 16, {"p": 8, "q": 2, "out": 6}),
     "glu": (lambda net, y, x: F.glu(y, 1), 8, {"p": 8, "q": 4, "out": 6}),
     "slice": (lambda net, y, x: y[:, 8:], 8, {"p": 8, "out": 6}),
+    "slice_of_all": (lambda net, y, x: y[:, :16], 16, {"p": 8, "q": 8, "out": 6}),
     "crop": (lambda net, y, x: y[..., 1:-1, 2:], 16, {"p": 8, "q": 8, "out": 6}),
     "roll": (lambda net, y, x: y.roll(4, 1), 16, {"p": 8, "out": 6}),
     "flip": (lambda net, y, x: y.flip(1), 16, {"p": 8, "q": 8, "out": 6}),
