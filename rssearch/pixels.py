@@ -8,11 +8,14 @@ import threading
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from typing import IO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from rssearch.headers import READ, Header, read_header
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -20,12 +23,25 @@ Floats = npt.NDArray[np.float32]
 # What Pillow's decoders, the zip reader and the file system raise for a file that is not a readable image.
 DECODE_ERRORS = (
     OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, OverflowError, struct.error, zlib.error,
-    zipfile.BadZipFile, NotImplementedError, KeyError, Image.DecompressionBombError,
+    zipfile.BadZipFile, NotImplementedError, KeyError, MemoryError,
+    Image.DecompressionBombError,
 )  # fmt: skip
+PIXELS = 2**26  # that any file may hold: 8192 x 8192, at most 0.7 GB while it is decoded
+PIXELS_A_BYTE = 64  # of a larger one: no JPEG of a plain colour has more, a bomb has hundreds
+LARGE = 2**25  # pixels: of images above, one is decoded at a time
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def decode(data: bytes, size: int | None) -> Pixels:
-    """Decode an image to RGB, cut to its central square and scaled with antialiasing.
+    """Decode an image to RGB, upright, cut to its central square and scaled with antialiasing.
 
     Args:
         data: the encoded file.
@@ -35,22 +51,119 @@ def decode(data: bytes, size: int | None) -> Pixels:
         uint8 [3, H, W].
 
     Raises:
-        ValueError: the pixels have more than 8 bits.
+        ValueError: the file holds other pixels than those that are read, see `rssearch.headers.READ`, or it claims
+            far more of them than it can hold.
         DECODE_ERRORS: the file is not a readable image.
     """
-    with Image.open(io.BytesIO(data)) as image:
-        check_depth(image)
+    with opened(data) as (image, header):
+        check(image, header, len(data))
         if size is not None:
             # JPEG can be decoded at 1/2, 1/4 or 1/8; twice the target leaves the quality to the resampling below.
             image.draft("RGB", (2 * size, 2 * size))
-        picture = scale(image.convert("RGB"), size)
-    return np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1))
+        with _large if image.width * image.height > LARGE else nullcontext():
+            picture = scale(rgb(image, header), size)
+            return np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1))
 
 
-def check_depth(image: Image.Image) -> None:
-    """Raise ValueError for pixels of more than 8 bits: how to scale them is not for us to guess."""
-    if image.mode.startswith(("I", "F")):
-        raise ValueError(f"its pixels are of mode {image.mode}; scale them to 8 bits first")
+@contextmanager
+def opened(data: bytes) -> Iterator[tuple[Image.Image, Header]]:
+    """An image of which nothing is decoded yet, and its header."""
+    file = io.BytesIO(data)
+    header = read_header(file)
+    with large_images(), Image.open(file, formats=[header.format]) as image:
+        yield image, header
+
+
+def check(image: Image.Image, header: Header, size: int) -> None:
+    """Raise ValueError for an image that is not read, before it is decoded: its pixels would be changed, or too many.
+
+    Args:
+        image: as `opened`.
+        header: its.
+        size: of its file in bytes.
+    """
+    if not header.readable:
+        scaled = "; scale it to 8 bits first" if header.bits > 8 else ""
+        raise ValueError(f"it has {header}, but {READ}{scaled}")
+    check_pages(image, header)
+    if image.width * image.height > max(PIXELS, PIXELS_A_BYTE * size):
+        raise ValueError(
+            f"it claims {image.width}x{image.height} pixels in {size:,} bytes; a file for more than {PIXELS:,} pixels "
+            f"needs a byte for each {PIXELS_A_BYTE} of them"
+        )
+
+
+def check_pages(image: Image.Image, header: Header) -> None:
+    """Raise ValueError for a file of several pictures, of which the first alone would be read."""
+    # A camera's JPEG may hold a preview beside its picture (MPO), which is no other page.
+    if header.pages > 1 or (header.format != "JPEG" and getattr(image, "is_animated", False)):
+        raise ValueError(f"it holds {header.pages if header.pages > 1 else 'several'} pictures, but one is read")
+
+
+def rgb(image: Image.Image, header: Header) -> Image.Image:
+    """Decode an image to RGB, upright. Raises ValueError where what is called alpha is another band."""
+    turned = upright(image)
+    # GDAL, and what is built on it, calls the fourth band of any 8-bit TIFF alpha, also where it is near infrared.
+    if header.format == "TIFF" and "A" in turned.getbands() and any(turned.getchannel("A").histogram()[1:255]):
+        raise ValueError(
+            f"it has {header}, but the values of its last band are not 0 and 255 alone, so that it may be no alpha; "
+            "leave it out of the file first"
+        )
+    return turned if turned.mode == "RGB" else turned.convert("RGB")
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """Decode an image and turn it as its orientation tag says (EXIF, in TIFF its own tag, or XMP)."""
+    image.load()  # which turns a TIFF, and forgets its tag
+    method = TURNS.get(orientation(image))
+    return image if method is None else image.transpose(method)
+
+
+def orientation(image: Image.Image) -> int:
+    """The orientation tag, 1 to 8; 1 is upright, as is what cannot be read."""
+    try:
+        found = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except DECODE_ERRORS:
+        return 1
+    return found if found in TURNS else 1
+
+
+def upright_size(file: IO[bytes]) -> tuple[int, int]:
+    """Height and width of an image when it is upright, from its header.
+
+    Args:
+        file: seekable.
+
+    Raises:
+        DECODE_ERRORS: as `decode`.
+    """
+    header = read_header(file)
+    late = _late_exif(file) if header.format == "PNG" else None
+    with large_images(), Image.open(file, formats=[header.format]) as image:
+        if header.format == "TIFF":  # Pillow's size is turned in some versions
+            tags = image.tag_v2  # type: ignore[attr-defined]
+            width, height, turn = tags[ExifTags.Base.ImageWidth], tags[ExifTags.Base.ImageLength], tags.get(274, 1)
+        else:
+            if header.format == "PNG" and "Raw profile type exif" not in image.info:
+                image.info.setdefault("exif", late or b"")  # or Pillow would decode the image to look for it
+            (width, height), turn = image.size, orientation(image)
+    return (width, height) if turn in (5, 6, 7, 8) else (height, width)
+
+
+def _late_exif(file: IO[bytes]) -> bytes | None:
+    """The EXIF data that a PNG has behind its pixels, where Pillow does not look before it decodes them."""
+    file.seek(8)
+    behind = False
+    while len(head := file.read(8)) == 8:
+        length, kind = int.from_bytes(head[:4], "big"), head[4:]
+        behind |= kind == b"IDAT"
+        if behind and kind == b"eXIf":
+            found = file.read(length)
+            file.seek(0)
+            return found
+        file.seek(length + 4, 1)
+    file.seek(0)
+    return None
 
 
 def scale(image: Image.Image, size: int | None) -> Image.Image:
@@ -80,10 +193,13 @@ def factors(mean: Floats, std: Floats) -> tuple[Floats, Floats]:
 def reason(error: Exception) -> str:
     """Why an image could not be decoded, for people: Pillow names the buffer that it read from."""
     if isinstance(error, UnidentifiedImageError):
-        return "it is no image of a known format"
+        return "it is damaged, or no image of the format that it begins as"
+    if isinstance(error, MemoryError):
+        return "there is not enough memory for it"
     return str(error) or type(error).__name__
 
 
+_large = threading.Lock()  # held by the one large image that is decoded
 _limit_lock = threading.Lock()
 _limit_users = 0
 _limit: int | None = None
@@ -91,7 +207,7 @@ _limit: int | None = None
 
 @contextmanager
 def large_images() -> Iterator[None]:
-    """Read images of any size: Pillow refuses those above 179 million pixels, which a scene may well have."""
+    """Open images of any size: Pillow refuses those above 179 million pixels, which a scene may well have."""
     global _limit_users, _limit  # noqa: PLW0603 - Pillow's limit is a global of its own
     with _limit_lock:
         if _limit_users == 0:

@@ -14,7 +14,7 @@ import onnxruntime
 
 from rssearch.bundle.files import INT8, ONNX, PREPROCESSING, read
 from rssearch.errors import InputError
-from rssearch.pixels import DECODE_ERRORS, Floats, Pixels, decode, factors, large_images, reason
+from rssearch.pixels import DECODE_ERRORS, Floats, Pixels, decode, factors, reason
 from rssearch.tiling import axis
 
 TILES = 8  # of a scene that go through the network together
@@ -84,8 +84,7 @@ def labels(network: Network, path: str | Path) -> Pixels:
     Raises:
         InputError: the image cannot be read.
     """
-    with large_images():
-        pixels = _decoded(path, None)
+    pixels = _decoded(path, None)
     return np.concatenate([strip.argmax(0).astype(np.uint8) for strip in strips(network, pixels)])
 
 
@@ -140,8 +139,11 @@ def _run(network: Network, pixels: Pixels) -> Floats:
 
 
 def _decoded(path: str | Path, size: int | None) -> Pixels:
+    file = Path(path).expanduser()
+    if file.exists() and not file.is_file() and not file.is_dir():
+        raise InputError(f"{path}: is no regular file")  # a pipe or a device might never end
     try:
-        return decode(Path(path).expanduser().read_bytes(), size)
-    except (*DECODE_ERRORS, MemoryError) as error:
+        return decode(file.read_bytes(), size)
+    except DECODE_ERRORS as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else reason(error)
         raise InputError(f"{path}: cannot be read: {why}") from None

@@ -16,17 +16,21 @@ from PIL import Image
 
 from rssearch.data.listing import Files
 from rssearch.errors import InputError
-from rssearch.pixels import DECODE_ERRORS, Pixels, decode, reason, scale
+from rssearch.pixels import DECODE_ERRORS, Pixels, decode, reason, scale, upright_size
 
 Progress = Callable[[int, int], None]
 
+ROWS = 64  # summed at once: 64-bit copies of a whole large image would need many times its memory
 CHUNK = 64  # images a thread takes at once: keeps the overhead of a future below 1 %
 
 
 def pixel_sums(image: Pixels) -> npt.NDArray[np.int64]:
     """Sum of the pixels and of their squares for each channel: int64 [2, C], exact, so that order never matters."""
-    flat = image.reshape(image.shape[0], -1).astype(np.int64)
-    return np.stack([flat.sum(1), (flat * flat).sum(1)])
+    sums = np.zeros((2, image.shape[0]), np.int64)
+    for row in range(0, image.shape[1], ROWS):
+        flat = image[:, row : row + ROWS].reshape(image.shape[0], -1).astype(np.int64)
+        sums += np.stack([flat.sum(1), (flat * flat).sum(1)])
+    return sums
 
 
 def moments(sums: npt.NDArray[np.int64], pixels: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
@@ -117,8 +121,7 @@ def common_shape(files: Files, workers: int | None = None) -> tuple[int, int, in
     def work(chunk: range) -> int:
         for index in chunk:
             try:
-                with Image.open(io.BytesIO(files.read(index))) as image:
-                    sizes[index] = image.size
+                sizes[index] = upright_size(io.BytesIO(files.read(index)))
             except DECODE_ERRORS:
                 continue  # named with its reason by decode_all, which opens every file again
         return len(chunk)
@@ -128,9 +131,9 @@ def common_shape(files: Files, workers: int | None = None) -> tuple[int, int, in
     if not counts:
         raise InputError(f"{files.base}: none of the {len(files)} files is a readable image")
     if len(counts) > 1:
-        named = ", ".join(f"{w}x{h} ({n})" for (w, h), n in counts.most_common(5))
+        named = ", ".join(f"{w}x{h} ({n})" for (h, w), n in counts.most_common(5))
         raise InputError(f"{files.base}: images differ in size: {named}; set input_size to scale them")
-    width, height = next(iter(counts))
+    height, width = next(iter(counts))
     return 3, height, width
 
 

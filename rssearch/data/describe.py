@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from rssearch.config import Patches
 from rssearch.data.family import Task
@@ -17,7 +16,7 @@ from rssearch.data.scenes import SceneListing
 from rssearch.data.scenestore import header_sizes
 from rssearch.data.windows import cut
 from rssearch.errors import InputError
-from rssearch.pixels import reason
+from rssearch.pixels import DECODE_ERRORS, reason, upright_size
 
 
 @dataclass(frozen=True)
@@ -54,9 +53,8 @@ def describe(
         size = (input_size, input_size)
     elif isinstance(found.pixels, Files):
         try:
-            with Image.open(io.BytesIO(found.pixels.read(0))) as image:
-                size = (image.height, image.width)
-        except (OSError, UnidentifiedImageError) as error:
+            size = upright_size(io.BytesIO(found.pixels.read(0)))
+        except DECODE_ERRORS as error:
             raise InputError(f"{found.pixels.location(0)}: cannot be read: {reason(error)}") from None
     else:
         size = np.shape(found.pixels(None))[2:4]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from rssearch.pixels import Pixels
+from rssearch.headers import Header
+from rssearch.pixels import Pixels, check_pages, rgb, upright
 
 IGNORE = 255  # class index of the pixels that losses and metrics leave out
 ROWS = 64  # looked up at once: 64-bit copies of a whole mask would need many times its memory
@@ -21,45 +23,72 @@ class MaskTable:
     """What the values of a mask mean.
 
     Attributes:
-        classes: value of a pixel -> class index, or `IGNORE`. A value is the grey level or palette index of the file;
-            with `colours` it is 0xRRGGBB.
+        classes: value of a pixel -> class index, or `IGNORE`. A value is the number or palette index in the file; with
+            `colours` it is 0xRRGGBB.
         colours: whether masks are read as RGB.
     """
 
     classes: Mapping[int, int]
     colours: bool = False
 
-    def decode(self, image: Image.Image) -> Pixels:
-        """The class indices of a mask: uint8 [H, W].
+    def decode(self, image: Image.Image, header: Header) -> Pixels:
+        """The class indices of a mask, upright: uint8 [H, W].
+
+        Args:
+            image: of which nothing is decoded yet, see `rssearch.pixels.opened`.
+            header: its.
 
         Raises:
             ValueError: the mask has another kind of pixels, or a value that the table does not have; it names them.
         """
-        values = self._colours(image) if self.colours else self._indices(image)
+        if header.lossy:
+            raise ValueError("a mask must be PNG, TIFF or BMP, without loss; its compression changes class values")
+        check_pages(image, header)
+        values = self._colours(image, header) if self.colours else self._values(image, header)
         known = np.array(sorted(self.classes))
         meaning = np.array([self.classes[value] for value in known.tolist()], np.uint8)
         mask = np.empty(values.shape[:2], np.uint8)
         for start in range(0, len(mask), ROWS):
-            rows = values[start : start + ROWS].astype(np.int64)
+            # Every value of 32 bits, whole or not, has its own number of 64 bits.
+            rows = values[start : start + ROWS].astype(np.float64 if values.dtype.kind == "f" else np.int64)
             if self.colours:
                 rows = (rows[..., 0] << 16) | (rows[..., 1] << 8) | rows[..., 2]
             place = np.searchsorted(known, rows).clip(max=len(known) - 1)
             if (strange := rows[known[place] != rows]).size:
-                write = "the colour #{:06X}" if self.colours else "the value {}"
-                allowed = ", ".join(write.rsplit(maxsplit=1)[-1].format(value) for value in known.tolist())
-                raise ValueError(f"has {write.format(int(strange[0]))}, which is no class; allowed: {allowed}")
+                raise ValueError(f"has {self._write(strange[0].item())}, which is no class; allowed: {self._allowed()}")
             mask[start : start + ROWS] = meaning[place]
         return mask
 
-    def _indices(self, image: Image.Image) -> Pixels:
-        if image.mode not in ("L", "P", "1"):
-            raise ValueError(f"its pixels are of mode {image.mode}, but one 8-bit channel of class indices is needed")
-        return np.asarray(image).astype(np.uint8, copy=False)
+    def _write(self, value: float) -> str:
+        return f"the colour #{value:06X}" if self.colours else f"the value {value}"
 
-    def _colours(self, image: Image.Image) -> Pixels:
-        if image.mode.startswith(("I", "F")):
-            raise ValueError(f"its pixels are of mode {image.mode}, but 8-bit colours are needed")
-        return np.asarray(image.convert("RGB"))
+    def _allowed(self) -> str:
+        known = [self._write(value).rsplit(maxsplit=1)[-1] for value in sorted(self.classes)]
+        return ", ".join(known if len(known) <= 20 else [*known[:20], f"and {len(known) - 20} more"])
+
+    def _values(self, image: Image.Image, header: Header) -> npt.NDArray[Any]:
+        """The values as the file holds them: any kind of number [H, W]."""
+        sizes = {"palette": (1, 2, 4, 8), "grey": (1, 2, 4, 8, 16, 32)}.get(header.colour, ())
+        signed = header.sample == "signed" and header.bits >= 8
+        if header.bits not in sizes or not (
+            header.sample == "unsigned" or signed or (header.sample, header.bits) == ("float", 32)
+        ):
+            hint = "; if its colours are the classes, name them in classes.json" if header.bands > 1 else ""
+            raise ValueError(f"has {header}, but one band of class values is needed{hint}")
+        values = np.asarray(upright(image))
+        if header.colour == "grey" and header.bits in (2, 4):
+            return values // (255 // (2**header.bits - 1))  # Pillow scales these to 8 bits
+        # Pillow takes all bytes for unsigned, and all numbers of 32 bits for signed.
+        if (header.sample, header.bits) == ("signed", 8):
+            return values.view(np.int8)
+        if (header.sample, header.bits) == ("unsigned", 32):
+            return values.view(np.uint32)
+        return values
+
+    def _colours(self, image: Image.Image, header: Header) -> Pixels:
+        if not header.readable:
+            raise ValueError(f"has {header}, but 8-bit colours are needed")
+        return np.asarray(rgb(image, header))
 
 
 def index_table(classes: int, ignored: npt.ArrayLike = ()) -> MaskTable:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +11,7 @@ import numpy.typing as npt
 from rssearch.config import Patches, Split
 from rssearch.data.decode import Progress, broken_message, moments
 from rssearch.data.masks import IGNORE
-from rssearch.data.scenes import SceneListing
+from rssearch.data.scenes import Pairs, SceneListing
 from rssearch.data.sceneset import SceneSet
 from rssearch.data.scenestore import Facts, Mapped, Memory, cache_key, cached, header_sizes, read_all, threads
 from rssearch.data.split import by_group, joined, split_hash
@@ -55,7 +56,7 @@ def load_scenes(
     except InputError as error:
         raise InputError(f"dataset {name!r}: {error}") from None
     counts = np.array([facts.counts[index] for index in good])
-    _check_classes(name, found.classes, counts, sides["train"], split.seed)
+    _check_classes(name, found, counts, sides["train"], split.seed)
     indices, windows, first = {}, [], 0
     for side, members in sides.items():
         # What is measured counts each pixel as often as it must, and no more.
@@ -102,14 +103,39 @@ def _decode_scenes(
 
 
 def _check_classes(
-    name: str, classes: tuple[str, ...], counts: npt.NDArray[np.int64], train: npt.NDArray[np.int64], seed: int
+    name: str, found: SceneListing, counts: npt.NDArray[np.int64], train: npt.NDArray[np.int64], seed: int
 ) -> None:
-    """Refuse a division in which a class that the set has is never trained."""
+    """Refuse a class that is never trained: it would make the network and the quality of another problem."""
+    total = len(found.classes)
     there, trained = counts.sum(0), counts[train].sum(0)
-    absent = [label for index, label in enumerate(classes) if there[index] and not trained[index]]
-    if absent or not trained[: len(classes)].any():
-        what = ", ".join(absent) or f"any class: all are ignored (index {IGNORE})"
-        raise InputError(
-            f"dataset {name!r}: no training pixel for {what}; another settings.split.seed than {seed} divides the "
+    nowhere = [label for index, label in enumerate(found.classes) if not there[index]]
+    elsewhere = [label for index, label in enumerate(found.classes) if there[index] and not trained[index]]
+    if not nowhere and not elsewhere:
+        return
+    advice = []
+    if elsewhere:
+        advice.append(
+            f"{', '.join(elsewhere)}: other splits have some, and another settings.split.seed than {seed} divides the "
             "scenes in another way"
         )
+    if nowhere:
+        advice.append(f"{', '.join(nowhere)}: no mask has a pixel of it{_unclaimed(found, nowhere, there)}")
+    what = ", ".join([*elsewhere, *nowhere]) if trained[:total].any() else f"any class: all are ignored (index {IGNORE})"
+    raise InputError(f"dataset {name!r}: no training pixel for {what}. {'; '.join(advice)}")
+
+
+def _unclaimed(found: SceneListing, nowhere: list[str], there: npt.NDArray[np.int64]) -> str:
+    """What to write where the missing class is likely the pixels of 255, which nobody claims."""
+    table = found.source.table if isinstance(found.source, Pairs) else None
+    if table is None or table.colours or len(nowhere) > 1 or not there[IGNORE]:
+        return ""
+    if {value for value, index in table.classes.items() if index == IGNORE} != {IGNORE}:
+        return ""
+    value = {index: value for value, index in table.classes.items()}
+    names = {
+        str(IGNORE if label in nowhere else value[index]): label for index, label in enumerate(found.classes)
+    }
+    return (
+        f", and {there[IGNORE]:,} pixels of {IGNORE}, which means no class unless one claims it; if they are "
+        f"{nowhere[0]}, write {json.dumps(names)} as the classes of classes.json"
+    )

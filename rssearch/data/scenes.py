@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import numpy as np
-from PIL import Image
 
 from rssearch.data.listing import Files
 from rssearch.data.masks import MaskTable
 from rssearch.errors import InputError
-from rssearch.pixels import DECODE_ERRORS, Pixels, check_depth, large_images, reason
+from rssearch.pixels import DECODE_ERRORS, Pixels, check, opened, reason, rgb, upright_size
 
 
 class RawScene(NamedTuple):
@@ -79,33 +78,38 @@ class Pairs:
     def size(self, index: int) -> tuple[int, int]:
         """Height and width, from the header of the image."""
         try:
-            with large_images(), self.images.open(index) as file, Image.open(file) as image:
-                return image.height, image.width
+            with self.images.open(index) as file:
+                # In an archive every step back would decompress it from its beginning.
+                return upright_size(io.BytesIO(file.read()) if self.images.base.suffix.lower() == ".zip" else file)
         except DECODE_ERRORS as error:
             raise InputError(f"{self.images.location(index)}: cannot be read: {reason(error)}") from None
 
     def read(self, index: int) -> RawScene:
         """Decode an image and its mask."""
         image_file, mask_file = self.images.location(index), self.masks.location(index)
-        with large_images():
-            try:
-                data = self.images.read(index)
-                image = _rgb(data)
-            except (*DECODE_ERRORS, MemoryError) as error:
-                raise InputError(f"{image_file}: cannot be read: {reason(error)}") from None
-            try:
-                with Image.open(io.BytesIO(self.masks.read(index))) as picture:
-                    mask = self.table.decode(picture)
-            except (*DECODE_ERRORS, MemoryError) as error:
-                raise InputError(f"{mask_file}: {reason(error)}") from None
-        if mask.shape != image.shape[:2]:
-            sizes = [f"{width}x{height}" for height, width in (mask.shape, image.shape[:2])]
+        try:
+            data = self.images.read(index)
+            with opened(data) as (picture, header):
+                check(picture, header, len(data))
+                image = np.asarray(rgb(picture, header))
+        except DECODE_ERRORS as error:
+            raise InputError(f"{image_file}: cannot be read: {reason(error)}") from None
+        try:
+            with opened(self.masks.read(index)) as (picture, header):
+                # Before it is decoded: a small file may claim a mask that fills the memory.
+                same = sorted(picture.size) == sorted(image.shape[:2])
+                mask = self.table.decode(picture, header) if same else None
+                shape = (picture.height, picture.width) if mask is None else mask.shape
+        except DECODE_ERRORS as error:
+            raise InputError(f"{mask_file}: {reason(error)}") from None
+        if mask is None or shape != image.shape[:2]:
+            sizes = [f"{width}x{height}" for height, width in (shape, image.shape[:2])]
             raise InputError(f"{mask_file}: is {sizes[0]}, but its image {image_file} is {sizes[1]}")
         return RawScene(image, mask, hashlib.blake2b(data, digest_size=16).hexdigest())
 
     def stamp(self) -> str:
         """sha256 over the times of the files, or of the archive that they are in."""
-        digest = hashlib.sha256()
+        digest = hashlib.sha256(b"colours\n" if self.table.colours else b"")
         for files in (self.images, self.masks):
             archive = files.base.suffix.lower() == ".zip"
             for path in [files.base] if archive else [files.base / member for member in files.members]:
@@ -114,9 +118,3 @@ class Pairs:
                 except OSError:
                     digest.update(b"absent\n")  # a dangling link, which `read` names
         return digest.hexdigest()
-
-
-def _rgb(data: bytes) -> Pixels:
-    with Image.open(io.BytesIO(data)) as image:
-        check_depth(image)
-        return np.asarray(image.convert("RGB"))

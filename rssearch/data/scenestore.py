@@ -27,7 +27,7 @@ from rssearch.data.streaming import node_memory
 from rssearch.errors import InputError
 from rssearch.pixels import Pixels
 
-VERSION = 1  # of the files in the cache
+VERSION = 2  # of the files in the cache
 ROWS = 64  # sums are taken over so many rows at once: 64-bit copies of a whole scene would need eight times its memory
 Keep = Callable[[int, Pixels, Pixels], None]
 

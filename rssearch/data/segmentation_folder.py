@@ -2,14 +2,16 @@ r"""A user's own scenes: ``images/`` and ``masks/`` with equal names, and ``clas
 
 ``classes.json`` is one of
 
-* ``["background", "building"]``: masks have one 8-bit channel of class indices, 0 for the first name;
+* ``["background", "building"]``: masks have one band of class indices, 0 for the first name;
+* ``{"0": "background", "255": "building"}``: masks have one band of these values;
 * ``{"land": "#8429F6", "water": "#E2A929"}``: masks have colours;
-* ``{"classes": <one of these>, "ignore": ["unlabeled"], "group": "(tile\\d+)_"}``: pixels of the classes named by
-  ``ignore`` (a name or a list) are left out; scenes for which the regular expression ``group`` finds the same text at
-  the beginning of their name (the first bracket's, or all) are never in different splits. Without ``group`` every
-  scene is a group.
+* ``{"classes": <one of these>, "ignore": ["unlabeled", 9], "group": "(tile\\d+)_"}``: pixels of the classes, values and
+  colours in ``ignore`` (one of them or a list) are left out; scenes for which the regular expression ``group`` finds the
+  same text at the beginning of their name (the first bracket's, or all) are never in different splits. Without
+  ``group`` every scene is a group.
 
-The class index 255 is always left out. Masks are PNG, TIFF or BMP, because JPEG would change their values.
+The value 255 is left out where no class has it. Values may have 8, 16 or 32 bits. Masks are PNG, TIFF or BMP, because
+JPEG would change their values.
 """
 
 from __future__ import annotations
@@ -32,6 +34,12 @@ from rssearch.errors import InputError
 PREFIX = "segmentation_folder:"
 TABLE = "classes.json"
 Found = tuple[str, int]  # path of a file below the base, size in bytes
+VALUE = re.compile(r"0|-?[1-9]\d{0,9}")
+COLOUR = re.compile("#[0-9A-Fa-f]{6}")
+FORMS = (
+    f'a list of 2 to {IGNORE} names, or a mapping of values to names ({{"0": "land", "255": "water"}}) or of names to '
+    'colours ({"land": "#8429F6"})'
+)
 HINT = f'needs {TABLE} beside images/ and masks/, for example ["background", "building"] or {{"land": "#8429F6"}}'
 
 
@@ -137,10 +145,10 @@ def read_legend(base: Path, prefix: str) -> Legend:
         else:
             with zipfile.ZipFile(base) as archive:
                 text = archive.read(prefix + TABLE).decode("utf-8")
-        content = json.loads(text)
+        content = json.loads(text, object_pairs_hook=_once)
     except (FileNotFoundError, KeyError):
         raise InputError(f"{base}: {HINT}") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{place}: is not valid JSON: {error}") from None
     options: dict[str, Any] = {}
     if isinstance(content, dict) and "classes" in content and not isinstance(content["classes"], str):
@@ -157,26 +165,72 @@ def read_legend(base: Path, prefix: str) -> Legend:
 
 
 def _table(place: str, content: Any, ignore: Any) -> tuple[tuple[str, ...], MaskTable]:
-    names = list(content) if isinstance(content, list | dict) else []
-    if len(names) < 2 or len(names) > IGNORE or not all(isinstance(name, str) for name in names):
-        raise InputError(f"{place}: classes must be a list of 2 to {IGNORE} names, or a mapping of names to colours")
-    if len(set(names)) < len(names):
-        raise InputError(f"{place}: classes: {next(n for n in names if names.count(n) > 1)!r} stands twice")
-    ignored = [ignore] if isinstance(ignore, str) else ignore
-    if not isinstance(ignored, list) or (strange := [name for name in ignored if name not in names]):
-        what = repr(strange[0]) if isinstance(ignored, list) else repr(ignore)
-        raise InputError(f"{place}: ignore: {what} is none of the classes {', '.join(names)}")
-    if len(names) - len(ignored) < 2:
+    """The classes, and the table of what values or colours of masks mean."""
+    values, colours = _values(place, content)
+    names = tuple(dict.fromkeys(values.values()))
+    if not 2 <= len(names) <= IGNORE:
+        raise InputError(f"{place}: classes: {len(names)} names; there must be 2 to {IGNORE}")
+    dropped, unclaimed = _ignored(place, ignore if isinstance(ignore, list) else [ignore], values, colours=colours)
+    if len(names) - len(dropped) < 2:
         raise InputError(f"{place}: two or more classes must be left beside those that are ignored")
-    classes = tuple(name for name in names if name not in ignored)
-    if isinstance(content, list):
-        return classes, index_table(len(names), [names.index(name) for name in ignored])
-    table: dict[int, int] = {}
+    classes = tuple(name for name in names if name not in dropped)
+    table = {value: IGNORE if name in dropped else classes.index(name) for value, name in values.items()}
+    table |= dict.fromkeys(unclaimed, IGNORE)
+    if not colours:
+        table.setdefault(IGNORE, IGNORE)
+    return classes, MaskTable(table, colours)
+
+
+def _values(place: str, content: Any) -> tuple[dict[int, str], bool]:
+    """The name of each value of the masks, and whether the values are colours."""
+    if isinstance(content, list) and all(isinstance(name, str) for name in content):
+        if len(set(content)) < len(content):
+            raise InputError(f"{place}: classes: {next(n for n in content if content.count(n) > 1)!r} stands twice")
+        return dict(enumerate(content)), False
+    if not isinstance(content, dict) or not all(isinstance(entry, str) for entry in content.values()):
+        raise InputError(f"{place}: classes must be {FORMS}")
+    if content and all(VALUE.fullmatch(key) for key in content) and not any(map(COLOUR.fullmatch, content.values())):
+        return {int(key): name for key, name in content.items()}, False
+    values: dict[int, str] = {}
     for name, colour in content.items():
-        if not isinstance(colour, str) or not re.fullmatch(r"#[0-9A-Fa-f]{6}", colour):
-            raise InputError(f"{place}: classes: the colour of {name!r} is {colour!r}, but must be as #RRGGBB")
-        value = int(colour[1:], 16)
-        if value in table:
+        if not COLOUR.fullmatch(colour):
+            raise InputError(
+                f"{place}: classes: the colour of {name!r} is {colour!r}, but must be as #RRGGBB; classes may be {FORMS}"
+            )
+        if (value := int(colour[1:], 16)) in values:
             raise InputError(f"{place}: classes: {name!r} has the colour {colour} of another class")
-        table[value] = IGNORE if name in ignored else classes.index(name)
-    return classes, MaskTable(table, colours=True)
+        values[value] = name
+    return values, True
+
+
+def _ignored(
+    place: str, ignore: Sequence[Any], values: Mapping[int, str], *, colours: bool
+) -> tuple[frozenset[str], frozenset[int]]:
+    """The names of classes, and the values of no class, that are left out."""
+    dropped, unclaimed = set(), set()
+    for entry in ignore:
+        value = None
+        if colours and isinstance(entry, str) and COLOUR.fullmatch(entry):
+            value = int(entry[1:], 16)
+        elif not colours and isinstance(entry, int) and not isinstance(entry, bool):
+            value = entry
+        if isinstance(entry, str) and entry in values.values():
+            dropped.add(entry)
+        elif value is None or value.bit_length() > 32:
+            kind = "a colour (#RRGGBB)" if colours else "a whole number"
+            known = ", ".join(dict.fromkeys(values.values()))
+            raise InputError(f"{place}: ignore: {entry!r} is none of the classes {known}, nor {kind}")
+        elif value in values:
+            raise InputError(f"{place}: ignore: {entry!r} is the class {values[value]!r}; name it to leave it out")
+        else:
+            unclaimed.add(value)
+    return frozenset(dropped), frozenset(unclaimed)
+
+
+def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """A mapping of JSON, in which the last of equal keys would win without a word."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"{next(key for key in keys if keys.count(key) > 1)!r} stands twice")
+    return content
