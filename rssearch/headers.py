@@ -44,8 +44,8 @@ class Header:
 
     def __str__(self) -> str:
         bands = "one band" if self.bands == 1 else f"{self.bands} bands"
-        kind = "" if self.sample == "unsigned" else f"{self.sample} "
-        return f"{bands} of {self.bits} {kind}bit{'s' if self.bits > 1 else ''} ({self.colour})"
+        kind = "" if self.sample == "unsigned" else f", {self.sample}"
+        return f"{bands} of {self.bits} bit{'s' if self.bits > 1 else ''}{kind} ({self.colour})"
 
     @property
     def readable(self) -> bool:
@@ -98,7 +98,7 @@ def _jpeg(file: IO[bytes], _: bytes) -> Header:
         while (byte := file.read(1)) == b"\xff":  # fill bytes
             pass
         marker = byte[0]
-        if marker == 0 or marker == 1 or 0xD0 <= marker <= 0xD8:  # these have no content
+        if marker in (0, 1) or 0xD0 <= marker <= 0xD8:  # these have no content
             continue
         (length,) = struct.unpack(">H", file.read(2))
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # start of frame
@@ -111,6 +111,8 @@ def _jpeg(file: IO[bytes], _: bytes) -> Header:
 def _bmp(_: IO[bytes], start: bytes) -> Header:
     (size,) = struct.unpack("<I", start[14:18])
     (bits,) = struct.unpack("<H", start[24:26] if size == 12 else start[28:30])
+    if bits not in (1, 2, 4, 8, 16, 24, 32):
+        raise struct.error
     if bits <= 8:
         return Header("BMP", 1, bits, "palette")
     return Header("BMP", 4, 8, "RGB with alpha") if bits == 32 else Header("BMP", 3, 8, "RGB")
@@ -132,7 +134,8 @@ def _ppm(file: IO[bytes], start: bytes) -> Header:
         return Header("PPM", 1, 1, "grey, 0 is white")
     colour, bands = ("grey", 1) if kind in b"25" else ("RGB", 3)
     file.seek(2)
-    text, words = file.read(4096), []
+    text = file.read(4096)
+    words: list[bytes] = []
     while len(words) < 3:
         text = text.lstrip()
         if text.startswith(b"#"):
@@ -156,7 +159,8 @@ def _tiff(file: IO[bytes], start: bytes) -> Header:
     big = start[2:4] in (b"+\0", b"\0+")
     (place,) = struct.unpack(order + "Q", start[8:16]) if big else struct.unpack(order + "I", start[4:8])
     first, place = _directory(file, order, place, big=big)
-    pages, seen = 1, set()
+    pages = 1
+    seen: set[int] = set()
     while place and place not in seen and len(seen) < IFDS:
         seen.add(place)
         tags, place = _directory(file, order, place, big=big, wanted=frozenset({254}))
@@ -166,11 +170,12 @@ def _tiff(file: IO[bytes], start: bytes) -> Header:
     depths = set(first.get(258, (1,))[:bands])
     formats = set(first.get(339, (1,))[:bands])
     sample = {1: "unsigned", 2: "signed", 3: "float"}.get(max(formats), "undefined or complex")
+    colour = _tiff_colour(first, bands) if len(depths) == len(formats) == 1 else "bands of different kinds"
     return Header(
         "TIFF",
         bands,
         max(depths),
-        _tiff_colour(first, bands) if len(depths) == len(formats) == 1 else "bands of different kinds",
+        f"{colour}, big-endian BigTIFF" if big and order == ">" else colour,  # Pillow takes it for something else
         sample,
         lossy=first.get(259, (1,))[0] in LOSSY_TIFF,
         pages=pages,

@@ -7,7 +7,7 @@ import struct
 import threading
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import IO
 
@@ -55,8 +55,8 @@ def decode(data: bytes, size: int | None) -> Pixels:
             far more of them than it can hold.
         DECODE_ERRORS: the file is not a readable image.
     """
-    with opened(data) as (image, header):
-        check(image, header, len(data))
+    with opened(data, check_image) as (image, header):
+        check_size(image, len(data))
         if size is not None:
             # JPEG can be decoded at 1/2, 1/4 or 1/8; twice the target leaves the quality to the resampling below.
             image.draft("RGB", (2 * size, 2 * size))
@@ -66,38 +66,52 @@ def decode(data: bytes, size: int | None) -> Pixels:
 
 
 @contextmanager
-def opened(data: bytes) -> Iterator[tuple[Image.Image, Header]]:
-    """An image of which nothing is decoded yet, and its header."""
+def opened(data: bytes, check: Callable[[Header], None]) -> Iterator[tuple[Image.Image, Header]]:
+    """An image of which nothing is decoded yet, and its header.
+
+    Args:
+        data: the encoded file.
+        check: raises ValueError for what the header may not say.
+
+    Raises:
+        ValueError: so says `check`, the file holds several pictures, or Pillow cannot open it.
+    """
     file = io.BytesIO(data)
     header = read_header(file)
-    with large_images(), Image.open(file, formats=[header.format]) as image:
+    check(header)
+    with _open(file, header) as image:
+        # Pillow counts the preview in a camera's JPEG and the overviews in a TIFF, which are no other pictures.
+        several = header.format not in ("JPEG", "TIFF") and getattr(image, "is_animated", False)
+        if header.pages > 1 or several:
+            raise ValueError(f"it holds {header.pages if header.pages > 1 else 'several'} pictures, but one is read")
         yield image, header
 
 
-def check(image: Image.Image, header: Header, size: int) -> None:
-    """Raise ValueError for an image that is not read, before it is decoded: its pixels would be changed, or too many.
+@contextmanager
+def _open(file: IO[bytes], header: Header) -> Iterator[Image.Image]:
+    with large_images():
+        try:
+            image = Image.open(file, formats=[header.format])
+        except UnidentifiedImageError:
+            raise ValueError(f"it is damaged, or a {header.format} of a kind that is not read: {header}") from None
+        with image:
+            yield image
 
-    Args:
-        image: as `opened`.
-        header: its.
-        size: of its file in bytes.
-    """
+
+def check_image(header: Header) -> None:
+    """Raise ValueError for pixels that are not read: they would be cut to 8 bits, or to three bands."""
     if not header.readable:
         scaled = "; scale it to 8 bits first" if header.bits > 8 else ""
         raise ValueError(f"it has {header}, but {READ}{scaled}")
-    check_pages(image, header)
+
+
+def check_size(image: Image.Image, size: int) -> None:
+    """Raise ValueError for an image that claims far more pixels than its file of `size` bytes can hold."""
     if image.width * image.height > max(PIXELS, PIXELS_A_BYTE * size):
         raise ValueError(
             f"it claims {image.width}x{image.height} pixels in {size:,} bytes; a file for more than {PIXELS:,} pixels "
             f"needs a byte for each {PIXELS_A_BYTE} of them"
         )
-
-
-def check_pages(image: Image.Image, header: Header) -> None:
-    """Raise ValueError for a file of several pictures, of which the first alone would be read."""
-    # A camera's JPEG may hold a preview beside its picture (MPO), which is no other page.
-    if header.pages > 1 or (header.format != "JPEG" and getattr(image, "is_animated", False)):
-        raise ValueError(f"it holds {header.pages if header.pages > 1 else 'several'} pictures, but one is read")
 
 
 def rgb(image: Image.Image, header: Header) -> Image.Image:
@@ -139,7 +153,7 @@ def upright_size(file: IO[bytes]) -> tuple[int, int]:
     """
     header = read_header(file)
     late = _late_exif(file) if header.format == "PNG" else None
-    with large_images(), Image.open(file, formats=[header.format]) as image:
+    with _open(file, header) as image:
         if header.format == "TIFF":  # Pillow's size is turned in some versions
             tags = image.tag_v2  # type: ignore[attr-defined]
             width, height, turn = tags[ExifTags.Base.ImageWidth], tags[ExifTags.Base.ImageLength], tags.get(274, 1)
@@ -191,9 +205,7 @@ def factors(mean: Floats, std: Floats) -> tuple[Floats, Floats]:
 
 
 def reason(error: Exception) -> str:
-    """Why an image could not be decoded, for people: Pillow names the buffer that it read from."""
-    if isinstance(error, UnidentifiedImageError):
-        return "it is damaged, or no image of the format that it begins as"
+    """Why an image could not be decoded, for people."""
     if isinstance(error, MemoryError):
         return "there is not enough memory for it"
     return str(error) or type(error).__name__

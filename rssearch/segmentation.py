@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -124,8 +125,15 @@ def predict_scene(
         float32 [K, H, W] on the device.
 
     Raises:
-        InputError: a size or an overlap that is not allowed.
+        InputError: a size or an overlap that is not allowed, or an image of other bands or of another type: integers
+            are no normalised image, whatever their depth.
     """
+    if image.ndim != 3 or not image.is_floating_point():
+        kind = str(image.dtype).removeprefix("torch.")
+        raise InputError(
+            f"the image is {kind} {list(image.shape)}, but float32 [C, H, W] is needed: 8-bit pixels, see "
+            "rssearch.pixels.decode, divided by 255 and normalised"
+        )
     strips = _strips(model, image, size, overlap, batch_size, device or image.device, precision)
     return torch.cat(list(strips), 1)
 
@@ -182,7 +190,12 @@ def _strips(
         for first in range(0, len(columns), batch_size):
             chosen = columns[first : first + batch_size]
             tiles = torch.stack([image[:, down[row : row + size, None], across[c : c + size]] for c in chosen])
-            with mode(model, training=False), torch.inference_mode(), autocast(device, precision):
+            with (
+                _told_of_bands(model, image),
+                mode(model, training=False),
+                torch.inference_mode(),
+                autocast(device, precision),
+            ):
                 logits = model(laid_out(tiles.to(device))).float()
             if total is None:
                 total = logits.new_zeros(logits.shape[1], size, len(across))
@@ -195,3 +208,15 @@ def _strips(
         carried = total[:, done:]
         strip = total[:, :done] / row_sums[row:following, None] / column_sums
         yield strip[:, : max(0, height - row), :width]
+
+
+@contextmanager
+def _told_of_bands(model: nn.Module, image: Tensor) -> Iterator[None]:
+    """Raise InputError where a network fails on an image [C, H, W] whose bands its first convolution does not take."""
+    try:
+        yield
+    except RuntimeError as error:
+        wanted = next((layer.in_channels for layer in model.modules() if isinstance(layer, nn.Conv2d)), len(image))
+        if wanted == len(image):
+            raise
+        raise InputError(f"the image has {len(image)} bands, but the network takes {wanted}") from error

@@ -19,6 +19,7 @@ from rssearch.bundle import exporting, predict
 from rssearch.bundle.card import card, wilson
 from rssearch.errors import InputError
 from rssearch.onnx_export import to_onnx
+from rssearch.pixels import decode
 from rssearch.record import Recorded
 from rssearch.store import Store
 from tests.bundles import ABOUT, CLASSES, KEY, onnx_model, pruned_network, study
@@ -178,7 +179,28 @@ def test_the_card_leaves_out_what_was_not_measured(found: Recorded) -> None:
     assert "None" not in text.partition("## Use")[0]
 
 
-def test_the_code_of_the_card_runs(
+def photographs(folder: Path) -> None:
+    """Images of many sizes and kinds, in files without an ending: a card's code reads any."""
+    rng = np.random.default_rng(0)
+    folder.mkdir()
+
+    def photograph(width: int, height: int) -> Image.Image:
+        small = Image.fromarray(rng.integers(0, 256, (height // 4, width // 4, 3), dtype=np.uint8))
+        return small.resize((width, height), Image.Resampling.BICUBIC)
+
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    photograph(32, 32).save(folder / "as_it_is", "PNG")
+    photograph(400, 300).save(folder / "large", "PNG")
+    photograph(640, 420).save(folder / "jpeg", "JPEG", quality=90)
+    photograph(640, 420).save(folder / "turned_jpeg", "JPEG", exif=turned)
+    photograph(90, 200).save(folder / "turned_png", "PNG", exif=turned)
+    photograph(70, 90).convert("P").save(folder / "palette", "PNG")
+    photograph(300, 90).convert("L").save(folder / "grey", "JPEG")
+    photograph(20, 24).convert("RGBA").save(folder / "tiff", "TIFF", tiffinfo={274: 8})
+
+
+def test_the_code_of_the_card_gives_the_numbers_of_the_bundle(
     tmp_path: Path,
     found: Recorded,
     row: dict[str, Any],
@@ -189,21 +211,34 @@ def test_the_code_of_the_card_runs(
     path = bundle.export(found, row, tmp_path / "m")
     codes = re.findall(r"```python\n(.*?)```", (path / "model_card.md").read_text(), re.DOTALL)
     assert len(codes) == 3
-    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "image.png")
+    photographs(tmp_path / "images")
     monkeypatch.chdir(tmp_path)
-    for code in codes:
-        exec(compile(code.replace("PATH/OF/THIS/FOLDER", str(path)), "card", "exec"), {})
-    x = torch.from_numpy(pixels).permute(2, 0, 1) / 255
-    x = (x - torch.tensor([0.3, 0.4, 0.5])[:, None, None]) / torch.tensor([0.1, 0.2, 0.25])[:, None, None]
-    with torch.inference_mode():
-        expected = pruned.model(x[None]).softmax(1)[0]
-    *predicted, alone, in_torch = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in predicted] == CLASSES
-    assert [float(line.split()[1]) for line in predicted] == pytest.approx(expected.tolist(), abs=1e-5)
-    name, probability = in_torch.split()
-    assert alone == name == CLASSES[int(expected.argmax())]
-    assert float(probability) == pytest.approx(float(expected.max()), abs=1e-6)
+    network = predict.open_network(path)
+    runs = [compile(code.replace("PATH/OF/THIS/FOLDER", str(path)), "card", "exec") for code in codes]
+    for image in sorted((tmp_path / "images").iterdir()):
+        image.replace(tmp_path / "image.png")
+        pixels = torch.from_numpy(decode((tmp_path / "image.png").read_bytes(), 32)) / 255
+        x = (pixels - torch.tensor([0.3, 0.4, 0.5])[:, None, None]) / torch.tensor([0.1, 0.2, 0.25])[:, None, None]
+        with torch.inference_mode():
+            logits = pruned.model(x[None])[0]
+        expected = logits.softmax(0)
+        np.testing.assert_allclose(predict.probabilities(network, tmp_path / "image.png"), expected, atol=1e-5)
+        names: list[dict[str, Any]] = [{} for _ in runs]
+        for run, space in zip(runs, names, strict=True):
+            exec(run, space)
+        *predicted, alone, in_torch = capsys.readouterr().out.splitlines()
+        assert [line.split()[0] for line in predicted] == CLASSES
+        assert [float(line.split()[1]) for line in predicted] == pytest.approx(expected.tolist(), abs=1e-5)
+        np.testing.assert_allclose(names[1]["logits"][0], logits, atol=1e-4, err_msg=image.name)
+        np.testing.assert_allclose(names[2]["probabilities"], expected, atol=1e-6, err_msg=image.name)
+        assert alone == in_torch.split()[0] == CLASSES[int(expected.argmax())]
+
+
+def test_the_card_of_a_network_for_oblong_images_scales_none(found: Recorded, row: dict[str, Any]) -> None:
+    text = card(found, row, ABOUT | {"task": "classification", "input_shape": [3, 20, 30]}, MEASURED)
+    assert "assert image.size == (width, height)" in text
+    assert 'decode(Path("image.png").read_bytes(), None)' in text
+    assert "resize(" not in text
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "manifest.json"])

@@ -31,6 +31,7 @@ from rssearch.onnx_export import to_onnx
 from rssearch.pixels import decode
 from rssearch.segmentation import predict_scene
 from tests.bundles import CLASSES, image_set, pictures, pruned_network, study, trial
+from tests.files import plain_png, tiff
 from tests.scenes import tiny
 
 ROOT = Path(__file__).parents[1]
@@ -154,12 +155,21 @@ def test_bad_input_is_told_in_one_sentence(folder: Path, tmp_path: Path, capsys:
     Image.new("RGB", (40, 30)).save(good)
     (tmp_path / "text.png").write_text("no image")
     Image.fromarray(np.zeros((40, 40), np.uint16)).save(tmp_path / "deep.png")
+    (tmp_path / "bands.tif").write_bytes(tiff(np.zeros((9, 9, 5), np.uint8), 2, tags={338: [0, 0]}))
+    (tmp_path / "huge.png").write_bytes(plain_png(13000, 13000))
+    os.mkfifo(tmp_path / "pipe.png")
     cases: list[tuple[list[Any], str]] = [
         ([tmp_path / "none", good], f"{tmp_path / 'none'}: is no bundle, or not a whole one: "),
         ([folder, tmp_path / "none.png"], "none.png: cannot be read: No such file or directory"),
         ([folder, tmp_path], f"{tmp_path}: cannot be read: Is a directory"),
         ([folder, tmp_path / "text.png"], "text.png: cannot be read: it is no image of a known format"),
-        ([folder, tmp_path / "deep.png"], "deep.png: cannot be read: its pixels are of mode I;16"),
+        ([folder, tmp_path / "bands.tif"], "bands.tif: cannot be read: it has 5 bands of 8 bits (RGB and 2 more)"),
+        ([folder, tmp_path / "huge.png"], "huge.png: cannot be read: it claims 13000x13000 pixels in 493,"),
+        ([folder, tmp_path / "pipe.png"], "pipe.png: is no regular file"),
+        (
+            [folder, tmp_path / "deep.png"],
+            "deep.png: cannot be read: it has one band of 16 bits (grey), but images of 8 bits are read",
+        ),
         ([folder, good, "--int8"], "has no model.int8.onnx; `rssearch export --int8` writes it"),
     ]
     for arguments, message in cases:

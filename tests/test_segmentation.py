@@ -172,6 +172,26 @@ def test_tiles_that_cannot_be(size: int, overlap: int) -> None:
         predict_scene(tiny(), scene(16, 16), size=size, overlap=overlap)
 
 
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (torch.zeros(3, 16, 16, dtype=torch.uint16), r"the image is uint16 \[3, 16, 16\], but float32 \[C, H, W\]"),
+        (torch.zeros(3, 16, 16, dtype=torch.uint8), r"the image is uint8 \[3, 16, 16\], but float32 \[C, H, W\]"),
+        (torch.zeros(1, 3, 16, 16), r"the image is float32 \[1, 3, 16, 16\], but float32 \[C, H, W\]"),
+        (torch.zeros(5, 16, 16), "the image has 5 bands, but the network takes 3"),
+        (torch.zeros(2, 16, 16), "the image has 2 bands, but the network takes 3"),
+    ],
+)
+def test_images_of_another_type_or_other_bands(image: torch.Tensor, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        predict_scene(tiny(), image, size=8)
+
+
+def test_what_else_fails_in_a_network_stays_what_it_is() -> None:
+    with pytest.raises(RuntimeError, match=r"size of tensor|Sizes of tensors"):
+        predict_scene(tiny(), scene(21, 21), size=7)  # its levels need an even size
+
+
 @pytest.mark.parametrize("overlap", [0, 3])
 def test_scenes_are_measured_whole_and_each_pixel_once(overlap: int) -> None:
     images = scene_set(shape=(22, 18))

@@ -59,15 +59,13 @@ network = predict.open_network("PATH/OF/THIS/FOLDER")  # checks its files agains
 
 {alone}
 
-With torch:
+With torch and rssearch, which refuses what is no 8-bit image as the command line does:
 
 ```python
 import json
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 
 {imports}
 
@@ -94,7 +92,7 @@ for index, name in enumerate(network.classes):
 }
 _ALONE = {
     "classification": """\
-With onnxruntime alone:
+With onnxruntime alone, for 8-bit images (deeper ones would be cut to 8 bits without a word):
 
 ```python
 import json
@@ -102,39 +100,53 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
-from PIL import Image
+from PIL import Image, ImageOps
 
 folder = Path("PATH/OF/THIS/FOLDER")
 session = onnxruntime.InferenceSession(folder / "model.onnx")
 about = json.loads((folder / "preprocessing.json").read_text())
 
 channels, height, width = about["input_shape"]
-image = Image.open("image.png").convert("RGB").resize((width, height), Image.Resampling.BILINEAR)  # of a square image
+%(prepare)s
 pixels = np.asarray(image, np.float32).transpose(2, 0, 1) / 255
 mean, std = (np.array(about[name], np.float32)[:, None, None] for name in ("mean", "std"))
 (logits,) = session.run(["logits"], {"image": ((pixels - mean) / std)[None]})
 print(about["classes"][logits[0].argmax()])
 ```""",
     "segmentation": """\
-With onnxruntime alone, `model.onnx` takes tiles: input `image`, float32 [batch, 3, {height}, {width}], to `logits`,
-[batch, {count}, {height}, {width}]. `preprocessing.json` says how pixels are scaled and how far tiles overlap.""",
+With onnxruntime alone, `model.onnx` takes tiles: input `image`, float32 [batch, 3, %(height)d, %(width)d], to
+`logits`, [batch, %(count)d, %(height)d, %(width)d]. `preprocessing.json` says how pixels are scaled and how far tiles
+overlap.""",
 }
+# What `rssearch.pixels.decode` does, for those who have Pillow alone: of a square input, and of any other.
+_SQUARE = """\
+image = Image.open("image.png")
+image.draft("RGB", (2 * width, 2 * height))  # a JPEG is decoded at 1/2, 1/4 or 1/8 where that is large enough
+image = ImageOps.exif_transpose(image).convert("RGB")
+side = min(image.size)
+left, top = (image.width - side) / 2, (image.height - side) / 2
+square = (left, top, left + side, top + side)
+image = image.resize((width, height), Image.Resampling.BILINEAR, box=square, reducing_gap=3.0)"""
+_OBLONG = """\
+image = ImageOps.exif_transpose(Image.open("image.png")).convert("RGB")
+assert image.size == (width, height)"""
 _IMPORTS = {
-    "classification": "from rssearch import bundle",
-    "segmentation": "from rssearch import bundle\nfrom rssearch.segmentation import predict_scene",
+    "classification": "from rssearch import bundle\nfrom rssearch.pixels import decode",
+    "segmentation": """\
+from rssearch import bundle
+from rssearch.pixels import decode
+from rssearch.segmentation import predict_scene""",
 }
 _USE = {
     "classification": """\
-channels, height, width = about["input_shape"]
-image = Image.open("image.png").convert("RGB").resize((width, height), Image.Resampling.BILINEAR)  # of a square image
-pixels = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1) / 255
+pixels = torch.from_numpy(decode(Path("image.png").read_bytes(), {side})) / 255
 mean, std = (torch.tensor(about[name])[:, None, None] for name in ("mean", "std"))
 with torch.inference_mode():
     probabilities = model(((pixels - mean) / std)[None]).softmax(1)[0]
 print(about["classes"][int(probabilities.argmax())], float(probabilities.max()))""",
     "segmentation": """\
-image = Image.open("image.png").convert("RGB")  # of any size, at the resolution of the training scenes
-pixels = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1) / 255
+# Of any size, at the resolution of the training scenes.
+pixels = torch.from_numpy(decode(Path("image.png").read_bytes(), None)) / 255
 mean, std = (torch.tensor(about[name])[:, None, None] for name in ("mean", "std"))
 labels = predict_scene(model, (pixels - mean) / std, **about["tiles"]).argmax(0)  # [height, width]
 for index, name in enumerate(about["classes"]):
@@ -162,14 +174,15 @@ def card(found: Recorded, row: Mapping[str, Any], about: Mapping[str, Any], meas
     height, width = about["input_shape"][1:]
     size, task = f"{height} x {width}", about["task"]
     words = {"size": size, "count": len(about["classes"]), "height": height, "width": width}
+    words |= {"prepare": _SQUARE if height == width else _OBLONG, "side": height if height == width else None}
     return _CARD.format(
         model=about["model"],
         cut=", ".join([f"pruned by {row.get('method', 'a trial of its own')}", *asked]),
         purpose=_PURPOSE[task].format(**words),
         imports=_IMPORTS[task],
-        use=_USE[task],
+        use=_USE[task].format(**words),
         predict=_PREDICT[task],
-        alone=_ALONE[task].format(**words) if task == "segmentation" else _ALONE[task],
+        alone=_ALONE[task] % words,
         size=size,
         study=found.study,
         key=row["key"],

@@ -114,11 +114,12 @@ def _preprocessing(about: Mapping[str, Any]) -> dict[str, Any]:
     resize = (
         "never; a whole scene is predicted in tiles that overlap"
         if segments
-        else "the central square, scaled with an antialiased bilinear filter"
+        else "the central square, scaled with an antialiased bilinear filter; the model card has the code"
     )
     return {
         "task": about["task"],
         "input_shape": about["input_shape"],
+        "pixels": "8 bits, upright as the orientation tag says",
         "channels": "RGB",
         "resize": resize,
         "scale": "divide the 8-bit values by 255, subtract the mean, divide by the std",

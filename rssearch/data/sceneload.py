@@ -120,7 +120,9 @@ def _check_classes(
         )
     if nowhere:
         advice.append(f"{', '.join(nowhere)}: no mask has a pixel of it{_unclaimed(found, nowhere, there)}")
-    what = ", ".join([*elsewhere, *nowhere]) if trained[:total].any() else f"any class: all are ignored (index {IGNORE})"
+    what = (
+        ", ".join([*elsewhere, *nowhere]) if trained[:total].any() else f"any class: all are ignored (index {IGNORE})"
+    )
     raise InputError(f"dataset {name!r}: no training pixel for {what}. {'; '.join(advice)}")
 
 
@@ -132,9 +134,7 @@ def _unclaimed(found: SceneListing, nowhere: list[str], there: npt.NDArray[np.in
     if {value for value, index in table.classes.items() if index == IGNORE} != {IGNORE}:
         return ""
     value = {index: value for value, index in table.classes.items()}
-    names = {
-        str(IGNORE if label in nowhere else value[index]): label for index, label in enumerate(found.classes)
-    }
+    names = {str(IGNORE if label in nowhere else value[index]): label for index, label in enumerate(found.classes)}
     return (
         f", and {there[IGNORE]:,} pixels of {IGNORE}, which means no class unless one claims it; if they are "
         f"{nowhere[0]}, write {json.dumps(names)} as the classes of classes.json"

@@ -12,7 +12,7 @@ import numpy as np
 from rssearch.data.listing import Files
 from rssearch.data.masks import MaskTable
 from rssearch.errors import InputError
-from rssearch.pixels import DECODE_ERRORS, Pixels, check, opened, reason, rgb, upright_size
+from rssearch.pixels import DECODE_ERRORS, Pixels, check_image, check_size, opened, reason, rgb, upright_size
 
 
 class RawScene(NamedTuple):
@@ -89,13 +89,13 @@ class Pairs:
         image_file, mask_file = self.images.location(index), self.masks.location(index)
         try:
             data = self.images.read(index)
-            with opened(data) as (picture, header):
-                check(picture, header, len(data))
+            with opened(data, check_image) as (picture, header):
+                check_size(picture, len(data))
                 image = np.asarray(rgb(picture, header))
         except DECODE_ERRORS as error:
             raise InputError(f"{image_file}: cannot be read: {reason(error)}") from None
         try:
-            with opened(self.masks.read(index)) as (picture, header):
+            with opened(self.masks.read(index), self.table.check) as (picture, header):
                 # Before it is decoded: a small file may claim a mask that fills the memory.
                 same = sorted(picture.size) == sorted(image.shape[:2])
                 mask = self.table.decode(picture, header) if same else None

@@ -5,10 +5,10 @@ r"""A user's own scenes: ``images/`` and ``masks/`` with equal names, and ``clas
 * ``["background", "building"]``: masks have one band of class indices, 0 for the first name;
 * ``{"0": "background", "255": "building"}``: masks have one band of these values;
 * ``{"land": "#8429F6", "water": "#E2A929"}``: masks have colours;
-* ``{"classes": <one of these>, "ignore": ["unlabeled", 9], "group": "(tile\\d+)_"}``: pixels of the classes, values and
-  colours in ``ignore`` (one of them or a list) are left out; scenes for which the regular expression ``group`` finds the
-  same text at the beginning of their name (the first bracket's, or all) are never in different splits. Without
-  ``group`` every scene is a group.
+* ``{"classes": <one of these>, "ignore": ["unlabeled", 9], "group": "(tile\\d+)_"}``: pixels of the classes, values
+  and colours in ``ignore`` (one of them or a list) are left out; scenes for which the regular expression ``group``
+  finds the same text at the beginning of their name (the first bracket's, or all) are never in different splits.
+  Without ``group`` every scene is a group.
 
 The value 255 is left out where no class has it. Values may have 8, 16 or 32 bits. Masks are PNG, TIFF or BMP, because
 JPEG would change their values.
@@ -27,7 +27,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from rssearch.data.listing import Files, scan
-from rssearch.data.masks import IGNORE, LOSSY, MaskTable, index_table
+from rssearch.data.masks import IGNORE, LOSSY, MaskTable
 from rssearch.data.scenes import Pairs, SceneListing
 from rssearch.errors import InputError
 
@@ -195,7 +195,8 @@ def _values(place: str, content: Any) -> tuple[dict[int, str], bool]:
     for name, colour in content.items():
         if not COLOUR.fullmatch(colour):
             raise InputError(
-                f"{place}: classes: the colour of {name!r} is {colour!r}, but must be as #RRGGBB; classes may be {FORMS}"
+                f"{place}: classes: the colour of {name!r} is {colour!r}, but must be as #RRGGBB; classes may be "
+                f"{FORMS}"
             )
         if (value := int(colour[1:], 16)) in values:
             raise InputError(f"{place}: classes: {name!r} has the colour {colour} of another class")

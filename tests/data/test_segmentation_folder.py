@@ -9,7 +9,9 @@ from PIL import Image
 from rssearch import data
 from rssearch.config import Patches, Split
 from rssearch.data import IGNORE
+from rssearch.data.describe import describe
 from rssearch.errors import InputError
+from tests.files import plain_png, png, tiff
 
 from .fakes import own_scenes, picture, zipped
 
@@ -115,15 +117,102 @@ class TestWhatIsRead:
         assert data.verify("segmentation_folder:scenes", folder.parent, workers=1).copies == (("0", "7", "8"),)
 
     def test_the_table_and_the_sizes_make_the_fingerprint(self, folder):
-        first = load(folder.parent).fingerprint
-        legend(folder, ["land", "water", "road", "sea"])
-        second = load(folder.parent).fingerprint
-        paint(folder / "masks" / "0.png", np.zeros((28, 40)))
-        assert len({first, second, load(folder.parent).fingerprint}) == 3
+        def fingerprint():
+            return data.fingerprint("segmentation_folder:scenes", folder.parent)
 
-    def test_classes_without_a_pixel_anywhere_are_allowed(self, folder):
-        legend(folder, ["land", "water", "road", "sea"])
-        assert load(folder.parent).num_classes == 4
+        first = fingerprint()
+        legend(folder, {"0": "land", "1": "water", "2": "road"})
+        assert fingerprint() == first  # the same table
+        legend(folder, {"0": "land", "1": "water", "255": "road"})
+        second = fingerprint()
+        paint(folder / "masks" / "0.png", np.zeros((28, 40)))
+        assert len({first, second, fingerprint()}) == 3
+
+    def test_values_of_classes_and_values_to_ignore(self, folder):
+        before = {path.stem: np.asarray(Image.open(path)) for path in (folder / "masks").iterdir()}
+        for content, classes, meaning in (
+            ({"0": "land", "1": "water", "2": "road", "255": "roof"}, ("land", "water", "road", "roof"), [0, 1, 2, 3]),
+            ({"255": "roof", "2": "road", "1": "water", "0": "land"}, ("roof", "road", "water", "land"), [3, 2, 1, 0]),
+            ({"0": "land", "1": "wet", "2": "wet"}, ("land", "wet"), [0, 1, 1, IGNORE]),
+            ({"classes": {"0": "land", "255": "roof"}, "ignore": [1, 2]}, ("land", "roof"), [0, IGNORE, IGNORE, 1]),
+            ({"classes": {"0": "a", "1": "b", "255": "c"}, "ignore": [2, "b"]}, ("a", "c"), [0, IGNORE, IGNORE, 1]),
+            ({"classes": ["land", "water"], "ignore": 2}, ("land", "water"), [0, 1, IGNORE, IGNORE]),
+        ):
+            legend(folder, content)
+            scenes = load(folder.parent)
+            assert scenes.classes == classes
+            table = np.full(256, 99)
+            table[[0, 1, 2, 255]] = (*meaning, IGNORE)[:4]
+            assert all(np.array_equal(mask, table[before[name]]) for name, mask in masks_of(scenes).items())
+
+    @pytest.mark.parametrize(
+        ("dtype", "suffix", "options"),
+        [
+            ("u2", "png", {}),
+            ("u2", "tif", {}),
+            ("u2", "tif", {"order": ">"}),
+            ("u4", "tif", {}),
+            ("i1", "tif", {}),
+            ("i2", "tif", {}),
+            ("i4", "tif", {"order": ">"}),
+            ("f4", "tif", {"big": True}),
+            ("u1", "tif", {"bits": 2}),
+            ("u1", "tif", {"bits": 4, "order": ">"}),
+        ],
+    )
+    def test_masks_of_any_depth_whose_values_fit(self, folder, dtype, suffix, options):
+        before = {}
+        for path in sorted((folder / "masks").iterdir()):
+            values = np.asarray(Image.open(path)) % 3
+            before[path.stem], stored = values, values.astype(dtype)
+            path.unlink()
+            content = png(stored, 0, 16) if suffix == "png" else tiff(stored, **options)
+            path.with_suffix(f".{suffix}").write_bytes(content)
+        assert all(np.array_equal(mask, before[name]) for name, mask in masks_of(load(folder.parent)).items())
+
+    def test_masks_of_few_bits_hold_what_is_written(self, folder):
+        for path in sorted((folder / "masks").iterdir()):
+            values = np.asarray(Image.open(path))
+            path.write_bytes(png(np.minimum(values, 3), 0, 2))  # 3 would be 255 if it were scaled
+        legend(folder, ["land", "water", "road", "roof"])
+        assert set(np.unique(masks_of(load(folder.parent))["0"])) == {0, 1, 2, 3}
+
+    def test_negative_and_large_values(self, folder):
+        for path in sorted((folder / "masks").iterdir()):
+            values = np.asarray(Image.open(path))
+            path.unlink()
+            path.with_suffix(".tif").write_bytes(tiff(np.array([-9999, 40000, 3], np.int32)[values % 3]))
+        legend(folder, {"classes": {"3": "land", "40000": "sea"}, "ignore": -9999})
+        assert set(np.unique(masks_of(load(folder.parent))["0"])) == {0, 1, IGNORE}
+        for path in sorted((folder / "masks").iterdir()):
+            path.write_bytes(tiff(np.full((28, 40), 2**32 - 9999, np.uint32)))
+        with pytest.raises(
+            InputError, match="has the value 4294957297, which is no class; allowed: -9999, 3, 255, 40000"
+        ):
+            load(folder.parent)
+
+    @pytest.mark.parametrize("tag", [1, 3, 6])
+    def test_images_and_masks_agree_however_they_are_stored(self, folder, tag):
+        turn = {1: 0, 3: 2, 6: 1}[tag]
+        before = load(folder.parent)
+        exif = Image.Exif()
+        exif[0x0112] = tag
+        for number in range(5):
+            with Image.open(folder / "images" / f"{number}.png") as image:
+                stored = Image.fromarray(np.rot90(np.asarray(image), turn).copy())
+            stored.save(folder / "images" / f"{number}.png", exif=exif)
+            with Image.open(folder / "masks" / f"{number}.png") as mask:
+                values = np.rot90(np.asarray(mask), turn).copy()
+            if number % 2:  # upright in the file, or turned as its image is
+                Image.fromarray(values).save(folder / "masks" / f"{number}.png", exif=exif)
+            if number == 0:
+                (folder / "masks" / "0.png").unlink()
+                (folder / "masks" / "0.tif").write_bytes(tiff(values.astype(np.uint16), tags={274: [tag]}))
+        after = load(folder.parent)
+        assert all(map(np.array_equal, after.scenes.images, before.scenes.images))
+        assert all(map(np.array_equal, after.scenes.masks, before.scenes.masks))
+        described = describe("segmentation_folder:scenes", folder.parent, patches=Patches(size=24))
+        assert described.num_images == 5 * 4
 
 
 class TestWhatIsRefused:
@@ -154,6 +243,28 @@ class TestWhatIsRefused:
         paint(folder / "masks" / "1.png", mask)
         self.refused(folder, r"masks/1\.png: has the value 7, which is no class; allowed: 0, 1, 2, 255")
 
+    @pytest.mark.parametrize(
+        ("value", "text"), [(1.5, "1.5"), (np.nan, "nan"), (-1, "-1.0"), (2**40, "1099511627776.0")]
+    )
+    def test_numbers_that_are_no_class(self, folder, value, text):
+        mask = np.zeros((28, 40), np.float32)
+        mask[9, 9] = value
+        (folder / "masks" / "1.png").write_bytes(tiff(mask))
+        self.refused(folder, rf"masks/1\.png: has the value {text}, which is no class; allowed: 0, 1, 2, 255")
+
+    def test_a_mask_that_claims_more_pixels_than_its_image(self, folder):
+        (folder / "masks" / "1.png").write_bytes(plain_png(13000, 13000))
+        legend(folder, {"land": "#090909", "sea": "#00000A"})
+        self.refused(folder, r"masks/1\.png: is 13000x13000, but its image .*images/1\.png is 40x28", workers=1)
+
+    def test_small_files_of_huge_scenes(self, folder):
+        (folder / "images" / "1.png").write_bytes(plain_png(13000, 13000))
+        self.refused(folder, r"images/1\.png: cannot be read: it claims 13000x13000 pixels in \d+,\d+ bytes")
+        report = data.verify("segmentation_folder:scenes", folder.parent, workers=1)
+        assert [line.partition(" pixels")[0] for line in report.corrupt] == [
+            f"{folder}/images/1.png: cannot be read: it claims 13000x13000"
+        ]
+
     def test_colour_outside_the_table(self, folder):
         for path in (folder / "masks").iterdir():
             paint(path, np.full((28, 40, 3), 9))
@@ -166,12 +277,25 @@ class TestWhatIsRefused:
     def test_masks_of_other_kinds(self, folder):
         paint(folder / "masks" / "1.png", np.zeros((28, 40, 3)))
         self.refused(
-            folder, r"masks/1\.png: its pixels are of mode RGB, but one 8-bit channel of class indices is needed"
+            folder, r"masks/1\.png: has 3 bands of 8 bits \(RGB\), but one band of class values, .*name them in"
         )
+        (folder / "masks" / "1.png").write_bytes(png(np.zeros((28, 40, 2), int), 4, 8))
+        self.refused(folder, r"masks/1\.png: has 2 bands of 8 bits \(grey with alpha\), but one band")
+        for array, photometric, message in (
+            (np.zeros((28, 40), np.uint8), 0, r"one band of 8 bits \(grey, 0 is white\)"),
+            (np.zeros((28, 40), np.float64), 1, r"one band of 64 bits, float \(grey\)"),
+            (np.zeros((28, 40), np.int64), 1, r"one band of 64 bits, signed \(grey\)"),
+            (np.zeros((28, 40, 2), np.uint8), 1, r"2 bands of 8 bits \(grey and 1 more\)"),
+        ):
+            (folder / "masks" / "1.png").write_bytes(tiff(array, photometric))
+            self.refused(folder, rf"masks/1\.png: has {message}, but one band of class values")
+        (folder / "masks" / "1.png").write_bytes(tiff([np.zeros((28, 40), np.uint8)] * 3))
+        self.refused(folder, r"masks/1\.png: it holds 3 pictures, but one is read")
+        Image.fromarray(np.zeros((28, 40), np.uint8)).save(folder / "masks" / "1.png", "JPEG")
+        self.refused(folder, r"masks/1\.png: a mask must be PNG, TIFF or BMP, without loss")
         Image.fromarray(np.zeros((28, 40), np.uint16)).save(folder / "masks" / "1.png")
-        self.refused(folder, r"masks/1\.png: its pixels are of mode I;16")
         legend(folder, {"land": "#090909", "sea": "#00000A"})
-        self.refused(folder, r"masks/1\.png: its pixels are of mode I;16, but 8-bit colours are needed")
+        self.refused(folder, r"masks/1\.png: has one band of 16 bits \(grey\), but 8-bit colours are needed")
         (folder / "masks" / "1.png").unlink()
         paint(folder / "masks" / "1.jpg", np.zeros((28, 40)))
         self.refused(folder, r"masks/1\.jpg: a mask must be PNG, TIFF or BMP")
@@ -205,23 +329,92 @@ class TestWhatIsRefused:
         mask = np.zeros((28, 40))
         paint(folder / "masks" / f"{1 - own}.png", mask)
         paint(folder / "masks" / f"{own}.png", mask + 1)
-        self.refused(folder, r"no training pixel for water; another settings\.split\.seed than 0", split=half)
+        legend(folder, ["land", "water"])
+        self.refused(folder, r"no training pixel for water\. water: other splits have some, and another", split=half)
         for path in (folder / "masks").iterdir():
             paint(path, mask + 255)
         self.refused(folder, "no training pixel for any class", split=half)
+
+    @pytest.mark.parametrize(
+        ("names", "values", "message"),
+        [
+            (
+                ["land", "roof"],
+                [0, 255],
+                r"no training pixel for roof\. roof: no mask has a pixel of it, and 2,800 pixels of 255, which means "
+                r"no class unless one claims it; if they are roof, write {\"0\": \"land\", \"255\": \"roof\"} as the",
+            ),
+            (
+                ["a", "b", "c"],
+                [0, 2, 255],
+                r"b: no mask .*write {\"0\": \"a\", \"255\": \"b\", \"2\": \"c\"} as the classes",
+            ),
+            (["none", "land", "sea"], [1, 2], r"no training pixel for none\. none: no mask has a pixel of it$"),
+            (["a", "b", "c", "d"], [0, 3, 255], r"no training pixel for b, c\. b, c: no mask has a pixel of it$"),
+            ({"classes": ["a", "b", "c"], "ignore": 9}, [0, 1, 255, 9], r"for c\. c: no mask has a pixel of it$"),
+            (
+                {"#000000": "#000000", "sea": "#0000FF"},
+                None,
+                r"no training pixel for sea\. sea: no mask has a pixel of it$",
+            ),
+        ],
+    )
+    def test_classes_without_a_pixel(self, folder, names, values, message):
+        for path in sorted((folder / "masks").iterdir()):
+            rows, columns = np.mgrid[:28, :40]
+            paint(path, np.array(values)[(rows // 7 + columns) % len(values)] if values else np.zeros((28, 40, 3)))
+        legend(folder, names)
+        self.refused(folder, message)
+        assert data.verify("segmentation_folder:scenes", folder.parent, workers=1).ok
 
     @pytest.mark.parametrize(
         ("content", "match"),
         [
             ("{", "classes.json: is not valid JSON"),
             ('"land"', "classes must be a list of 2 to 255 names"),
-            ('["land"]', "classes must be a list of 2 to 255 names"),
+            ('["land"]', "classes: 1 names; there must be 2 to 255"),
+            (json.dumps([str(number) for number in range(256)]), "classes: 256 names; there must be 2 to 255"),
+            ('{"0": "land", "1": "land"}', "classes: 1 names; there must be 2 to 255"),
+            ('{"0": "land", "1": 5}', "classes must be a list of 2 to 255 names, or a mapping of values to names"),
+            (
+                '{"0": "land", "01": "sea"}',
+                "the colour of '0' is 'land', but must be as #RRGGBB; classes may be a list",
+            ),
+            (
+                '{"0": "land", "1.5": "sea"}',
+                "the colour of '0' is 'land', but must be as #RRGGBB; classes may be a list",
+            ),
+            ('{"0": "land", "1": "sea", "0": "road"}', "is not valid JSON: '0' stands twice"),
+            (
+                '{"classes": {"0": "a", "1": "b"}, "ignore": [true]}',
+                "ignore: True is none of the classes a, b, nor a whole",
+            ),
+            (
+                '{"classes": {"0": "a", "1": "b"}, "ignore": null}',
+                "ignore: None is none of the classes a, b, nor a whole",
+            ),
+            (
+                '{"classes": {"0": "a", "1": "b"}, "ignore": ["2"]}',
+                "ignore: '2' is none of the classes a, b, nor a whole",
+            ),
+            (
+                '{"classes": {"0": "a", "1": "b"}, "ignore": [1e3]}',
+                "ignore: 1000.0 is none of the classes a, b, nor a w",
+            ),
+            (
+                '{"classes": {"a": "#000000", "b": "#000001"}, "ignore": ["#000001"]}',
+                "ignore: '#000001' is the class 'b'; name it to leave it out",
+            ),
+            (
+                '{"classes": {"a": "#000000", "b": "#000001"}, "ignore": [2]}',
+                r"ignore: 2 is none of the classes a, b, nor a colour \(#RRGGBB\)",
+            ),
             ("[1, 2]", "classes must be a list of 2 to 255 names"),
             ('["land", "sea", "land"]', "classes: 'land' stands twice"),
             ('{"land": "#123456", "sea": "blue"}', "the colour of 'sea' is 'blue', but must be as #RRGGBB"),
             ('{"land": "#123456", "sea": "#123456"}', "'sea' has the colour #123456 of another class"),
             ('{"classes": ["a", "b", "c"], "ignore": "d"}', "ignore: 'd' is none of the classes a, b, c"),
-            ('{"classes": ["a", "b", "c"], "ignore": 2}', "ignore: 2 is none of the classes"),
+            ('{"classes": ["a", "b", "c"], "ignore": 2}', "ignore: 2 is the class 'c'; name it to leave it out"),
             ('{"classes": ["a", "b"], "ignore": "a"}', "two or more classes must be left"),
             ('{"classes": ["a", "b", "c"], "group": "("}', "group: '\\(' is not a regular expression"),
             ('{"classes": ["a", "b", "c"], "group": "tile"}', "group rule 'tile' does not match the scene '0'"),

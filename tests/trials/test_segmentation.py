@@ -187,14 +187,20 @@ def test_the_bundle_predicts_a_scene(
     assert about["tiles"] == {"size": 16, "overlap": 4}
     codes = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
     assert len(codes) == 2
-    (tmp_path / "image.png").write_bytes((data_root / "scenes" / "images" / "1.png").read_bytes())
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    with Image.open(data_root / "scenes" / "images" / "1.png") as image:
+        image.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "image.png", "JPEG", exif=turned)
     monkeypatch.chdir(tmp_path)
+    labels = []
     for code in codes:
         names: dict[str, Any] = {}
         exec(compile(code.replace("PATH/OF/THIS/FOLDER", str(path)), "card", "exec"), names)
-        assert names["labels"].shape == (32, 33)
+        labels.append(np.asarray(names["labels"]))
+        assert labels[-1].shape == (32, 33)
         shares = [float(line.split()[1]) for line in capsys.readouterr().out.splitlines()]
         assert sum(shares) == pytest.approx(1)
+    assert (labels[0] == labels[1]).mean() > 0.999  # a pixel on the border of two classes
     with torch.inference_mode():
         assert bundle.load(path)(torch.zeros(1, 3, 16, 16)).shape == (1, 2, 16, 16)
 
