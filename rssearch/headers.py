@@ -15,7 +15,7 @@ READ = "images of 8 bits are read: grey, RGB or with a palette, each with or wit
 COLOURS = frozenset({"grey", "palette", "RGB", "grey with alpha", "RGB with alpha"})
 FINE = frozenset({1, 2, 4, 8})  # bits of grey levels and of indices into a palette
 LOSSY_TIFF = frozenset({6, 7, 34676, 34677, 50001})  # JPEG, old and new, SGI LogLuv, LogL, WebP
-TAGS = frozenset({254, 258, 259, 262, 277, 338, 339})  # those of a TIFF that say what its pixels are
+TAGS = frozenset({254, 258, 259, 262, 273, 277, 324, 338, 339})  # those of a TIFF that say what its pixels are
 TIFF_COLOURS = {1: ("grey", 1), 2: ("RGB", 3), 3: ("palette", 1), 5: ("CMYK", 4), 8: ("CIELab", 3), 9: ("ICCLab", 3)}
 IFDS = 10_000  # pictures of a TIFF that are looked at
 
@@ -166,6 +166,8 @@ def _tiff(file: IO[bytes], start: bytes) -> Header:
         tags, place = _directory(file, order, place, big=big, wanted=frozenset({254}))
         # Overviews (1) and masks of transparency (4) describe the first picture.
         pages += not tags.get(254, (0,))[0] & 5
+    if 0 in first.get(273, ()) or 0 in first.get(324, ()):
+        raise ValueError("it is sparse: some of its strips or tiles are not in the file")
     bands = first.get(277, (1,))[0]
     depths = set(first.get(258, (1,))[:bands])
     formats = set(first.get(339, (1,))[:bands])
@@ -221,7 +223,7 @@ def _directory(
     for number in range(count):
         tag, kind, length, value = struct.unpack_from(entry, content, number * size)
         letter = {1: "B", 3: "H", 4: "I", 16: "Q"}.get(kind)
-        if letter is None or tag not in wanted or not 0 < length <= 0xFFFF:
+        if letter is None or tag not in wanted or not 0 < length < 2**24:
             continue
         form = f"{order}{length}{letter}"
         if struct.calcsize(form) > inline:

@@ -164,7 +164,7 @@ def test_bad_input_is_told_in_one_sentence(folder: Path, tmp_path: Path, capsys:
         ([folder, tmp_path], f"{tmp_path}: cannot be read: Is a directory"),
         ([folder, tmp_path / "text.png"], "text.png: cannot be read: it is no image of a known format"),
         ([folder, tmp_path / "bands.tif"], "bands.tif: cannot be read: it has 5 bands of 8 bits (RGB and 2 more)"),
-        ([folder, tmp_path / "huge.png"], "huge.png: cannot be read: it claims 13000x13000 pixels in 493,"),
+        ([folder, tmp_path / "huge.png"], "huge.png: cannot be read: it claims 13000x13000 pixels in 49"),
         ([folder, tmp_path / "pipe.png"], "pipe.png: is no regular file"),
         (
             [folder, tmp_path / "deep.png"],

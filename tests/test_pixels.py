@@ -232,6 +232,7 @@ def test_factors_give_mean_0_and_deviation_1() -> None:
         (b"\x89PNG\r\n\x1a\n", "its header is damaged or cut off; it begins as PNG"),
         (b"II*\0\x08\0\0\0\xff", "its header is damaged or cut off; it begins as TIFF"),
         (b"\xff\xd8\xff\xe0\0\x10", "its header is damaged or cut off; it begins as JPEG"),
+        (tiff(GREY, tags={273: [0], 279: [0]}), "it is sparse: some of its strips or tiles are not in the file"),
         (b"P6 2 x", "its header is damaged or cut off; it begins as PPM"),
         (b"BM" + bytes(40), "its header is damaged or cut off; it begins as BMP"),
         (

@@ -95,6 +95,7 @@ _ALONE = {
 With onnxruntime alone, for 8-bit images (deeper ones would be cut to 8 bits without a word):
 
 ```python
+import io
 import json
 from pathlib import Path
 
@@ -120,7 +121,7 @@ overlap.""",
 }
 # What `rssearch.pixels.decode` does, for those who have Pillow alone: of a square input, and of any other.
 _SQUARE = """\
-image = Image.open("image.png")
+image = Image.open(io.BytesIO(Path("image.png").read_bytes()))  # by its name, Pillow would misread a turned TIFF
 image.draft("RGB", (2 * width, 2 * height))  # a JPEG is decoded at 1/2, 1/4 or 1/8 where that is large enough
 image = ImageOps.exif_transpose(image).convert("RGB")
 side = min(image.size)
@@ -128,7 +129,7 @@ left, top = (image.width - side) / 2, (image.height - side) / 2
 square = (left, top, left + side, top + side)
 image = image.resize((width, height), Image.Resampling.BILINEAR, box=square, reducing_gap=3.0)"""
 _OBLONG = """\
-image = ImageOps.exif_transpose(Image.open("image.png")).convert("RGB")
+image = ImageOps.exif_transpose(Image.open(io.BytesIO(Path("image.png").read_bytes()))).convert("RGB")
 assert image.size == (width, height)"""
 _IMPORTS = {
     "classification": "from rssearch import bundle\nfrom rssearch.pixels import decode",
