@@ -159,6 +159,7 @@ def front(
         study=study,
         constraints=found.constraints,
         dimensions=found.dimensions,
+        references=found.references,
         folder=found.folder,
         out=target,
     )

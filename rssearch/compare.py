@@ -26,7 +26,7 @@ from rssearch.units import human, title_of
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-SCHEMA = "rssearch.compare/1"  # the number grows when a reader of the old layout would misread the new one
+SCHEMA = "rssearch.compare/2"  # the number grows when a reader of the old layout would misread the new one
 FORMATS = ("table", "json", "png", "all")
 
 
@@ -61,9 +61,8 @@ class Comparison:
     """The studies that have trials on a dataset.
 
     Attributes:
-        reference: of all hypervolumes: for each objective the worst value that counts, see
-            `rssearch.front.reference_point`; a cost has the largest of the studies' baselines or, where there is none,
-            the worst value of all trials that are compared.
+        reference: of all hypervolumes: for each objective the worst of the studies' own references, which are fixed
+            (`rssearch.references`): a quality begins at chance, a cost at the largest of the unpruned networks.
         quality: the objective of `Entry.best`: the first to maximise, or the first of all.
         coverage: [i][j], see `coverage`: the share of study j's front that study i's front covers.
         fronts: of the entries, for a plot.
@@ -112,7 +111,7 @@ def compare(studies: Sequence[Recorded]) -> list[Comparison]:
     objectives = _shared_objectives(studies)
     found: dict[str | None, list[tuple[Recorded, Front]]] = {}
     for study in studies:
-        for front in fronts(study.rows, objectives, study.constraints):
+        for front in fronts(study.rows, objectives, study.constraints, study.references):
             if front.trials:
                 found.setdefault(front.dataset, []).append((study, front))
     shared = {dataset: pairs for dataset, pairs in found.items() if len(pairs) > 1}
@@ -147,8 +146,7 @@ def _compare(
     dataset: str | None, pairs: Sequence[tuple[Recorded, Front]], objectives: Mapping[str, Direction]
 ) -> Comparison:
     directions = list(objectives.values())
-    every = [row for _, front in pairs for row in (*front.members, *front.dominated)]
-    reference = fronts(every, objectives)[0].reference
+    reference = _worst([front.reference for _, front in pairs if front.reference is not None], objectives)
     quality = next((name for name, direction in objectives.items() if direction == "max"), next(iter(objectives)))
     points = [[[float(row[name]) for name in objectives] for row in front.members] for _, front in pairs]
     volumes = [hypervolume(p, list(reference.values()), directions) if reference and p else 0.0 for p in points]
@@ -177,6 +175,13 @@ def _compare(
         coverage=[[coverage(one, other, directions) for other in points] for one in points],
         fronts=[front for _, front in pairs],
     )
+
+
+def _worst(references: Sequence[Mapping[str, float]], objectives: Mapping[str, Direction]) -> dict[str, float] | None:
+    if not references:
+        return None
+    worst = {"max": min, "min": max}
+    return {name: worst[direction](each[name] for each in references) for name, direction in objectives.items()}
 
 
 def _seconds(study: Recorded, front: Front) -> float:

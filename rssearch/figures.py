@@ -352,6 +352,8 @@ def caption(front: Front) -> str:
     finished = [*front.members, *front.dominated]
     what = seeds.note(finished)
     parts = [f"{len(finished)} finished" if what is None else f"{len(finished)} configurations, {what} (bars: std)"]
+    lacking = len(seeds.incomplete(finished))
+    parts += [f"{lacking} without all seeds"] if lacking else []
     parts += [f"{len(rows)} {name}" for name, rows in others if rows]
     if front.relative_hypervolume is not None and front.baselines and len(front.objectives) > 1:
         parts.append(f"relative hypervolume {front.relative_hypervolume:.3f}")

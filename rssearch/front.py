@@ -104,39 +104,64 @@ def hypervolume(points: ArrayLike, reference: ArrayLike, directions: Sequence[Di
         InputError: the shapes disagree, or a value that counts is infinite.
     """
     costs = _costs(points, directions)
-    corner = _costs(np.atleast_2d(np.asarray(reference, dtype=float)), directions)[0]
-    if not np.isfinite(corner).all():
-        raise InputError(f"the reference point of a hypervolume must be finite, not {reference!r}")
+    corner = _corner(reference, directions)
     costs = costs[(costs < corner).all(axis=1)]
     if np.isinf(costs).any():
         raise InputError("a point with an infinite objective has no hypervolume")
     return _volume(costs, corner)
 
 
-def knee(points: ArrayLike, directions: Sequence[Direction]) -> int:
-    """Index of the knee: the member of the front that lies furthest from the chord between its ends, towards the ideal.
+def knee(points: ArrayLike, directions: Sequence[Direction], reference: ArrayLike | None = None) -> int:
+    """Index of the knee: the point that by itself dominates the largest hypervolume.
 
-    The objectives of the members are scaled so that 0 is the best and 1 the worst value on the front. The ends of a
-    front of two objectives are then (0, 1) and (1, 0), and the distance of a member c from their chord is
-    (1 - c1 - c2) / sqrt(2); with M objectives the chord becomes the plane sum(c) = 1 (Das 1999, "On characterizing
-    the knee of the Pareto curve"). A front that bulges away from the ideal has no member beyond the chord: the
-    knee is then one of its ends. Ties, and so every front of two members, go to the better first objective, then to
-    the lowest index.
+    That is the largest product of what a point gains over the reference in each objective: accuracy above chance times
+    MACs saved. It is the bargaining solution of Nash (1950, "The bargaining problem", Econometrica 18), the one rule
+    that neither depends on the objectives' units nor on which other points there are: given a fixed reference, a point
+    that is added either is the knee itself or leaves it where it was, be it dominated or at the far end of the front.
+
+    Ties go to the better first objective, then to the lowest index; so do points none of which gains anything.
+
+    Args:
+        points: [N, M].
+        directions: ``max`` or ``min`` for each of the M objectives.
+        reference: [M], as for `hypervolume`. None takes 0 for an objective to maximise (or the worst member if that is
+            negative) and the worst member for one to minimise: only a dearer member can then move the knee.
 
     Raises:
-        InputError: there is no member (no point, or a NaN in each), or the shapes disagree.
+        InputError: there is no member (no point, or a NaN in each), the shapes disagree, or the reference is not finite.
     """
     costs = _costs(points, directions)
     members = np.flatnonzero(non_dominated(points, directions))
     if not members.size:
         raise InputError("no point without NaN: there is no front and no knee")
     front = costs[members]
-    best = front.min(axis=0)
-    span = np.where(np.isfinite(spread := front.max(axis=0) - best) & (spread > 0), spread, 1.0)
-    scaled = (front - best) / span
-    # Rounding hides sums that are equal but for the last bits, so that ties are ties.
-    order = np.lexsort((members, front[:, 0], np.round(scaled.sum(axis=1), 12)))
+    if reference is None:
+        worst = np.where(np.isfinite(front), front, -np.inf).max(axis=0)
+        zero = np.array([0.0 if direction == "max" else -np.inf for direction in directions])
+        corner = np.where(np.isfinite(found := np.maximum(worst, zero)), found, 0.0)
+    else:
+        corner = _corner(reference, directions)
+    gains = np.clip(corner - front, 0, None)
+    worth = np.where((gains > 0).all(axis=1), np.where(gains > 0, gains, 1.0).prod(axis=1), 0.0)
+    # Rounding hides products that are equal but for the last bits, so that ties are ties.
+    unit = most if np.isfinite(most := worth.max()) and most > 0 else 1.0
+    order = np.lexsort((members, front[:, 0], -np.round(worth / unit, 12)))
     return int(members[order[0]])
+
+
+def chance(metric: str, classes: float) -> float | None:
+    """What a network reaches that answers at random, each class as often as the others; None for other metrics.
+
+    An accuracy is then 1 / classes. The intersection over union of a class with the share p of the pixels is
+    p / (p (classes - 1) + 1); its mean over the classes is at most 1 / (2 classes - 1), where all are equally frequent.
+
+    Args:
+        metric: its name: ``..accuracy`` or ``..miou``.
+        classes: how many there are.
+    """
+    if metric.endswith("accuracy"):
+        return 1 / classes
+    return 1 / (2 * classes - 1) if metric.endswith("miou") else None
 
 
 def reference_point(
@@ -145,9 +170,9 @@ def reference_point(
     """A reference point for `hypervolume`, in the units of the objectives.
 
     A hypervolume can be compared over time and between studies only if its reference does not move with the trials.
-    So: a value in `known` is taken as it is (give a cost the value of the unpruned baseline); else an objective to
-    maximise gets 0 (accuracy, mIoU), or the worst value seen if that is negative; else an objective to minimise gets
-    the worst value seen, and the hypervolume is then comparable only within this set of trials.
+    So: a value in `known` is taken as it is (give a quality its `chance`, a cost the value of the unpruned baseline);
+    else an objective to maximise gets 0, or the worst value seen if that is negative; else an objective to minimise
+    gets the worst value seen. The last two move with the points; `rssearch.references` keeps those of a study.
 
     Args:
         points: [N, M]; rows with a NaN or an infinity are ignored.
@@ -190,6 +215,13 @@ def _costs(points: ArrayLike, directions: Sequence[Direction]) -> Array:
     signs = np.array([-1.0 if direction == "max" else 1.0 for direction in directions])
     costs: Array = _checked(points, directions) * signs
     return costs
+
+
+def _corner(reference: ArrayLike, directions: Sequence[Direction]) -> Array:
+    corner: Array = _costs(np.atleast_2d(np.asarray(reference, dtype=float)), directions)[0]
+    if not np.isfinite(corner).all():
+        raise InputError(f"the reference point of a hypervolume must be finite, not {reference!r}")
+    return corner
 
 
 def _minimal(costs: Array) -> NDArray[np.bool_]:

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rssearch.errors import InputError
-from rssearch.front import Direction, hypervolume, knee, non_dominated, reference_point
+from rssearch.front import Direction, chance, hypervolume, knee, non_dominated, reference_point
 from rssearch.units import human, number
 
 if TYPE_CHECKING:
     from rssearch.config import Bound
 
 Row = Mapping[str, Any]
+References = Mapping[str | None, Mapping[str, float]]  # of each dataset: an objective and where its hypervolume begins
 
 
 @dataclass(frozen=True)
@@ -44,28 +45,55 @@ class Front:
 
 
 def fronts(
-    trials: Iterable[Row], objectives: Mapping[str, Direction], constraints: Mapping[str, Bound] | None = None
+    trials: Iterable[Row],
+    objectives: Mapping[str, Direction],
+    constraints: Mapping[str, Bound] | None = None,
+    references: References | None = None,
 ) -> list[Front]:
     """The front of each dataset, in the order of their names; always at least one, which may be empty.
 
     A finished trial that breaks one of the constraints counts as infeasible, and one that lacks an objective (None,
     NaN) as failed.
 
+    Args:
+        trials: all trials of a study.
+        objectives: metrics and their directions.
+        constraints: limits of metrics.
+        references: what hypervolumes and knees are measured from, as `rssearch.references` keeps it for a study. What
+            is missing comes from the trials, see `known_reference` and `rssearch.front.reference_point`.
+
     Raises:
         InputError: there is no objective.
     """
     if not objectives:
         raise InputError("a front needs at least one objective")
+    groups = by_dataset(trials) or {None: []}
+    return [
+        _front(dataset, groups[dataset], objectives, constraints or {}, (references or {}).get(dataset, {}))
+        for dataset in sorted(groups, key=lambda name: name or "")
+    ]
+
+
+def by_dataset(trials: Iterable[Row]) -> dict[str | None, list[Row]]:
+    """The trials of each dataset, in their order; None for those that name none."""
     groups: dict[str | None, list[Row]] = {}
     for trial in trials:
         dataset = trial.get("dataset")
         groups.setdefault(None if dataset is None else str(dataset), []).append(trial)
-    if not groups:
-        groups[None] = []
-    return [
-        _front(dataset, groups[dataset], objectives, constraints or {})
-        for dataset in sorted(groups, key=lambda name: name or "")
-    ]
+    return groups
+
+
+def known_reference(trials: Sequence[Row], objectives: Mapping[str, Direction]) -> dict[str, float]:
+    """What of the reference does not depend on how good the trials are, from the trials of one dataset.
+
+    A quality begins at chance (`rssearch.front.chance`), where the trials say how many ``classes`` there are; a cost at
+    the largest of the unpruned networks.
+    """
+    found = {name: _baseline_limit(trials, name) for name, direction in objectives.items() if direction == "min"}
+    classes = max((value for trial in trials if (value := number(trial.get("classes"))) is not None), default=0.0)
+    if classes >= 1:
+        found |= {name: chance(name, classes) for name, direction in objectives.items() if direction == "max"}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def front_rows(
@@ -100,7 +128,11 @@ def progress(front: Front) -> list[float]:
 
 
 def _front(
-    dataset: str | None, trials: list[Row], objectives: Mapping[str, Direction], constraints: Mapping[str, Bound]
+    dataset: str | None,
+    trials: list[Row],
+    objectives: Mapping[str, Direction],
+    constraints: Mapping[str, Bound],
+    fixed: Mapping[str, float],
 ) -> Front:
     complete: list[Row] = []
     infeasible: list[Row] = []
@@ -123,8 +155,10 @@ def _front(
     members = sorted(
         (t for t, on in zip(complete, mask, strict=True) if on), key=lambda t: (t[cost], str(t.get("key")))
     )
-    known = [_baseline_limit(trials, name) if direction == "min" else None for name, direction in objectives.items()]
-    reference = reference_point(points, directions, known) if members else None
+    known = {**known_reference(trials, objectives), **fixed}
+    reference = (
+        reference_point(points[mask], directions, [known.get(name) for name in objectives]) if members else None
+    )
     volume = hypervolume(points, reference, directions) if reference is not None else 0.0
     return Front(
         dataset=dataset,
@@ -135,7 +169,7 @@ def _front(
         infeasible=infeasible,
         stopped=stopped,
         failed=failed,
-        knee=members[knee(_points(members, objectives), directions)] if members else None,
+        knee=members[knee(_points(members, objectives), directions, reference)] if members else None,
         reference=None if reference is None else dict(zip(objectives, reference.tolist(), strict=True)),
         hypervolume=volume,
         relative_hypervolume=None if reference is None else _relative(volume, reference.tolist(), directions),
@@ -164,8 +198,8 @@ def _points(trials: Sequence[Row], objectives: Mapping[str, Direction]) -> np.nd
 def _relative(volume: float, reference: Sequence[float], directions: Sequence[Direction]) -> float | None:
     """The volume with each cost in units of its reference.
 
-    For accuracy against MACs with the baseline's MACs as reference: the best accuracy within a budget, averaged over
-    all budgets from 0 to the baseline's. It lies in [0, 1] and can be compared between networks and datasets.
+    For accuracy against MACs with the baseline's MACs as reference: how far the best accuracy within a budget is above
+    chance, averaged over all budgets from 0 to the baseline's. It lies between 0 and 1 - chance.
     """
     scale = math.prod(value for value, direction in zip(reference, directions, strict=True) if direction == "min")
     return volume / scale if scale > 0 else None
@@ -196,7 +230,7 @@ def _baseline(trial: Row, name: str) -> float | None:
 
 
 def _baseline_limit(trials: Sequence[Row], name: str) -> float | None:
-    """The largest baseline cost of the models: fixed by the space, so it does not move with the trials."""
+    """The largest baseline cost of the models."""
     return max((value for trial in trials if (value := _baseline(trial, name)) is not None), default=None)
 
 

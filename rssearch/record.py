@@ -6,17 +6,18 @@ import csv
 import io
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rssearch import seeds
+from rssearch import references, seeds
 from rssearch.config import Bound, load_study
 from rssearch.errors import InputError
 from rssearch.front import Direction
-from rssearch.fronts import Front, Row, fronts
+from rssearch.fronts import Front, References, Row, front_rows
 from rssearch.journal import Journal, dimension_columns, flat
 from rssearch.storage import Location, locate
+from rssearch.store import Store
 
 _UNITS = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9}
 _LIMIT = re.compile(r"macs<=(\d+(?:\.\d+)?(?:e\+?\d+)?)([KMG]?)")
@@ -29,6 +30,7 @@ class Recorded:
     Attributes:
         rows: one flat row for each trial of trials.csv.
         dimensions: the columns that hold what the space asked for.
+        references: what hypervolumes and the knee are measured from, see `rssearch.references`.
     """
 
     study: str
@@ -38,11 +40,11 @@ class Recorded:
     constraints: Mapping[str, Bound]
     rows: list[dict[str, Any]]
     dimensions: list[str]
+    references: References = field(default_factory=dict)
 
     def front(self) -> list[Front]:
         """The front of each dataset; where seeds vary, that of the means."""
-        rows = seeds.shown(self.rows, self.dimensions)
-        return fronts(rows, self.objectives, self.constraints)
+        return seeds.shown_fronts(self.rows, self.objectives, self.constraints, self.dimensions, self.references)
 
 
 def read(study: str, storage: str | Path) -> Recorded:
@@ -64,14 +66,20 @@ def read(study: str, storage: str | Path) -> Recorded:
     if listed.is_file():
         keys = [row.get("key") for row in csv.DictReader(io.StringIO(listed.read_bytes().decode(), newline=""))]
     rows = [flat(records[key]) for key in keys if key in records]
+    objectives = config.search.objectives
+    fixed = references.read(folder, objectives)
+    if not fixed:  # recorded by an earlier release
+        best = front_rows(rows, objectives, config.search.constraints)
+        fixed = references.from_store(Store(place), best, objectives)
     return Recorded(
         study=study,
         folder=folder,
         storage=place,
-        objectives=config.search.objectives,
+        objectives=objectives,
         constraints=config.search.constraints,
         rows=rows,
         dimensions=dimension_columns(config.space, rows),
+        references=fixed,
     )
 
 

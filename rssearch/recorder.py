@@ -7,8 +7,8 @@ import time
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from rssearch import report, seeds
-from rssearch.fronts import front_rows, fronts
+from rssearch import references, report, seeds
+from rssearch.fronts import Row, front_rows, fronts
 from rssearch.journal import Journal, Record, dimension_columns, flat
 from rssearch.progress import Display, best_text
 from rssearch.question import Question
@@ -30,6 +30,8 @@ class Recorder:
         self.question, self.journal, self.tracker, self.display = question, journal, tracker, display
         self.records: dict[str, Record] = {r["key"]: r for r in question.current(journal)}
         self.interrupted: dict[str, Record] = {r["key"]: r for r in question.current(journal, "running")}
+        objectives, scale = question.config.search.objectives, references.scale(question.config)
+        self.references = references.read(question.folder, objectives, scale)
         self._live: dict[str, dict[str, Any]] = {}
         self._front_pace, self._csv_pace = _Pace(_FRONT_SECONDS), _Pace(_REPORT_SECONDS)
         self._finished_seen = -1
@@ -172,6 +174,14 @@ class Recorder:
         search = self.question.config.search
         return front_rows(self.rows(), search.objectives, search.constraints)
 
+    def fix_references(self, unpruned: Iterable[Row] = ()) -> None:
+        """Keep what is known by now of what hypervolumes are measured from; what is kept already stays."""
+        config, search = self.question.config, self.question.config.search
+        found = references.fixed(self.references, self.rows(), search.objectives, search.constraints, unpruned)
+        if found != self.references:
+            references.write(self.question.folder, found, search.objectives, references.scale(config))
+        self.references = found
+
     def worth_measuring(self) -> list[str]:
         """Keys of the front's members and, where seeds vary, of all trials of the configurations on the front of means.
 
@@ -195,7 +205,7 @@ class Recorder:
     def _show_front(self) -> None:
         search, rows = self.question.config.search, self.rows()
         finished = sum(row["status"] == "finished" for row in rows)
-        found = fronts(rows, search.objectives, search.constraints)
+        found = fronts(rows, search.objectives, search.constraints, self.references)
         members = [row for front in found for row in front.members]
         if not members:
             return
@@ -236,6 +246,7 @@ class Recorder:
 
     def close(self, status: str) -> None:
         """Write the report, send what MLflow lacks, and keep the weights that are asked for."""
+        self.fix_references()
         self.look_at_front(now=True)
         self._write_csv()
         config, folder, rows = self.question.config, self.question.folder, self.rows()
@@ -249,6 +260,7 @@ class Recorder:
             study=config.study,
             constraints=config.search.constraints,
             dimensions=self.dimensions(),
+            references=self.references,
             folder=folder,
         )
         if status == "FINISHED" and config.settings.keep_models == "front":

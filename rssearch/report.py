@@ -10,6 +10,7 @@ import io
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -17,7 +18,7 @@ import numpy as np
 from rssearch import seeds
 from rssearch.errors import InputError, unknown
 from rssearch.front import Direction
-from rssearch.fronts import Front, Row, fronts
+from rssearch.fronts import Front, References, Row, fronts
 from rssearch.storage import Location, write_atomic
 from rssearch.tables import REQUEST, latex, markdown, table
 
@@ -30,7 +31,7 @@ Format = Literal["csv", "json", "png", "svg", "html", "tex", "md"]
 FORMATS: tuple[Format, ...] = ("csv", "json", "png", "svg", "html", "tex", "md")
 TEXTS: tuple[Format, ...] = ("csv", "json", "tex", "md")  # of use on a console, too
 STANDARD: tuple[Format, ...] = ("csv", "json", "png", "html")  # what a study writes at its end
-SCHEMA = "rssearch.front/1"  # the number grows when a reader of the old layout would misread the new one
+SCHEMA = "rssearch.front/2"  # the number grows when a reader of the old layout would misread the new one
 
 MEASURED = (
     *("val_accuracy", "test_accuracy", "val_miou", "test_miou"),
@@ -52,6 +53,7 @@ def write_front(
     study: str,
     constraints: Mapping[str, Bound] | None = None,
     dimensions: Sequence[str] | None = None,
+    references: References | None = None,
     folder: Location | None = None,
     formats: Sequence[Format] = STANDARD,
 ) -> list[Location]:
@@ -68,6 +70,7 @@ def write_front(
         study: the name, for titles.
         constraints: limits of metrics. They are recorded and drawn; finished trials that break them are left out.
         dimensions: the columns that were asked for, for tables; the default is those of the contract.
+        references: as for `rssearch.fronts.fronts`.
         folder: the study's, in its storage: from there the page takes pictures of predictions, the channels that
             members of the front keep, the resolved YAML and the environment. None: it does without.
         formats: which files.
@@ -80,7 +83,7 @@ def write_front(
     """
     if wrong := [name for name in formats if name not in FORMATS]:
         raise unknown("format", wrong[0], FORMATS)
-    found, averaged = _both(trials, objectives, constraints, dimensions)
+    found, averaged = _both(trials, objectives, constraints, dimensions, references)
     paths = []
     for name in formats:
         paths.append(directory / f"front.{name}")
@@ -99,6 +102,7 @@ def format_front(
     study: str,
     constraints: Mapping[str, Bound] | None = None,
     dimensions: Sequence[str] | None = None,
+    references: References | None = None,
     folder: Location | None = None,
     out: Location | None = None,
 ) -> Table | str | list[Location]:
@@ -111,6 +115,7 @@ def format_front(
         study: the name.
         constraints: limits of metrics.
         dimensions: the columns that were asked for: the names in the space. The default is those of the contract.
+        references: as for `rssearch.fronts.fronts`.
         folder: as in `write_front`.
         out: the folder for files. Without it csv, json, tex and md come back as text.
 
@@ -123,8 +128,8 @@ def format_front(
     if format not in ("table", "all", *FORMATS):
         raise unknown("format", format, ("table", "all", *FORMATS))
     if format == "table":
-        rows = seeds.shown(trials, dimensions or REQUEST)
-        found = fronts(rows, objectives, constraints)
+        found = seeds.shown_fronts(trials, objectives, constraints, dimensions or REQUEST, references)
+        rows = [row for front in found for row in front.trials]
         members = [row for front in found for row in front.members]
         knees = [front.knee["key"] for front in found if front.knee is not None]
         return table(members, objectives, knees=knees, title=study, dimensions=dimensions, trials=rows)
@@ -137,12 +142,13 @@ def format_front(
             study=study,
             constraints=constraints,
             dimensions=dimensions,
+            references=references,
             folder=folder,
             formats=chosen,
         )
     for name in TEXTS:
         if format == name:
-            found, averaged = _both(trials, objectives, constraints, dimensions)
+            found, averaged = _both(trials, objectives, constraints, dimensions, references)
             return _render(name, found, averaged, study, constraints or {}, dimensions).decode()
     raise InputError(f"format {format} makes files: give --out DIR")
 
@@ -152,11 +158,14 @@ def _both(
     objectives: Mapping[str, Direction],
     constraints: Mapping[str, Bound] | None,
     dimensions: Sequence[str] | None,
+    references: References | None,
 ) -> tuple[list[Front], list[Front] | None]:
     """The fronts of the trials and, where seeds vary, those of the means."""
     asked = dimensions or REQUEST
-    means = fronts(seeds.shown(trials, asked), objectives, constraints) if seeds.vary(trials, asked) else None
-    return fronts(trials, objectives, constraints), means
+    found = fronts(trials, objectives, constraints, references)
+    if not seeds.vary(trials, asked):
+        return found, None
+    return found, seeds.shown_fronts(trials, objectives, constraints, asked, references)
 
 
 def _render(
@@ -249,11 +258,14 @@ def _json(
         else [
             {
                 "dataset": front.dataset,
+                "reference": front.reference,
                 "knee": None if front.knee is None else front.knee["key"],
                 "hypervolume": front.hypervolume,
                 "relative_hypervolume": front.relative_hypervolume,
                 "members": front.members,
+                "steps": [asdict(step) for step in seeds.steps(front.members, front.objectives)],
                 "within_noise": sorted(seeds.ties(front.members, front.objectives)),
+                "incomplete": sorted(seeds.incomplete([*front.members, *front.dominated])),
             }
             for front in averaged
         ],

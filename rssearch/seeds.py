@@ -2,22 +2,33 @@
 
 A configuration is a point of the space without its seed. Its row looks like a trial's, so that the front, the plots and
 the tables of trials serve for means as well.
+
+Trials of one seed share a baseline, the order of the images and their augmentation, so that configurations are compared
+seed by seed: what a good baseline gives to all of its trials is no noise between them. A configuration that lacks seeds
+which others have (its trial failed, was stopped, or has not been run) competes with the mean of those that it has, and
+is marked wherever it is shown.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from statistics import fmean, stdev
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
+from rssearch.front import Direction
+from rssearch.fronts import Front, References, Row, by_dataset, fronts
 from rssearch.units import number
 
-Row = Mapping[str, Any]
+if TYPE_CHECKING:
+    from rssearch.config import Bound
+
 SEED = "seed"
 STD = "_std"
 INTERVAL = "_interval"
+BY_SEED, MISSING = "by_seed", "missing_seeds"
 LEVEL = 0.95  # of the interval, and one minus the risk of calling noise a difference
 
 
@@ -34,13 +45,30 @@ def shown(trials: Sequence[Row], dimensions: Sequence[str]) -> list[Row]:
     return [*means(trials, dimensions), *(trial for trial in trials if trial["status"] != "finished")]
 
 
+def shown_fronts(
+    trials: Sequence[Row],
+    objectives: Mapping[str, Direction],
+    constraints: Mapping[str, Bound] | None,
+    dimensions: Sequence[str],
+    references: References | None = None,
+) -> list[Front]:
+    """The fronts of what is `shown`. Those of means are measured from the same references as those of the trials."""
+    found = fronts(trials, objectives, constraints, references)
+    if not vary(trials, dimensions):
+        return found
+    same = {front.dataset: front.reference for front in found if front.reference is not None}
+    return fronts(shown(trials, dimensions), objectives, constraints, {**(references or {}), **same})
+
+
 def means(trials: Iterable[Row], dimensions: Sequence[str]) -> list[dict[str, Any]]:
     """One row for each configuration that has finished trials, in the order of the record.
 
     It holds the configuration, the number of ``seeds``, and of each number that all its finished trials have the mean.
     Where they differ there are also ``<name>_std``, the sample standard deviation, and ``<name>_interval``, half the
     width of the 95 % interval of the mean by Student's t; neither is known of one seed. Text and lists that are the
-    same in all trials stay. ``key`` is that of one trial, the first, and ``keys`` names all.
+    same in all trials stay. ``key`` is that of one trial, the first, and ``keys`` names all. ``by_seed`` has for each
+    seed the numbers that differ; ``missing_seeds`` lists those that another configuration on the same dataset has
+    finished and this one has not.
 
     Args:
         trials: of a study; those that have not finished count for nothing.
@@ -49,6 +77,7 @@ def means(trials: Iterable[Row], dimensions: Sequence[str]) -> list[dict[str, An
     rows = []
     for group in _groups((t for t in trials if t["status"] == "finished"), dimensions).values():
         row: dict[str, Any] = {}
+        by_seed: dict[Any, dict[str, float]] = {trial.get(SEED): {} for trial in group}
         for name in group[0]:
             values = [trial.get(name) for trial in group]
             numbers = [value for value in map(number, values) if value is not None]
@@ -58,8 +87,20 @@ def means(trials: Iterable[Row], dimensions: Sequence[str]) -> list[dict[str, An
                 row[name] = values[0]
             elif len(numbers) == len(group):
                 row |= _spread(name, numbers)
-        rows.append(row | {"key": group[0]["key"], "keys": [t["key"] for t in group], "seeds": len(group)})
+                for trial, value in zip(group, numbers, strict=True):
+                    by_seed[trial.get(SEED)][name] = value
+        keys = [trial["key"] for trial in group]
+        rows.append(row | {"key": keys[0], "keys": keys, "seeds": len(group), BY_SEED: by_seed})
+    for group in by_dataset(rows).values():
+        every = dict.fromkeys(seed for row in group for seed in row[BY_SEED])
+        for row in group:
+            row[MISSING] = [seed for seed in every if seed not in row[BY_SEED]]
     return rows
+
+
+def incomplete(rows: Iterable[Row]) -> set[str]:
+    """Keys of the rows of `means` that lack seeds which others have."""
+    return {row["key"] for row in rows if row.get(MISSING)}
 
 
 def note(rows: Iterable[Row]) -> str | None:
@@ -70,38 +111,81 @@ def note(rows: Iterable[Row]) -> str | None:
     return f"means of {counts[0]} seeds" if len(counts) == 1 else f"means of {counts[0]} to {counts[-1]} seeds"
 
 
-def ties(members: Sequence[Row], objectives: Mapping[str, Literal["max", "min"]]) -> set[str]:
-    """Keys of the members of a front of means that may owe their place to chance.
+@dataclass(frozen=True)
+class Step:
+    """From a member of a front of means to the next dearer one: what the quality gains, seed by seed.
 
-    Such a member costs more than its cheaper neighbour on the front, and its quality is not better by more than chance
-    explains, by a one-sided t-test for unequal variances (Welch 1947, "The generalization of Student's problem when
-    several different population variances are involved") at a risk of 5 %. Of a single seed nothing is said.
+    Attributes:
+        key: of the dearer one.
+        than: key of the cheaper one.
+        seeds: how many both have.
+        difference: mean of the gains over these seeds; None where there is none. Positive is better.
+        interval: half the width of its 95 % interval by Student's t with seeds - 1 degrees of freedom; None of one seed.
+        by_chance: whether a gain of this size is explained by chance, see `ties`.
+    """
+
+    key: str
+    than: str
+    seeds: int
+    difference: float | None
+    interval: float | None
+    by_chance: bool
+
+
+def steps(members: Sequence[Row], objectives: Mapping[str, Direction]) -> list[Step]:
+    """The steps along a front of means, by rising cost.
 
     Args:
-        members: rows of `means`, by rising cost.
+        members: rows of `means`, on each dataset by rising cost.
         objectives: metrics and directions. Quality is the first to maximise; where there is none, or nothing to
-            minimise, nothing is said.
+            minimise, there are no steps.
     """
     quality = next((name for name, direction in objectives.items() if direction == "max"), None)
     if quality is None or "min" not in objectives.values():
-        return set()
-    return {better["key"] for cheaper, better in pairwise(members) if _by_chance(better, cheaper, quality)}
+        return []
+    groups = by_dataset(row for row in members if BY_SEED in row).values()
+    return [_step(cheaper, dearer, quality) for group in groups for cheaper, dearer in pairwise(group)]
 
 
-def _by_chance(better: Row, worse: Row, name: str) -> bool:
-    counts = (better.get("seeds", 1), worse.get("seeds", 1))
-    spreads = (better.get(name + STD, 0.0), worse.get(name + STD, 0.0))
-    if min(counts) < 2:
+def ties(members: Sequence[Row], objectives: Mapping[str, Direction]) -> set[str]:
+    """Keys of the members of a front of means that may owe their place to chance.
+
+    Such a member costs more than its cheaper neighbour on the front, and its quality is not better by more than chance
+    explains: a paired, one-sided t-test on the differences of the seeds that both have (Student 1908, "The probable
+    error of a mean") at a risk of 5 %. Where both have fewer than two seeds nothing is said.
+
+    Args:
+        members: as for `steps`.
+        objectives: as for `steps`.
+    """
+    return {step.key for step in steps(members, objectives) if step.by_chance}
+
+
+def _step(cheaper: Row, dearer: Row, name: str) -> Step:
+    # A number that is the same for all seeds of a configuration stands in its row alone.
+    common = [seed for seed in cheaper[BY_SEED] if seed in dearer[BY_SEED]]
+    gains = [dearer[BY_SEED][s].get(name, dearer[name]) - cheaper[BY_SEED][s].get(name, cheaper[name]) for s in common]
+    mean, half = paired(gains)
+    return Step(dearer["key"], cheaper["key"], len(gains), mean, half, _by_chance(gains))
+
+
+def paired(differences: Sequence[float]) -> tuple[float | None, float | None]:
+    """The mean of differences and half the width of its 95 % interval by Student's t; None where it is not known."""
+    if not differences:
+        return None, None
+    found = _spread("", differences) if len(differences) > 1 else {}
+    return fmean(differences), found.get(INTERVAL)
+
+
+def _by_chance(gains: Sequence[float]) -> bool:
+    if len(gains) < 2:
         return False
-    if not any(spreads):
-        return bool(better[name] <= worse[name])
-    from scipy.stats import ttest_ind_from_stats
+    from scipy.stats import t as student
 
-    (one, other), (first, second) = spreads, counts
-    test = ttest_ind_from_stats(
-        better[name], one, first, worse[name], other, second, equal_var=False, alternative="greater"
-    )
-    return bool(test.pvalue >= 1 - LEVEL)
+    mean, error = fmean(gains), stdev(gains) / math.sqrt(len(gains))
+    if error == 0:
+        return mean <= 0
+    return bool(student.sf(mean / error, len(gains) - 1) >= 1 - LEVEL)
 
 
 def _groups(trials: Iterable[Row], dimensions: Sequence[str]) -> dict[str, list[Row]]:

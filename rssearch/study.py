@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from rich.console import Console
 
-from rssearch import packing, report, sharing, tracking, tracking_views
+from rssearch import packing, references, report, sharing, tracking, tracking_views
 from rssearch.config import Resources, StudyConfig
 from rssearch.environment import environment
 from rssearch.errors import InputError, TrialFailed
@@ -27,7 +27,7 @@ from rssearch.recorder import Recorder
 from rssearch.searcher import Outcome, Proposer
 from rssearch.space import Point
 from rssearch.stopping import EarlyStopping
-from rssearch.storage import check_writable, write_atomic
+from rssearch.storage import check_writable, remove, write_atomic
 from rssearch.trial import CHECKPOINTS
 
 if TYPE_CHECKING:
@@ -146,6 +146,7 @@ def _begin_anew(question: Question, journal: Journal, tracker: tracking.Tracker)
     for key in {*journal.records, *map(question.key, question.points)}:
         question.store.remove(CHECKPOINTS, key)
     journal.archive()
+    remove(question.folder, [references.FILE])
     tracker.supersede()
 
 
@@ -234,6 +235,7 @@ class Stages:
 
         Failed trials are tried again; stopped ones are trained to their end once nothing is stopped early any more.
         """
+        self.recorder.fix_references(references.unpruned(self.question))
         again = {"failed"} if self.question.judged else {"failed", "stopped"}
         known = [r for r in self.recorder.records.values() if r["status"] not in again]
         proposer = Proposer(
@@ -346,6 +348,7 @@ def _say_result(recorder: Recorder, console: Console, uri: str) -> None:
             study=config.study,
             constraints=search_.constraints,
             dimensions=recorder.dimensions(),
+            references=recorder.references,
         )
     )
     failed = recorder.failures()

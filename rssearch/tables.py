@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 REQUEST = ("dataset", "model", "method", "rate", "seed")  # what trials are asked for, unless a space says otherwise
+LACKING = "†"  # a mean over fewer seeds than others have
 KEY_DIGITS = 8  # of a key on the console: the beginning of a key is enough to name a trial
 
 
@@ -80,7 +81,7 @@ def summary(
 ) -> list[list[str]]:
     """The columns of a front that people compare, as text: a line of titles, then one for each row.
 
-    They are a star for the knees (given by their keys), what was asked for, the objectives, the measures of the
+    They are the signs of the `legend` (knees are given by their keys), what was asked for, the objectives, the measures of the
     contract that some row has, and the key.
     """
     present = {name for row in rows for name, value in row.items() if value is not None}
@@ -90,8 +91,8 @@ def summary(
     columns = list(dict.fromkeys([*asked, *results, *counted, "key"]))
     marked = set(knees)
     head = ["", *(title_of(name) for name in columns)]
-    tied = seeds.ties(rows, objectives)
-    stars = [("★" if row.get("key") in marked else "") + ("≈" if row.get("key") in tied else "") for row in rows]
+    signs = {"★": marked, "≈": seeds.ties(rows, objectives), LACKING: seeds.incomplete(rows)}
+    stars = ["".join(sign for sign, keys in signs.items() if row.get("key") in keys) for row in rows]
     cells = ([human(n, row.get(n), row.get(n + seeds.STD)) for n in columns] for row in rows)
     return [head, *([star, *line] for star, line in zip(stars, cells, strict=True))]
 
@@ -101,6 +102,8 @@ def legend(rows: Sequence[Row], objectives: Mapping[str, Direction]) -> list[str
     lines = ["★ knee" + (f"; {what} ± standard deviation" if (what := seeds.note(rows)) else "")]
     if seeds.ties(rows, objectives):
         lines.append("≈ not better than the cheaper one above it beyond noise")
+    if seeds.incomplete(rows):
+        lines.append(f"{LACKING} lacks seeds that others have")
     return lines
 
 
@@ -155,7 +158,7 @@ _LATEX = {
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
     **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
     **{"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"},
-    **{"★": r"$\star$", "≈": r"$\approx$", "±": r"$\pm$"},
+    **{"★": r"$\star$", "≈": r"$\approx$", "†": r"$\dagger$", "±": r"$\pm$"},
 }
 
 

@@ -50,6 +50,11 @@ def cost(point: Config, session: Session) -> Metrics:
     return prune.cost(_named(point), session)
 
 
+def reference(point: Config, session: Session) -> Metrics:
+    """What hypervolumes are measured from."""
+    return prune.reference(_named(point), session)
+
+
 def measure(config: Config, session: Session) -> Metrics:
     """Quality on the test split, and latencies alone on the machine."""
     return prune.measure(_named(config), session)

@@ -26,7 +26,8 @@ Metrics = dict[str, Any]
 
 EPOCH_METRICS = ("val_accuracy", "val_miou")
 MACS = 40_000_000  # of the unpruned network, as ResNet-20 at 32 pixels
-CHANCE = 0.1
+CLASSES = 10
+CHANCE = 1 / CLASSES
 NOISE = 0.004  # standard deviation of the accuracy from epoch to epoch
 COST = ("macs", "params", "macs_ratio", "params_ratio")
 
@@ -45,6 +46,14 @@ def cost(point: Config, session: Session) -> Metrics:
         return {name: metrics[name] for name in COST if name in metrics}
     kept = (1 - float(point.get("rate", 0.0))) ** 2
     return {"macs": round(MACS * kept), "macs_ratio": kept}
+
+
+def reference(point: Config, session: Session) -> Metrics:
+    """What hypervolumes are measured from: the unpruned network, and chance where the curves are drawn."""
+    if (path := session.settings.options.get("journal")) is not None:
+        metrics = _record(path, point)["metrics"]
+        return {name: value for name, value in metrics.items() if name == "classes" or name.startswith("baseline_")}
+    return {"classes": CLASSES, "baseline_macs": MACS}
 
 
 def synthetic(config: Config, session: Session) -> Metrics:

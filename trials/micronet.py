@@ -128,6 +128,12 @@ def cost(point: Config, session: Session) -> Metrics:
     }
 
 
+def reference(point: Config, session: Session) -> Metrics:
+    """What hypervolumes are measured from: how many classes there are. No network is there before the search."""
+    plain, inner = _inner(point, session)
+    return {"classes": prune.about_data(plain, inner.settings, inner.data_root).num_classes}
+
+
 def measure(config: Config, session: Session) -> Metrics:
     """Quality on the whole scenes of the test split, and latencies alone on the machine."""
     return prune.measure(*_inner(config, session))

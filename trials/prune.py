@@ -280,6 +280,15 @@ def _network(point: Config, local: Settings, about: Description | AnySet) -> Con
     return {"model": point["model"], "options": options, "shape": about.input_shape, "classes": about.num_classes}
 
 
+def reference(point: Config, session: Session) -> Metrics:
+    """What hypervolumes are measured from: the costs of the network before pruning, and how many classes there are."""
+    about = about_data(point, session.settings, session.data_root)
+    graph = _graph(point["model"], options_text(point, session.settings), about.input_shape, about.num_classes)
+    whole = pruning.cost_report(graph, None)
+    costly = ("macs", "params", "conv_linear_macs")
+    return {"classes": about.num_classes, **{f"baseline_{name}": whole[name] for name in costly}}
+
+
 def measure(config: Config, session: Session) -> Metrics:
     """Quality on the test split, and the latencies of `settings.latency` alone on the machine.
 

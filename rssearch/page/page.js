@@ -120,7 +120,8 @@ function shades(letter, limits, span) {
 function story(front, dot) {
   const cells = front.columns.filter((column) => column.text[dot.i] !== "");
   const reason = cells.find((column) => column.name === "reason");
-  const marks = [dot.key === front.knee && "knee", dot.state, front.ties.includes(dot.key) && "within noise of the cheaper one"];
+  const marks = [dot.key === front.knee && "knee", dot.state, front.ties.includes(dot.key) && "within noise of the cheaper one",
+    front.incomplete.includes(dot.key) && "lacks seeds that others have"];
   const state = marks.filter(Boolean).join(", ") + (reason ? `: ${short(reason.text[dot.i])}` : "");
   const lines = cells.filter((column) => column.name !== "reason")
     .map((column) => `${escape(column.title)}: <b>${escape(short(column.text[dot.i]))}</b>`);

@@ -27,6 +27,7 @@ SYMBOLS = (
     *("cross", "triangle-left", "triangle-right", "hexagon", "x"),
 )
 RESULTS = ("test_accuracy", "test_miou", "macs", "macs_ratio", "params", "latency_ms", "train_seconds")
+UNSEEN = ("status", "keys", seeds.BY_SEED)  # of the columns of a plot's points
 NO_AXES = ("baseline_", "seed", "images_skipped", "test_images", "latency_passes", "latency_threads", "latency_iqr")
 
 
@@ -135,7 +136,7 @@ def _drawn(front: Front, trials: Front, metrics: Sequence[Mapping[str, Any]], hu
     """One plot: its points are all trials (or means) but the stopped ones, whose quality is that of an early epoch."""
     rows = [row for row in front.trials if row["status"] != "stopped"]
     states, count = _states(front), {id(row): i + 1 for i, row in enumerate(front.trials)}
-    names = [name for name in _columns(rows) if name not in ("status", "keys") and not name.startswith("baseline_")]
+    names = [name for name in _columns(rows) if name not in UNSEEN and not name.startswith("baseline_")]
     names = [name for name in names if not name.endswith((seeds.STD, seeds.INTERVAL))]
     measured = [str(metric["name"]) for metric in metrics]
     bars = {name: [number(row.get(name + seeds.STD)) for row in rows] for name in measured}
@@ -150,6 +151,7 @@ def _drawn(front: Front, trials: Front, metrics: Sequence[Mapping[str, Any]], hu
         "note": front.note,
         "knee": None if front.knee is None else front.knee["key"],
         "ties": sorted(seeds.ties(front.members, front.objectives)),
+        "incomplete": sorted(seeds.incomplete([*front.members, *front.dominated])),
         "keys": [row["key"] for row in rows],
         "trial": [count[id(row)] for row in rows],
         "state": [states[id(row)] for row in rows],
