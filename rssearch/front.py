@@ -124,11 +124,12 @@ def knee(points: ArrayLike, directions: Sequence[Direction], reference: ArrayLik
     Args:
         points: [N, M].
         directions: ``max`` or ``min`` for each of the M objectives.
-        reference: [M], as for `hypervolume`. None takes 0 for an objective to maximise (or the worst member if that is
-            negative) and the worst member for one to minimise: only a dearer member can then move the knee.
+        reference: [M], as for `hypervolume`. None takes 0 for an objective to maximise (the worst member if
+            none is above 0) and the worst member for one to minimise: a dearer member can then move the knee.
 
     Raises:
-        InputError: there is no member (no point, or a NaN in each), the shapes disagree, or the reference is not finite.
+        InputError: there is no member (no point, or a NaN in each), the shapes disagree, or the reference is not
+            finite.
     """
     costs = _costs(points, directions)
     members = np.flatnonzero(non_dominated(points, directions))
@@ -137,8 +138,8 @@ def knee(points: ArrayLike, directions: Sequence[Direction], reference: ArrayLik
     front = costs[members]
     if reference is None:
         worst = np.where(np.isfinite(front), front, -np.inf).max(axis=0)
-        zero = np.array([0.0 if direction == "max" else -np.inf for direction in directions])
-        corner = np.where(np.isfinite(found := np.maximum(worst, zero)), found, 0.0)
+        zero = np.array([direction == "max" for direction in directions]) & (front.min(axis=0) < 0)
+        corner = np.where(zero | ~np.isfinite(worst), 0.0, worst)
     else:
         corner = _corner(reference, directions)
     gains = np.clip(corner - front, 0, None)

@@ -78,9 +78,14 @@ def by_dataset(trials: Iterable[Row]) -> dict[str | None, list[Row]]:
     """The trials of each dataset, in their order; None for those that name none."""
     groups: dict[str | None, list[Row]] = {}
     for trial in trials:
-        dataset = trial.get("dataset")
-        groups.setdefault(None if dataset is None else str(dataset), []).append(trial)
+        groups.setdefault(dataset_of(trial), []).append(trial)
     return groups
+
+
+def dataset_of(trial: Row) -> str | None:
+    """The name of a trial's dataset, or None."""
+    dataset = trial.get("dataset")
+    return None if dataset is None else str(dataset)
 
 
 def known_reference(trials: Sequence[Row], objectives: Mapping[str, Direction]) -> dict[str, float]:
@@ -156,9 +161,7 @@ def _front(
         (t for t, on in zip(complete, mask, strict=True) if on), key=lambda t: (t[cost], str(t.get("key")))
     )
     known = {**known_reference(trials, objectives), **fixed}
-    reference = (
-        reference_point(points[mask], directions, [known.get(name) for name in objectives]) if members else None
-    )
+    reference = reference_point(points[mask], directions, [known.get(name) for name in objectives]) if members else None
     volume = hypervolume(points, reference, directions) if reference is not None else 0.0
     return Front(
         dataset=dataset,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from rssearch.errors import InputError, TrialFailed
 from rssearch.front import Direction
-from rssearch.fronts import References, Row, by_dataset, fronts, known_reference
+from rssearch.fronts import References, Row, by_dataset, dataset_of, fronts, known_reference
 from rssearch.space import content_key
 from rssearch.storage import Location, write_atomic
 from rssearch.store import Store
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from rssearch.config import Bound, StudyConfig
     from rssearch.question import Question
 
+Fixed = dict[str | None, dict[str, float]]  # one's own `References`
+
 FILE = "reference.json"
 SCHEMA = "rssearch.reference/1"
 _COSTLY = ("input_size", "patches", "model")  # settings that change what every network costs: another scale
@@ -32,7 +34,7 @@ _SAME_NETWORK = ("seed", "methods")  # a dimension, and what preparations add, t
 _log = logging.getLogger(__name__)
 
 
-def read(folder: Location, objectives: Mapping[str, Direction], settings: Any = None) -> dict[str | None, dict[str, float]]:
+def read(folder: Location, objectives: Mapping[str, Direction], settings: Any = None) -> Fixed:
     """What a study's folder says of the objectives; empty where nothing is fixed yet.
 
     Args:
@@ -82,7 +84,7 @@ def fixed(
     objectives: Mapping[str, Direction],
     constraints: Mapping[str, Bound],
     unpruned: Iterable[Row] = (),
-) -> dict[str | None, dict[str, float]]:
+) -> Fixed:
     """The references of a study with what can be added to them; what they hold already stays.
 
     Args:
@@ -107,9 +109,9 @@ def fixed(
     return {dataset: values for dataset, values in found.items() if values}
 
 
-def from_store(store: Store, rows: Sequence[Row], objectives: Mapping[str, Direction]) -> References:
+def from_store(store: Store, rows: Sequence[Row], objectives: Mapping[str, Direction]) -> Fixed:
     """The qualities' part for a study that fixed nothing, from what networks in the store say of their classes."""
-    found: dict[str | None, dict[str, float]] = {}
+    found: Fixed = {}
     for dataset, group in by_dataset(rows).items():
         for row in group:
             files = store.get("models", str(row["key"]), names=["about.json"]) or {}
@@ -125,7 +127,7 @@ def unpruned(question: Question) -> list[dict[str, Any]]:
     from rssearch.question import LOOKED_AT, spread
     from rssearch.trial import Session
 
-    hook = question.hook("reference")
+    hook = question.hook("unpruned")
     if hook is None:
         return []
     points = [dict(needed.point) for needed in question.sure_preparations()] or question.points
@@ -134,7 +136,7 @@ def unpruned(question: Question) -> list[dict[str, Any]]:
     rows = []
     for point in spread(distinct, LOOKED_AT):
         try:
-            rows.append({"dataset": point.get("dataset"), **hook(point, Session(question.context(), "", point))})
+            rows.append({"dataset": dataset_of(point), **hook(point, Session(question.context(), "", point))})
         except (TrialFailed, InputError) as error:  # the trial will say so
             _log.info("%s: %s", question.title(point), error)
     return rows

@@ -19,7 +19,7 @@ from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
 from rssearch.front import Direction
-from rssearch.fronts import Front, References, Row, by_dataset, fronts
+from rssearch.fronts import Front, References, Row, by_dataset, dataset_of, fronts
 from rssearch.units import number
 
 if TYPE_CHECKING:
@@ -91,10 +91,9 @@ def means(trials: Iterable[Row], dimensions: Sequence[str]) -> list[dict[str, An
                     by_seed[trial.get(SEED)][name] = value
         keys = [trial["key"] for trial in group]
         rows.append(row | {"key": keys[0], "keys": keys, "seeds": len(group), BY_SEED: by_seed})
-    for group in by_dataset(rows).values():
-        every = dict.fromkeys(seed for row in group for seed in row[BY_SEED])
-        for row in group:
-            row[MISSING] = [seed for seed in every if seed not in row[BY_SEED]]
+    every = {d: dict.fromkeys(s for row in of_d for s in row[BY_SEED]) for d, of_d in by_dataset(rows).items()}
+    for row in rows:
+        row[MISSING] = [seed for seed in every[dataset_of(row)] if seed not in row[BY_SEED]]
     return rows
 
 
@@ -120,7 +119,7 @@ class Step:
         than: key of the cheaper one.
         seeds: how many both have.
         difference: mean of the gains over these seeds; None where there is none. Positive is better.
-        interval: half the width of its 95 % interval by Student's t with seeds - 1 degrees of freedom; None of one seed.
+        interval: half the width of its 95 % interval by Student's t, seeds - 1 degrees of freedom; None of one seed.
         by_chance: whether a gain of this size is explained by chance, see `ties`.
     """
 

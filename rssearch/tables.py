@@ -81,8 +81,8 @@ def summary(
 ) -> list[list[str]]:
     """The columns of a front that people compare, as text: a line of titles, then one for each row.
 
-    They are the signs of the `legend` (knees are given by their keys), what was asked for, the objectives, the measures of the
-    contract that some row has, and the key.
+    They are the signs of the `legend` (knees are given by their keys), what was asked for, the objectives, the measures
+    of the contract that some row has, and the key.
     """
     present = {name for row in rows for name, value in row.items() if value is not None}
     measured = ("test_accuracy", "test_miou", "macs", "macs_ratio", "latency_ms")

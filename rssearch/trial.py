@@ -16,6 +16,8 @@ with a second parameter gets a `Session`, too. The function's module may offer m
     preparations(points, settings, data_root, store) -> [Preparation], what must be there before the trials start
     prepare(config, session)                        make one of them; config is its point
     cost(point, session) -> metrics                 what is known before the training, such as MACs
+    unpruned(point, session) -> metrics             of the network before pruning: ``baseline_<cost>``, and the number
+                                                    of ``classes``; hypervolumes and knees are measured from there
     measure(config, session) -> metrics             what only the front's members are worth: test split, latency;
                                                     it may put a picture into the store, see `PREDICTIONS`
     footprint(config, session) -> taken, memory     bytes of a GPU, by `rssearch.packing.measure`, for ``gpus: auto``

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from rssearch.errors import InputError
-from rssearch.front import hypervolume, knee, layers, non_dominated, reference_point
+from rssearch.front import chance, hypervolume, knee, layers, non_dominated, reference_point
 
 MAX_MIN = ("max", "min")
 
@@ -140,29 +140,98 @@ def test_hypervolume_needs_finite_numbers():
         hypervolume([[np.inf, 2]], [0, 3], MAX_MIN)
 
 
-def test_knee_is_furthest_from_the_chord():
-    front = [[0.5, 10], [0.8, 20], [0.88, 40], [0.9, 100]]
-    # scaled costs: (1, 0), (.25, .111), (.05, .333), (0, 1): sums 1, .361, .383, 1
-    assert knee(front, MAX_MIN) == 1
-    # dominated and missing points do not count, although the first would change the scale
-    assert knee([[0.1, 500], [np.nan, 1], *front], MAX_MIN) == 3
+FRONT = [[0.5, 10], [0.8, 20], [0.88, 40], [0.9, 100]]
+
+
+def test_knee_has_the_largest_hypervolume_of_its_own():
+    # above a chance of 0.1, below 100: 0.4 * 90 = 36, 0.7 * 80 = 56, 0.78 * 60 = 46.8, 0
+    assert knee(FRONT, MAX_MIN, [0.1, 100]) == 1
+    assert knee(FRONT, MAX_MIN, [0.1, 1000]) == 2  # 396, 686, 748.8, 720
+    assert knee([[0.1, 500], [np.nan, 1], *FRONT], MAX_MIN, [0.1, 100]) == 3
+    three = [[0, 0, 1], [0, 1, 0], [1, 0, 0], [0.2, 0.2, 0.2]]
+    assert knee(three, ["min"] * 3, [2, 2, 2]) == 3  # 1.8 ** 3 against 2 * 2 * 1
+    assert knee([[0.2], [0.7], [0.4]], ["max"], [0.1]) == 1
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        [0.1, 0.001],  # a tiny network at chance
+        [0.05, 0.0],  # below chance, for nothing
+        [0.9001, 99.9],  # dear, and hardly better
+        [0.95, 5000],  # beyond the reference
+        [0.4, 60],  # dominated
+        [-1e9, -1e9],
+        [0.8, 20],  # a copy: the lowest index stays
+        [np.nan, 0],
+    ],
+)
+def test_a_bad_point_does_not_move_the_knee(bad):
+    assert knee([*FRONT, bad], MAX_MIN, [0.1, 100]) == 1
+    if bad[1] < 100:  # without a reference a dearer member can move it
+        assert knee([*FRONT, bad], MAX_MIN) == knee(FRONT, MAX_MIN) == 1
+
+
+@pytest.mark.parametrize("objectives", [1, 2, 3])
+def test_the_knee_stays_or_is_the_point_that_is_added(objectives):
+    """Independence of irrelevant alternatives: of any points, not only of bad ones."""
+    rng, moved = np.random.default_rng(objectives), 0
+    for _ in range(200):
+        points, directions = rng.random((12, objectives)), rng.choice(["max", "min"], objectives)
+        reference = np.where(directions == "max", 0.1, 0.9)
+        before = knee(points, directions, reference)
+        new = rng.normal(0.5, 1, objectives)
+        found = knee(np.vstack([points, new]), directions, reference)
+        moved += found == 12
+        gain = np.where(directions == "max", new - reference, reference - new)
+        own = np.where(directions == "max", points[before] - reference, reference - points[before])
+        expected = (gain > 0).all() and gain.prod() > own.clip(0).prod()
+        assert found == (12 if expected else before)
+        without = [i for i in range(12) if i != before and rng.random() < 0.5] + [before]
+        assert without[knee(points[without], directions, reference)] == before
+    assert 0 < moved < 200
 
 
 def test_knee_does_not_depend_on_units():
     rng = np.random.default_rng(1)
-    points = rng.random((30, 2))
-    assert knee(points * [100, 1e9] + [5, 7], MAX_MIN) == knee(points, MAX_MIN)
+    for _ in range(20):
+        points, unit = rng.random((30, 2)), np.array([100, 1e9])
+        assert knee(points * unit, MAX_MIN) == knee(points, MAX_MIN)
+        moved = knee(points * unit + [5, 7], MAX_MIN, [0.1, 1] * unit + [5, 7])
+        assert moved == knee(points, MAX_MIN, [0.1, 1])
 
 
 def test_knee_of_small_and_odd_fronts():
     assert knee([[0.5, 3]], MAX_MIN) == 0
-    assert knee([[0.5, 3], [0.9, 7]], MAX_MIN) == 1  # two members: the better first objective
-    assert knee([[0.9, 7], [0.9, 7]], MAX_MIN) == 0  # copies: the lowest index
-    assert knee([[0.2], [0.7], [0.4]], ["max"]) == 1
-    assert knee([[0.5, 1], [0.55, 5], [0.9, 7]], MAX_MIN) == 2  # bulges away from the ideal: an end
-    assert knee([[0, 0, 1], [0, 1, 0], [1, 0, 0], [0.2, 0.2, 0.2]], ["min"] * 3) == 3
+    assert knee([[0.5, 3], [0.9, 7]], MAX_MIN, [0.1, 5]) == 0  # the other costs more than the reference
+    assert knee([[0.5, 7], [0.9, 9]], MAX_MIN, [0.1, 5]) == 1  # both do: the better first objective
+    assert knee([[0.9, 7], [0.9, 7]], MAX_MIN, [0.1, 10]) == 0  # copies: the lowest index
+    assert knee([[-0.2, 1], [-0.4, 0.5], [-0.1, 9]], MAX_MIN) == 0  # the worst quality, where none is above 0
+    assert knee([[0.5, np.inf], [0.4, 1], [0.3, 0.5]], MAX_MIN) == 2  # 0.3 * 0.5 against 0
+    assert knee([[np.inf, 3]], MAX_MIN) == 0
     with pytest.raises(InputError, match="no knee"):
         knee([[np.nan, 1]], MAX_MIN)
+    with pytest.raises(InputError, match="reference point"):
+        knee(FRONT, MAX_MIN, [0, np.nan])
+
+
+def test_chance_of_accuracies_and_mious():
+    assert chance("val_accuracy", 10) == chance("val_pixel_accuracy", 10) == 0.1
+    assert chance("test_miou", 2) == pytest.approx(1 / 3)
+    assert chance("val_miou", 6) == 1 / 11
+    assert chance("val_loss", 10) is None
+
+
+@pytest.mark.parametrize("shares", [[0.25] * 4, [0.7, 0.2, 0.06, 0.04]])
+def test_chance_is_what_random_answers_reach(shares):
+    rng, pixels = np.random.default_rng(0), 200_000
+    truth, answers = rng.choice(4, pixels, p=shares), rng.integers(0, 4, pixels)
+    assert (truth == answers).mean() == pytest.approx(chance("accuracy", 4), abs=0.005)
+    both = [((truth == k) & (answers == k)).sum() / ((truth == k) | (answers == k)).sum() for k in range(4)]
+    if shares[0] == 0.25:
+        assert np.mean(both) == pytest.approx(chance("miou", 4), abs=0.005)
+    else:
+        assert np.mean(both) < chance("miou", 4)
 
 
 def test_reference_point():

@@ -99,6 +99,29 @@ def test_hypervolume_is_measured_from_the_baseline():
     assert again.hypervolume == pytest.approx(expected)
 
 
+def test_the_reference_begins_at_chance_and_stays_where_it_is_fixed():
+    rows = [row | {"classes": 10} for row in study()]
+    assert fronts.fronts(rows, TWO)[0].reference == {"val_accuracy": 0.1, "macs": 100e6}
+    larger = [*rows, trial("w", 0.95, 150_000_000, model="vgg16_bn", baseline_macs=400_000_000)]
+    assert fronts.fronts(larger, TWO)[0].reference["macs"] == 400e6
+    kept = {"eurosat": {"val_accuracy": 0.1, "macs": 100e6}}
+    (front,) = fronts.fronts(larger, TWO, None, kept)
+    assert front.reference == kept["eurosat"]
+    expected = 0.50 * 90e6 + 0.30 * 75e6 + 0.04 * 20e6  # the new one costs more than the reference
+    assert front.hypervolume == pytest.approx(expected)
+    assert front.knee["key"] == "c"
+    assert fronts.progress(front)[-1] == front.relative_hypervolume
+
+
+def test_a_dominated_trial_moves_neither_reference_nor_knee_without_a_baseline():
+    rows = [{"key": k, "status": "finished", "score": s, "size": c} for k, s, c in [("p", 3, 2), ("q", 5, 4)]]
+    (before,) = fronts.fronts(rows, {"score": "max", "size": "min"})
+    (after,) = fronts.fronts(
+        [*rows, {"key": "r", "status": "finished", "score": 1, "size": 1000}], {"score": "max", "size": "min"}
+    )
+    assert (after.reference, after.knee, after.hypervolume) == (before.reference, before.knee, before.hypervolume)
+
+
 def test_progress_is_the_hypervolume_after_each_trial():
     (front,) = fronts.fronts(study(), TWO)  # in the order d a b c n i f
     volumes = fronts.progress(front)
@@ -225,7 +248,7 @@ def test_front_json(tmp_path):
     assert document["fronts"][0].pop("hypervolume") == document.pop("hypervolume") == pytest.approx(77.3e6)
     assert document["fronts"][0].pop("relative_hypervolume") == document.pop("relative_hypervolume")
     assert document == {
-        "schema": "rssearch.front/1",
+        "schema": "rssearch.front/2",
         "study": "eurosat-methods",
         "objectives": TWO,
         "constraints": {"macs_ratio": {"max": 0.9, "min": None}},
@@ -478,7 +501,7 @@ def test_markdown_escapes_what_is_special():
     text = report.format_front([trial("a", 0.9, 1, method=HOSTILE + "\n\n# no"), *study()], TWO, "md", study="s")
     (line,) = (line for line in text.splitlines() if "a\\_b" in line)
     cell = r"a\_b \& 50% \#1 {x} \\y \~ ^ \$z\$ \<b\>\|\[l\](u)\*\` \# no"
-    assert line == f"|  | {cell} | 90.0 % | 1 | 0.0 % |"
+    assert line == f"| ★ | {cell} | 90.0 % | 1 | 0.0 % |"
 
 
 def test_texts_of_an_empty_front_say_so():

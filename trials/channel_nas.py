@@ -50,9 +50,9 @@ def cost(point: Config, session: Session) -> Metrics:
     return prune.cost(_named(point), session)
 
 
-def reference(point: Config, session: Session) -> Metrics:
+def unpruned(point: Config, session: Session) -> Metrics:
     """What hypervolumes are measured from."""
-    return prune.reference(_named(point), session)
+    return prune.unpruned(_named(point), session)
 
 
 def measure(config: Config, session: Session) -> Metrics:

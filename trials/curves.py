@@ -48,7 +48,7 @@ def cost(point: Config, session: Session) -> Metrics:
     return {"macs": round(MACS * kept), "macs_ratio": kept}
 
 
-def reference(point: Config, session: Session) -> Metrics:
+def unpruned(point: Config, session: Session) -> Metrics:
     """What hypervolumes are measured from: the unpruned network, and chance where the curves are drawn."""
     if (path := session.settings.options.get("journal")) is not None:
         metrics = _record(path, point)["metrics"]

@@ -128,7 +128,7 @@ def cost(point: Config, session: Session) -> Metrics:
     }
 
 
-def reference(point: Config, session: Session) -> Metrics:
+def unpruned(point: Config, session: Session) -> Metrics:
     """What hypervolumes are measured from: how many classes there are. No network is there before the search."""
     plain, inner = _inner(point, session)
     return {"classes": prune.about_data(plain, inner.settings, inner.data_root).num_classes}

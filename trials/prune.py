@@ -280,7 +280,7 @@ def _network(point: Config, local: Settings, about: Description | AnySet) -> Con
     return {"model": point["model"], "options": options, "shape": about.input_shape, "classes": about.num_classes}
 
 
-def reference(point: Config, session: Session) -> Metrics:
+def unpruned(point: Config, session: Session) -> Metrics:
     """What hypervolumes are measured from: the costs of the network before pruning, and how many classes there are."""
     about = about_data(point, session.settings, session.data_root)
     graph = _graph(point["model"], options_text(point, session.settings), about.input_shape, about.num_classes)

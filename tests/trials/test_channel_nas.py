@@ -25,6 +25,7 @@ def open_session(folder: Path, root: Path, local: Settings, point: dict[str, Any
 def test_a_trial_meets_its_budget_and_shares_its_search(storage: Path, data_root: Path, settings: Settings) -> None:
     reports: list[dict[str, Any]] = []
     run_in = open_session(storage, data_root, settings, NAMED, "nas", on_report=reports.append)
+    assert channel_nas.unpruned(HALF, run_in) == prune.unpruned(POINT, run_in)
     result = prune.run(NAMED, run_in)
     assert abs(result["macs_ratio"] / 0.5 - 1) <= 0.01
     assert [report["epoch"] for report in reports] == [1, 2]  # of the fine-tuning alone

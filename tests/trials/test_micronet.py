@@ -73,6 +73,7 @@ def test_a_trial_reports_what_the_study_may_ask_for(
     assert {"val_miou", "val_pixel_accuracy", "val_loss"} <= set(reports[-1])
     before = micronet.cost(POINT, session(storage, settings, POINT))
     assert before == {name: result[name] for name in micronet.COST_METRICS}
+    assert micronet.unpruned(POINT, session(storage, settings, POINT)) == {"classes": 2}
     assert (before["receptive_field"], before["coverage"]) == (
         atrous.encoder_decoder_field([(1, 2)] * 2, [(2, 1)] * 2),
         1,

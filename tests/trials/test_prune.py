@@ -29,7 +29,11 @@ def session(
 def test_a_trial_reports_what_the_contract_names(storage: Path, data_root: Path, settings: Settings) -> None:
     reports: list[dict[str, Any]] = []
     run_in = Session(Context("s", str(storage), str(data_root), settings), "k1", POINT, reports.append)
+    before = prune.unpruned(POINT, run_in)
     result = prune.run(POINT, run_in)
+    assert before["classes"] == 3
+    assert {name: result[name] for name in ("baseline_macs", "baseline_params")}.items() <= before.items()
+    assert before["baseline_conv_linear_macs"] <= before["baseline_macs"]
     assert set(tasks.metrics("classification")) <= set(result)
     assert {"baseline_val_accuracy", "baseline_macs", "split_hash", "history"} <= set(result)
     assert result["macs_ratio"] == result["macs"] / result["baseline_macs"]
