@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from pruning_methods import append, cost_device, read, settings, spread
+from pruning_methods import append, cost_device, gain, read, settings, spread
 
 from rssearch import pruning
 from rssearch.config import Recipe
@@ -41,6 +41,7 @@ COLUMNS += ("removed_fraction", "val_accuracy", "test_accuracy", "widths", "seco
 RANKED = {"uniform": "l1", "global BN scales": "bn_scale"}
 STRUCTURES = ("channel search", *RANKED, "random")
 WEIGHTS = ("scratch", "inherited")
+PAIRS = (("channel search", "random"), ("channel search", "uniform"), ("global BN scales", "uniform"))
 
 
 def run(args: argparse.Namespace) -> None:
@@ -125,7 +126,7 @@ def picture(args: argparse.Namespace) -> None:
 
 
 def table(args: argparse.Namespace) -> None:
-    """Mean and standard deviation over the seeds."""
+    """Mean and standard deviation over the seeds; and differences of pairs of structures, seed by seed."""
     rows = read(args.csv)
     ratios = sorted({float(row["asked_macs_ratio"]) for row in rows}, reverse=True)
     cells = list(itertools.product(ratios, WEIGHTS))
@@ -145,6 +146,16 @@ def table(args: argparse.Namespace) -> None:
             if mine
         ]
         print(f"| {name} | {' | '.join(texts)} | {', '.join(f'{share:.0%}' for share in removed)} |")
+
+    def of(name: str, ratio: float, weights: str) -> dict[str, float]:
+        wanted = (name, ratio, weights)
+        fits = [r for r in rows if (r["structure"], float(r["asked_macs_ratio"]), r["weights"]) == wanted]
+        return {row["seed"]: float(row["test_accuracy"]) for row in fits}
+
+    print("\n| difference | " + " | ".join(f"{ratio:g} of the MACs, {weights}" for ratio, weights in cells) + " |")
+    print("|---" * (len(cells) + 1) + "|")
+    for one, other in PAIRS:
+        print(f"| {one} - {other} | {' | '.join(gain(of(one, *cell), of(other, *cell)) for cell in cells)} |")
 
 
 if __name__ == "__main__":

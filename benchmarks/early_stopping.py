@@ -10,7 +10,8 @@ real       a pruning study of ResNet-20 on EuroSAT on this machine: without a ru
 
 A row is a study at a share of the compute that the one without a rule takes. Compute is epochs times MACs, in epochs of
 the unpruned network (`compute`): seconds would depend on what else the machine does. `epochs` are those of all trials
-that had ended by then. The hypervolume is relative: MACs in units of the unpruned network's. Rows go to
+that had ended by then. The hypervolume is relative: accuracy above chance, MACs in units of the unpruned network's. Rows go
+to
 benchmarks/early_stopping-<command>-<device>.csv.
 """
 
@@ -26,13 +27,14 @@ from rich.console import Console
 
 from rssearch import study
 from rssearch.config import StudyConfig, parse_study
-from rssearch.front import hypervolume
+from rssearch.front import chance, hypervolume
 from rssearch.journal import Journal, Record
 from rssearch.simulator import Simulator, simulate
 from trials import curves
 
 SHARES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0)
 OBJECTIVES = {"val_accuracy": "max", "macs": "min"}
+CLASSES = curves.CLASSES  # EuroSAT has as many
 RULES = ("none", "asha", "moasha")
 
 
@@ -42,10 +44,10 @@ def compute(record: Record, macs: float) -> float:
 
 
 def relative(records: list[Record], macs: float) -> float:
-    """Hypervolume of the finished trials, with MACs in units of the unpruned network's."""
+    """Hypervolume of the finished trials above chance, with MACs in units of the unpruned network's."""
     finished = [r["metrics"] for r in records if r["status"] == "finished"]
     points = [[metrics[name] for name in OBJECTIVES] for metrics in finished]
-    return hypervolume(points, [0.0, macs], list(OBJECTIVES.values())) / macs
+    return hypervolume(points, [chance("val_accuracy", CLASSES), macs], list(OBJECTIVES.values())) / macs
 
 
 def curve(records: list[Record], macs: float, whole: float) -> list[dict]:

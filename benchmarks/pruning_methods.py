@@ -8,7 +8,8 @@ in their own way (an L1 penalty, attention) do so with the same recipe otherwise
     python benchmarks/pruning_methods.py table DIR/pruning_methods.csv
 
 `run` appends a row to ``<work>/pruning_methods.csv`` for each trial, and goes on where it was stopped; processes with
-different seeds may share the folder. No Ray is needed. `table` prints means and standard deviations over the seeds.
+different seeds may share the folder. No Ray is needed. `table` prints means and standard deviations over the seeds, and
+differences seed by seed with their 95 % intervals: trials of one seed share their baseline and the order of the images.
 """
 
 import argparse
@@ -28,6 +29,7 @@ from rssearch import cost, pruning
 from rssearch.config import Settings
 from rssearch.data import loader
 from rssearch.models.resnet_cifar import IndexShortcut
+from rssearch.seeds import paired
 from rssearch.space import content_key
 from rssearch.train import evaluate, fit, pick_device
 from rssearch.trial import Context, Session
@@ -45,6 +47,25 @@ PEERS = {
         torch_pruning.importance.GroupTaylorImportance,
     ),
 }
+
+
+PAIRS = (  # of which the second table tells the difference
+    ("channel_nas", "compound"),
+    ("compound", "torch_pruning GroupNorm"),
+    ("compound", "l1"),
+    ("torch_pruning GroupNorm", "l1"),
+    ("torch_pruning GroupNorm", "l2"),
+    ("l1", "l2"),
+    ("l1", "fpgm"),
+    ("l1", "chip"),
+    ("l1", "lfp"),
+    ("l1", "hrank"),
+    ("aml", "cap"),
+    ("aml", "remotetrimmer"),
+    ("taylor", "lamp"),
+    ("taylor", "slimming"),
+    ("taylor", "bn_scale"),
+)
 
 
 def settings(args: argparse.Namespace) -> Settings:
@@ -200,21 +221,24 @@ def append(path: Path, row: dict, columns: Sequence[str] = COLUMNS) -> None:
 
 
 def table(args: argparse.Namespace) -> None:
-    """Mean and standard deviation over the seeds, the best at the smallest budget first; a picture if asked for."""
+    """Mean and standard deviation over the seeds, the best at the smallest budget first; a picture if asked for.
+
+    Below it differences of pairs of methods, seed by seed.
+    """
     rows = read(args.csv)
     ratios = sorted({float(row["asked_macs_ratio"]) for row in rows}, reverse=True)
+    by_seed: dict[str, dict[float, dict[str, float]]] = {}
+    for row in rows:
+        at = by_seed.setdefault(row["method"], {ratio: {} for ratio in ratios})
+        at[float(row["asked_macs_ratio"])][row["seed"]] = float(row["test_accuracy"])
     accuracies = {
-        name: {
-            ratio: [
-                float(r["test_accuracy"]) for r in rows if (r["method"], float(r["asked_macs_ratio"])) == (name, ratio)
-            ]
-            for ratio in ratios
-        }
-        for name in {row["method"] for row in rows}
+        name: {ratio: list(values.values()) for ratio, values in at.items()} for name, at in by_seed.items()
     }
     names = sorted(accuracies, key=lambda name: -statistics.mean(accuracies[name][ratios[-1]]))
     titles = [
-        title for ratio in ratios for title in (f"test accuracy, {ratio:g} of the MACs", "really left", "removed")
+        title
+        for ratio in ratios
+        for title in (f"test accuracy, {ratio:g} of the MACs", "above random", "really left", "removed")
     ]
     print(f"| method | {' | '.join(titles)} | baseline |")
     print("|---" * (len(titles) + 2) + "|")
@@ -223,10 +247,16 @@ def table(args: argparse.Namespace) -> None:
         for ratio in ratios:
             at = [row for row in rows if row["method"] == name and float(row["asked_macs_ratio"]) == ratio]
             cells += [spread(accuracies[name][ratio])]
+            cells += ["" if name == "random" else gain(by_seed[name][ratio], by_seed["random"][ratio])]
             cells += [f"{statistics.mean(float(row['macs_ratio']) for row in at):.3f}"]
             cells += [f"{statistics.mean(float(row['removed_fraction']) for row in at):.0%}"]
         baselines_ = {row["seed"]: float(row["baseline_test_accuracy"]) for row in rows if row["method"] == name}
         print(f"| {name} | {' | '.join(cells)} | {spread(list(baselines_.values()))} |")
+    print(f"\n| difference | {' | '.join(f'{ratio:g} of the MACs' for ratio in ratios)} |")
+    print("|---" * (len(ratios) + 1) + "|")
+    for one, other in PAIRS:
+        cells = [gain(by_seed[one][ratio], by_seed[other][ratio]) for ratio in ratios]
+        print(f"| {one} - {other} | {' | '.join(cells)} |")
     if args.png:
         draw(names, ratios, accuracies, args.png)
 
@@ -256,6 +286,15 @@ def spread(values: list[float]) -> str:
     if len(values) < 2:
         return f"{100 * values[0]:.2f}" if values else "-"
     return f"{100 * statistics.mean(values):.2f} ± {100 * statistics.stdev(values):.2f}"
+
+
+def gain(one: dict[str, float], other: dict[str, float]) -> str:
+    """The mean difference of the seeds that both have and its 95 % interval, in points; in bold where it is not 0."""
+    mean, half = paired([value - other[seed] for seed, value in one.items() if seed in other])
+    if mean is None or half is None:
+        return "-"
+    text = f"{100 * mean:+.2f} ± {100 * half:.2f}"
+    return f"**{text}**" if abs(mean) > half else text
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ def spent(recorder: Recorder) -> int:
 def volume(recorder: Recorder) -> float:
     """The relative hypervolume of the front."""
     points = [[row["val_accuracy"], row["macs"]] for row in recorder.front()]
-    return hypervolume(points, [0.0, curves.MACS], ["max", "min"]) / curves.MACS
+    return hypervolume(points, [curves.CHANCE, curves.MACS], ["max", "min"]) / curves.MACS
 
 
 @pytest.mark.parametrize("rule", RULES)
