@@ -10,9 +10,8 @@ real       a pruning study of ResNet-20 on EuroSAT on this machine: without a ru
 
 A row is a study at a share of the compute that the one without a rule takes. Compute is epochs times MACs, in epochs of
 the unpruned network (`compute`): seconds would depend on what else the machine does. `epochs` are those of all trials
-that had ended by then. The hypervolume is relative: accuracy above chance, MACs in units of the unpruned network's. Rows go
-to
-benchmarks/early_stopping-<command>-<device>.csv.
+that had ended by then. The hypervolume is relative: accuracy above chance, MACs in units of the unpruned network's.
+Rows go to benchmarks/early_stopping-<command>-<device>.csv.
 """
 
 import argparse

@@ -231,9 +231,7 @@ def table(args: argparse.Namespace) -> None:
     for row in rows:
         at = by_seed.setdefault(row["method"], {ratio: {} for ratio in ratios})
         at[float(row["asked_macs_ratio"])][row["seed"]] = float(row["test_accuracy"])
-    accuracies = {
-        name: {ratio: list(values.values()) for ratio, values in at.items()} for name, at in by_seed.items()
-    }
+    accuracies = {name: {ratio: list(values.values()) for ratio, values in at.items()} for name, at in by_seed.items()}
     names = sorted(accuracies, key=lambda name: -statistics.mean(accuracies[name][ratios[-1]]))
     titles = [
         title

@@ -96,7 +96,7 @@ def known_reference(trials: Sequence[Row], objectives: Mapping[str, Direction]) 
     """
     found = {name: _baseline_limit(trials, name) for name, direction in objectives.items() if direction == "min"}
     classes = max((value for trial in trials if (value := number(trial.get("classes"))) is not None), default=0.0)
-    if classes >= 1:
+    if classes >= 2:
         found |= {name: chance(name, classes) for name, direction in objectives.items() if direction == "max"}
     return {name: value for name, value in found.items() if value is not None}
 

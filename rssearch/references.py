@@ -122,13 +122,16 @@ def from_store(store: Store, rows: Sequence[Row], objectives: Mapping[str, Direc
     return found
 
 
-def unpruned(question: Question) -> list[dict[str, Any]]:
-    """A row for each network of a study before pruning, as far as its trial's module knows them without training."""
+def unpruned(question: Question, known: References) -> list[dict[str, Any]]:
+    """A row for each network of a study before pruning, as far as its trial's module knows them without training.
+
+    Nothing is looked at where all references are `known`.
+    """
     from rssearch.question import LOOKED_AT, spread
     from rssearch.trial import Session
 
-    hook = question.hook("unpruned")
-    if hook is None:
+    hook, objectives = question.hook("unpruned"), question.config.search.objectives
+    if hook is None or all(known.get(dataset_of(p), {}).keys() >= objectives.keys() for p in question.points):
         return []
     points = [dict(needed.point) for needed in question.sure_preparations()] or question.points
     plain = [{name: value for name, value in point.items() if name not in _SAME_NETWORK} for point in points]

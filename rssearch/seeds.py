@@ -12,7 +12,7 @@ is marked wherever it is shown.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import fmean, stdev
@@ -35,7 +35,7 @@ LEVEL = 0.95  # of the interval, and one minus the risk of calling noise a diffe
 def vary(trials: Iterable[Row], dimensions: Sequence[str]) -> bool:
     """Whether some configuration was asked for with more than one seed."""
     groups = _groups(trials, dimensions).values()
-    return SEED in dimensions and any(len({trial.get(SEED) for trial in group}) > 1 for group in groups)
+    return SEED in dimensions and any(len({_seed(trial) for trial in group}) > 1 for group in groups)
 
 
 def shown(trials: Sequence[Row], dimensions: Sequence[str]) -> list[Row]:
@@ -77,7 +77,7 @@ def means(trials: Iterable[Row], dimensions: Sequence[str]) -> list[dict[str, An
     rows = []
     for group in _groups((t for t in trials if t["status"] == "finished"), dimensions).values():
         row: dict[str, Any] = {}
-        by_seed: dict[Any, dict[str, float]] = {trial.get(SEED): {} for trial in group}
+        by_seed: dict[Any, dict[str, float]] = {_seed(trial): {} for trial in group}
         for name in group[0]:
             values = [trial.get(name) for trial in group]
             numbers = [value for value in map(number, values) if value is not None]
@@ -88,7 +88,7 @@ def means(trials: Iterable[Row], dimensions: Sequence[str]) -> list[dict[str, An
             elif len(numbers) == len(group):
                 row |= _spread(name, numbers)
                 for trial, value in zip(group, numbers, strict=True):
-                    by_seed[trial.get(SEED)][name] = value
+                    by_seed[_seed(trial)][name] = value
         keys = [trial["key"] for trial in group]
         rows.append(row | {"key": keys[0], "keys": keys, "seeds": len(group), BY_SEED: by_seed})
     every = {d: dict.fromkeys(s for row in of_d for s in row[BY_SEED]) for d, of_d in by_dataset(rows).items()}
@@ -185,6 +185,11 @@ def _by_chance(gains: Sequence[float]) -> bool:
     if error == 0:
         return mean <= 0
     return bool(student.sf(mean / error, len(gains) - 1) >= 1 - LEVEL)
+
+
+def _seed(trial: Row) -> Any:
+    seed = trial.get(SEED)
+    return seed if isinstance(seed, Hashable) else str(seed)  # a trial of one's own may take lists
 
 
 def _groups(trials: Iterable[Row], dimensions: Sequence[str]) -> dict[str, list[Row]]:

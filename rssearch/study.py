@@ -235,7 +235,7 @@ class Stages:
 
         Failed trials are tried again; stopped ones are trained to their end once nothing is stopped early any more.
         """
-        self.recorder.fix_references(references.unpruned(self.question))
+        self.recorder.fix_references(references.unpruned(self.question, self.recorder.references))
         again = {"failed"} if self.question.judged else {"failed", "stopped"}
         known = [r for r in self.recorder.records.values() if r["status"] not in again]
         proposer = Proposer(

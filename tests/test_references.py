@@ -66,6 +66,8 @@ def test_a_larger_baseline_and_a_resumed_study_do_not_move_it(tmp_path: Path, mo
     (first,), (second,) = (fronts(r.rows(), TWO, None, r.references) for r in (before, after))
     assert second.reference == first.reference == {"val_accuracy": 0.1, "macs": 40_000_000}
     assert second.hypervolume >= first.hypervolume
+    monkeypatch.setattr(curves, "unpruned", lambda *_: pytest.fail("asked again"))
+    assert simulated(config(tmp_path)).references == before.references
 
 
 def test_settings_that_change_every_cost_begin_a_new_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
