@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from rssearch import journal_line
 from rssearch.storage import Location, Remote, move, write_atomic
 
 Record = dict[str, Any]
@@ -23,23 +24,38 @@ Record = dict[str, Any]
 _log = logging.getLogger(__name__)
 _SYNC_SECONDS = 1.0
 _PART = 1 << 16  # bytes
+_NAMED = 3  # damaged lines that a warning names
 
 
 class Journal:
-    """The records of a study by the content key of their trial. A later record of a key replaces the earlier one."""
+    """The records of a study by the content key of their trial. A later record of a key replaces the earlier one.
+
+    Lines that are damaged, or that add to a record which is lost, stay in the file and are left out with a warning:
+    their trials have not ended, and run again.
+
+    Attributes:
+        records: whole ones, see `rssearch.journal_line`.
+        damaged: where a line was left out, and why.
+    """
 
     def __init__(self, path: Location) -> None:
         self.path = path
         self.records: dict[str, Record] = {}
+        self.damaged: list[str] = []
         self._read()
 
     def _read(self) -> None:
         self._lines = _Parts(self.path) if isinstance(self.path, Remote) else _File(self.path)
+        self.damaged = []
         for place, line in self._lines.read():
             try:
-                self._keep(json.loads(line))
-            except (ValueError, KeyError, TypeError) as error:
-                _log.warning("%s is damaged and left out (%s)", place, error)
+                self._keep(journal_line.parse(line, self.records))
+            except ValueError as error:
+                self.damaged.append(f"{place}: {error}")
+        if self.damaged:
+            shown = "; ".join(self.damaged[:_NAMED]) + ("; ..." if len(self.damaged) > _NAMED else "")
+            what = "1 line is" if len(self.damaged) == 1 else f"{len(self.damaged)} lines are"
+            _log.warning("%s: %s damaged and left out: a trial that it lost runs again (%s)", self.path, what, shown)
 
     def add(self, record: Record) -> None:
         """Append a record. Values that a known record lacks here are kept.
@@ -62,7 +78,7 @@ class Journal:
     def archive(self) -> Location | None:
         """Put the records away under a name with the time, and begin an empty journal. None where there were none."""
         known, self.records = self.records, {}
-        if not known and not self.path.is_file():
+        if not known and not self.damaged and not self.path.is_file():
             return None
         target = self.path.parent / f"{self.path.stem}-until-{time.strftime('%Y%m%dT%H%M%S')}.jsonl"
         move(self.path, target)
@@ -77,21 +93,25 @@ class _File:
         self.path = path
         self._synced = -math.inf
         self._whole: int | None = None  # bytes of whole lines, where the file ends within one
+        self._open = False  # the last line is whole but for its end
 
     def read(self) -> Iterator[tuple[str, bytes]]:
-        """Each whole line, and where it stands."""
+        """Each line, and where it stands. What a killed writer left of its last line is no line."""
         content = self.path.read_bytes() if self.path.exists() else b""
         whole = content[: content.rfind(b"\n") + 1]
         if len(whole) < len(content):
-            self._whole = len(whole)
-        return ((f"{self.path}: line {number}", line) for number, line in enumerate(whole.splitlines(), 1))
+            self._open = journal_line.is_whole(content[len(whole) :])  # an editor took the end of the line away
+            self._whole = None if self._open else len(whole)
+            whole = content if self._open else whole
+        return ((f"line {number}", line) for number, line in enumerate(whole.splitlines(), 1) if line.strip())
 
     def append(self, line: bytes) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if self._whole is not None and self.path.exists():  # the last writer did not get to the end of its line
             with self.path.open("r+b") as file:
                 file.truncate(self._whole)
-        self._whole = None
+        line = b"\n" + line if self._open else line
+        self._whole, self._open = None, False
         before = self.path.stat().st_size if self.path.exists() else 0
         try:
             with self.path.open("ab") as file:
@@ -124,9 +144,10 @@ class _Parts:
         sessions = [int(part.name.partition("-")[0]) for part in parts]
         self._session = f"{max(sessions, default=0) + 1:05}-{uuid.uuid4().hex[:8]}"
         return (
-            (f"{part}: line {number}", line)
+            (f"{part.name}, line {number}", line)
             for part, content in parts.items()
             for number, line in enumerate(content.splitlines(), 1)
+            if line.strip()
         )
 
     def append(self, line: bytes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -17,6 +18,9 @@ from rssearch.space import Choice, Point, contains, content_key, corners, grid, 
 from rssearch.storage import locate
 from rssearch.store import Store
 from rssearch.trial import Context, Preparation, Session, point_settings, resolve, takes_session
+from rssearch.units import number
+
+_log = logging.getLogger(__name__)
 
 _NOT_IN_KEY = {"download", "memory_share", "keep_models", "latency"}  # settings that do not change a trial's result
 _LATER = {"patches"}  # left out of the key at their defaults: studies of before they existed keep their keys
@@ -213,4 +217,14 @@ class Question:
             kind: ``trial`` for those that have ended, ``running`` for those that were interrupted.
         """
         trials = [r for r in journal.records.values() if r.get("kind", "trial") == kind]
-        return [r for r in trials if contains(self.config.space, r["point"]) and self.key(r["point"]) == r["key"]]
+        ours = [r for r in trials if contains(self.config.space, r["point"]) and self.key(r["point"]) == r["key"]]
+        damaged = [r["key"] for r in ours if self._misread(r)]
+        if damaged:
+            _log.warning("%s: an objective of %s is no number; it runs again", journal.path, ", ".join(damaged))
+        return [r for r in ours if r["key"] not in damaged]
+
+    def _misread(self, record: Record) -> bool:
+        """Whether a finished trial has an objective that is there and no number: no trial ends so."""
+        found = record.get("metrics", {})
+        values = [found[name] for name in self.config.search.objectives if found.get(name) is not None]
+        return record.get("status") == "finished" and any(number(value) is None for value in values)

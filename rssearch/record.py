@@ -64,7 +64,11 @@ def read(study: str, storage: str | Path) -> Recorded:
     listed = folder / "trials.csv"
     keys: list[str | None] = []
     if listed.is_file():
-        keys = [row.get("key") for row in csv.DictReader(io.StringIO(listed.read_bytes().decode(), newline=""))]
+        text = listed.read_bytes().decode(errors="replace")  # what is no key names no record
+        try:
+            keys = [row.get("key") for row in csv.DictReader(io.StringIO(text, newline=""))]
+        except csv.Error as error:
+            raise InputError(f"{listed} is damaged ({error}); `rssearch search` writes it again") from None
     rows = [flat(records[key]) for key in keys if key in records]
     objectives = config.search.objectives
     fixed = references.read(folder, objectives)

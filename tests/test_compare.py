@@ -18,6 +18,7 @@ from rssearch.errors import InputError
 from rssearch.journal import Journal
 from rssearch.record import read
 from tests.commands import refused, run
+from tests.records import ended
 
 MAX_MIN: Any = ["max", "min"]
 A = {"a1": (0.6, 20), "a2": (0.8, 60), "a3": (0.5, 70)}  # a3 is dominated
@@ -36,8 +37,7 @@ def write(
     for index, (key, (quality, cost)) in enumerate(points.items()):
         metrics = {"val_accuracy": quality, "macs": cost, "baseline_val_accuracy": 0.9, "baseline_macs": 100}
         times = {"started": 100.0 * index, "ended": 100.0 * index + 10}
-        about = {"kind": "trial", "key": key, "point": {"dataset": dataset, "rate": 0.5}, "status": "finished"}
-        journal.add({**about, "reason": None, "metrics": metrics, "measured": None, **times})
+        journal.add(ended(key, point={"dataset": dataset, "rate": 0.5}, metrics=metrics, **times))
     with (folder / "trials.csv").open("w", newline="") as file:
         csv.writer(file).writerows([["key"], *([key] for key in journal.records)])
 

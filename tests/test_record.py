@@ -13,6 +13,7 @@ from rssearch.errors import InputError
 from rssearch.journal import Journal
 from rssearch.record import Recorded, choose, read
 from tests.commands import refused, run
+from tests.records import ended
 
 OBJECTIVES: dict[str, Any] = {"val_accuracy": "max", "macs": "min"}
 # Accuracy and MACs: a front of four with its knee at k3, and one trial that is dominated.
@@ -26,16 +27,8 @@ POINTS = {
 
 
 def _trial(key: str, accuracy: float, macs: int, **more: Any) -> dict[str, Any]:
-    point = {"dataset": more.pop("dataset", "lakes"), "rate": 0.5}
-    return {
-        "kind": "trial",
-        "key": key,
-        "point": point,
-        "status": "finished",
-        "reason": None,
-        "metrics": {"val_accuracy": accuracy, "macs": macs},
-        "measured": None,
-    } | more
+    about = {"point": {"dataset": more.pop("dataset", "lakes"), "rate": 0.5}}
+    return ended(key, **about | {"metrics": {"val_accuracy": accuracy, "macs": macs}} | more)
 
 
 def _write(storage: Path, records: list[dict[str, Any]], *, listed: list[str] | None = None, **search: Any) -> None:
@@ -64,7 +57,7 @@ def test_rows_are_those_of_the_last_session(tmp_path: Path) -> None:
     records = [
         _trial("old", 0.5, 1),
         _trial("a", 0.6, 2, measured={"test_accuracy": 0.55}),
-        {"kind": "baseline", "key": "baseline-x", "point": {}, "status": "finished", "metrics": {}},
+        ended("baseline-x", kind="baseline", point={}, metrics={}),
         _trial("b", 0.7, 3, status="failed", reason="the loss is nan", metrics={}),
     ]
     _write(tmp_path, records, listed=["b", "a", "not-in-the-journal"], constraints={"macs": {"max": 5}})
@@ -85,6 +78,16 @@ def test_a_study_that_has_not_ended_a_trial_has_no_rows(tmp_path: Path) -> None:
     assert found.rows == []
     with pytest.raises(InputError, match="study scenes has no finished trial on its front yet"):
         choose(found)
+
+
+def test_a_damaged_list_of_trials_is_named(tmp_path: Path) -> None:
+    _write(tmp_path, [_trial("a", 0.6, 2)])
+    listed = tmp_path / "scenes" / "trials.csv"
+    listed.write_bytes(b'key\n"' + b"x" * 200_000 + b"\n")
+    with pytest.raises(InputError, match=r"trials.csv is damaged .*; `rssearch search` writes it again"):
+        read("scenes", tmp_path)
+    listed.write_bytes(b"key\na\n\xff\0\n")
+    assert [row["key"] for row in read("scenes", tmp_path).rows] == ["a"]
 
 
 def test_a_study_that_is_not_there_names_those_that_are(tmp_path: Path) -> None:

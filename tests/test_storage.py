@@ -35,6 +35,7 @@ from rssearch.store import Store
 from tests import commands
 from tests.buckets import s3
 from tests.mounts import private_mounts
+from tests.records import ended
 
 __all__ = ["s3"]
 
@@ -262,32 +263,32 @@ def test_journal_in_a_bucket(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert first.archive() is None
     seen = requests_of(folder, monkeypatch)
     for number in range(100):
-        first.add({"key": f"k{number}", "status": "finished", "text": "x" * 2000})
+        first.add(ended(f"k{number}", text="x" * 2000))
     assert seen == ["put_object"] * 100
     second = Journal(folder)  # another driver, should there ever be one
     assert second.records == first.records
-    second.add({"key": "k0", "status": "failed"})
-    first.add({"key": "late", "status": "finished"})
+    second.add(ended("k0", "failed"))
+    first.add(ended("late"))
     third = Journal(folder)
     assert len(third.records) == 101
-    assert third.records["k0"] == {"key": "k0", "status": "failed", "text": "x" * 2000}
+    assert third.records["k0"] == ended("k0", "failed", text="x" * 2000)
     parts = folder.tree()
     assert all(len(content) <= 1 << 16 for content in parts.values())
     assert len(parts) == 5  # four of the first session, one of the second
     kept = third.archive()
     assert isinstance(kept, Remote)
     assert third.records == {}
-    third.add({"key": "new", "status": "finished"})
+    third.add(ended("new"))
     assert list(Journal(folder).records) == ["new"]
     assert len(Journal(kept).records) == 101
 
 
 def test_a_journal_that_ends_within_a_line_can_be_archived(tmp_path: Path) -> None:
     path = tmp_path / "trials.jsonl"
-    path.write_text('{"key": "a", "status": "finished"}\n{"key": "b')
+    path.write_text(f'{json.dumps(ended("a"))}\n{{"key": "b')
     journal = Journal(path)
     journal.archive()
-    journal.add({"key": "c", "status": "finished"})
+    journal.add(ended("c"))
     assert list(Journal(path).records) == ["c"]
 
 
@@ -310,10 +311,11 @@ from rssearch.config import Settings
 from rssearch.journal import Journal
 from rssearch.store import Store
 from rssearch.trial import Context, Session
+from tests.records import ended
 logging.basicConfig(level="WARNING", stream=sys.stdout, format="%(message)s")
 root = Path(sys.argv[1])
 session = Session(Context("s", str(root), "data", Settings()), "k", {})
-journal, line = Journal(root / "s" / "trials.jsonl"), {"key": "a", "text": "x" * 3000}
+journal, line = Journal(root / "s" / "trials.jsonl"), ended("a", text="x" * 3000)
 journal.add(line)
 session.save_checkpoint(b"1" * 50_000)
 before = sorted(str(path) for path in root.rglob("*"))
@@ -328,7 +330,7 @@ with filler.open("wb", buffering=0) as file:
             pass
     except OSError:
         pass
-late = {"key": "b", "text": "y" * 9000}
+late = ended("b", text="y" * 9000)
 for call in (lambda: session.store.put("models", "k", {"m": b"1"}), lambda: journal.add(late)):
     try:
         call()
@@ -337,8 +339,8 @@ for call in (lambda: session.store.put("models", "k", {"m": b"1"}), lambda: jour
 assert session.store.get("models", "k") is None
 assert list(Journal(journal.path).records) == ["a"]
 filler.unlink()
-journal.add({"key": "c"})
-assert Journal(journal.path).records == {"a": line, "c": {"key": "c"}} == journal.records
+journal.add(ended("c"))
+assert Journal(journal.path).records == {"a": line, "c": ended("c")} == journal.records
 session.save_checkpoint(b"4")
 assert session.load_checkpoint() == b"4"
 """
