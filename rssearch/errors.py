@@ -31,6 +31,10 @@ class OutOfMemory(RuntimeError):  # noqa: N818 - as PyTorch and Ray name theirs
     """The memory did not suffice for a training step; a trial is tried again with half as many images at a time."""
 
 
+class StorageGoneError(RuntimeError):
+    """A study's folder was deleted, moved or replaced while the study ran."""
+
+
 class PeerLostError(RuntimeError):
     """One of the workers that run a trial together died; the trial can be started again."""
 

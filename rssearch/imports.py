@@ -11,10 +11,9 @@ import atexit
 import hashlib
 import importlib
 import re
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from functools import lru_cache
 from importlib import metadata
 from importlib.util import find_spec
@@ -22,6 +21,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from rssearch import scratch
 from rssearch.errors import InputError
 
 _SHAPE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
@@ -99,8 +99,9 @@ def install(found: Sources) -> None:
     places = [Path(place) for place in sys.path]
     if any(all(_content(place / path) == content for path, content in found) for place in places):
         return
-    folder = Path(tempfile.mkdtemp(prefix="rssearch-code-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    as_long_as_the_process = ExitStack()
+    folder = as_long_as_the_process.enter_context(scratch.folder("rssearch-code-"))
+    atexit.register(as_long_as_the_process.close)
     for path, content in found:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(content)

@@ -6,16 +6,16 @@ import contextlib
 import copy
 import io
 import logging
-import tempfile
 import warnings
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import onnx
 import onnxruntime
 import torch
 from torch import Tensor, nn
+
+from rssearch import scratch
 
 OPSET = 20  # what torch's exporter writes without conversion; onnxruntime reads it since 1.17
 INPUT, OUTPUT = "image", "logits"
@@ -111,8 +111,8 @@ def to_int8(content: bytes, calibration: Iterable[Tensor]) -> bytes:
         def get_next(self) -> dict[str, Any] | None:
             return next(self.batches, None)
 
-    with tempfile.TemporaryDirectory() as folder, _quiet():
-        target = Path(folder) / "int8.onnx"
+    with scratch.folder("rssearch-int8-") as folder, _quiet():
+        target = folder / "int8.onnx"
         quantization.quantize_static(
             onnx.load_from_string(content),
             target,

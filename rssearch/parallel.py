@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -21,6 +20,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from rssearch import scratch
 from rssearch.data import IGNORE
 from rssearch.errors import PeerLostError
 
@@ -237,14 +237,14 @@ def launch(
     from ray.util.queue import Empty, Queue
 
     reports = Queue(actor_options={"num_cpus": 0})
-    with tempfile.TemporaryDirectory(prefix="rssearch-train-") as folder:  # Ray Train wants a place; nothing is kept
+    with scratch.folder("rssearch-train-") as folder:  # Ray Train wants a place; nothing is kept
         trainer = TorchTrainer(
             lambda: work(Workers(), reports.put),
             scaling_config=ScalingConfig(
                 num_workers=workers, use_gpu=gpus > 0, resources_per_worker={"CPU": cpus, "GPU": gpus}
             ),
             torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if gpus > 0 else "gloo", timeout_s=_PATIENCE),
-            run_config=RunConfig(name="trial", storage_path=folder),
+            run_config=RunConfig(name="trial", storage_path=str(folder)),
         )
         with ThreadPoolExecutor(1, thread_name_prefix="ray train") as pool:
             running: Future[Any] = pool.submit(trainer.fit)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
-from rssearch import references, report, seeds
+from rssearch import references, report, scratch, seeds
 from rssearch.fronts import Row, front_rows, fronts
 from rssearch.journal import Journal, Record, dimension_columns, flat
 from rssearch.progress import Display, best_text
@@ -18,9 +20,18 @@ from rssearch.tracking import Tracker
 from rssearch.trial import CHECKPOINTS, PREDICTIONS
 
 MODELS = "models"
+_OURS = re.compile(r"study\.yaml|environment\.json|(trials|means)\.csv|front\.\w+")  # in the folder of a study
 _REPORT_SECONDS = 5.0  # between two writings of trials.csv while trials end
 _FRONT_SECONDS = 0.5  # between two looks at the front
 _SHARE = 0.05  # of the time, at most, for each of the two: both take longer with every trial
+
+
+def clear_leftovers(question: Question) -> None:
+    """Remove the temporary files of sessions that were killed while they wrote, unless somebody uses them."""
+    if isinstance(question.folder, Path):
+        scratch.clear_files(question.folder, lambda name: _OURS.fullmatch(name) is not None)
+        scratch.clear_files(question.folder / PREDICTIONS, lambda name: name.endswith(".png"))
+    question.store.clear_leftovers()
 
 
 class Recorder:
@@ -278,10 +289,8 @@ class Recorder:
                 files=attached,
                 metrics={f"trials_{name}": count for name, count in counts.items()} | {"front_size": len(pareto)},
             )
-        if unsent:
-            self.display.say(
-                f"MLflow was away: {unsent} runs wait in {self.journal.path}; the next `rssearch search` sends them"
-            )
+        if left := self.tracker.left(unsent, self.journal.path):
+            self.display.say(left)
 
 
 class _Pace:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import tempfile
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rssearch import bundle
+from rssearch import bundle, scratch
 from rssearch.bundle.files import CARD, ONNX, PREPROCESSING
 from rssearch.errors import InputError
 from rssearch.record import Recorded
@@ -61,9 +60,9 @@ def register(found: Recorded, row: Mapping[str, Any], name: str, uri: str) -> tu
     for version in client.search_model_versions(f"name = '{name}'"):
         if version.tags.get("rssearch.key") == row["key"]:
             return int(version.version), False
-    with tempfile.TemporaryDirectory() as folder:
-        exported = bundle.export(found, row, Path(folder) / "bundle")
-        identity = _log(client, run, exported, Path(folder) / "model", row)
+    with scratch.folder("rssearch-register-") as folder:
+        exported = bundle.export(found, row, folder / "bundle")
+        identity = _log(client, run, exported, folder / "model", row)
         card = (exported / CARD).read_text()
     if not client.search_registered_models(f"name = '{name}'"):
         client.create_registered_model(name)

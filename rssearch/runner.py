@@ -5,10 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import re
-import shutil
 import signal
 import socket
-import tempfile
 from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -39,6 +37,7 @@ from ray.tune.execution import tune_controller
 from ray.tune.result import AUTO_RESULT_KEYS
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from rssearch import scratch
 from rssearch.config import Resources
 from rssearch.deaths import Cause, Retries, cause
 from rssearch.errors import InputError
@@ -68,6 +67,7 @@ class Listener:
         retried: its worker died (why), and it is started again.
         ended: it ended: status, metrics or reason, notes.
         goes_on: whether it may go on after an epoch, asked before `epoch` hears of it; None: always.
+        alive: called at every step of Tune's loop; what it raises ends the run.
     """
 
     started: Callable[[str, Mapping[str, Any]], None]
@@ -75,6 +75,7 @@ class Listener:
     retried: Callable[[str, Mapping[str, Any], str], None]
     ended: Callable[[str, dict[str, Any], dict[str, Any]], None]
     goes_on: Callable[[str, Mapping[str, Any], dict[str, Any]], bool] | None = None
+    alive: Callable[[], None] = lambda: None
 
 
 @contextmanager
@@ -195,6 +196,15 @@ class Stop:
             raise KeyboardInterrupt
 
     @contextmanager
+    def carefully(self) -> Iterator[None]:
+        """While this lasts, the first signal only asks."""
+        self.careful = True
+        try:
+            yield
+        finally:
+            self.careful = False
+
+    @contextmanager
     def listening(self) -> Iterator[Stop]:
         """Handle the two signals here. Entered after Ray is connected, which takes SIGTERM for itself."""
         numbers = (signal.SIGINT, signal.SIGTERM)
@@ -234,14 +244,12 @@ def run_jobs(
         stop: raises KeyboardInterrupt from here once it is asked for.
         verbose: leave Ray its own console output.
     """
-    scratch = Path(tempfile.mkdtemp(prefix="rssearch-tune-"))
     # Ray Train reserves the workers of a trial. Tune wants to reserve something, too: a byte of memory.
     own = {"cpu": resources.cpus, "gpu": resources.share}
     needs = own if resources.workers == 1 else {"cpu": 0.0, "memory": 1.0}
     trainable = tune.with_resources(tune.with_parameters(supervised, target=target, context=context), needs)
     scheduler = TuneScheduler(listener.goes_on or (lambda *_: True), _reported)
-    stop.careful = True
-    try:
+    with scratch.folder("rssearch-tune-") as folder, stop.carefully():
         tune.Tuner(
             trainable,
             tune_config=tune.TuneConfig(
@@ -254,15 +262,12 @@ def run_jobs(
             ),
             run_config=tune.RunConfig(
                 name="study",
-                storage_path=str(scratch),
+                storage_path=str(folder),
                 verbose=1 if verbose else 0,
                 callbacks=[_Events(listener, stop, scheduler.stopped, Retries(resources.max_failures))],
                 failure_config=tune.FailureConfig(max_failures=-1),  # Tune would count lost nodes: `Retries` counts
             ),
         ).fit()
-    finally:
-        stop.careful = False
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 class _Events(tune.Callback):
@@ -283,6 +288,7 @@ class _Events(tune.Callback):
             raise KeyboardInterrupt
         if self._refusal is not None:
             raise self._refusal
+        self._listener.alive()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
         if trial.config["key"] not in self._ended:

@@ -11,7 +11,7 @@ import uuid
 from functools import lru_cache
 from typing import Any
 
-from rssearch.errors import InputError
+from rssearch.errors import InputError, StorageGoneError
 from rssearch.storage import Location, locate, remove_tree, write_atomic
 
 _FOLDER = ".session"  # a new name for each session: a shared folder may answer for an old one from a cache
@@ -41,6 +41,28 @@ def problem(folder: str, token: str) -> str | None:
         else:
             return None
     return "what the driver wrote there is not seen"
+
+
+def check_there(folder: Location, token: str) -> None:
+    """Look whether the token of a running session is where it was left: the storage may be deleted under a study.
+
+    Raises:
+        StorageGoneError: it is not there, nor a moment later.
+    """
+    for left in reversed(range(_TRIES)):
+        try:
+            (folder / _FOLDER / token).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            if left:
+                time.sleep(1)
+        except (OSError, InputError):  # out of reach for a while
+            return
+        else:
+            return
+    raise StorageGoneError(
+        f"{folder} was deleted, moved or replaced while the study ran; what it held is not written again. "
+        "`rssearch search` begins with what it finds there"
+    )
 
 
 def node() -> str:

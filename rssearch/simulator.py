@@ -115,6 +115,9 @@ class Untracked(Tracker):
         """Nothing waits."""
         return 0
 
+    def left(self, *_: Any) -> None:
+        """Nothing is missing."""
+
     def _say(self, name: str, **arguments: Any) -> None:
         pass
 

@@ -15,7 +15,6 @@ import errno
 import os
 import re
 import shutil
-import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rssearch import scratch
 from rssearch.errors import InputError, unknown
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what the operating system says of a full disk
@@ -229,16 +229,16 @@ def write_atomic(path: Location, content: bytes | str) -> None:
         path.write(data)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, temporary = scratch.file(path)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)  # mkstemp makes it private; colleagues share a storage
-        Path(temporary).replace(path)
+            temporary.chmod(0o644)  # it was made private; colleagues share a storage
+            temporary.replace(path)
     except BaseException as error:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.filename is None:
             error.filename = str(path)  # a write to an open file does not know it
         raise
@@ -291,11 +291,11 @@ def move(source: Location, target: Location) -> None:
 @contextmanager
 def local_copies(files: Iterable[Location]) -> Iterator[list[Path]]:
     """Files of this machine with the same names and contents: themselves, or copies that live as long as the block."""
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch.folder("rssearch-copies-") as folder:
         copies = []
         for path in files:
             if isinstance(path, Remote):
-                copies.append(Path(folder) / path.name)
+                copies.append(folder / path.name)
                 copies[-1].write_bytes(path.read_bytes())
             else:
                 copies.append(path)

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
+from rssearch import scratch
 from rssearch import storage as places
 from rssearch.lock import lock
 from rssearch.storage import Location, Remote, locate, write_atomic
@@ -101,6 +102,12 @@ class Store:
             places.remove(folder, current.difference(before))  # no manifest names them, and the disk may be full
             raise
         places.remove(folder, (name for name in before if name not in current))
+
+    def clear_leftovers(self) -> None:
+        """Remove the temporary files of processes that were killed while they wrote."""
+        if isinstance(self.root, Path):
+            for folder in self.root.glob("*/*/"):
+                scratch.clear_files(folder, lambda _: True)
 
     def remove(self, kind: str, key: str) -> None:
         """Forget an artifact; one that does not exist is no error."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -12,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from rich.console import Console
 
-from rssearch import packing, references, report, sharing, tracking, tracking_views
+from rssearch import packing, references, report, sharing, tracking, tracking_database, tracking_views
 from rssearch.config import Resources, StudyConfig
 from rssearch.environment import environment
-from rssearch.errors import InputError, TrialFailed
+from rssearch.errors import InputError, StorageGoneError, TrialFailed
 from rssearch.journal import Journal, flat
 from rssearch.latency import metric
 from rssearch.lock import Held, lock
@@ -23,7 +24,7 @@ from rssearch.packing import FOOTPRINTS
 from rssearch.plan import Plan, plan
 from rssearch.progress import Display
 from rssearch.question import Question
-from rssearch.recorder import Recorder
+from rssearch.recorder import Recorder, clear_leftovers
 from rssearch.searcher import Outcome, Proposer
 from rssearch.space import Point
 from rssearch.stopping import EarlyStopping
@@ -37,7 +38,8 @@ __all__ = ["Plan", "flat", "plan", "search"]
 
 _log = logging.getLogger(__name__)
 
-DONE, SOME_FAILED, INTERRUPTED = 0, 1, 130
+DONE, SOME_FAILED, GONE, INTERRUPTED = 0, 1, 1, 130
+_ALIVE_SECONDS = 3.0  # between two looks at a storage that may be deleted
 
 Job = tuple[str, dict[str, Any]]
 
@@ -60,7 +62,7 @@ def search(
         console: where to print.
 
     Returns:
-        The exit status: 0 done, 1 some trials failed for good, 130 interrupted.
+        The exit status: 0 done, 1 some trials failed for good or the storage was deleted, 130 interrupted.
 
     Raises:
         InputError: the study cannot be run as it is; nothing has been trained.
@@ -69,6 +71,7 @@ def search(
 
     question, console = Question(config), console or Console()
     uri, artifacts = tracking.home(question.storage, config.tracking_uri)
+    tracking_database.check(uri)
     check_writable(question.storage)
     with ExitStack() as stack:
         stack.enter_context(connected(address, config.resources, verbose=verbose))
@@ -76,6 +79,7 @@ def search(
         display = stack.enter_context(Display(console, verbose=verbose))
         data = _read(question, display)
         stack.enter_context(_alone(question, stop))
+        clear_leftovers(question)
         token = sharing.leave_token(question.folder)
         sharing.check_nodes(question.folder, token)
         tracker = tracking.Tracker(uri, config.study, artifacts / config.study)
@@ -88,19 +92,23 @@ def search(
         write_atomic(question.folder / "environment.json", environment())
         recorder = Recorder(question, journal, tracker, display)
         session = Stages(question, recorder, _shared(data), token, stop, run_jobs)
+        status = "FINISHED"
         try:
             session.pack(gpu_memories)
             session.prepare()
             session.search()
             session.measure()
         except KeyboardInterrupt:
-            recorder.close("KILLED")
+            status = "KILLED"
+        except BaseException:
+            if not _close(recorder, "FAILED", token):
+                return GONE
+            raise
+        if not _close(recorder, status, token):
+            return GONE
+        if status == "KILLED":
             display.say(f"interrupted; `rssearch search` goes on from here ({question.folder})")
             return INTERRUPTED
-        except BaseException:
-            recorder.close("FAILED")
-            raise
-        recorder.close("FINISHED")
     _say_result(recorder, console, uri)
     return SOME_FAILED if recorder.failures() else DONE
 
@@ -142,6 +150,18 @@ def _alone(question: Question, stop: Stop) -> Iterator[None]:
         yield
 
 
+def _close(recorder: Recorder, status: str, token: str) -> bool:
+    """Close the records of a session; False where their place is gone, which is said and not made again."""
+    try:
+        sharing.check_there(recorder.question.folder, token)
+    except StorageGoneError as error:
+        recorder.tracker.abandon()
+        recorder.display.say(str(error))
+        return False
+    recorder.close(status)
+    return True
+
+
 def _begin_anew(question: Question, journal: Journal, tracker: tracking.Tracker) -> None:
     for key in {*journal.records, *map(question.key, question.points)}:
         question.store.remove(CHECKPOINTS, key)
@@ -175,6 +195,7 @@ class Stages:
         self.shared, self.token, self.stop, self.run_jobs = shared, token, stop, run_jobs
         self.failed_baselines: dict[str, str] = {}
         self.resources = self.config.resources
+        self._looked = 0.0
 
     def pack(self, gpu_memories: Callable[[], list[int]]) -> None:
         """Turn ``gpus: auto`` into the share of a GPU that the network with the largest footprint takes.
@@ -306,6 +327,16 @@ class Stages:
             lambda: next(jobs, None), "measure", lambda _, point: self.question.title(point), ended, resources=alone
         )
 
+    def _look_there(self) -> None:
+        if time.monotonic() - self._looked > _ALIVE_SECONDS:
+            self._check_there()
+            self._looked = time.monotonic()
+
+    def _check_there(self) -> None:
+        """Raise StorageGoneError where the study's folder is no longer what this session began in."""
+        if self.token is not None:
+            sharing.check_there(self.question.folder, self.token)
+
     def _lacks(self, measured: Mapping[str, Any]) -> bool:
         """Whether a member of the front has not been measured, or lacks a latency that is listed by now."""
         listed = {metric(*pair) for pair in self.config.settings.latency.pairs()}
@@ -324,12 +355,22 @@ class Stages:
         from rssearch.runner import Listener
 
         recorder, question, resources = self.recorder, self.question, resources or self.resources
+
+        def recorded(key: str, point: Point, end: dict[str, Any]) -> None:
+            self._check_there()
+            ended(key, point, end)
+
+        def judged(key: str, point: Mapping[str, Any], metrics: dict[str, Any]) -> bool:
+            self._check_there()
+            return goes_on is None or goes_on(key, point, metrics)
+
         listener = Listener(
             started=lambda key, point: recorder.begin(key, title(key, point)),
             epoch=lambda key, point, metrics: recorder.epoch(key, title(key, point), question.params(point), metrics),
             retried=lambda key, point, reason: recorder.retried(title(key, point), reason),
-            ended=ended,
-            goes_on=goes_on,
+            ended=recorded,
+            goes_on=judged if goes_on else None,
+            alive=self._look_there,
         )
         target = f"{self.config.trial.partition(':')[0]}:{function}"
         context, verbose = question.context(self.shared, self.token, resources), recorder.display.verbose

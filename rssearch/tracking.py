@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rssearch import tracking_views
+from rssearch import tracking_database, tracking_views
 from rssearch.errors import InputError
 from rssearch.storage import Location
 from rssearch.tracking_views import TRIALS
@@ -31,11 +31,14 @@ os.environ.setdefault("DO_NOT_TRACK", "true")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 # A server that is away is noticed in seconds; results wait in the journal meanwhile.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+os.environ.setdefault("PGCONNECT_TIMEOUT", "20")  # so is PostgreSQL
 
 if TYPE_CHECKING:
     from rssearch.journal import Record
 
 _log = logging.getLogger(__name__)
+# Seconds of waiting for the writer: between two words about it, without a sign of it, and at most.
+_WORD, _SILENCE, _LIMIT = 10.0, 120.0, 600.0
 
 
 def default_uri(storage: str | Path) -> str:
@@ -72,6 +75,8 @@ class Tracker:
     def __init__(self, uri: str, study: str, artifacts: Path) -> None:
         self.uri = uri
         place = str(artifacts.resolve())
+        if (file := tracking_database.sqlite_path(uri)) is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - open as long as the process
         self._process = subprocess.Popen(  # noqa: S603
             [sys.executable, "-m", "rssearch.tracking_writer", uri, study, place],
@@ -85,7 +90,9 @@ class Tracker:
         # A thread of its own waits where the pipe is full; another hears the replies.
         self._feeder = threading.Thread(target=self._feed, name="mlflow feeder", daemon=True)
         self._hearer = threading.Thread(target=self._hear, name="mlflow hearer", daemon=True)
-        self._closed = False
+        self._heard = time.monotonic()
+        self._sent: dict[str, tuple[str, int | None]] = {}  # key -> status and end of the runs that MLflow holds whole
+        self._closed: dict[str, Any] | None = None  # what was wrong at the end
         self._feeder.start()
         self._hearer.start()
 
@@ -126,7 +133,7 @@ class Tracker:
         """Send what is missing, mark the front, attach pictures to its runs and the files to the summary run, and stop.
 
         Returns:
-            How many trials could not be sent because MLflow is away. They are sent by the next session.
+            How many of the trials MLflow lacks, see `left`.
         """
         listed = list(records)
         self._say(
@@ -140,11 +147,34 @@ class Tracker:
             now=_now(),
         )
         self._end()
-        return 0 if self._closed else len(listed)
+        return sum(self._sent.get(r["key"]) != (r["status"], int(r["ended"] * 1000)) for r in listed)
+
+    def left(self, unsent: int, journal: Location) -> str | None:
+        """What to say at the end of a session whose `close` gave this number; None where MLflow has everything."""
+        wrong = self._closed or {}
+        if not unsent and self._closed == {}:
+            return None
+        runs = "1 run waits" if unsent == 1 else f"{unsent} runs wait"
+        if wrong.get("lasts"):
+            missing = f"{runs} in {journal}" if unsent else "every run is there, but not all files of this session"
+            return f"MLflow does not take results, and will not until this is mended: {wrong['why']}; {missing}"
+        if unsent:
+            return f"MLflow was away: {runs} in {journal}; the next `rssearch search` sends them"
+        return "MLflow was away at the end: every run is there; the next `rssearch search` sends this session's files"
+
+    def abandon(self) -> None:
+        """Stop at once; what has not been written is lost to MLflow, as when its place is gone."""
+        self._lines.put(None)
+        self._process.kill()
+        self._feeder.join()
+        self._hearer.join()
+        self._process.wait()
+        self._errors.close()
 
     def _end(self) -> None:
-        """Close the writer's input, and wait until it has written all that it was told."""
+        """Close the writer's input, and wait until it has written all that it was told, or gives no sign of life."""
         self._lines.put(None)
+        self._wait()
         self._feeder.join()
         self._hearer.join()
         if self._process.wait() != 0:
@@ -152,6 +182,20 @@ class Tracker:
             last = (self._errors.read().strip().splitlines() or ["no message"])[-1]
             _log.warning("the writer of MLflow's record died (%s); results wait in the journal", last)
         self._errors.close()
+
+    def _wait(self) -> None:
+        begun = said = time.monotonic()
+        while self._hearer.is_alive():
+            self._hearer.join(0.5)
+            now = time.monotonic()
+            left = min(begun + _LIMIT, max(begun, self._heard) + _SILENCE) - now
+            if left < 0:
+                _log.warning("MLflow at %s is too slow: its writer is stopped", self.uri)
+                self._process.kill()
+                return
+            if now - said > _WORD:
+                said = now
+                _log.warning("waiting for MLflow, which has %d runs by now; at most %d s more", len(self._sent), left)
 
     def _say(self, name: str, **arguments: Any) -> None:
         self._lines.put(json.dumps([name, arguments]) + "\n")
@@ -169,12 +213,15 @@ class Tracker:
     def _hear(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
-            reply = json.loads(line)
+            reply, self._heard = json.loads(line), time.monotonic()
             if "away" in reply:
-                _log.warning(
-                    "MLflow at %s does not take results (%s); they wait in the journal", self.uri, reply["away"]
-                )
-            self._closed = self._closed or reply.get("closed", False)
+                why, lasts = reply["away"]["why"], reply["away"]["lasts"]
+                then = "they stay in the journal until this is mended" if lasts else "they wait in the journal"
+                _log.warning("MLflow at %s does not take results (%s); %s", self.uri, why, then)
+            if "sent" in reply:
+                key, status, end = reply["sent"]
+                self._sent[key] = status, end
+            self._closed = reply.get("closed", self._closed)
 
 
 def _now() -> int:
@@ -182,9 +229,21 @@ def _now() -> int:
 
 
 def check_recorded(uri: str, storage: Location) -> None:
-    """Raise InputError where the tracking store is a local database that is not there."""
-    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
+    """Make sure that a local database is there and sound, and that its artifacts are where the storage is now.
+
+    Raises:
+        InputError: it is not there, or cannot be used.
+    """
+    path = tracking_database.sqlite_path(uri)
+    if path is None:
+        return
+    if not path.is_file():
         raise InputError(f"there is no MLflow record at {uri}; run a study with --storage {storage} first")
+    tracking_database.check(uri)
+    tracking_database.hurry()
+    root = home(storage, uri)[1]
+    if path.resolve().parent == root.resolve().parent:
+        tracking_database.settle(uri, root)
 
 
 def addresses(uri: str, server: str) -> list[tuple[str, str]]:

@@ -10,15 +10,17 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import shutil
 import sys
-import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import rssearch.tracking  # noqa: F401  # sets MLflow's environment before MLflow is imported
+from rssearch import scratch, tracking_database
+from rssearch.errors import InputError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -35,16 +37,25 @@ _SUMMARY = (
 PAUSES = (0.0, 1.0, 4.0)  # seconds before each try; MLflow is away when all have failed
 RETRY_SECONDS = 2.0, 30.0  # between two tries while it is away: at first, doubled up to
 _PUT_AWAY = {"rssearch.pareto": "superseded", "rssearch.superseded": "true"}  # neither on the front nor beside it
+_HALF_MADE = re.compile("table .* already exists|duplicate column|no such (table|column)")
 Command = tuple[str, dict[str, Any]]
 _BATCH = 900  # MLflow takes at most 1,000 metrics a batch
+_LASTING = re.compile(  # what waiting does not mend
+    "out-of-date database schema|Can't locate revision|authentication failed|permission denied|no pg_hba.conf entry"
+    '|(role|database|user) ".*" does not exist|No module named|Can\'t load plugin'
+)
 
 
 class Writer:
-    """The runs of one study; the arguments are those of `rssearch.tracking.Tracker`."""
+    """The runs of one study; the arguments are those of `rssearch.tracking.Tracker`.
 
-    def __init__(self, uri: str, study: str, artifacts: Path) -> None:
+    `tell` hears of every step, and with it of the runs that MLflow holds whole: key, status and end.
+    """
+
+    def __init__(self, uri: str, study: str, artifacts: Path, tell: Callable[..., None] = lambda **_: None) -> None:
         self.uri, self.study = uri, study
         self._artifacts = artifacts
+        self.tell = tell
         self._runs: dict[str, str] = {}  # content key -> run id
         self._complete: dict[
             str, tuple[str, int | None]
@@ -73,6 +84,7 @@ class Writer:
         run = self._summary_run()
         for path in files:
             self._client.log_artifact(run, path)
+            self.tell()
         self.summary(metrics, len(records), now)
         self._client.set_terminated(run, status)
         self._end_open_runs()  # the session ends before these trials
@@ -94,14 +106,11 @@ class Writer:
 
             logging.getLogger("alembic").setLevel(logging.WARNING)
             logging.getLogger("mlflow").setLevel(logging.WARNING)
+            self._open_database()
             client = MlflowClient(tracking_uri=self.uri)
             experiment = client.get_experiment_by_name(self.study)
             if experiment is None:
-                place = (
-                    self._artifacts.resolve().as_uri()
-                    if "://" in self.uri and not self.uri.startswith("http")
-                    else None
-                )
+                place = self._artifacts.resolve().as_uri() if tracking_database.is_database(self.uri) else None
                 try:
                     self._experiment = client.create_experiment(self.study, artifact_location=place)
                 except MlflowException:  # another driver has just made it
@@ -118,6 +127,17 @@ class Writer:
                 self._end_open_runs()
                 self._new = False
         return self._client_
+
+    def _open_database(self) -> None:
+        """Make a database, and let its artifacts be where the storage is; a server does so itself."""
+        if not tracking_database.is_database(self.uri):
+            return
+        tracking_database.hurry()
+        if self._new:  # one that is deleted under a session is for the next one to make
+            tracking_database.make(self.uri)
+        path, root = tracking_database.sqlite_path(self.uri), self._artifacts.parent
+        whole = path is not None and path.resolve().parent == root.resolve().parent  # it belongs to the storage
+        tracking_database.settle(self.uri, root, None if whole else self.study)
 
     def _find_runs(self) -> None:
         """Learn which runs exist. Runs that `--fresh` put away do not count.
@@ -140,6 +160,8 @@ class Writer:
                 self._runs[key] = run.info.run_id
                 if complete:
                     self._complete[key] = (run.data.tags.get("rssearch.status", ""), run.info.end_time)
+                    self.tell(sent=[key, *self._complete[key]])
+            self.tell()
             token = page.token
             if not token:
                 return
@@ -246,9 +268,11 @@ class Writer:
         self._client.set_terminated(self._runs[key], RUN_STATUS[record["status"]], end_time=now)
         self._sent.pop(key, None)
         self._complete[key] = record["status"], now
+        self.tell(sent=[key, record["status"], now])
 
     def _sync(self, records: Iterable[Record]) -> None:
         refused: Exception | None = None
+        assert self._client  # which finds the runs that are there
         for record in records:
             if self._complete.get(record["key"]) == (record["status"], _milliseconds(record["ended"])):
                 continue
@@ -277,9 +301,10 @@ class Writer:
         for key, path in pictures.items():
             run = self._runs[key]
             if PICTURE not in {file.path for file in self._client.list_artifacts(run)}:
-                with tempfile.TemporaryDirectory() as folder:  # MLflow keeps a file under its own name
-                    named = shutil.copyfile(path, Path(folder) / PICTURE)
+                with scratch.folder("rssearch-picture-") as folder:  # MLflow keeps a file under its own name
+                    named = shutil.copyfile(path, folder / PICTURE)
                     self._client.log_artifact(run, str(named))
+            self.tell()
 
 
 def _milliseconds(seconds: float) -> int:
@@ -313,8 +338,17 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+def trouble(error: Exception, uri: str) -> dict[str, Any]:
+    """What an error says of a tracking store, and whether it lasts until somebody does something about it."""
+    try:
+        tracking_database.check(uri)
+    except InputError as refused:
+        return {"why": str(refused), "lasts": True}
+    if (path := tracking_database.sqlite_path(uri)) is not None and _HALF_MADE.search(str(error)):
+        return {"why": tracking_database.remedy(path, tracking_database.HALF_MADE), "lasts": True}
+    lines = (str(error).strip() or type(error).__name__).splitlines()
+    refuses = _answers(error) and error.get_http_status_code() not in (408, 429)  # type: ignore[attr-defined]
+    return {"why": lines[0][:300], "lasts": refuses or _LASTING.search(str(error)) is not None}
 
 
 def main() -> None:
@@ -332,6 +366,7 @@ def main() -> None:
         replies.write(json.dumps(message) + "\n")
         replies.flush()
 
+    writer.tell = reply
     for line in sys.stdin:
         name, arguments = json.loads(line)
         waiting.append((name, arguments))
@@ -342,12 +377,12 @@ def main() -> None:
             retry_at, wait = None, RETRY_SECONDS[0]
         else:
             if retry_at is None:
-                reply(away=_first_line(error))
+                reply(away=trouble(error, uri))
             retry_at, wait = time.monotonic() + wait, min(2 * wait, RETRY_SECONDS[1])
             # The end of a trial brings its epochs again. All else is in the journal, too, for the next session.
             waiting = [command for command in waiting if command[0] != "epoch"]
         if name == "close":
-            reply(closed=error is None)
+            reply(closed={} if error is None else trouble(error, uri))
             return
 
 
@@ -364,6 +399,7 @@ def send(writer: Writer, waiting: list[Command], pauses: Iterable[float]) -> Exc
         time.sleep(pause)
         error = None
         for command in list(waiting):
+            writer.tell()
             try:
                 getattr(writer, command[0])(**command[1])
             except Exception as raised:  # noqa: BLE001  # whatever a store or a server raises must not end the study

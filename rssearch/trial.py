@@ -43,7 +43,7 @@ from rssearch import imports, sharing
 from rssearch.config import Bound, Settings, override_settings
 from rssearch.errors import Infeasible, InputError, OutOfMemory, PeerLostError, TrialFailed
 from rssearch.space import Point
-from rssearch.storage import FULL
+from rssearch.storage import FULL, locate
 from rssearch.store import Store
 
 if TYPE_CHECKING:
@@ -157,7 +157,12 @@ class Session:
 
         Where the disk is full that one stays, with a warning, and the trial goes on: it loses nothing unless it is
         interrupted.
+
+        Raises:
+            StorageGoneError: the study's folder is gone; it is not made again.
         """
+        if self.context.token is not None:
+            sharing.check_there(locate(self.context.storage) / self.context.study, self.context.token)
         try:
             self.store.put(CHECKPOINTS, self.key, {"checkpoint.pt": content})
         except OSError as error:

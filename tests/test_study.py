@@ -334,6 +334,33 @@ def test_mlflow_away_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert {r.data.metrics["val_accuracy"] for r in found} == {1 - 0.1**2, 1 - 0.5**2}
 
 
+@pytest.mark.parametrize("then", ["ends", "saves", "lasts"])
+def test_a_storage_that_is_deleted_ends_its_study(tmp_path: Path, then: str) -> None:
+    storage = tmp_path / "results"
+    config = make(storage, "deleting", {"then": [then], "rate": [0.1, 0.2]}, resources={"max_concurrent": 1})
+    status, text = run(config)
+    assert status == 1
+    assert f"{storage / 's'} was deleted, moved or replaced while the study ran" in text
+    assert not storage.exists()
+
+
+def test_a_damaged_line_of_the_journal_costs_its_trial_alone(tmp_path: Path) -> None:
+    config = make(tmp_path, "plain", {"rate": [0.1, 0.2, 0.3]})
+    assert run(config)[0] == 0
+    path = tmp_path / "s" / "trials.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    lost = json.loads(lines[1])["key"]
+    path.write_bytes(
+        lines[0] + lines[1][:50] + b"\n" + lines[2] + json.dumps({"key": lost, "measured": {}}).encode() + b"\n"
+    )
+    assert run(config)[0] == 0
+    assert path.read_bytes().count(b"\n") == 5  # the lost trial ran again, and no other
+    assert sorted(row["rate"] for row in rows(tmp_path)) == ["0.1", "0.2", "0.3"]
+    assert run(config)[0] == 0
+    assert path.read_bytes().count(b"\n") == 5
+    assert len(runs(tmp_path)) == 3
+
+
 @pytest.mark.slow
 def test_memory_does_not_grow_over_100_trials(tmp_path: Path) -> None:
     config = make(tmp_path, "hungry", {"index": {"low": 0, "high": 99}}, resources={"max_concurrent": 1})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections import Counter
 from pathlib import Path
@@ -9,11 +11,13 @@ from typing import Any
 
 import pytest
 
-from rssearch import tracking_writer
+from rssearch import tracking, tracking_writer
 from rssearch.tracking import Tracker, default_uri
+from tests.databases import put_into
 
 
 def tracker(tmp_path: Path, uri: str | None = None) -> Tracker:
+    put_into(tmp_path)
     made = Tracker(uri or default_uri(tmp_path), "s", tmp_path / "mlartifacts" / "s")
     made.open()
     return made
@@ -201,8 +205,63 @@ def test_a_writer_that_dies_is_told_and_nothing_is_lost(tmp_path: Path, caplog: 
     writer.ended(records[0])
     assert writer.close(records, status="FINISHED") == 2
     assert "the writer of MLflow's record died" in caplog.text
+    assert writer.left(2, tmp_path) == (
+        f"MLflow was away: 2 runs wait in {tmp_path}; the next `rssearch search` sends them"
+    )
     assert tracker(tmp_path).close(records, status="FINISHED") == 0
     assert set(found(tmp_path)) == {"a", "b", "study:s"}
+
+
+def test_a_writer_that_hangs_is_waited_for_with_a_word_and_a_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(tracking, "_WORD", 1.0)
+    monkeypatch.setattr(tracking, "_SILENCE", 2.0)
+    writer = tracker(tmp_path)
+    os.kill(writer._process.pid, signal.SIGSTOP)
+    begun = time.monotonic()
+    assert writer.close([record("a")], status="FINISHED") == 1
+    assert time.monotonic() - begun < 20
+    assert "waiting for MLflow, which has 0 runs by now; at most " in caplog.text
+    assert "is too slow: its writer is stopped" in caplog.text
+
+
+def test_runs_that_are_there_are_not_said_to_wait(tmp_path: Path) -> None:
+    """The front's files cannot be sent: in the place of the artifacts is a file."""
+    records = [record("a"), record("b")]
+    picture = tmp_path / "a.png"
+    picture.write_text("picture")
+    (tmp_path / "mlartifacts").touch()
+    writer = tracker(tmp_path)
+    unsent = writer.close(records, status="FINISHED", pareto={"a"}, pictures={"a": picture})
+    assert unsent == 0
+    assert writer.left(unsent, tmp_path) == (
+        "MLflow was away at the end: every run is there; the next `rssearch search` sends this session's files"
+    )
+    (tmp_path / "mlartifacts").unlink()
+    writer = tracker(tmp_path)
+    assert writer.close(records, status="FINISHED", pareto={"a"}, pictures={"a": picture}) == 0
+    assert writer.left(0, tmp_path) is None
+    assert artifacts(tmp_path, "a") == ["predictions.png"]
+
+
+def test_a_database_that_is_damaged_meanwhile_is_said_at_once_and_at_the_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = put_into(tmp_path)
+    path.write_bytes(b"noise" * 5000)
+    writer = tracker(tmp_path)
+    unsent = writer.close([record("a")], status="FINISHED")
+    assert unsent == 1
+    problem = f"MLflow's database {path} cannot be used: file is not a database. Move it away (with mlflow.db-journal"
+    assert f"does not take results ({problem}" in caplog.text
+    assert "they stay in the journal until this is mended" in caplog.text
+    left = writer.left(unsent, tmp_path / "trials.jsonl")
+    assert left is not None
+    assert left.startswith(f"MLflow does not take results, and will not until this is mended: {problem}")
+    assert left.endswith(f"; 1 run waits in {tmp_path}/trials.jsonl")
+    path.rename(tmp_path / "away.db")  # the remedy
+    assert tracker(tmp_path).close([record("a")], status="FINISHED") == 0
 
 
 def test_default_uri_is_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -32,6 +33,15 @@ def lasting(config: dict[str, Any]) -> dict[str, float]:
     """Takes three seconds."""
     time.sleep(3)
     return plain(config)
+
+
+def deleting(config: dict[str, Any], session: Session) -> dict[str, float]:
+    """Somebody deletes the storage while it runs; then it ends, or goes on for ever."""
+    shutil.rmtree(session.context.storage)
+    session.save_checkpoint(b"state") if config["then"] == "saves" else None
+    while config["then"] == "lasts":
+        time.sleep(0.1)
+    return {"val_accuracy": 0.5, "macs": 1.0}
 
 
 def failing(config: dict[str, Any]) -> dict[str, float]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rssearch import scratch
 from rssearch.bundle import checks
 from rssearch.bundle.card import card
 from rssearch.bundle.files import (
@@ -43,16 +42,12 @@ def write(
         raise InputError(f"--out {out}: is there already; a bundle needs a new or an empty folder")
     files = _contents(found, row, data_root, check=check or int8, int8=int8)
     target.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
-    try:
+    with scratch.folder(f".{target.name}.", target.parent) as draft:
         for name, content in files.items():
             write_atomic(draft / name, content)
         rebuild(draft)  # what cannot be read back is not handed out
         draft.chmod(0o755)  # mkdtemp makes it private
         draft.rename(target)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
     return target
 
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -21,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from filelock import FileLock
 
+from rssearch import scratch
 from rssearch.data.decode import Progress, available_cpus
 from rssearch.data.scenes import SceneSource
 from rssearch.data.streaming import node_memory
@@ -144,18 +143,14 @@ def cached(key: str, source: SceneSource, *, workers: int | None = None, progres
 
 
 def _fill(folder: Path, source: SceneSource, workers: int | None, progress: Progress | None) -> None:
-    draft = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=folder.parent))
-
     def keep(index: int, image: Pixels, mask: Pixels) -> None:
         np.save(draft / _file(index, "image"), image)
         np.save(draft / _file(index, "mask"), mask)
 
-    try:
+    with scratch.folder(f"{folder.name}-", folder.parent) as draft:
         facts = read_all(source, keep, workers=workers, progress=progress)
         (draft / "facts.json").write_text(json.dumps(asdict(facts)))
         draft.rename(folder)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)  # what is left of a draft that was not finished
 
 
 def _file(number: int, kind: str) -> str:
