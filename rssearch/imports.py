@@ -100,7 +100,7 @@ def install(found: Sources) -> None:
     if any(all(_content(place / path) == content for path, content in found) for place in places):
         return
     as_long_as_the_process = ExitStack()
-    folder = as_long_as_the_process.enter_context(scratch.folder("rssearch-code-"))
+    folder = as_long_as_the_process.enter_context(scratch.folder("rssearch-modules-"))
     atexit.register(as_long_as_the_process.close)
     for path, content in found:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)

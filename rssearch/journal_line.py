@@ -5,12 +5,29 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
-# Keys name folders of the store: one with a slash would lead out of it.
-_Key = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=200)]
+
+def _below(key: str) -> str:
+    """Keys name folders of the store: none may lead out of it."""
+    path = PurePosixPath(key)
+    if not path.parts or path.is_absolute() or ".." in path.parts or "\0" in key:
+        raise ValueError("names no folder of the store")
+    return key
+
+
+def _counted(epoch: Any) -> Any:
+    try:
+        int(epoch)
+    except (TypeError, OverflowError):
+        raise ValueError("is no number") from None
+    return epoch
+
+
+_Key = Annotated[str, AfterValidator(_below)]
 _Time = Annotated[float, Field(ge=0, lt=1e11)]  # seconds since 1970
 _Metrics = dict[str, JsonValue]
 
@@ -21,7 +38,7 @@ class _Line(BaseModel):
 
 
 class _Epoch(_Line):
-    epoch: Annotated[float, Field(ge=0, lt=1e15)] = 0
+    epoch: Annotated[Any, AfterValidator(_counted)] = 0
 
 
 class _Ended(_Line):

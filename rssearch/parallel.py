@@ -237,7 +237,7 @@ def launch(
     from ray.util.queue import Empty, Queue
 
     reports = Queue(actor_options={"num_cpus": 0})
-    with scratch.folder("rssearch-train-") as folder:  # Ray Train wants a place; nothing is kept
+    with scratch.folder("rssearch-workers-") as folder:  # Ray Train wants a place; nothing is kept
         trainer = TorchTrainer(
             lambda: work(Workers(), reports.put),
             scaling_config=ScalingConfig(

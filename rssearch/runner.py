@@ -249,7 +249,7 @@ def run_jobs(
     needs = own if resources.workers == 1 else {"cpu": 0.0, "memory": 1.0}
     trainable = tune.with_resources(tune.with_parameters(supervised, target=target, context=context), needs)
     scheduler = TuneScheduler(listener.goes_on or (lambda *_: True), _reported)
-    with scratch.folder("rssearch-tune-") as folder, stop.carefully():
+    with scratch.folder("rssearch-study-") as folder, stop.carefully():
         tune.Tuner(
             trainable,
             tune_config=tune.TuneConfig(

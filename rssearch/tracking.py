@@ -156,11 +156,11 @@ class Tracker:
             return None
         runs = "1 run waits" if unsent == 1 else f"{unsent} runs wait"
         if wrong.get("lasts"):
-            missing = f"{runs} in {journal}" if unsent else "every run is there, but not all files of this session"
+            missing = f"{runs} in {journal}" if unsent else "every run was sent, but not all files of this session"
             return f"MLflow does not take results, and will not until this is mended: {wrong['why']}; {missing}"
         if unsent:
             return f"MLflow was away: {runs} in {journal}; the next `rssearch search` sends them"
-        return "MLflow was away at the end: every run is there; the next `rssearch search` sends this session's files"
+        return "MLflow was away at the end: every run was sent; the next `rssearch search` sends this session's files"
 
     def abandon(self) -> None:
         """Stop at once; what has not been written is lost to MLflow, as when its place is gone."""

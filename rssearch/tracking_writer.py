@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 import shutil
 import sys
 import time
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import rssearch.tracking  # noqa: F401  # sets MLflow's environment before MLflow is imported
 from rssearch import scratch, tracking_database
-from rssearch.errors import InputError
+from rssearch.tracking_trouble import answers, trouble
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -37,13 +36,8 @@ _SUMMARY = (
 PAUSES = (0.0, 1.0, 4.0)  # seconds before each try; MLflow is away when all have failed
 RETRY_SECONDS = 2.0, 30.0  # between two tries while it is away: at first, doubled up to
 _PUT_AWAY = {"rssearch.pareto": "superseded", "rssearch.superseded": "true"}  # neither on the front nor beside it
-_HALF_MADE = re.compile("table .* already exists|duplicate column|no such (table|column)")
 Command = tuple[str, dict[str, Any]]
 _BATCH = 900  # MLflow takes at most 1,000 metrics a batch
-_LASTING = re.compile(  # what waiting does not mend
-    "out-of-date database schema|Can't locate revision|authentication failed|permission denied|no pg_hba.conf entry"
-    '|(role|database|user) ".*" does not exist|No module named|Can\'t load plugin'
-)
 
 
 class Writer:
@@ -279,7 +273,7 @@ class Writer:
             try:
                 self.ended(record)
             except Exception as error:
-                if not _answers(error):
+                if not answers(error):
                     raise
                 refused = error
         if refused is not None:
@@ -338,19 +332,6 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def trouble(error: Exception, uri: str) -> dict[str, Any]:
-    """What an error says of a tracking store, and whether it lasts until somebody does something about it."""
-    try:
-        tracking_database.check(uri)
-    except InputError as refused:
-        return {"why": str(refused), "lasts": True}
-    if (path := tracking_database.sqlite_path(uri)) is not None and _HALF_MADE.search(str(error)):
-        return {"why": tracking_database.remedy(path, tracking_database.HALF_MADE), "lasts": True}
-    lines = (str(error).strip() or type(error).__name__).splitlines()
-    refuses = _answers(error) and error.get_http_status_code() not in (408, 429)  # type: ignore[attr-defined]
-    return {"why": lines[0][:300], "lasts": refuses or _LASTING.search(str(error)) is not None}
-
-
 def main() -> None:
     """Write what the driver says until it closes or is gone."""
     uri, study, artifacts = sys.argv[1:]
@@ -405,23 +386,13 @@ def send(writer: Writer, waiting: list[Command], pauses: Iterable[float]) -> Exc
             except Exception as raised:  # noqa: BLE001  # whatever a store or a server raises must not end the study
                 error = raised
                 writer.disconnect()
-                if not _answers(raised):
+                if not answers(raised):
                     break
             else:
                 waiting.remove(command)
         if error is None:
             break
     return error
-
-
-def _answers(error: Exception) -> bool:
-    """Whether MLflow is there, and refuses one request: others may pass."""
-    from mlflow.exceptions import MlflowException
-
-    if not isinstance(error, MlflowException):
-        return False
-    status: int = error.get_http_status_code()  # type: ignore[no-untyped-call]
-    return status < 500
 
 
 if __name__ == "__main__":

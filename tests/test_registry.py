@@ -15,7 +15,7 @@ from safetensors.torch import save as save_tensors
 from rssearch import models, pruning
 from rssearch.journal import Journal
 from rssearch.store import Store
-from rssearch.tracking import Tracker, default_uri
+from rssearch.tracking import Tracker, check_recorded, default_uri
 from tests.commands import refused, run
 from tests.test_tracking import record
 
@@ -101,6 +101,14 @@ def test_a_network_is_loaded_by_its_name(
     again = run("register", "scenes", "--storage", str(storage), "--name", "lakes", "--trial", KEY[:6])
     assert again.out == f"models:/lakes/1: trial {KEY} (registered before)\n"
     assert len(client(storage).search_model_versions("name = 'lakes'")) == 1
+
+    moved = storage.rename(storage.with_name(f"{storage.name}-moved"))
+    check_recorded(default_uri(moved), moved)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", default_uri(moved))
+    loaded = mlflow.pyfunc.load_model("models:/lakes/1")
+    assert np.abs(loaded.predict(images.numpy())["logits"] - truth).max() < 1e-4
+    assert client(moved).get_model_version("lakes", "1").source.startswith(moved.as_uri())
+    assert not storage.exists()
 
 
 def test_what_no_registry_takes_is_told(storage: Path, tmp_path: Path) -> None:

@@ -236,7 +236,7 @@ def test_runs_that_are_there_are_not_said_to_wait(tmp_path: Path) -> None:
     unsent = writer.close(records, status="FINISHED", pareto={"a"}, pictures={"a": picture})
     assert unsent == 0
     assert writer.left(unsent, tmp_path) == (
-        "MLflow was away at the end: every run is there; the next `rssearch search` sends this session's files"
+        "MLflow was away at the end: every run was sent; the next `rssearch search` sends this session's files"
     )
     (tmp_path / "mlartifacts").unlink()
     writer = tracker(tmp_path)

@@ -18,7 +18,8 @@ from rssearch.config import parse_study
 from rssearch.errors import InputError
 from rssearch.tracking import default_uri
 from rssearch.tracking_database import check, make, settle, sqlite_path
-from rssearch.tracking_writer import Writer, send, trouble
+from rssearch.tracking_trouble import trouble
+from rssearch.tracking_writer import Writer, send
 from tests.databases import put_into
 from tests.records import ended
 
