@@ -94,6 +94,7 @@ class _File:
         self._synced = -math.inf
         self._whole: int | None = None  # bytes of whole lines, where the file ends within one
         self._open = False  # the last line is whole but for its end
+        self._found = path.parent.is_dir()
 
     def read(self) -> Iterator[tuple[str, bytes]]:
         """Each line, and where it stands. What a killed writer left of its last line is no line."""
@@ -106,7 +107,9 @@ class _File:
         return ((f"line {number}", line) for number, line in enumerate(whole.splitlines(), 1) if line.strip())
 
     def append(self, line: bytes) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if not self._found:  # one that was there and is not any more has been deleted: it is not made again
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._found = True
         if self._whole is not None and self.path.exists():  # the last writer did not get to the end of its line
             with self.path.open("r+b") as file:
                 file.truncate(self._whole)

@@ -360,16 +360,12 @@ class Stages:
             self._check_there()
             ended(key, point, end)
 
-        def judged(key: str, point: Mapping[str, Any], metrics: dict[str, Any]) -> bool:
-            self._check_there()
-            return goes_on is None or goes_on(key, point, metrics)
-
         listener = Listener(
             started=lambda key, point: recorder.begin(key, title(key, point)),
             epoch=lambda key, point, metrics: recorder.epoch(key, title(key, point), question.params(point), metrics),
             retried=lambda key, point, reason: recorder.retried(title(key, point), reason),
             ended=recorded,
-            goes_on=judged if goes_on else None,
+            goes_on=goes_on,
             alive=self._look_there,
         )
         target = f"{self.config.trial.partition(':')[0]}:{function}"

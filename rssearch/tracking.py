@@ -234,13 +234,14 @@ def check_recorded(uri: str, storage: Location) -> None:
     Raises:
         InputError: it is not there, or cannot be used.
     """
+    if tracking_database.is_database(uri):
+        tracking_database.hurry()
     path = tracking_database.sqlite_path(uri)
     if path is None:
         return
     if not path.is_file():
         raise InputError(f"there is no MLflow record at {uri}; run a study with --storage {storage} first")
     tracking_database.check(uri)
-    tracking_database.hurry()
     root = home(storage, uri)[1]
     if path.resolve().parent == root.resolve().parent:
         tracking_database.settle(uri, root)

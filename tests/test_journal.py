@@ -120,6 +120,16 @@ def test_an_end_of_line_that_an_editor_took_away_costs_no_record(tmp_path: Path)
     assert path.read_bytes() == b"".join(line(ended(key)) for key in "abcd")
 
 
+def test_a_folder_that_was_deleted_is_not_made_again(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "s" / "trials.jsonl")
+    journal.add(ended("a"))
+    (tmp_path / "s" / "trials.jsonl").unlink()
+    (tmp_path / "s").rmdir()
+    with pytest.raises(FileNotFoundError):
+        journal.add(ended("b"))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_damaged_journal_can_be_put_away(tmp_path: Path) -> None:
     for place in (tmp_path / "trials.jsonl", Remote(f"memory://bucket/{uuid.uuid4().hex}/trials.jsonl")):
         write_atomic(place / "00001-x-00000.jsonl" if isinstance(place, Remote) else place, b"noise\n")

@@ -37,8 +37,10 @@ def lasting(config: dict[str, Any]) -> dict[str, float]:
 
 def deleting(config: dict[str, Any], session: Session) -> dict[str, float]:
     """Somebody deletes the storage while it runs; then it ends, or goes on for ever."""
-    shutil.rmtree(session.context.storage)
-    session.save_checkpoint(b"state") if config["then"] == "saves" else None
+    while Path(session.context.storage).exists():
+        shutil.rmtree(session.context.storage, ignore_errors=True)
+    if config["then"] == "saves":
+        session.save_checkpoint(b"state")
     while config["then"] == "lasts":
         time.sleep(0.1)
     return {"val_accuracy": 0.5, "macs": 1.0}
