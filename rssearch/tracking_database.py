@@ -171,7 +171,7 @@ def _touch(uri: str) -> None:
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     hurry()
-    store = SqlAlchemyStore(uri, "mlartifacts")  # type: ignore[no-untyped-call]
+    store = SqlAlchemyStore(uri, "./mlruns")  # type: ignore[no-untyped-call]
     store.engine.dispose()
 
 

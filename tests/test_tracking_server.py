@@ -138,9 +138,9 @@ def complete(config: dict[str, Any]) -> None:
 def test_results_wait_for_a_server_that_does_not_come_back_before_the_end(
     ray_address: str, server: MlflowServer, tmp_path: Path
 ) -> None:
-    config = document("gone", tmp_path, server.uri)
+    config = document("gone", tmp_path, server.uri, gated=True)
     try:
-        with Meanwhile(tmp_path / "gone.log", (5, server.stop)):
+        with Meanwhile(tmp_path / "gone.log", (3, server.stop), (3, (tmp_path / "gate").touch)):
             text = run(config)
     finally:
         server.start()
