@@ -19,6 +19,7 @@ from rssearch.config import StudyConfig, parse_study
 from rssearch.errors import InputError
 from rssearch.journal import Journal
 from rssearch.question import Question
+from tests.records import ended
 
 pytestmark = pytest.mark.ray
 
@@ -346,16 +347,17 @@ def test_a_storage_that_is_deleted_ends_its_study(tmp_path: Path, then: str) -> 
 
 def test_a_damaged_line_of_the_journal_costs_its_trial_alone(tmp_path: Path) -> None:
     config = make(tmp_path, "plain", {"rate": [0.1, 0.2, 0.3]})
-    assert run(config)[0] == 0
     path = tmp_path / "s" / "trials.jsonl"
-    ends, measured = [], []
-    for line in path.read_bytes().splitlines(keepends=True):
-        (ends if b'"status"' in line else measured).append(line)
-    kept = [ends[0], ends[1][:50] + b"\n", ends[2], *measured]
-    path.write_bytes(b"".join(kept))
+    path.parent.mkdir()
+    keys = {rate: Question(config).key({"rate": rate}) for rate in (0.1, 0.2, 0.3)}
+    known = [ended(keys[r], point={"rate": r}, measured={"test_accuracy": 0.25}) for r in (0.1, 0.2, 0.3)]
+    lines = [json.dumps(record).encode() + b"\n" for record in (*known, {"key": keys[0.2], "measured": {"t": 1}})]
+    lines[1] = lines[1][:100] + b"\n"
+    path.write_bytes(b"".join(lines))
     assert run(config)[0] == 0
-    again = path.read_bytes().splitlines(keepends=True)[len(kept) :]
-    assert [json.loads(line)["key"] for line in again] == 2 * [json.loads(ends[1])["key"]]  # it ran, and was measured
+    written = path.read_bytes().splitlines(keepends=True)
+    assert written[:4] == lines
+    assert [json.loads(line)["key"] for line in written[4:]] == [keys[0.2], keys[0.2]]  # it ran, and was measured
     assert sorted(row["rate"] for row in rows(tmp_path)) == ["0.1", "0.2", "0.3"]
     assert len(runs(tmp_path)) == 3
 
