@@ -8,16 +8,14 @@ import re
 import signal
 import socket
 from collections.abc import Callable, Container, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-# Before Ray is imported. Nothing calls home, and every process of a cluster agrees on authentication; the user's own
-# settings win.
+# Before Ray is imported. Nothing calls home; the user's own settings win.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault(
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0"
 )  # Ray's next default: leaves CUDA_VISIBLE_DEVICES alone
@@ -32,12 +30,12 @@ import optuna
 import ray
 from ray import tune
 from ray.air.execution._internal import actor_manager
-from ray.exceptions import OutOfMemoryError, RayActorError
+from ray.exceptions import AuthenticationError, OutOfMemoryError, RayActorError
 from ray.tune.execution import tune_controller
 from ray.tune.result import AUTO_RESULT_KEYS
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from rssearch import scratch
+from rssearch import local_ray, scratch
 from rssearch.config import Resources
 from rssearch.deaths import Cause, Retries, cause
 from rssearch.errors import InputError
@@ -82,8 +80,10 @@ class Listener:
 def connected(address: str | None, resources: Resources, *, verbose: bool) -> Iterator[None]:
     """A connection to Ray, closed at the end; without an address, the running cluster of this machine or a new one.
 
+    A new one is closed to strangers, see `rssearch.local_ray`. A cluster has the mode that it was started with.
+
     Raises:
-        InputError: nothing answers at the address, or the cluster can never hold one trial.
+        InputError: nothing answers at the address, it asks for a token, or the cluster can never hold one trial.
     """
     if not verbose:
         for name in ("ray", "ray._private", "ray.train"):
@@ -91,24 +91,37 @@ def connected(address: str | None, resources: Resources, *, verbose: bool) -> It
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # trials that fail are told by us, in one line each
         optuna.logging.set_verbosity(optuna.logging.ERROR)
     already = ray.is_initialized()
-    if not already:
-        _check_answers(address)
-        try:
-            ray.init(
-                address=address,
-                logging_level=logging.INFO if verbose else logging.ERROR,
-                log_to_driver=verbose,
-                include_dashboard=None if address else False,
-                configure_logging=True,
-            )
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise InputError(f"--address {address}: Ray does not answer: {str(error).splitlines()[0]}") from error
-    try:
+    with ExitStack() as stack:
+        if not already:
+            _check_answers(address)
+            stack.enter_context(_initialized(address, verbose))
         _check_fits(resources)
         yield
-    finally:
-        if not already:
-            ray.shutdown()
+
+
+@contextmanager
+def _initialized(address: str | None, verbose: bool) -> Iterator[None]:
+    """Connect to a Ray, or start one."""
+    with ExitStack() as stack:
+        try:
+            if own := local_ray.starts(address):
+                stack.enter_context(local_ray.closed())
+            stack.callback(ray.shutdown)
+            ray.init(
+                address="local" if own else address,
+                logging_level=logging.INFO if verbose else logging.ERROR,
+                log_to_driver=verbose,
+                include_dashboard=False if own else None,
+                configure_logging=True,
+            )
+        except AuthenticationError as error:
+            raise InputError(
+                f"--address {address}: this Ray asks for another token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or "
+                "RAY_AUTH_TOKEN_PATH to what it was started with"
+            ) from error
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise InputError(f"--address {address}: Ray does not answer: {str(error).splitlines()[0]}") from error
+        yield
 
 
 def _check_answers(address: str | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -12,9 +13,11 @@ import pytest
 from tests import machines
 from tests.mounts import private_mounts
 
-# Before anything imports Ray or MLflow: nothing may call outside, and a test never joins somebody's cluster.
+# Before anything imports Ray or MLflow: nothing may call outside, a test never joins somebody's cluster, and nobody
+# joins its own (see `rssearch.local_ray`).
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+os.environ["RAY_AUTH_MODE"], os.environ["RAY_AUTH_TOKEN"] = "token", secrets.token_hex(32)
+os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # on loopback
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.pop("RAY_ADDRESS", None)
 os.environ.pop("MLFLOW_TRACKING_URI", None)

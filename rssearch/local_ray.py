@@ -1,0 +1,68 @@
+"""A Ray that we start ourselves is closed to strangers: it asks for a token, and listens on loopback alone.
+
+Whoever may talk to a Ray runs code as the user that started it. Left to itself, Ray binds its services to the machine's
+address or to all addresses of it; see docs/safety.md.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+MODE = "RAY_AUTH_MODE"
+TOKENS = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+# With 0, Ray's default on macOS and Windows, a node's own address is 127.0.0.1, and all services of Ray bind to it. Of
+# `_node_ip_address` Ray takes 127.0.0.1 for "find out which": it cannot be had that way.
+CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+GLOO = "GLOO_SOCKET_IFNAME"  # where the workers of a trial that has several talk to each other
+
+
+def starts(address: str | None) -> bool:
+    """Whether `ray.init` would start a Ray for this address, instead of connecting to one.
+
+    Raises:
+        ConnectionError: the address is ``auto``, and no Ray runs here.
+        ValueError: it is no address.
+    """
+    from ray._private.services import canonicalize_bootstrap_address
+
+    wanted = os.environ.get("RAY_ADDRESS") or address if address in (None, "auto") else address
+    return "://" not in (wanted or "") and canonicalize_bootstrap_address(wanted) is None
+
+
+@contextmanager
+def closed() -> Iterator[None]:
+    """A Ray that is started in this block asks for a token that only its own processes know, and is on loopback.
+
+    All of it is handed on in the environment, which other users cannot read. What the user has set wins: another mode,
+    a token of their own; ``~/.ray/auth_token`` is neither read nor written.
+    """
+    from ray._private import ray_constants
+
+    wanted = {CLUSTERS: "0", GLOO: "lo0" if sys.platform == "darwin" else "lo", MODE: "token"}
+    if os.environ.get(MODE, "token").lower() == "token" and not any(map(os.environ.get, TOKENS)):
+        wanted[TOKENS[0]] = secrets.token_hex(32)
+    new = {name: value for name, value in wanted.items() if not os.environ.get(name)}
+    clusters = ray_constants.ENABLE_RAY_CLUSTER
+    os.environ.update(new)
+    _read_again()
+    if CLUSTERS in new:  # Ray has read it when it was imported
+        ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = clusters
+        for name in new:
+            os.environ.pop(name, None)
+        _read_again()
+
+
+def _read_again() -> None:
+    """Make Ray look at the environment again for the mode and the token, which it remembers."""
+    from ray._raylet import AuthenticationTokenLoader, Config
+
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
