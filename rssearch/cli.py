@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from rssearch import spaces
+from rssearch import spaces, uris
 from rssearch.config import StudyConfig, load_study, parse_assignment
 from rssearch.errors import InputError
 from rssearch.storage import FULL
@@ -43,7 +43,12 @@ Storage = Annotated[
 ]
 TrackingUri = Annotated[
     str | None,
-    typer.Option("--tracking-uri", metavar="URI", help="An MLflow server or database; default: one in the storage."),
+    typer.Option(
+        "--tracking-uri",
+        metavar="URI",
+        envvar="RSSEARCH_TRACKING_URI",  # other users see arguments, not the environment
+        help="An MLflow server or database; default: one in the storage.",
+    ),
 ]
 Assignments = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Replace a value of the YAML; repeatable.")
@@ -257,7 +262,7 @@ def ui(
     place = locate(storage)
     uri, _ = tracking.home(place, tracking_uri)
     if uri.startswith(("http://", "https://")):
-        console.print(f"a server is its own UI: open {uri}", highlight=False, soft_wrap=True)
+        console.print(f"a server is its own UI: open {uris.masked(uri)}", highlight=False, soft_wrap=True)
         return
     raise typer.Exit(tracking.serve(uri, place, host, port))
 
@@ -394,5 +399,5 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _fail(message: str) -> NoReturn:
-    _errors.print(f"error: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
+    _errors.print(f"error: {uris.hidden(message)}", style="red", highlight=False, markup=False, soft_wrap=True)
     sys.exit(2)

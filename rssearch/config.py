@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from rssearch import uris
 from rssearch.errors import InputError
 from rssearch.space import Dimension, parse_dimension
 from rssearch.storage import Location
@@ -357,7 +358,7 @@ class StudyConfig(Section):
     @classmethod
     def _folder_or_url(cls, value: str) -> str:
         if not value or ("://" in value and not re.fullmatch(r"[a-z][a-z0-9+.-]*://\S+", value)):
-            raise ValueError(f"a storage is a folder, or a URL such as s3://bucket/results, not {value!r}")
+            raise ValueError(f"a storage is a folder, or a URL such as s3://bucket/results, not {uris.masked(value)!r}")
         return value
 
     def resolved(self) -> dict[str, Any]:
@@ -365,6 +366,11 @@ class StudyConfig(Section):
         plain: dict[str, Any] = self.model_dump(mode="json", exclude={"space"})
         space = {name: dimension.to_yaml() for name, dimension in self.space.items()}
         return {"study": plain.pop("study"), "trial": plain.pop("trial"), "space": space, **plain}
+
+    def masked(self) -> dict[str, Any]:
+        """`resolved` without the secrets of URIs, to be shown and written; what they reach cannot be reached by it."""
+        known = {name: uris.masked(uri) for name in ("storage", "tracking_uri") if (uri := getattr(self, name))}
+        return uris.hidden_in(self.resolved(), self.tracking_uri, self.storage) | known
 
 
 def load_study(path: Location, overrides: Mapping[str, Any] | None = None) -> StudyConfig:
@@ -452,7 +458,7 @@ def _explain(error: ValidationError, prefix: tuple[str, ...] = ()) -> list[str]:
     for item in error.errors(include_url=False):
         location = prefix + tuple(str(part) for part in item["loc"] if part not in {"function-before", "dict"})
         key = ".".join(location) or "study"
-        value = item.get("input")
+        value = uris.hidden_in(item.get("input"))
         match item["type"]:
             case "extra_forbidden":
                 allowed = sorted(_section(location[:-1]).model_fields)
@@ -473,7 +479,7 @@ def _explain(error: ValidationError, prefix: tuple[str, ...] = ()) -> list[str]:
                 lines.append(f"{key}: {item['msg'].removeprefix('Value error, ')}")
             case _:
                 lines.append(f"{key}: {value!r} is not allowed: {item['msg'][0].lower()}{item['msg'][1:]}")
-    return lines
+    return [uris.hidden(line) for line in lines]
 
 
 def _section(location: tuple[str, ...]) -> type[Section]:

@@ -30,7 +30,7 @@ def starts(address: str | None) -> bool:
     from ray._private.services import canonicalize_bootstrap_address
 
     wanted = os.environ.get("RAY_ADDRESS") or address if address in (None, "auto") else address
-    return "://" not in (wanted or "") and canonicalize_bootstrap_address(wanted) is None
+    return "://" not in (wanted or "") and canonicalize_bootstrap_address(wanted) is None  # type: ignore[arg-type]
 
 
 @contextmanager
@@ -62,7 +62,7 @@ def closed() -> Iterator[None]:
 
 def _read_again() -> None:
     """Make Ray look at the environment again for the mode and the token, which it remembers."""
-    from ray._raylet import AuthenticationTokenLoader, Config
+    from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
     Config.initialize("")
     AuthenticationTokenLoader.instance().reset_cache()

@@ -29,7 +29,7 @@ class Plan:
         trial: what one trial takes of a cluster, in words.
         at_once: trials that this machine can hold together; None where that has to be measured.
         hours: compute of one slot for what is left.
-        resolved: the YAML with every default.
+        resolved: the YAML with every default, without secrets.
     """
 
     study: str
@@ -122,7 +122,7 @@ def plan(config: StudyConfig) -> Plan:
         at_once=_at_once(config.resources),
         hours=hours,
         hours_basis=basis,
-        resolved=config.resolved(),
+        resolved=config.masked(),
     )
 
 

@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rssearch import imports
+from rssearch import imports, uris
 from rssearch.config import Resources, StudyConfig
 from rssearch.errors import InputError, TrialFailed, unknown
 from rssearch.journal import Journal, Record
 from rssearch.scheduler import judged_by
 from rssearch.searcher import check_sampler
 from rssearch.space import Choice, Point, contains, content_key, corners, grid, grid_size
-from rssearch.storage import locate
+from rssearch.storage import address, locate
 from rssearch.store import Store
 from rssearch.trial import Context, Preparation, Session, point_settings, resolve, takes_session
 from rssearch.units import number
@@ -130,12 +130,12 @@ class Question:
             value = point.get(name)
             shown = f"{value:.4g}" if isinstance(value, float) else value
             words.append(str(value) if isinstance(value, str) else f"{name}={shown}")
-        return " ".join(words) or self.config.study
+        return uris.hidden(" ".join(words)) or self.config.study
 
     def params(self, point: Mapping[str, Any]) -> dict[str, Any]:
         """What MLflow shows as the parameters of a trial."""
         size = self.config.settings.input_size
-        return {**point, **({} if size is None else {"input_size": size})}
+        return uris.hidden_in({**point, **({} if size is None else {"input_size": size})})
 
     def context(
         self, shared: Mapping[str, Any] | None = None, token: str | None = None, resources: Resources | None = None
@@ -144,7 +144,7 @@ class Question:
         needs = resources or self.config.resources
         return Context(
             study=self.config.study,
-            storage=str(self.storage),
+            storage=address(self.storage),
             data_root=str(self.data_root),
             settings=self.config.settings,
             cpus=needs.cpus,

@@ -58,7 +58,7 @@ def read(study: str, storage: str | Path) -> Recorded:
     if not (folder / "study.yaml").is_file():
         found = sorted(path.parent.name for path in place.glob("*/study.yaml"))
         known = f"there are: {', '.join(found)}" if found else "there are no studies"
-        raise InputError(f"there is no study {study!r} in {storage}; {known}")
+        raise InputError(f"there is no study {study!r} in {place}; {known}")
     config = load_study(folder / "study.yaml")
     records = Journal(folder / "trials.jsonl").records
     listed = folder / "trials.csv"

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rssearch import bundle, scratch
+from rssearch import bundle, scratch, uris
 from rssearch.bundle.files import CARD, ONNX, PREPROCESSING
 from rssearch.errors import InputError
 from rssearch.record import Recorded
-from rssearch.tracking import check_recorded
+from rssearch.tracking import check_recorded, opening
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -49,15 +49,19 @@ def register(found: Recorded, row: Mapping[str, Any], name: str, uri: str) -> tu
     if not name or any(sign in name for sign in "/:'"):
         raise InputError(f"--name {name}: the name of a model must not be empty, nor contain /, : or '")
     if not uri.startswith(_STORES):
-        raise InputError(f"--tracking-uri {uri}: a model registry needs a database (sqlite:///...) or an MLflow server")
+        raise InputError(
+            f"--tracking-uri {uris.masked(uri)}: a model registry needs a database (sqlite:///...) or an MLflow server"
+        )
     check_recorded(uri, found.storage)
     from mlflow import MlflowClient
 
     for noisy in ("alembic", "mlflow"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-    run = _run(client, found, row["key"], uri)
-    for version in client.search_model_versions(f"name = '{name}'"):
+    with opening(uri):
+        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        run = _run(client, found, row["key"], uri)
+        versions = client.search_model_versions(f"name = '{name}'")
+    for version in versions:
         if version.tags.get("rssearch.key") == row["key"]:
             return int(version.version), False
     with scratch.folder("rssearch-register-") as folder:
@@ -85,7 +89,8 @@ def _run(client: MlflowClient, found: Recorded, key: str, uri: str) -> Run:
     current = [run for run in runs if run.data.tags.get("rssearch.superseded") != "true"]
     if not current:
         raise InputError(
-            f"MLflow at {uri} has no run of trial {key} of {found.study}; `rssearch search` sends what it lacks"
+            f"MLflow at {uris.masked(uri)} has no run of trial {key} of {found.study}; `rssearch search` sends what it "
+            "lacks"
         )
     return current[0]
 

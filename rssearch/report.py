@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from rssearch import seeds
+from rssearch import seeds, uris
 from rssearch.errors import InputError, unknown
 from rssearch.front import Direction
 from rssearch.fronts import Front, References, Row, fronts
@@ -42,7 +42,7 @@ COLUMNS = ("key", "status", *REQUEST, *MEASURED)
 
 def write_trials_csv(path: Location, trials: Sequence[Row]) -> None:
     """Write one line for each trial. The contract's columns come first, the others follow by their names."""
-    write_atomic(path, _csv(trials).encode())
+    write_atomic(path, _csv([uris.hidden_in(row) for row in trials]).encode())
 
 
 def write_front(
@@ -83,6 +83,7 @@ def write_front(
     """
     if wrong := [name for name in formats if name not in FORMATS]:
         raise unknown("format", wrong[0], FORMATS)
+    trials = [uris.hidden_in(row) for row in trials]
     found, averaged = _both(trials, objectives, constraints, dimensions, references)
     paths = []
     for name in formats:
@@ -127,6 +128,7 @@ def format_front(
     """
     if format not in ("table", "all", *FORMATS):
         raise unknown("format", format, ("table", "all", *FORMATS))
+    trials = [uris.hidden_in(row) for row in trials]
     if format == "table":
         found = seeds.shown_fronts(trials, objectives, constraints, dimensions or REQUEST, references)
         rows = [row for front in found for row in front.trials]

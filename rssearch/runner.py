@@ -114,12 +114,12 @@ def _initialized(address: str | None, verbose: bool) -> Iterator[None]:
                 include_dashboard=False if own else None,
                 configure_logging=True,
             )
-        except AuthenticationError as error:
-            raise InputError(
-                f"--address {address}: this Ray asks for another token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or "
-                "RAY_AUTH_TOKEN_PATH to what it was started with"
-            ) from error
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except (ConnectionError, ValueError, RuntimeError, AuthenticationError) as error:
+            if isinstance(error.__cause__ or error, AuthenticationError):
+                raise InputError(
+                    f"--address {address}: this Ray asks for another token: set RAY_AUTH_MODE=token, and "
+                    "RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to what it was started with"
+                ) from error
             raise InputError(f"--address {address}: Ray does not answer: {str(error).splitlines()[0]}") from error
         yield
 

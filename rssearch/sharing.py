@@ -11,8 +11,9 @@ import uuid
 from functools import lru_cache
 from typing import Any
 
+from rssearch import uris
 from rssearch.errors import InputError, StorageGoneError
-from rssearch.storage import Location, locate, remove_tree, write_atomic
+from rssearch.storage import Location, address, locate, remove_tree, write_atomic
 
 _FOLDER = ".session"  # a new name for each session: a shared folder may answer for an old one from a cache
 _TRIES = 3  # a second apart: a shared folder may be a moment late
@@ -77,8 +78,8 @@ def refusal(folder: Location | str, found: dict[str, str]) -> InputError:
     """The error for nodes that do not share a study's folder, by what they say."""
     shown = "; ".join(f"node {node}: {reason}" for node, reason in found.items())
     return InputError(
-        f"storage: {folder} is not shared by all nodes ({shown}); set storage (--storage) to a folder that every node "
-        "mounts under the same path, or to an object store such as s3://bucket/results"
+        f"storage: {uris.masked(str(folder))} is not shared by all nodes ({shown}); set storage (--storage) to a "
+        "folder that every node mounts under the same path, or to an object store such as s3://bucket/results"
     )
 
 
@@ -100,7 +101,7 @@ def check_nodes(folder: Location, token: str) -> None:
     look = ray.remote(num_cpus=0)(problem.__wrapped__)
     looks = {
         node: look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(
-            str(folder), token
+            address(folder), token
         )
         for node in others
     }

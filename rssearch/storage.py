@@ -18,11 +18,11 @@ import shutil
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rssearch import scratch
+from rssearch import scratch, uris
 from rssearch.errors import InputError, unknown
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what the operating system says of a full disk
@@ -33,14 +33,16 @@ _URL = re.compile(r"([a-z][a-z0-9+.-]*)://(.+)")
 class Remote:
     """A path in an object store. It can be sent to other processes, and holds no connection.
 
+    As a text it is shown without secrets (`rssearch.uris`); `url` is the address itself.
+
     Its methods do what those of `pathlib.Path` do. They raise FileNotFoundError for an object that does not exist, and
     InputError with one sentence where the store cannot be used (no bucket, no permission, no answer).
     """
 
-    url: str
+    url: str = field(repr=False)
 
     def __str__(self) -> str:
-        return self.url
+        return uris.masked(self.url)
 
     def __truediv__(self, name: str) -> Remote:
         return Remote(f"{self.url}/{name}")
@@ -159,18 +161,18 @@ def _in_one_sentence(remote: Remote, *, writes: bool = False) -> Iterator[tuple[
         yield remote._at()
     except FileNotFoundError as error:
         if writes:
-            raise InputError(f"storage {remote}: cannot be written: {_said(error)}") from error
+            raise InputError(f"storage {remote}: cannot be written: {_said(error, remote)}") from None
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(remote)) from error
     except FileExistsError:
         raise
     except PermissionError as error:
-        raise InputError(f"storage {remote}: permission denied: {_said(error)}") from error
-    except Exception as error:  # the boundary: every store has errors of its own
-        raise InputError(f"storage {remote}: the store cannot be used: {_said(error)}") from error
+        raise InputError(f"storage {remote}: permission denied: {_said(error, remote)}") from None
+    except Exception as error:  # noqa: BLE001  # the boundary: every store has errors of its own
+        raise InputError(f"storage {remote}: the store cannot be used: {_said(error, remote)}") from None
 
 
-def _said(error: Exception) -> str:
-    text = str(error).strip() or "no reason given"
+def _said(error: Exception, remote: Remote) -> str:
+    text = uris.hidden(str(error).strip(), remote.url) or "no reason given"
     return f"{type(error).__name__}: {text.splitlines()[0]}"
 
 
@@ -178,10 +180,11 @@ def locate(storage: str | Path | Remote) -> Location:
     """The place that a storage names: a folder (also as ``file://``), or a prefix of an object store.
 
     Raises:
-        InputError: the protocol is not known, or its package is not installed.
+        InputError: the protocol is not known, its package is not installed, or secrets of the address are masked.
     """
     if isinstance(storage, Remote):
         return storage
+    uris.check_whole(str(storage), "storage", "--storage")
     found = _URL.fullmatch(str(storage))
     if found is None:
         return Path(storage).expanduser()
@@ -196,8 +199,15 @@ def locate(storage: str | Path | Remote) -> Location:
         fsspec.get_filesystem_class(protocol)
     except ImportError as error:
         package = "pip install 'rssearch[s3]'" if protocol in ("s3", "s3a") else str(error)
-        raise InputError(f"storage {storage}: a package for {protocol}:// is not installed: {package}") from None
+        raise InputError(
+            f"storage {uris.masked(str(storage))}: a package for {protocol}:// is not installed: {package}"
+        ) from None
     return Remote(str(storage).rstrip("/"))
+
+
+def address(place: Location) -> str:
+    """What `locate` makes the same place of, in another process."""
+    return place.url if isinstance(place, Remote) else str(place)
 
 
 def check_writable(storage: Location) -> None:

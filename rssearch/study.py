@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from rich.console import Console
 
-from rssearch import packing, references, report, sharing, tracking, tracking_database, tracking_views
+from rssearch import packing, references, report, sharing, tracking, tracking_database, tracking_views, uris
 from rssearch.config import Resources, StudyConfig
 from rssearch.environment import environment
 from rssearch.errors import InputError, StorageGoneError, TrialFailed
@@ -88,7 +88,7 @@ def search(
         journal = Journal(question.folder / "trials.jsonl")
         if fresh:
             _begin_anew(question, journal, tracker)
-        write_atomic(question.folder / "study.yaml", yaml.safe_dump(config.resolved(), sort_keys=False))
+        write_atomic(question.folder / "study.yaml", yaml.safe_dump(config.masked(), sort_keys=False))
         write_atomic(question.folder / "environment.json", environment())
         recorder = Recorder(question, journal, tracker, display)
         session = Stages(question, recorder, _shared(data), token, stop, run_jobs)
@@ -356,14 +356,19 @@ class Stages:
 
         recorder, question, resources = self.recorder, self.question, resources or self.resources
 
+        def clean(said: Any) -> Any:  # reasons and notes quote what libraries say
+            return uris.hidden_in(said, self.config.tracking_uri, self.config.storage)
+
         def recorded(key: str, point: Point, end: dict[str, Any]) -> None:
             self._check_there()
-            ended(key, point, end)
+            ended(key, point, clean(end))
 
         listener = Listener(
             started=lambda key, point: recorder.begin(key, title(key, point)),
-            epoch=lambda key, point, metrics: recorder.epoch(key, title(key, point), question.params(point), metrics),
-            retried=lambda key, point, reason: recorder.retried(title(key, point), reason),
+            epoch=lambda key, point, metrics: recorder.epoch(
+                key, title(key, point), question.params(point), clean(metrics)
+            ),
+            retried=lambda key, point, reason: recorder.retried(title(key, point), clean(reason)),
             ended=recorded,
             goes_on=goes_on,
             alive=self._look_there,
@@ -395,6 +400,7 @@ def _say_result(recorder: Recorder, console: Console, uri: str) -> None:
             text = f"  {record['key']}  {record['title']}: {record['reason']}"
             console.print(text, highlight=False, markup=False, soft_wrap=True)
     where = f"--storage {config.storage}" if config.tracking_uri is None else f"--tracking-uri {uri}"
+    where = uris.hidden(where, config.storage, uri)
     for text in (
         f"files      {question.folder}/: front.html, front.png, trials.csv",
         f"MLflow UI  rssearch ui {where}",

@@ -11,16 +11,19 @@ import json
 import logging
 import os
 import queue
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from rssearch import tracking_database, tracking_views
+from rssearch import tracking_database, tracking_views, uris
 from rssearch.errors import InputError
 from rssearch.storage import Location
 from rssearch.tracking_views import TRIALS
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 # Seconds of waiting for the writer: between two words about it, without a sign of it, and at most.
 _WORD, _SILENCE, _LIMIT = 10.0, 120.0, 600.0
+_PATIENCE = 10.0  # seconds for a server to end by itself
 
 
 def default_uri(storage: str | Path) -> str:
@@ -50,13 +54,15 @@ def home(storage: Location, uri: str | None) -> tuple[str, Path]:
     """The tracking store of a storage, and the folder of the artifacts where that is a local database.
 
     Raises:
-        InputError: the storage is an object store, where no database can be, and no other place is given.
+        InputError: the storage is an object store, where no database can be, and no other place is given; or the
+            secrets of the URI are masked.
     """
+    uris.check_whole(uri, "tracking_uri", "--tracking-uri")
     if isinstance(storage, Path):
         return uri or default_uri(storage), storage / "mlartifacts"
     if uri is None or not uri.startswith(("http://", "https://", "sqlite:///")):
         raise InputError(
-            f"tracking_uri: {uri or 'null'}: MLflow's database cannot be in {storage}; set tracking_uri "
+            f"tracking_uri: {uris.masked(uri or 'null')}: MLflow's database cannot be in {storage}; set tracking_uri "
             "(--tracking-uri) to a server, http://HOST:5000, or to a file of this machine, sqlite:////PATH/mlflow.db"
         )
     return uri, Path(uri.removeprefix("sqlite:///")).parent / "mlartifacts"
@@ -79,7 +85,7 @@ class Tracker:
             file.parent.mkdir(parents=True, exist_ok=True)
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - open as long as the process
         self._process = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-m", "rssearch.tracking_writer", uri, study, place],
+            [sys.executable, "-m", "rssearch.tracking_writer", study, place],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -87,6 +93,7 @@ class Tracker:
             start_new_session=True,  # Ctrl-C is for the driver; the writer ends when its input does
         )
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._lines.put(json.dumps(uri) + "\n")  # no argument: others see those, and it may have a password
         # A thread of its own waits where the pipe is full; another hears the replies.
         self._feeder = threading.Thread(target=self._feed, name="mlflow feeder", daemon=True)
         self._hearer = threading.Thread(target=self._hear, name="mlflow hearer", daemon=True)
@@ -179,7 +186,7 @@ class Tracker:
         self._hearer.join()
         if self._process.wait() != 0:
             self._errors.seek(0)
-            last = (self._errors.read().strip().splitlines() or ["no message"])[-1]
+            last = uris.hidden((self._errors.read().strip().splitlines() or ["no message"])[-1], self.uri)
             _log.warning("the writer of MLflow's record died (%s); results wait in the journal", last)
         self._errors.close()
 
@@ -217,7 +224,7 @@ class Tracker:
             if "away" in reply:
                 why, lasts = reply["away"]["why"], reply["away"]["lasts"]
                 then = "they stay in the journal until this is mended" if lasts else "they wait in the journal"
-                _log.warning("MLflow at %s does not take results (%s); %s", self.uri, why, then)
+                _log.warning("MLflow at %s does not take results (%s); %s", uris.masked(self.uri), why, then)
             if "sent" in reply:
                 key, status, end = reply["sent"]
                 self._sent[key] = status, end
@@ -240,11 +247,23 @@ def check_recorded(uri: str, storage: Location) -> None:
     if path is None:
         return
     if not path.is_file():
-        raise InputError(f"there is no MLflow record at {uri}; run a study with --storage {storage} first")
+        raise InputError(f"there is no MLflow record at {uris.masked(uri)}; run a study with --storage {storage} first")
     tracking_database.check(uri)
     root = home(storage, uri)[1]
     if path.resolve().parent == root.resolve().parent:
         tracking_database.settle(uri, root)
+
+
+@contextmanager
+def opening(uri: str) -> Iterator[None]:
+    """Tell in one sentence, without secrets, what goes wrong where MLflow looks into a tracking store."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # noqa: BLE001  # whatever a store, a driver of a database or a server raises
+        text = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"MLflow cannot open {uris.masked(uri)}: {uris.hidden(text, uri)}") from None
 
 
 def addresses(uri: str, server: str) -> list[tuple[str, str]]:
@@ -254,12 +273,9 @@ def addresses(uri: str, server: str) -> list[tuple[str, str]]:
         InputError: MLflow cannot open the store.
     """
     from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
 
-    try:
+    with opening(uri):
         found = MlflowClient(tracking_uri=uri).search_experiments()
-    except MlflowException as error:
-        raise InputError(f"MLflow cannot open {uri}: {error}") from error
     described = [e for e in found if f"mlflow.sharedViewState.{TRIALS}" in e.tags]
     return [(e.name, tracking_views.address(server, e.experiment_id)) for e in described]
 
@@ -274,21 +290,40 @@ def serve(uri: str, storage: Location, host: str, port: int) -> int:
     for study, address in addresses(uri, f"http://{host}:{port}"):
         sys.stdout.write(f"{study}: {address}\n")
     sys.stdout.flush()
-    command = [
-        sys.executable,
-        "-m",
-        "mlflow",
-        "server",
-        "--backend-store-uri",
-        uri,
-        "--host",
-        host,
-        "--port",
-        str(port),
-    ]
-    # MLflow's job workers serve its generative-AI features, and outlive the server.
-    settings = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port)]
+    # The URI is no argument: others see those. MLflow's job workers serve its generative-AI features.
+    settings = {"MLFLOW_BACKEND_STORE_URI": uri, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    return _run_until_stopped(command, os.environ | settings)
+
+
+def _run_until_stopped(command: list[str], environment: Mapping[str, str]) -> int:
+    """Run a program; with Ctrl-C or a signal it ends, and so do all processes that it has started."""
+
+    def stop(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001
+        raise KeyboardInterrupt
+
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, stop) for number in signals}
+    process = None
     try:
-        return subprocess.run(command, env=os.environ | settings, check=False).returncode  # noqa: S603
+        process = subprocess.Popen(command, env=environment, start_new_session=True)  # noqa: S603
+        return process.wait()
     except KeyboardInterrupt:
         return 0
+    finally:
+        for number in signals:  # the first one is being obeyed
+            signal.signal(number, signal.SIG_IGN)
+        if process is not None:
+            _end_group(process)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    """End a process that leads a group, and what is left of its group."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_PATIENCE)
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from rssearch import tracking_database
+from rssearch import tracking_database, uris
 from rssearch.errors import InputError
 
 _LASTING = re.compile(  # what waiting does not mend
@@ -36,4 +36,4 @@ def trouble(error: Exception, uri: str) -> dict[str, Any]:
         return {"why": tracking_database.remedy(path, tracking_database.HALF_MADE), "lasts": True}
     lines = (str(error).strip() or type(error).__name__).splitlines()
     refuses = answers(error) and error.get_http_status_code() not in (408, 429)  # type: ignore[attr-defined]
-    return {"why": lines[0][:300], "lasts": refuses or _LASTING.search(str(error)) is not None}
+    return {"why": uris.hidden(lines[0], uri)[:300], "lasts": refuses or _LASTING.search(str(error)) is not None}

@@ -1,8 +1,9 @@
-"""The process that writes a study into MLflow: ``python -m rssearch.tracking_writer URI STUDY ARTIFACTS``.
+"""The process that writes a study into MLflow: ``python -m rssearch.tracking_writer STUDY ARTIFACTS``.
 
 MLflow's client is pure Python and busy for tens of milliseconds a run; in the driver's own process it would hold up Ray
-Tune's loop between short trials. The driver (`rssearch.tracking.Tracker`) sends one JSON list a line, the name of a
-method of `Writer` and its arguments, and hears back when MLflow does not answer, and at the end.
+Tune's loop between short trials. The driver (`rssearch.tracking.Tracker`) sends the tracking URI as a JSON text, then
+one JSON list a line, the name of a method of `Writer` and its arguments. It hears back when MLflow does not answer, and
+at the end.
 """
 
 from __future__ import annotations
@@ -334,7 +335,8 @@ def _is_number(value: Any) -> bool:
 
 def main() -> None:
     """Write what the driver says until it closes or is gone."""
-    uri, study, artifacts = sys.argv[1:]
+    study, artifacts = sys.argv[1:]
+    uri = json.loads(sys.stdin.readline())
     if hasattr(os, "nice"):
         os.nice(10)  # trials come first; what is left to write waits in the pipe
     writer = Writer(uri, study, Path(artifacts))

@@ -171,7 +171,7 @@ def test_a_job_without_the_token_is_refused_and_with_it_runs(token: str, tmp_pat
     assert not ran.exists()  # the other jobs were asked for before this one
 
 
-def test_nothing_listens_beyond_loopback(token: str) -> None:  # noqa: ARG001
+def test_nothing_listens_beyond_loopback(token: str) -> None:
     agents_port()
     found = listening()
     assert len(found) >= 10  # the store of the cluster, the raylet's, the agents', the drivers', the metrics'
@@ -198,7 +198,7 @@ def test_the_token_is_no_argument_and_in_no_log(token: str) -> None:
     assert not [path for path in logs if token.encode() in path.read_bytes()]
 
 
-def test_a_driver_without_the_token_is_refused_in_one_sentence(token: str) -> None:  # noqa: ARG001
+def test_a_driver_without_the_token_is_refused_in_one_sentence(token: str) -> None:
     import ray
 
     address = ray.get_runtime_context().gcs_address

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+import yaml
+
+from rssearch import uris
 from rssearch.storage import Location, names
 from rssearch.store import Store
 from rssearch.trial import PREDICTIONS
 
 DOCUMENTS = ("study.yaml", "environment.json")
 Channels = Mapping[str, tuple[int, int]]  # layer -> channels that are left, channels of the whole network
-_PASSWORD = re.compile(r"(://[^/\s:@]+):[^/\s@]+@")
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def study_files(folder: Location | None, keys: Iterable[str]) -> StudyFiles:
     return StudyFiles(
         pictures={n.removesuffix(".png"): folder / PREDICTIONS / n for n in names(folder / PREDICTIONS)},
         channels={key: layers for key, layers in channels.items() if layers},
-        documents={name: _without_passwords(path.read_text()) for name, path in paths.items() if path.is_file()},
+        documents={name: _without_secrets(path.read_text()) for name, path in paths.items() if path.is_file()},
     )
 
 
@@ -58,6 +59,11 @@ def kept_channels(spec: Mapping[str, Mapping[str, Mapping[str, Mapping[str, int]
     }
 
 
-def _without_passwords(text: str) -> str:
-    """A page is handed on more easily than the YAML of a team's server."""
-    return _PASSWORD.sub(r"\1:***@", text)
+def _without_secrets(text: str) -> str:
+    """A document of an earlier release may have some; a page is handed on more easily than a team's YAML."""
+    try:
+        document = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return uris.hidden(text)
+    shown = uris.hidden_in(document)
+    return text if shown == document else yaml.safe_dump(shown, sort_keys=False)
