@@ -370,7 +370,7 @@ class StudyConfig(Section):
     def masked(self) -> dict[str, Any]:
         """`resolved` without the secrets of URIs, to be shown and written; what they reach cannot be reached by it."""
         known = {name: uris.masked(uri) for name in ("storage", "tracking_uri") if (uri := getattr(self, name))}
-        return uris.hidden_in(self.resolved(), self.tracking_uri, self.storage) | known
+        return uris.hidden_in(self.resolved()) | known
 
 
 def load_study(path: Location, overrides: Mapping[str, Any] | None = None) -> StudyConfig:

@@ -194,6 +194,7 @@ class Stages:
         self.question, self.config, self.recorder = question, question.config, recorder
         self.shared, self.token, self.stop, self.run_jobs = shared, token, stop, run_jobs
         self.failed_baselines: dict[str, str] = {}
+        self.uris = uris.within(self.config.resolved())
         self.resources = self.config.resources
         self._looked = 0.0
 
@@ -357,7 +358,7 @@ class Stages:
         recorder, question, resources = self.recorder, self.question, resources or self.resources
 
         def clean(said: Any) -> Any:  # reasons and notes quote what libraries say
-            return uris.hidden_in(said, self.config.tracking_uri, self.config.storage)
+            return uris.hidden_in(said, *self.uris)
 
         def recorded(key: str, point: Point, end: dict[str, Any]) -> None:
             self._check_there()

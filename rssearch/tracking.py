@@ -197,7 +197,7 @@ class Tracker:
             now = time.monotonic()
             left = min(begun + _LIMIT, max(begun, self._heard) + _SILENCE) - now
             if left < 0:
-                _log.warning("MLflow at %s is too slow: its writer is stopped", self.uri)
+                _log.warning("MLflow at %s is too slow: its writer is stopped", uris.masked(self.uri))
                 self._process.kill()
                 return
             if now - said > _WORD:

@@ -85,6 +85,15 @@ def hidden_in(value: T, *uris: str | None) -> T:
     return result  # type: ignore[no-any-return]
 
 
+def within(value: Any) -> list[str]:
+    """Every text of a plain value that has a URI in it, such as those of a study's configuration."""
+    if isinstance(value, Mapping):
+        return [text for pair in value.items() for one in pair for text in within(one)]
+    if isinstance(value, list | tuple):
+        return [text for one in value for text in within(one)]
+    return [value] if isinstance(value, str) and "://" in value else []
+
+
 def _scheme(before: str) -> str:
     """The scheme of what stands before ``://``, without a driver (``postgresql+psycopg``) or a wrapper (``jdbc:``)."""
     return re.split(r"[^a-z0-9.-]", re.split(r":+", before.lower())[-1])[0]

@@ -14,6 +14,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 
@@ -173,33 +174,70 @@ def test_ui_names_the_address_of_a_server(uri: str, served: list[tuple[Any, ...]
 
 
 @pytest.mark.slow
-def test_ui_answers_and_ends_whole(tmp_path: Path) -> None:
-    tracker = tracking.Tracker(tracking.default_uri(tmp_path), "toy", tmp_path / "artifacts")
+def test_ui_answers_on_loopback_without_its_uri_in_an_argument_and_ends_whole(tmp_path: Path) -> None:
+    uri = tracking.default_uri(tmp_path)
+    tracker = tracking.Tracker(uri, "toy", tmp_path / "artifacts")
     tracker.open()
     assert tracker.close([], status="FINISHED") == 0
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [RSSEARCH, "ui", "--storage", str(tmp_path), "--port", str(port)]
+    environment = os.environ | {"RSSEARCH_TRACKING_URI": uri}
     with (tmp_path / "log").open("w") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        server = subprocess.Popen([RSSEARCH, "ui", "--port", str(port)], stdout=log, stderr=log, env=environment)
+    family = [psutil.Process(server.pid)]
     try:
         deadline = time.monotonic() + 90
         while not _healthy(port):
             assert server.poll() is None, (tmp_path / "log").read_text()
             assert time.monotonic() < deadline, (tmp_path / "log").read_text()
             time.sleep(0.5)
-        os.killpg(server.pid, signal.SIGINT)  # as Ctrl-C does
+        family += family[0].children(recursive=True)
+        assert len(family) > 2
+        assert not [process for process in family if str(tmp_path) in " ".join(process.cmdline())]
+        sockets = [found for process in family for found in process.net_connections("inet")]
+        assert {found.laddr.ip for found in sockets if found.status == psutil.CONN_LISTEN} == {"127.0.0.1"}
+        server.terminate()
         assert server.wait(30) == 0
-        deadline = time.monotonic() + 20
-        while _group_lives(server.pid):
-            assert time.monotonic() < deadline, "the server left processes behind"
-            time.sleep(0.2)
+        assert psutil.wait_procs(family[1:], timeout=0)[1] == []  # they have ended before it
     finally:
-        if _group_lives(server.pid):
-            os.killpg(server.pid, signal.SIGKILL)
+        for process in psutil.wait_procs(family, timeout=0)[1]:
+            process.kill()
         server.wait()
     assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_ui_alone_ends_what_it_has_started(number: signal.Signals, tmp_path: Path) -> None:
+    """Also grandchildren, and those that do not listen to SIGTERM."""
+    parts = (
+        "import signal, subprocess, sys, time; from pathlib import Path; signal.signal(15, signal.SIG_IGN)",
+        "c = subprocess.Popen([sys.executable, '-c', 'import signal, time; signal.pause()'])",
+        f"Path({str(tmp_path / 'part')!r}).write_text(str(c.pid))",
+        f"Path({str(tmp_path / 'part')!r}).rename({str(tmp_path / 'child')!r}); time.sleep(600)",
+    )
+    program = (
+        "import os, sys; from rssearch import tracking; tracking._PATIENCE = 0.5\n"
+        f"sys.exit(tracking._run_until_stopped([sys.executable, '-c', {'; '.join(parts)!r}], os.environ))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program])
+    try:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "child").exists():
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        child = psutil.Process(int((tmp_path / "child").read_text()))
+        process.send_signal(number)
+        assert process.wait(30) == 0
+        child.wait(10)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_server_that_fails_gives_its_status() -> None:
+    assert tracking._run_until_stopped([sys.executable, "-c", "raise SystemExit(3)"], os.environ) == 3
 
 
 def _healthy(port: int) -> bool:
@@ -208,14 +246,6 @@ def _healthy(port: int) -> bool:
             return bool(answer.status == 200)
     except (urllib.error.URLError, OSError):
         return False
-
-
-def _group_lives(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 # Ray

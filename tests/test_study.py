@@ -12,6 +12,7 @@ from statistics import median
 from typing import Any
 
 import pytest
+import yaml
 from rich.console import Console
 
 from rssearch import study
@@ -360,6 +361,36 @@ def test_a_damaged_line_of_the_journal_costs_its_trial_alone(tmp_path: Path) -> 
     assert [json.loads(line)["key"] for line in written[4:]] == [keys[0.2], keys[0.2]]  # it ran, and was measured
     assert sorted(row["rate"] for row in rows(tmp_path)) == ["0.1", "0.2", "0.3"]
     assert len(runs(tmp_path)) == 3
+
+
+def test_no_secret_of_a_uri_is_printed_or_written(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Of a server that is away, of a trial that failed, and of an option."""
+    config = make(
+        tmp_path,
+        "quoting",
+        {"where": ["https://space-token@host/x"]},
+        tracking_uri="http://ada:tracking-password@127.0.0.1:9/?key=tracking-key",  # nobody listens
+        settings={"options": {"hook": "https://hook-token@host/x", "size": 3}},
+    )
+    status, text = run(config)
+    assert status == 1
+    written = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert {"study.yaml", "environment.json", "front.html", "trials.csv", "trials.jsonl"} <= {p.name for p in written}
+    everywhere = {"console": text, "log": caplog.text} | {
+        p.name: b.decode(errors="replace") for p, b in written.items()
+    }
+    for secret in ("tracking-password", "tracking-key", "hook-token"):
+        assert [name for name, content in everywhere.items() if secret in content] == []
+    # What a study resumes from has its points as they are; nobody is shown that file.
+    assert [name for name, content in everywhere.items() if "space-token" in content] == ["trials.jsonl"]
+    (row,) = rows(tmp_path)
+    assert (row["where"], row["reason"]) == (
+        "https://***@host/x",
+        "ValueError: https://***@host/x/job: refused for '***'",
+    )
+    document = yaml.safe_load((tmp_path / "s" / "study.yaml").read_text())
+    assert document["tracking_uri"] == "http://***@127.0.0.1:9/?***"
+    assert document["settings"]["options"] == {"hook": "https://***@host/x", "size": 3}
 
 
 @pytest.mark.slow

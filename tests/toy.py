@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import signal
@@ -44,6 +45,13 @@ def deleting(config: dict[str, Any], session: Session) -> dict[str, float]:
     while config["then"] == "lasts":
         time.sleep(0.1)
     return {"val_accuracy": 0.5, "macs": 1.0}
+
+
+def quoting(config: dict[str, Any]) -> dict[str, float]:
+    """Fails with a text that quotes a URI of its options, and writes the same to the log."""
+    hook = config["settings"]["options"]["hook"]
+    logging.getLogger("rssearch").warning("asking %s", hook)
+    raise ValueError(f"{hook}/job: refused for 'hook-token'")
 
 
 def failing(config: dict[str, Any]) -> dict[str, float]:
