@@ -29,7 +29,7 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from rssearch import data
+from rssearch import data, local_ray
 from rssearch.config import Augment
 from rssearch.data.decode import available_cpus
 from rssearch.data.loader import batches
@@ -151,6 +151,7 @@ class Trial:
         return [os.getpid(), *(child.pid for child in psutil.Process().children(recursive=True))]
 
 
+@local_ray.closed()
 def memory(images: data.ImageSet, tree: Path) -> list[dict]:
     ray.init(num_cpus=2, object_store_memory=2 * 2**30, include_dashboard=False, log_to_driver=False)
     shared = ray.put(images)

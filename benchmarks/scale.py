@@ -25,6 +25,7 @@ import psutil
 from _common import device_label, load
 from rich.console import Console
 
+from rssearch import local_ray
 from rssearch.config import StudyConfig, parse_study
 
 PLACE = Path(__file__).parent.parent / "docs" / "scaling"
@@ -168,6 +169,7 @@ def mlflow(options: argparse.Namespace) -> list[dict]:
     return rows
 
 
+@local_ray.closed()
 def cluster(options: argparse.Namespace) -> list[dict]:
     """Whole studies of trials that do nothing, on a cluster of several nodes on this machine."""
     import rssearch.runner  # noqa: F401  # sets Ray's environment before Ray is imported  # isort: skip

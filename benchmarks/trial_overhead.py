@@ -28,7 +28,7 @@ import rssearch.runner  # noqa: F401  # isort: skip
 import ray
 from ray import tune
 
-from rssearch import study
+from rssearch import local_ray, study
 from rssearch.config import parse_study
 from rssearch.journal import Journal
 
@@ -115,6 +115,7 @@ def measure(variant: str, trials: int, repeat: int) -> dict:
     }  # fmt: skip
 
 
+@local_ray.closed()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=200)

@@ -27,7 +27,7 @@ from rich.console import Console
 import rssearch.runner  # noqa: F401  # isort: skip
 import ray
 
-from rssearch import study
+from rssearch import local_ray, study
 from rssearch.config import StudyConfig, parse_study
 from rssearch.journal import Journal, Record
 
@@ -63,6 +63,7 @@ def row(part: str, records: list[Record], wall: float, busy: str) -> dict:
     }  # fmt: skip
 
 
+@local_ray.closed()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=len(METHODS) * len(RATIOS))
