@@ -139,5 +139,5 @@ def _signature(path: Path, example: np.ndarray[Any, Any]) -> ModelSignature:
 
 def _tags(found: Recorded, row: Mapping[str, Any]) -> dict[str, str]:
     asked = dict.fromkeys([*found.dimensions, *_TAGS])
-    known = {name: str(row[name]) for name in asked if row.get(name) is not None}
+    known = {name: uris.hidden(str(row[name])) for name in asked if row.get(name) is not None}
     return {"rssearch.study": found.study, "rssearch.key": row["key"], **known}

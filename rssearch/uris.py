@@ -16,7 +16,7 @@ MASK = "***"
 _DATABASES = ("postgresql", "postgres", "mysql", "mariadb", "mssql", "oracle", "sqlite")
 _CONTAINERS = ("abfs", "abfss", "wasb", "wasbs")  # of Azure: CONTAINER@ACCOUNT
 _WORD = 8  # a secret shorter than this is replaced in a text where it stands alone, not within another word
-_VALUE = 4  # shorter values of a query are hardly secrets: timeout=1
+_VALUE = 3  # shorter values of a query are hardly secrets: timeout=10
 # Where a URI begins and ends in a text. What is secret in it is not for a pattern to say.
 _IN_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>`]*[^\s'\"<>`.,;:!?)\]}]")
 T = TypeVar("T")
@@ -126,7 +126,9 @@ def _secrets(uri: str) -> set[str]:
     scheme = _scheme(before)
     parts = _parsed(rest, scheme) if "://" not in rest else None
     if parts is None:
-        pieces = {rest, *re.split(r"[:/@?#&=]+", rest[: rest.rfind("@") + 1] or rest)}
+        who = rest.rpartition("@")[0] or rest
+        words = re.split(r"[:/@?#&=]+", who)  # a reader that takes it apart otherwise may quote any of them
+        pieces = {rest, who, who.partition(":")[2], *(word for word in words if len(word) >= _VALUE)}
     else:
         who = parts.netloc.rpartition("@")[0]
         user, password, known = _user(who, scheme)

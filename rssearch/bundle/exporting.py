@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rssearch import scratch
+from rssearch import scratch, uris
 from rssearch.bundle import checks
 from rssearch.bundle.card import card
 from rssearch.bundle.files import (
@@ -98,7 +98,7 @@ def _contents(found: Recorded, row: Mapping[str, Any], data_root: Path | None, *
         **networks,
         PREPROCESSING: encode(_preprocessing(about)),
         MEASURED: encode(measured),
-        CARD: card(found, row, about, measured).encode(),
+        CARD: card(found, uris.hidden_in(row), about, measured).encode(),
     }
     return {**files, MANIFEST: manifest(files)}
 
