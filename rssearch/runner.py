@@ -115,7 +115,7 @@ def _initialized(address: str | None, verbose: bool) -> Iterator[None]:
                 configure_logging=True,
             )
         except (ConnectionError, ValueError, RuntimeError, AuthenticationError) as error:
-            if isinstance(error.__cause__ or error, AuthenticationError):
+            if "AuthenticationError" in f"{error!r} {error.__cause__!r}":  # Ray quotes the one that it met
                 raise InputError(
                     f"--address {address}: this Ray asks for another token: set RAY_AUTH_MODE=token, and "
                     "RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to what it was started with"

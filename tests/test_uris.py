@@ -107,7 +107,7 @@ def test_the_yaml_that_is_written_is_masked_and_the_study_is_not(tmp_path: Path)
     assert config.masked()["tracking_uri"] == SHOWN
     assert config.masked()["settings"]["options"] == {"hook": "https://***@host/x"}
     assert config.masked() | {"tracking_uri": SECRET, "settings": 0} == config.resolved() | {"settings": 0}
-    remote = parse_study(study_at(tmp_path, storage="s3://KEY:a secret@bucket/x"))
+    remote = parse_study(study_at(tmp_path, storage="s3://KEY:secret@bucket/x"))
     assert remote.masked()["storage"] == "s3://***@bucket/x"
     assert planning.plan(config).resolved["tracking_uri"] == SHOWN
 
