@@ -1,4 +1,4 @@
-"""What a study ran on: versions, commit, devices."""
+"""What a study ran on: versions, commit, devices, data."""
 
 from __future__ import annotations
 
@@ -7,15 +7,26 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rssearch.data import AnySet
 
 PACKAGES = ("rssearch", "torch", "torchvision", "ray", "optuna", "mlflow", "thop", "numpy")
 
 
-def environment() -> str:
-    """Versions, platform, device and git commit, as JSON text."""
+def environment(data: Iterable[Any] = ()) -> str:
+    """Versions, platform, device, git commit and data, as JSON text.
+
+    Args:
+        data: what the trials share; of image sets the content, the division, and what is to be known of them is told.
+    """
     import torch
+
+    from rssearch.data import ImageSet, SceneSet
 
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return json.dumps(
@@ -26,9 +37,15 @@ def environment() -> str:
             "gpus": gpus,
             "versions": {name: _version(name) for name in PACKAGES},
             "git_commit": _commit(Path.cwd()),
+            "data": [_about(found) for found in data if isinstance(found, ImageSet | SceneSet)],
         },
         indent=1,
     )
+
+
+def _about(images: AnySet) -> dict[str, Any]:
+    told = {name: getattr(images, name) for name in ("name", "fingerprint", "split_hash", "skipped", "notes")}
+    return told | {"split": {split: len(members) for split, members in images.indices.items()}}
 
 
 def _version(name: str) -> str | None:

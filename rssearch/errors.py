@@ -11,6 +11,10 @@ class InputError(ValueError):
     """What the user gave cannot be used. The command line prints the message alone and exits with status 2."""
 
 
+class DataWarning(UserWarning):
+    """Something about a dataset that its reader should know: files that are left out, copies in two splits."""
+
+
 class TrialFailed(RuntimeError):  # noqa: N818 - it is a status of a trial
     """A trial cannot go on, for a reason that another try would meet again (a diverged loss, an impossible ratio)."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -16,7 +17,7 @@ from rich.console import Console
 from rssearch import packing, references, report, sharing, tracking, tracking_database, tracking_views, uris
 from rssearch.config import Resources, StudyConfig
 from rssearch.environment import environment
-from rssearch.errors import InputError, StorageGoneError, TrialFailed
+from rssearch.errors import DataWarning, InputError, StorageGoneError, TrialFailed
 from rssearch.journal import Journal, flat
 from rssearch.latency import metric
 from rssearch.lock import Held, lock
@@ -89,7 +90,7 @@ def search(
         if fresh:
             _begin_anew(question, journal, tracker)
         write_atomic(question.folder / "study.yaml", yaml.safe_dump(config.masked(), sort_keys=False))
-        write_atomic(question.folder / "environment.json", environment())
+        write_atomic(question.folder / "environment.json", environment(data.values()))
         recorder = Recorder(question, journal, tracker, display)
         session = Stages(question, recorder, _shared(data), token, stop, run_jobs)
         status = "FINISHED"
@@ -118,8 +119,12 @@ def _read(question: Question, display: Display) -> dict[str, Any]:
     share = question.hook("share")
     if share is None:
         return {}
-    objects = share(question.points, question.config.settings, question.data_root, display.reading)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataWarning)  # said below, on the study's console
+        objects = share(question.points, question.config.settings, question.data_root, display.reading)
     for found in objects.values():
+        for note in getattr(found, "notes", ()):
+            display.say(f"{found.name}: {note}")
         if skipped := getattr(found, "skipped", ()):
             shown = "; ".join(skipped[:3]) + ("; ..." if len(skipped) > 3 else "")
             display.say(f"{found.name}: images that cannot be read and are left out: {len(skipped)} ({shown})")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -32,7 +33,7 @@ _CARD = """\
 * **Data:** `{dataset}`. The network was chosen on the validation images; the test images were read once, for the trials
   on the front.
 * **Licence of the data:** {licence}
-* **Split:** {split}
+* **Split:** {split}{notes}
 * **Classes:** {classes}
 * **MACs:** multiply-accumulate operations of one image of {size}, counted by {counter}.
 * **Made with:** {versions}
@@ -192,6 +193,7 @@ def card(found: Recorded, row: Mapping[str, Any], about: Mapping[str, Any], meas
         dataset=row.get("dataset", "unknown"),
         licence=_licence(row.get("dataset")),
         split=f"`{row['split_hash']}`" if row.get("split_hash") else "unknown",
+        notes="".join(f"\n* **To be known of the data:** {_plain(note)}" for note in _notes(found.folder, row)),
         classes=", ".join(about["classes"]),
         counter=row.get("macs_counter", "an unknown counter"),
         versions=_versions(found.folder),
@@ -306,10 +308,27 @@ def _licence(dataset: str | None) -> str:
     return (family.licence if family else "") or "not known to rssearch; ask the publisher."
 
 
+def _notes(folder: Location, row: Mapping[str, Any]) -> list[str]:
+    """What the study's record says of the trial's images: files left out, images in two splits."""
+    named = {name: row.get(name) for name in ("dataset", "split_hash")}
+    data = _environment(folder).get("data", [])
+    same = [entry for entry in data if {"dataset": entry["name"], "split_hash": entry["split_hash"]} == named]
+    return list(dict.fromkeys(note for entry in same for note in entry["notes"]))
+
+
+def _plain(text: str) -> str:
+    """Text that Markdown and HTML leave as it is: names of files may hold anything."""
+    return re.sub(r"([\\`*_\[\]<>&|~#])", r"\\\1", text)
+
+
+def _environment(folder: Location) -> dict[str, Any]:
+    path = folder / "environment.json"
+    return dict(json.loads(path.read_text())) if path.is_file() else {}
+
+
 def _versions(folder: Location) -> str:
     """The versions that the study ran on, as its environment.json says."""
-    path = folder / "environment.json"
-    known = json.loads(path.read_text()) if path.is_file() else {}
+    known = _environment(folder)
     versions = {"python": known.get("python"), **known.get("versions", {})}
     made = ", ".join(f"{name} {version}" for name, version in versions.items() if version) or "unknown versions"
     here = ", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "onnx", "onnxruntime"))

@@ -11,11 +11,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from rssearch.data.contents import Contents
 from rssearch.data.family import Family
 from rssearch.data.listing import locate
 from rssearch.data.masks import IGNORE, MaskTable, index_table
+from rssearch.data.scene_folders import Found
 from rssearch.data.scenes import SceneListing
-from rssearch.data.segmentation_folder import Found, Legend, pairs
+from rssearch.data.segmentation_folder import Legend, pairs
 from rssearch.errors import InputError
 
 CLASSES = ("building", "land", "road", "vegetation", "water")
@@ -45,17 +47,19 @@ BY_HAND = (
 )
 
 
-def read(base: Path, entries: list[Found]) -> SceneListing:
+def read(contents: Contents) -> SceneListing:
     """List the scenes of a folder or zip. Raises InputError where there are none, or as `pairs`."""
     for layout, legend in LAYOUTS:
         found: dict[str, dict[str, Found]] = {"images": {}, "masks": {}}
-        for path, size in entries:
+        for path, size in contents.images:
             if match := layout.fullmatch(path):
                 name = f"tile{int(match['tile'])}_part{int(match['part']):03d}"
                 found[match["kind"]][name] = (path, size)
         if found["images"]:
-            return pairs(base, found["images"], found["masks"], legend)
-    raise InputError(f"{base}: has no images/tile1_part001.jpg or Tile 1/images/image_part_001.jpg")
+            taken = {path for files in found.values() for path, _ in files.values()}
+            notes = (*contents.notes(), *contents.note_outside(taken, "no part of the published set"))
+            return pairs(contents.base, found["images"], found["masks"], legend, notes=notes)
+    raise InputError(f"{contents.base}: has no images/tile1_part001.jpg or Tile 1/images/image_part_001.jpg")
 
 
 def _open(root: Path) -> SceneListing:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rssearch.data.contents import scan
 from rssearch.data.listing import Listing, from_files
 from rssearch.errors import InputError
 
@@ -21,7 +22,7 @@ def open_folder(name: str, root: Path) -> Listing:
         raise InputError("dataset 'folder:' needs a path, for example folder:my_images or folder:my_images.zip")
     base = root / path
     if base.is_dir() or (base.is_file() and base.suffix.lower() == ".zip"):
-        return from_files(base)
+        return from_files(scan(base))
     if base.exists():
         raise InputError(f"dataset {name!r}: {base} is neither a folder nor a zip archive")
     raise InputError(f"dataset {name!r}: {base} does not exist; give a folder or a zip with a folder for each class")

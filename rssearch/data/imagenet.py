@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rssearch.data.contents import scan
 from rssearch.data.family import Family
 from rssearch.data.listing import Listing, from_files
 from rssearch.errors import InputError
@@ -15,11 +16,11 @@ def _open(root: Path) -> Listing:
     places = [root, root / "imagenet", root / "ImageNet", root / "ILSVRC2012"]
     for place in places:
         if (place / "train").is_dir() and (place / "val").is_dir():
-            return from_files(place)
+            return from_files(scan(place))
     archives = [root / "imagenet.zip", root / "imagenet" / "imagenet.zip"]
     for archive in archives:
         if archive.is_file():
-            return from_files(archive)
+            return from_files(scan(archive))
     state = "" if root.exists() else f" The data root {root} does not exist."
     raise InputError(
         f"dataset 'imagenet' was not found.{state} Looked for train/ and val/ in: {', '.join(map(str, places))}, "

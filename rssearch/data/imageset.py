@@ -39,6 +39,7 @@ class ImageSet:
         fingerprint: sha256 of the content's listing.
         split_hash: sha256 over the images' names and their split.
         skipped: images left out because they cannot be read, each with its reason.
+        notes: files that are left out, and images that given splits have in common: a sentence each.
     """
 
     name: str
@@ -51,6 +52,7 @@ class ImageSet:
     fingerprint: str
     split_hash: str
     skipped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def task(self) -> Literal["classification"]:

@@ -11,11 +11,13 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 
+from rssearch.data.contents import Contents
 from rssearch.data.family import Family
 from rssearch.data.listing import locate
 from rssearch.data.masks import MaskTable
+from rssearch.data.scene_folders import Found
 from rssearch.data.scenes import SceneListing
-from rssearch.data.segmentation_folder import Found, Legend, pairs
+from rssearch.data.segmentation_folder import Legend, pairs
 from rssearch.errors import InputError
 
 CITIES = ("austin", "chicago", "kitsap", "tyrol-w", "vienna")
@@ -29,16 +31,16 @@ BY_HAND = (
 )
 
 
-def read(cities: Collection[str], base: Path, entries: list[Found]) -> SceneListing:
+def read(cities: Collection[str], contents: Contents) -> SceneListing:
     """List the scenes of some cities. Raises InputError where there are none, or as `pairs`."""
     found: dict[str, dict[str, Found]] = {"images": {}, "gt": {}}
-    for path, size in entries:
+    for path, size in contents.images:
         match = SCENE.fullmatch(path)
         if match is not None and match["city"] in cities:
             found[match["kind"]][match["name"]] = (path, size)
     if not found["images"]:
-        raise InputError(f"{base}: has no train/images/{next(iter(cities))}1.tif")
-    return pairs(base, found["images"], found["gt"], LEGEND)
+        raise InputError(f"{contents.base}: has no train/images/{next(iter(cities))}1.tif")
+    return pairs(contents.base, found["images"], found["gt"], LEGEND, notes=contents.notes())
 
 
 def _open(name: str, cities: tuple[str, ...], root: Path) -> SceneListing:

@@ -8,17 +8,19 @@ import threading
 import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from rssearch.data.contents import Contents, by_top, is_zip, open_regular, open_zip, readable, scan, shown
+from rssearch.data.split_folders import HOW, check_inner, given, recognise, split_of, without_labels
 from rssearch.errors import InputError
 
 L = TypeVar("L")
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".ppm"})
-SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+# Names of splits that all releases read as they are read now: the fingerprints of such sets stay as they were.
+KNOWN_BEFORE = {"train", "val", "valid", "validation", "test"}
 
 
 @dataclass
@@ -47,7 +49,7 @@ class Files:
 
     def location(self, index: int) -> str:
         """Where an image lies, for messages; the path goes on inside a zip."""
-        return f"{self.base}/{self.members[index]}"
+        return f"{self.base}/{shown(self.members[index])}"
 
     def read(self, index: int) -> bytes:
         """The encoded image. Raises OSError, or zipfile.BadZipFile where the checksum in the archive does not match."""
@@ -56,12 +58,12 @@ class Files:
 
     def open(self, index: int) -> IO[bytes]:
         """The encoded image as a file, for those who need its header alone. Raises as `read`."""
-        if self.base.suffix.lower() != ".zip":
-            return (self.base / self.members[index]).open("rb")
+        if not is_zip(self.base):
+            return os.fdopen(open_regular(self.base / self.members[index]), "rb")
         with self._lock:
             # An open file's position is shared with forked children, so each process opens the archive for itself.
             if self._archive is None or self._owner != os.getpid():
-                self._archive, self._owner = zipfile.ZipFile(self.base), os.getpid()
+                self._archive, self._owner = open_zip(self.base), os.getpid()
         return self._archive.open(self.members[index])
 
 
@@ -77,6 +79,7 @@ class Listing:
         fixed: ``train``, ``val`` or ``test`` of each image where the dataset comes divided, else None.
         fingerprint: sha256 of the content's listing.
         pixels: the encoded files, or a function of the wanted size (None: native) that returns uint8 [N, C, H, W].
+        notes: what was left out, and what to know of the division: a sentence each.
     """
 
     where: str
@@ -86,84 +89,71 @@ class Listing:
     fixed: tuple[str, ...] | None
     fingerprint: str
     pixels: Files | Callable[[int | None], npt.NDArray[np.uint8]]
+    notes: tuple[str, ...] = ()
 
 
-def scan(base: Path) -> list[tuple[str, int]]:
-    """Path below `base` and size in bytes of every image file in a folder or zip, hidden ones left out.
-
-    Raises:
-        InputError: the zip cannot be read.
-    """
-    found: Iterable[tuple[str, int]]
-    if base.suffix.lower() == ".zip" and base.is_file():
-        try:
-            with zipfile.ZipFile(base) as archive:
-                found = [(info.filename, info.file_size) for info in archive.infolist() if not info.is_dir()]
-        except (OSError, zipfile.BadZipFile) as error:
-            raise InputError(f"{base}: cannot be read as a zip archive: {error}") from None
-    else:
-        found = _walk(base)
-    return [(path, size) for path, size in found if _is_image(path)]
-
-
-def _walk(base: Path) -> Iterable[tuple[str, int]]:
-    for folder, _, files in os.walk(base, followlinks=True):
-        prefix = "" if Path(folder) == base else f"{Path(folder).relative_to(base).as_posix()}/"
-        for file in files:
-            try:
-                size = os.stat(os.path.join(folder, file)).st_size
-            except OSError:  # a dangling link: listed, so that decoding names it
-                size = -1
-            yield prefix + file, size
-
-
-def _is_image(path: str) -> bool:
-    parts = PurePosixPath(path).parts
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
-    return not hidden and os.path.splitext(parts[-1])[1].lower() in EXTENSIONS
-
-
-def from_files(base: Path, entries: list[tuple[str, int]] | None = None) -> Listing:
+def from_files(contents: Contents) -> Listing:
     """List a tree ``[folders/]class/.../file`` or ``[folders/]split/class/.../file``, in a folder or in a zip.
 
-    Folders that stand alone at the top are stepped through. A top level that is ``train`` with ``val`` or ``test``
-    beside it fixes the split: ``test`` (without one: ``val``) is the test set.
+    Folders that stand alone at the top are stepped through. A top level that is a training split with validation or
+    test beside it, see `rssearch.data.split_folders`, fixes the split: ``test`` (without one: ``val``) is the test set.
+    What is left out is said in the notes.
 
     Raises:
-        InputError: there are no images, or fewer than two classes.
+        InputError: there are no images, fewer than two classes, a class or split that has lost all its files, a split
+            among classes, training images without a class, or a class whose name is no text.
     """
-    entries = scan(base) if entries is None else entries
-    prefix, below = "", entries
-    while len(tops := {path.partition("/")[0] for path, _ in below if "/" in path}) == 1:
-        top = f"{tops.pop()}/"
-        prefix += top
-        below = [(path.removeprefix(top), size) for path, size in below if path.startswith(top)]
-    divided = "train" in tops and tops <= SPLIT_FOLDERS.keys()
-    depth = 2 if divided else 1
-    below = sorted((path, size) for path, size in below if path.count("/") >= depth)
-    owners = [path.split("/")[depth - 1] for path, _ in below]
+    base, prefix, counts, notes = contents.base, "", by_top(contents.images, ""), [*contents.notes()]
+    while len(tops := counts.keys() - {""}) == 1:
+        notes += contents.check_empty(prefix, tops)
+        prefix += f"{tops.pop()}/"
+        counts = by_top(contents.images, prefix)
+    notes += contents.check_empty(prefix, tops)
+    where = f"{base}/{shown(prefix)}".rstrip("/")
+    splits = recognise(where, {name: counts[name] for name in tops})
+    depth = 2 if splits else 1
+    below = sorted((path.removeprefix(prefix), size) for path, size in contents.images if path.startswith(prefix))
+    placed = [(path, size) for path, size in below if path.count("/") >= depth]
+    owners = [path.split("/")[depth - 1] for path, _ in placed]
+    sides = [splits[path.partition("/")[0]] for path, _ in placed] if splits else []
     classes = tuple(sorted(set(owners)))
-    if len(classes) < 2:
-        raise InputError(f"{base}: needs a folder of images for each of two or more classes; found {list(classes)}")
+    members = tuple(prefix + path for path, _ in placed)
+    notes += contents.note_outside(members, "in no class folder")
+    notes += without_labels(where, splits.values(), sides)
+    _check_classes(where, classes, counts[""])
+    for name in splits:
+        there = {path.split("/")[1] for path, _ in placed if path.startswith(f"{name}/")}
+        notes += contents.check_empty(f"{prefix}{name}/", there, known=classes)
+    if not splits:
+        check_inner(where, (path for path, _ in placed))
     index = {name: position for position, name in enumerate(classes)}
+    names, fixed = tuple(readable(path) for path, _ in placed), given(sides)
     digest = hashlib.sha256()
-    for path, size in below:
-        digest.update(f"{path}\t{size}\n".encode())
+    if splits and (fixed is None or not splits.keys() <= KNOWN_BEFORE):
+        digest.update(f"{sorted(splits.items())}\n".encode())
+    for name, (_, size) in zip(names, placed, strict=True):
+        digest.update(f"{name}\t{size}\n".encode())
     return Listing(
         where=str(base),
         classes=classes,
-        names=tuple(path for path, _ in below),
+        names=names,
         labels=np.array([index[owner] for owner in owners], dtype=np.int64),
-        fixed=_fixed([path.partition("/")[0] for path, _ in below]) if divided else None,
+        fixed=fixed,
         fingerprint=digest.hexdigest(),
-        pixels=Files(base, tuple(prefix + path for path, _ in below)),
+        pixels=Files(base, members),
+        notes=tuple(notes),
     )
 
 
-def _fixed(folders: list[str]) -> tuple[str, ...]:
-    splits = tuple(SPLIT_FOLDERS[folder] for folder in folders)
-    # A set that is published with train and val alone (as ImageNet) is reported on val; ours is held out of train.
-    return splits if "test" in splits else tuple("test" if split == "val" else split for split in splits)
+def _check_classes(where: str, classes: tuple[str, ...], loose: int) -> None:
+    if len(classes) < 2:
+        images = f", and {loose} images in no folder" if loose else ""
+        found = [shown(name) for name in classes]
+        raise InputError(f"{where}: needs a folder of images for each of two or more classes; found {found}{images}")
+    if strange := [name for name in classes if readable(name) != name]:
+        raise InputError(f"{where}/{shown(strange[0])}: the name of a class must be UTF-8; rename the folder")
+    if split := [name for name in classes if split_of(name)]:
+        raise InputError(f"{where}: {split[0]} is the name of a split, and cannot be a class. {HOW}")
 
 
 def locate(
@@ -172,7 +162,7 @@ def locate(
     folders: Iterable[str],
     known: Iterable[str],
     hint: str,
-    read: Callable[[Path, list[tuple[str, int]]], L],
+    read: Callable[[Contents], L],
 ) -> L:
     """Find a dataset at, in, or one level below a data root, as an extracted tree or as a zip.
 
@@ -182,7 +172,7 @@ def locate(
         folders: usual names of its folder or zip, in lower case.
         known: names of its inner folders: a folder that has two of them is taken whatever its name.
         hint: how to get the dataset.
-        read: makes the listing of the files of a place, as `from_files`; raises InputError where it is none.
+        read: makes the listing of the contents of a place, as `from_files`; raises InputError where it is none.
 
     Raises:
         InputError: it is not there; the message names the places looked at.
@@ -193,8 +183,8 @@ def locate(
     for place in _places(root, wanted, set(known)):
         looked.append(str(place))
         try:
-            if entries := scan(place):
-                return read(place, entries)
+            if (contents := scan(place)).images:
+                return read(contents)
         except InputError as error:  # not the dataset, perhaps a picture beside it: told if nothing better is found
             problem = problem or error
     if problem is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from rssearch.data import (
     synthetic,
     ucmerced,
 )
+from rssearch.data.copies import array_digests, crossing
 from rssearch.data.decode import Progress, broken_message, common_shape, decode_all, moments, pixel_sums
 from rssearch.data.family import Family, Task
 from rssearch.data.folder import PREFIX, open_folder
@@ -34,7 +36,7 @@ from rssearch.data.scenes import SceneListing
 from rssearch.data.sceneset import AnyDataset, AnySet
 from rssearch.data.split import divide, split_hash
 from rssearch.data.streaming import Stream, node_memory
-from rssearch.errors import InputError, unknown
+from rssearch.errors import DataWarning, InputError, unknown
 from rssearch.pixels import Pixels
 
 FAMILIES: dict[str, Family] = {
@@ -179,6 +181,9 @@ def load(
         workers: decoding threads; None takes the CPUs of this process.
         progress: called with (images done, images in all).
 
+    Warns:
+        DataWarning: each of the result's notes: files that are left out, images that given splits have in common.
+
     Raises:
         InputError: unknown name, missing dataset, unreadable images, images that differ in size without
             `input_size`, an `input_size` for scenes, or a class without a training image.
@@ -189,21 +194,22 @@ def load(
     if download:
         fetch(name, root)
     found = listing(name, root)
+    images: AnySet
     if isinstance(found, SceneListing):
-        return load_scenes(
+        images = load_scenes(
             name, found, split=split, patches=patches, on_error=on_error, memory_share=memory_share, workers=workers,
             progress=progress,
         )  # fmt: skip
-    if isinstance(found.pixels, Files):
-        return _from_files(
+    elif isinstance(found.pixels, Files):
+        images = _from_files(
             name, found, found.pixels, input_size=input_size, split=split, on_error=on_error, memory_share=memory_share,
             workers=workers, progress=progress,
         )  # fmt: skip
-    images = found.pixels(input_size)
-    if progress is not None:
-        progress(len(images), len(images))
-    sums = np.stack([pixel_sums(image) for image in images])
-    return _assemble(name, found, images, sums=sums, split=split, groups=None, skipped=())
+    else:
+        images = _from_arrays(name, found, found.pixels, input_size, split, progress)
+    for note in images.notes:
+        warnings.warn(f"{name}: {note}", DataWarning, stacklevel=2)
+    return images
 
 
 def check_input_size(name: str, input_size: int | None) -> None:
@@ -240,6 +246,24 @@ def create(
     return load(name, root, split=shares, **options).split(split)
 
 
+def _from_arrays(
+    name: str,
+    found: Listing,
+    pixels: Callable[[int | None], Pixels],
+    input_size: int | None,
+    split: Split,
+    progress: Progress | None,
+) -> ImageSet:
+    images = pixels(input_size)
+    if progress is not None:
+        progress(len(images), len(images))
+    sums = np.stack([pixel_sums(image) for image in images])
+    if found.fixed is not None:
+        notes = crossing(array_digests(pixels(None)), found.names, found.fixed)
+        found = dataclasses.replace(found, notes=(*found.notes, *notes))
+    return _assemble(name, found, images, sums=sums, split=split, groups=None, skipped=())
+
+
 def _from_files(
     name: str,
     found: Listing,
@@ -273,6 +297,7 @@ def _from_files(
             result, images=None if result.images is None else result.images[good], sums=result.sums[good]
         )
     images = Stream(files, (len(good), *shape), workers) if result.images is None else result.images
+    found = dataclasses.replace(found, notes=(*found.notes, *crossing(groups, found.names, found.fixed)))
     return _assemble(name, found, images, sums=result.sums, split=split, groups=groups, skipped=broken)
 
 
@@ -305,4 +330,5 @@ def _assemble(
         fingerprint=found.fingerprint,
         split_hash=split_hash(found.names, indices),
         skipped=skipped,
+        notes=found.notes,
     )

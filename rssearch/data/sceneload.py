@@ -9,12 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from rssearch.config import Patches, Split
+from rssearch.data.copies import crossing
 from rssearch.data.decode import Progress, broken_message, moments
 from rssearch.data.masks import IGNORE
 from rssearch.data.scenes import Pairs, SceneListing
 from rssearch.data.sceneset import SceneSet
 from rssearch.data.scenestore import Facts, Mapped, Memory, cache_key, cached, header_sizes, read_all, threads
-from rssearch.data.split import by_group, joined, split_hash
+from rssearch.data.split import divide_scenes, joined, split_hash
 from rssearch.data.streaming import node_memory
 from rssearch.data.windows import cut
 from rssearch.errors import InputError
@@ -49,10 +50,13 @@ def load_scenes(
     else:
         scenes = Memory([scenes.images[index] for index in good], [scenes.masks[index] for index in good])
     names, sizes = tuple(found.names[index] for index in good), [facts.sizes[index] for index in good]
-    groups = joined([found.groups[index] for index in good], [facts.digests[index] for index in good])
+    fixed = [found.fixed[index] for index in good] if found.fixed is not None else None
+    digests = [facts.digests[index] for index in good]
+    # Copies in two given splits do not make one group of what the folders divide; they are said.
+    groups = joined([found.groups[index] for index in good], list(zip(fixed or digests, digests, strict=True)))
     pixels = [height * width for height, width in sizes]
     try:
-        sides = by_group(names, groups, pixels, split)
+        sides = divide_scenes(names, groups, pixels, split, fixed)
     except InputError as error:
         raise InputError(f"dataset {name!r}: {error}") from None
     counts = np.array([facts.counts[index] for index in good])
@@ -79,6 +83,7 @@ def load_scenes(
         fingerprint=found.fingerprint,
         split_hash=split_hash(names, sides),
         skipped=broken,
+        notes=(*found.notes, *crossing(digests, names, fixed, "scenes")),
     )
 
 

@@ -54,6 +54,8 @@ class SceneListing:
         groups: of each scene; scenes of one group are never in different splits.
         fingerprint: sha256 of the content's listing.
         source: of the pixels.
+        fixed: ``train``, ``val`` or ``test`` of each scene where the dataset comes divided, else None.
+        notes: what was left out, and what to know of the division: a sentence each.
     """
 
     where: str
@@ -62,6 +64,8 @@ class SceneListing:
     groups: tuple[str, ...]
     fingerprint: str
     source: SceneSource
+    fixed: tuple[str, ...] | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,7 @@ class SceneSet:
         fingerprint: sha256 of the content's listing.
         split_hash: sha256 over the scenes' names and their split.
         skipped: scenes left out because they cannot be read, each with its reason.
+        notes: files that are left out, and scenes that given splits have in common: a sentence each.
     """
 
     name: str
@@ -67,6 +68,7 @@ class SceneSet:
     fingerprint: str
     split_hash: str
     skipped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def task(self) -> Literal["segmentation"]:

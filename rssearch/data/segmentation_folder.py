@@ -26,14 +26,16 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from rssearch.data.listing import Files, scan
+from rssearch.data.contents import scan, shown
+from rssearch.data.listing import Files
 from rssearch.data.masks import IGNORE, LOSSY, MaskTable
+from rssearch.data.scene_folders import Found, find_scenes
 from rssearch.data.scenes import Pairs, SceneListing
+from rssearch.data.split_folders import given
 from rssearch.errors import InputError
 
 PREFIX = "segmentation_folder:"
 TABLE = "classes.json"
-Found = tuple[str, int]  # path of a file below the base, size in bytes
 VALUE = re.compile(r"0|-?[1-9]\d{0,9}")
 COLOUR = re.compile("#[0-9A-Fa-f]{6}")
 FORMS = (
@@ -67,64 +69,76 @@ def open_folder(name: str, root: Path) -> SceneListing:
         raise InputError(f"dataset {name!r}: {base} does not exist; give a folder or a zip with images/ and masks/")
     if not (base.is_dir() or base.suffix.lower() == ".zip"):
         raise InputError(f"dataset {name!r}: {base} is neither a folder nor a zip archive")
-    entries = scan(base)
-    prefix = prefix_of(base, entries)
-    images, masks = (_by_stem(base, entries, f"{prefix}{folder}/") for folder in ("images", "masks"))
-    return pairs(base, images, masks, read_legend(base, prefix))
+    contents = scan(base)
+    found = find_scenes(contents)
+    tables = [folder for folder in found.tables if f"{folder}{TABLE}" in contents.unread]
+    legends = [read_legend(base, folder) for folder in tables or found.tables[:1]]
+    if any(legend != legends[0] for legend in legends):
+        raise InputError(f"{base}: {' and '.join(shown(folder + TABLE) for folder in tables)} differ; one is needed")
+    contents.unread = [path for path in contents.unread if path.removesuffix(TABLE) not in tables]
+    notes = (*contents.notes(), *found.notes)
+    return pairs(base, found.images, found.masks, legends[0], splits=found.splits, notes=notes)
 
 
-def prefix_of(base: Path, entries: Sequence[Found]) -> str:
-    """Where images/ and masks/ lie below a folder or zip: at its top, or below folders that stand alone there."""
-    tops = [path[: path.index("images/")] for path, _ in entries if f"/{path}".find("/images/") >= 0]
-    prefixes = sorted({top for top in tops if top == "" or top.endswith("/")}, key=lambda top: (top.count("/"), top))
-    for prefix in prefixes:
-        if any(path.startswith(f"{prefix}masks/") for path, _ in entries):
-            return prefix
-    raise InputError(f"{base}: needs a folder images/ and beside it a folder masks/ with a mask for each image")
-
-
-def pairs(base: Path, images: Mapping[str, Found], masks: Mapping[str, Found], legend: Legend) -> SceneListing:
-    """The listing of images and masks that have the same names.
+def pairs(
+    base: Path,
+    images: Mapping[str, Found],
+    masks: Mapping[str, Found],
+    legend: Legend,
+    *,
+    splits: Mapping[str, str] | None = None,
+    notes: tuple[str, ...] = (),
+) -> SceneListing:
+    """The listing of images and masks that have the same names, divided by `splits` where there are some.
 
     Raises:
-        InputError: an image has no mask or the other way round, a mask is in a lossy format, or the group rule does
-            not match; it names the file.
+        InputError: an image has no mask or the other way round, a mask is in a lossy format, the group rule does not
+            match, or a group lies in several splits; it names the file.
     """
     for have, want, kind in ((images, masks, "mask"), (masks, images, "image")):
         lone = sorted(have.keys() - want.keys())
         if lone:
             more = f", nor have {len(lone) - 1} others" if len(lone) > 1 else ""
-            raise InputError(f"{base}/{have[lone[0]][0]}: has no {kind} of the same name{more}")
+            raise InputError(f"{base}/{shown(have[lone[0]][0])}: has no {kind} of the same name{more}")
     lossy = sorted(path for path, _ in masks.values() if os.path.splitext(path)[1].lower() in LOSSY)
     if lossy:
-        raise InputError(f"{base}/{lossy[0]}: a mask must be PNG, TIFF or BMP; this format changes class indices")
+        raise InputError(
+            f"{base}/{shown(lossy[0])}: a mask must be PNG, TIFF or BMP; this format changes class indices"
+        )
     names = tuple(sorted(images))
     digest = hashlib.sha256(f"{legend.classes} {sorted(legend.table.classes.items())}\n".encode())
     for name in names:
         digest.update(f"{name}\t{images[name][1]}\t{masks[name][1]}\n".encode())
+    groups = tuple(_group(base, name, legend.group) for name in names)
+    fixed = given([splits[name] for name in names]) if splits else None
+    if fixed is not None:
+        digest.update(f"{fixed}\n".encode())
+        _check_groups(base, groups, fixed)
     return SceneListing(
         where=str(base),
         classes=legend.classes,
         names=names,
-        groups=tuple(_group(base, name, legend.group) for name in names),
+        groups=groups,
         fingerprint=digest.hexdigest(),
         source=Pairs(_files(base, names, images), _files(base, names, masks), legend.table),
+        fixed=fixed,
+        notes=notes,
     )
+
+
+def _check_groups(base: Path, groups: Sequence[str], fixed: Sequence[str]) -> None:
+    """Groups are never in different splits: refuse folders that say otherwise."""
+    side: dict[str, str] = {}
+    for group, split in zip(groups, fixed, strict=True):
+        if side.setdefault(group, split) != split:
+            raise InputError(
+                f"{base}: the scenes of the group {group!r} lie in the folders of {side[group]} and of {split}; mend "
+                f"the folders, or leave group out of {TABLE}"
+            )
 
 
 def _files(base: Path, names: Sequence[str], found: Mapping[str, Found]) -> Files:
     return Files(base, tuple(found[name][0] for name in names))
-
-
-def _by_stem(base: Path, entries: Sequence[Found], folder: str) -> dict[str, Found]:
-    found: dict[str, Found] = {}
-    for path, size in entries:
-        if path.startswith(folder):
-            stem = os.path.splitext(path.removeprefix(folder))[0]
-            if stem in found:
-                raise InputError(f"{base}/{path}: has the same name as {found[stem][0]}")
-            found[stem] = (path, size)
-    return found
 
 
 def _group(base: Path, name: str, rule: re.Pattern[str] | None) -> str:
@@ -140,15 +154,10 @@ def read_legend(base: Path, prefix: str) -> Legend:
     """Read and check ``classes.json``. Raises InputError with the entry that is wrong."""
     place = f"{base}/{prefix}{TABLE}"
     try:
-        if base.is_dir():
-            text = Path(place).read_text(encoding="utf-8")
-        else:
-            with zipfile.ZipFile(base) as archive:
-                text = archive.read(prefix + TABLE).decode("utf-8")
-        content = json.loads(text, object_pairs_hook=_once)
+        content = json.loads(Files(base, (prefix + TABLE,)).read(0).decode("utf-8"), object_pairs_hook=_once)
     except (FileNotFoundError, KeyError):
         raise InputError(f"{base}: {HINT}") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError, RuntimeError, zipfile.BadZipFile) as error:  # encrypted: a RuntimeError
         raise InputError(f"{place}: is not valid JSON: {error}") from None
     options: dict[str, Any] = {}
     if isinstance(content, dict) and "classes" in content and not isinstance(content["classes"], str):

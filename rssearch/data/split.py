@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from itertools import permutations
 
 import numpy as np
@@ -111,16 +111,41 @@ def divide(
     """
     if fixed is None:
         return stratified(names, labels, split, groups)
+
+    def draw(rest: npt.NDArray[np.int64], shares: Split) -> dict[str, npt.NDArray[np.int64]]:
+        chosen = rest.tolist()
+        inner = None if groups is None else [groups[i] for i in chosen]
+        return stratified([names[i] for i in chosen], labels[rest], shares, inner)
+
+    return _keep(fixed, split, draw)
+
+
+def divide_scenes(
+    names: Sequence[str], groups: Sequence[str], pixels: Sequence[int], split: Split, fixed: Sequence[str] | None = None
+) -> dict[str, npt.NDArray[np.int64]]:
+    """As `by_group`, but keep to the sides that a dataset fixes, as `divide` does."""
+    if fixed is None:
+        return by_group(names, groups, pixels, split)
+
+    def draw(rest: npt.NDArray[np.int64], shares: Split) -> dict[str, npt.NDArray[np.int64]]:
+        chosen = rest.tolist()
+        return by_group([names[i] for i in chosen], [groups[i] for i in chosen], [pixels[i] for i in chosen], shares)
+
+    return _keep(fixed, split, draw)
+
+
+def _keep(
+    fixed: Sequence[str],
+    split: Split,
+    draw: Callable[[npt.NDArray[np.int64], Split], dict[str, npt.NDArray[np.int64]]],
+) -> dict[str, npt.NDArray[np.int64]]:
+    """The given sides; where there is no validation, it is drawn from the training images."""
     sides = np.array(fixed)
     indices = {name: np.flatnonzero(sides == name) for name in SPLITS}
     if len(indices["val"]) == 0:
         rest = indices["train"]
         known = split.train + split.val
-        shares = Split(train=split.train / known, val=split.val / known, test=0, seed=split.seed)
-        chosen = rest.tolist()
-        inner = stratified(
-            [names[i] for i in chosen], labels[rest], shares, None if groups is None else [groups[i] for i in chosen]
-        )
+        inner = draw(rest, Split(train=split.train / known, val=split.val / known, test=0, seed=split.seed))
         indices |= {"train": rest[inner["train"]], "val": rest[inner["val"]]}
     return indices
 
@@ -156,7 +181,7 @@ def by_group(
         kinds = "groups of scenes" if len(total) < len(names) else "scenes"
         raise InputError(
             f"{len(total)} {kinds} ({', '.join(sorted(total))}) cannot be divided among {len(present)} splits, because "
-            "a group is never parted; set settings.split.test to 0, or bring more scenes"
+            f"a group is never parted; set settings.split.{'test' if split.test else 'val'} to 0, or bring more scenes"
         )
     wanted = shares * sum(total.values())
     best: tuple[float, dict[str, int]] = (math.inf, {})

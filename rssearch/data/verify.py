@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from rssearch.data.copies import array_digests, copies, crossing
 from rssearch.data.decode import Progress, decode_all
 from rssearch.data.family import Family, Task
 from rssearch.data.listing import Files, Listing
@@ -31,10 +32,13 @@ class Report:
         corrupt: location and reason of each image (or pair of image and mask) that cannot be read.
         missing: ``class/name`` of each image (name of each scene) of the published set that is not there. A part of a
             set works as well.
-        copies: groups of byte-identical files, which a split keeps on one side.
+        copies: groups of byte-identical files. A split that is drawn keeps each on one side; what given splits have in
+            common is in the notes.
         fingerprint: sha256 of the content's listing.
         task: what the targets are.
         ignored: pixels that have no class.
+        notes: files that are left out, and images that given splits have in common: a sentence each.
+        divided: whether the dataset comes divided.
     """
 
     name: str
@@ -47,6 +51,8 @@ class Report:
     fingerprint: str
     task: Task = "classification"
     ignored: int = 0
+    notes: tuple[str, ...] = ()
+    divided: bool = False
 
     @property
     def ok(self) -> bool:
@@ -67,14 +73,16 @@ class Report:
             lines += [f"  {label}: {count:,} pixels, {count / total:.1%}" for label, count in shares.items()]
         else:
             lines += [f"  {label}: {count}" for label, count in self.classes.items()]
+        kept = "" if self.divided else " (a split keeps each on one side)"
         for title, items in (
             ("cannot be read", self.corrupt),
             ("of the published set are not there", self.missing),
-            ("groups of identical files (a split keeps each on one side)", tuple(map(", ".join, self.copies))),
+            (f"groups of identical files{kept}", tuple(map(", ".join, self.copies))),
         ):
             if items:
                 more = f", and {len(items) - 10} more" if len(items) > 10 else ""
                 lines.append(f"{len(items)} {title}: {'; '.join(items[:10])}{more}")
+        lines += self.notes
         lines.append(f"fingerprint {self.fingerprint}")
         return "\n".join(lines)
 
@@ -89,13 +97,14 @@ def verify(name: str, root: str | Path, *, workers: int | None = None, progress:
     if isinstance(found, SceneListing):
         return _verify_scenes(name, found, workers, progress)
     corrupt: tuple[str, ...] = ()
-    copies: tuple[tuple[str, ...], ...] = ()
+    twice: tuple[tuple[str, ...], ...] = ()
     if isinstance(found.pixels, Files):
         result = decode_all(found.pixels, None, keep=False, workers=workers, progress=progress)
         corrupt = tuple(f"{found.pixels.location(i)}: {reason}" for i, reason in sorted(result.errors.items()))
-        copies = _copies(result.digests, found.names)
+        digests = result.digests
+        twice = copies(digests, found.names)
     else:
-        found.pixels(None)
+        digests = array_digests(found.pixels(None))
     counts = Counter(found.labels.tolist())
     return Report(
         name=name,
@@ -104,8 +113,10 @@ def verify(name: str, root: str | Path, *, workers: int | None = None, progress:
         classes={label: counts[position] for position, label in enumerate(found.classes)},
         corrupt=corrupt,
         missing=_missing(name, found),
-        copies=copies,
+        copies=twice,
         fingerprint=found.fingerprint,
+        notes=(*found.notes, *crossing(digests, found.names, found.fixed)),
+        divided=found.fixed is not None,
     )
 
 
@@ -121,19 +132,13 @@ def _verify_scenes(name: str, found: SceneListing, workers: int | None, progress
         classes={label: int(counts[index]) for index, label in enumerate(found.classes)},
         corrupt=tuple(facts.errors[index] for index in sorted(facts.errors)),
         missing=tuple(stem for _, stem in published if stem not in found.names),
-        copies=_copies(facts.digests, found.names),
+        copies=copies(facts.digests, found.names),
         fingerprint=found.fingerprint,
         task="segmentation",
         ignored=int(counts[IGNORE]),
+        notes=(*found.notes, *crossing(facts.digests, found.names, found.fixed, "scenes")),
+        divided=found.fixed is not None,
     )
-
-
-def _copies(digests: Sequence[Hashable], names: Sequence[str]) -> tuple[tuple[str, ...], ...]:
-    groups: dict[Hashable, list[str]] = {}
-    for digest, file in zip(digests, names, strict=True):
-        if digest:
-            groups.setdefault(digest, []).append(file)
-    return tuple(tuple(group) for group in groups.values() if len(group) > 1)
 
 
 def _missing(name: str, found: Listing) -> tuple[str, ...]:

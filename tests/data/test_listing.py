@@ -7,6 +7,7 @@ import pytest
 
 from rssearch import data
 from rssearch.data import eurosat, registry
+from rssearch.data.contents import scan
 from rssearch.data.listing import Files, from_files
 from rssearch.errors import InputError
 
@@ -61,14 +62,14 @@ def test_zip_is_not_extracted(original, tmp_path):
 
 def test_fingerprint_follows_names_and_sizes(original, tmp_path):
     copy = shutil.copytree(original, tmp_path / "copy")
-    before = from_files(copy).fingerprint
+    before = from_files(scan(copy)).fingerprint
     os.utime(copy / CLASSES[0] / f"{CLASSES[0]}_1.jpg", (0, 0))
-    assert from_files(copy).fingerprint == before
+    assert from_files(scan(copy)).fingerprint == before
     file = copy / CLASSES[0] / f"{CLASSES[0]}_1.jpg"
     file.write_bytes(file.read_bytes() + b"x")
-    longer = from_files(copy).fingerprint
+    longer = from_files(scan(copy)).fingerprint
     file.rename(file.with_name("renamed.jpg"))
-    assert len({before, longer, from_files(copy).fingerprint}) == 3
+    assert len({before, longer, from_files(scan(copy)).fingerprint}) == 3
 
 
 def test_hidden_and_foreign_files_are_left_out(original, tmp_path):
@@ -78,7 +79,7 @@ def test_hidden_and_foreign_files_are_left_out(original, tmp_path):
     (copy / ".cache").mkdir()
     (copy / ".cache" / "x.jpg").write_bytes(b"")
     (copy / CLASSES[0] / "Thumbs.db").write_bytes(b"")
-    assert from_files(copy).fingerprint == from_files(original).fingerprint
+    assert from_files(scan(copy)).fingerprint == from_files(scan(original)).fingerprint
 
 
 def test_split_folders_fix_the_split(tmp_path):
@@ -121,16 +122,16 @@ def test_missing_dataset_lists_folders_and_zips(tmp_path):
 
 
 def test_files_pickle_small_and_read_after_it(original, tmp_path):
-    files = from_files(zipped(original, tmp_path / "a.zip")).pixels
+    files = from_files(scan(zipped(original, tmp_path / "a.zip"))).pixels
     content = files.read(3)
     again = pickle.loads(pickle.dumps(files))
     assert isinstance(again, Files)
-    assert again.read(3) == content == from_files(original).pixels.read(3)
+    assert again.read(3) == content == from_files(scan(original)).pixels.read(3)
     assert again.location(3).startswith(f"{tmp_path}/a.zip/")
 
 
 def test_zip_is_opened_anew_in_a_forked_process(original, tmp_path):
-    files = from_files(zipped(original, tmp_path / "a.zip")).pixels
+    files = from_files(scan(zipped(original, tmp_path / "a.zip"))).pixels
     files.read(0)
     opened = files._archive
     files._owner = -1  # as a child of the process that opened it would see
@@ -141,7 +142,7 @@ def test_zip_is_opened_anew_in_a_forked_process(original, tmp_path):
 def test_nested_folders_belong_to_their_class(tmp_path):
     tree(tmp_path / "deep" / "a", ["x", "y"], 2)
     tree(tmp_path / "deep", ["b"], 3, seed=1)
-    listing = from_files(tmp_path / "deep")
+    listing = from_files(scan(tmp_path / "deep"))
     assert listing.classes == ("a", "b")
     assert np.bincount(listing.labels).tolist() == [4, 3]
 
