@@ -363,3 +363,20 @@ def test_an_onnx_model_of_another_network_is_not_handed_out(
     with pytest.raises(InputError, match=r"the ONNX model is not the network: its logits, up to .*, differ by up to"):
         bundle.export(found, row, tmp_path / "out" / "m")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_card_tells_what_the_study_knows_of_its_data(found: Recorded, row: dict[str, Any]) -> None:
+    notes = [
+        "left out: <b>.jp2 (1)",
+        "3 of the 7 images of the given test split are also in train (a_1 = b)",
+    ]
+    same = {"name": "folder:tiles", "split_hash": "feedbeef", "notes": notes}
+    data = [same | {"split_hash": "0", "notes": ["other"]}, same, same, same | {"name": "eurosat", "notes": ["other"]}]
+    (found.folder / "environment.json").write_text(json.dumps({"python": "3.11.7", "data": data}))
+    text = card(found, row, ABOUT | {"task": "classification"}, MEASURED)
+    told = [line for line in text.splitlines() if line.startswith("* **Note on the data:**")]
+    assert told == [
+        r"* **Note on the data:** left out: \<b\>.jp2 (1)",
+        r"* **Note on the data:** 3 of the 7 images of the given test split are also in train (a\_1 = b)",
+    ]
+    assert "\nother" not in text

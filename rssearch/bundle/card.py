@@ -193,7 +193,7 @@ def card(found: Recorded, row: Mapping[str, Any], about: Mapping[str, Any], meas
         dataset=row.get("dataset", "unknown"),
         licence=_licence(row.get("dataset")),
         split=f"`{row['split_hash']}`" if row.get("split_hash") else "unknown",
-        notes="".join(f"\n* **To be known of the data:** {_plain(note)}" for note in _notes(found.folder, row)),
+        notes="".join(f"\n* **Note on the data:** {_plain(note)}" for note in _notes(found.folder, row)),
         classes=", ".join(about["classes"]),
         counter=row.get("macs_counter", "an unknown counter"),
         versions=_versions(found.folder),

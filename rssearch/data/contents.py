@@ -25,9 +25,9 @@ SYSTEM_NAMES = frozenset(
 DOCUMENTS = frozenset(
     {
         ".txt", ".md", ".rst", ".pdf", ".doc", ".docx", ".odt", ".htm", ".html", ".css", ".csv", ".tsv", ".xls",
-        ".xlsx", ".json", ".jsonl", ".geojson", ".xml", ".yaml", ".yml", ".toml", ".ini", ".cfg", ".log", ".py", ".ipynb",
-        ".sh", ".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".md5", ".sha256", ".pt", ".pth", ".onnx",
-        ".safetensors", ".db", ".sqlite", ".lnk", ".url",
+        ".xlsx", ".json", ".jsonl", ".geojson", ".xml", ".yaml", ".yml", ".toml", ".ini", ".cfg", ".log", ".py",
+        ".ipynb", ".sh", ".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".md5", ".sha256", ".pt", ".pth",
+        ".onnx", ".safetensors", ".db", ".sqlite", ".lnk", ".url",
     }
 )  # fmt: skip
 SHOWN = 3  # files that a message names
@@ -113,7 +113,7 @@ class Contents:
             if not lost and not files and name in known:
                 continue
             if lost or not files:
-                held = f"of its files none is read: {count_endings([*lost, *files])}" if lost else "it is empty"
+                held = f"of its files none is read: {count_endings({*lost, *files})}" if lost else "it is empty"
                 raise InputError(
                     f"{self.base}/{shown(top)}: a folder without an image is no class and no split; {held}. Remove it, "
                     f"or convert its files (read are {' '.join(sorted(EXTENSIONS))})"
@@ -145,7 +145,7 @@ def ending(path: str) -> str:
 
 def count_endings(paths: Iterable[str]) -> str:
     """For example ``.jp2 (24), .txt (1)``, the most frequent first."""
-    counts = Counter(map(ending, paths)).most_common()
+    counts = sorted(Counter(map(ending, paths)).items(), key=lambda item: (-item[1], item[0]))
     more = f" and {sum(n for _, n in counts[10:])} others" if len(counts) > 10 else ""
     return ", ".join(f"{shown(name)} ({count})" for name, count in counts[:10]) + more
 

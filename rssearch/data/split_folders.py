@@ -12,6 +12,8 @@ NAMES = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
     "testing": "test",
 }  # fmt: skip
+# Words that make the name of a folder like that of a split, beside these.
+LIKE = NAMES | {"trn": "train", "dev": "val", "eval": "val", "evaluation": "val", "tst": "test", "holdout": "test"}
 HOW = "Call the folders of a division train, val and test, and leave nothing else beside them"
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
 
@@ -42,7 +44,10 @@ def recognise(where: str, counts: Mapping[str, int]) -> dict[str, str]:
     if others := sorted(counts.keys() - found.keys()):
         named = ", ".join(f"{_folder(name)} ({counts[name]} images)" for name in others[:5])
         more = f" and {len(others) - 5} more" if len(others) > 5 else ""
-        raise InputError(f"{where}: {splits} has the name of a split, but {named}{more} beside it has not. {HOW}")
+        raise InputError(
+            f"{where}: {splits} has the name of a split, but {named}{more} beside it has not. {HOW}; a class cannot "
+            "be called so"
+        )
     for split in dict.fromkeys(found.values()):
         if len(names := sorted(name for name in found if found[name] == split)) > 1:
             raise InputError(f"{where}: {' and '.join(map(shown, names))} are the same split, {split}. {HOW}")
@@ -65,7 +70,7 @@ def _check_likeness(where: str, names: Iterable[str]) -> None:
 def _likeness(name: str) -> str | None:
     words = [word.casefold() for word in _WORD.findall(name)]
     words += [word.removesuffix(end) for word in words for end in ("set", "data", "images")]
-    return next((NAMES[word] for word in words if word in NAMES), None)
+    return next((LIKE[word] for word in words if word in LIKE), None)
 
 
 def check_inner(where: str, paths: Iterable[str]) -> None:
@@ -103,7 +108,7 @@ def without_labels(where: str, splits: Iterable[str], labelled: Iterable[str]) -
     if "train" in missing:
         raise InputError(f"{where}: none of the images of the training split has a label")
     drawn = {
-        "val": "validation images are drawn from the training split",
-        "test": "val serves as the test split" if "val" in left else "test images are drawn from the training split",
+        "val": "validation images are drawn from train",
+        "test": "val serves as the test split" if "val" in left else "test images are drawn from train",
     }
     return [f"the images of the split {split} have no labels and are left out; {drawn[split]}" for split in missing]
