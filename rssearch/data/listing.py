@@ -6,6 +6,7 @@ import hashlib
 import os
 import threading
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import IO, Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from rssearch.data.contents import Contents, by_top, is_zip, open_regular, open_zip, readable, scan, shown
+from rssearch.data.contents import Contents, by_top, is_zip, name_some, open_regular, open_zip, readable, scan, shown
 from rssearch.data.split_folders import HOW, check_inner, given, recognise, split_of, without_labels
 from rssearch.errors import InputError
 
@@ -119,8 +120,8 @@ def from_files(contents: Contents) -> Listing:
     classes = tuple(sorted(set(owners)))
     members = tuple(prefix + path for path, _ in placed)
     notes += contents.note_outside(members, "in no class folder")
-    notes += without_labels(where, splits.values(), sides)
-    _check_classes(where, classes, counts[""])
+    notes += without_labels(where, "a class folder", splits.values(), sides)
+    notes += _check_classes(where, classes, [path for path, _ in below if "/" not in path])
     for name in splits:
         there = {path.split("/")[1] for path, _ in placed if path.startswith(f"{name}/")}
         notes += contents.check_empty(f"{prefix}{name}/", there, known=classes)
@@ -145,15 +146,22 @@ def from_files(contents: Contents) -> Listing:
     )
 
 
-def _check_classes(where: str, classes: tuple[str, ...], loose: int) -> None:
+def _check_classes(where: str, classes: tuple[str, ...], loose: list[str]) -> list[str]:
+    """Notes on classes; those that cannot be are refused."""
     if len(classes) < 2:
-        images = f", and {loose} images in no folder" if loose else ""
+        images = f", and {len(loose)} images in no folder ({name_some(loose)})" if loose else ""
         found = [shown(name) for name in classes]
         raise InputError(f"{where}: needs a folder of images for each of two or more classes; found {found}{images}")
     if strange := [name for name in classes if readable(name) != name]:
         raise InputError(f"{where}/{shown(strange[0])}: the name of a class must be UTF-8; rename the folder")
     if split := [name for name in classes if split_of(name)]:
         raise InputError(f"{where}: {split[0]} is the name of a split, and cannot be a class. {HOW}")
+    alike = Counter(name.casefold() for name in classes)
+    return [
+        f"the classes {' and '.join(name for name in classes if name.casefold() == key)} differ in case alone"
+        for key, count in alike.items()
+        if count > 1
+    ]
 
 
 def locate(

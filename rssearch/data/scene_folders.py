@@ -56,7 +56,7 @@ def find_scenes(contents: Contents) -> SceneFiles:
     images, masks = (_named(contents, folders[kind]) for kind in KINDS)
     divided = {name: name.partition("/")[0] for name in images} if len(set(folders["images"].values())) > 1 else {}
     labelled = {name.partition("/")[0] for name in masks} if divided else set()
-    lone = without_labels(where, divided.values(), labelled & set(divided.values()))
+    lone = without_labels(where, "a mask", divided.values(), labelled & set(divided.values()))
     if divided:
         images = {name: file for name, file in images.items() if divided[name] in labelled}
     taken = {path for path, _ in (*images.values(), *masks.values())}
@@ -117,8 +117,10 @@ def _splits_below(contents: Contents, prefix: str) -> tuple[dict[str, dict[str, 
         counts = by_top(contents.images, inner)
         notes += contents.check_empty(inner, counts)
         # A folder that stands alone is no division. The masks of a test split may be missing.
-        single = len(counts) == 1 and len(folders.get("images", ())) < 2
-        splits = {} if single else recognise(f"{contents.base}/{shown(inner)}".rstrip("/"), counts)
+        if len(counts) == 1 and len(folders.get("images", ())) < 2:
+            splits = {name: name.casefold() for name in counts if split_of(name)}
+        else:
+            splits = recognise(f"{contents.base}/{shown(inner)}".rstrip("/"), counts)
         folders[kind] = {f"{inner}{name}/": split for name, split in splits.items()} or {inner: ""}
     return folders, tuple(notes)
 

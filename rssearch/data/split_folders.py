@@ -97,8 +97,14 @@ def given(sides: Sequence[str]) -> tuple[str, ...] | None:
     return tuple(sides) if "test" in sides else tuple("test" if split == "val" else split for split in sides)
 
 
-def without_labels(where: str, splits: Iterable[str], labelled: Iterable[str]) -> list[str]:
+def without_labels(where: str, label: str, splits: Iterable[str], labelled: Iterable[str]) -> list[str]:
     """Notes on splits whose images have no labels, and on what takes their place.
+
+    Args:
+        where: the folder, for messages.
+        label: what makes the label of an image.
+        splits: that there are.
+        labelled: splits of the images that have a label.
 
     Raises:
         InputError: the training split has none.
@@ -106,9 +112,9 @@ def without_labels(where: str, splits: Iterable[str], labelled: Iterable[str]) -
     left = set(labelled)
     missing = sorted(set(splits) - left)
     if "train" in missing:
-        raise InputError(f"{where}: none of the images of the training split has a label")
+        raise InputError(f"{where}: no image of the training split has {label}. {HOW}")
     drawn = {
         "val": "validation images are drawn from train",
         "test": "val serves as the test split" if "val" in left else "test images are drawn from train",
     }
-    return [f"the images of the split {split} have no labels and are left out; {drawn[split]}" for split in missing]
+    return [f"no image of the split {split} has {label}: they are left out, and {drawn[split]}" for split in missing]

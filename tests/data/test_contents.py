@@ -178,7 +178,10 @@ class TestZips:
 
     def test_backslashes_are_parts_of_names_and_refused_where_they_hide_classes(self, tmp_path):
         path = archive(tmp_path / "mine.zip", ["a\\1.png", "b\\1.png"])
-        with pytest.raises(InputError, match=r"mine\.zip: needs a folder .*found \[\], and 2 images in no folder"):
+        with pytest.raises(
+            InputError,
+            match=r"mine\.zip: needs a folder .*found \[\], and 2 images in no folder \(a\\1\.png, b\\1\.png\)",
+        ):
             from_files(scan(path))
 
     def test_a_path_that_is_there_twice_is_refused(self, tmp_path):

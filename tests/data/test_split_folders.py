@@ -98,6 +98,10 @@ class TestClassification:
         tree(tmp_path, ["train_station", "trainyard", "valley", "contest"], 1)
         assert from_files(scan(tmp_path)).classes == ("contest", "train_station", "trainyard", "valley")
 
+    def test_classes_that_differ_in_case_are_said(self, tmp_path):
+        tree(tmp_path, ["forest", "Forest", "lake"], 1)
+        assert from_files(scan(tmp_path)).notes == ("the classes Forest and forest differ in case alone",)
+
     def test_a_split_in_a_split_is_no_class(self, tmp_path):
         for split in ("train", "test"):
             tree(tmp_path / split / split, ["a", "b"], 1)
@@ -124,13 +128,13 @@ class TestClassification:
         assert sizes(images) == {"train": 14, "val": 2, "test": 4}
         assert images.notes == (
             "left out, as they are in no class folder: 4 images (test/0.png, test/1.png, test/2.png, ...)",
-            "the images of the split test have no labels and are left out; test images are drawn from train",
+            "no image of the split test has a class folder: they are left out, and test images are drawn from train",
         )
         tree(folder / "Valid", ["a", "b"], 3, seed=7)
         with pytest.warns(DataWarning):
             images = data.load("folder:mine", tmp_path, workers=1)
         assert sizes(images) == {"train": 18, "val": 2, "test": 6}
-        assert images.notes[1].endswith("have no labels and are left out; val serves as the test split")
+        assert images.notes[1].endswith("has a class folder: they are left out, and val serves as the test split")
 
     def test_validation_and_training_without_labels(self, tmp_path):
         folder = divided(tmp_path, {"train": 10, "test": 2})
@@ -139,7 +143,7 @@ class TestClassification:
         assert from_files(scan(folder)).notes[1].endswith("validation images are drawn from train")
         shutil.rmtree(folder / "train")
         (folder / "val").rename(folder / "train")
-        with pytest.raises(InputError, match="none of the images of the training split has a label"):
+        with pytest.raises(InputError, match="no image of the training split has a class folder"):
             from_files(scan(folder))
 
     def test_classes_of_a_split(self, tmp_path):
@@ -251,9 +255,13 @@ class TestSegmentation:
         assert set().union(*split_names(found).values()) == {f"train/{n}" for n in range(6)}
         assert all(split_names(found).values())
         assert found.notes == (
-            "the images of the split test have no labels and are left out; test images are drawn from train",
+            "no image of the split test has a mask: they are left out, and test images are drawn from train",
             f"left out, as they are no scene with a mask: 2 images ({names})",
         )
+
+    def test_a_lone_folder_is_no_division(self, flat):
+        below(flat, dict.fromkeys(range(8), ("Train", "train")))
+        assert set().union(*split_names(scenes(flat.parent)).values()) == {f"train/{n}" for n in range(8)}
 
     def test_a_mask_that_is_missing_in_a_split_is_an_error(self, flat):
         below(flat, {n: ("train", "train") if n < 6 else ("test", "test") for n in range(8)})
