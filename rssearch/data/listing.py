@@ -129,21 +129,25 @@ def from_files(contents: Contents) -> Listing:
         check_inner(where, (path for path, _ in placed))
     index = {name: position for position, name in enumerate(classes)}
     names, fixed = tuple(readable(path) for path, _ in placed), given(sides)
-    digest = hashlib.sha256()
-    if splits and (fixed is None or not splits.keys() <= KNOWN_BEFORE):
-        digest.update(f"{sorted(splits.items())}\n".encode())
-    for name, (_, size) in zip(names, placed, strict=True):
-        digest.update(f"{name}\t{size}\n".encode())
+    # Earlier releases took such splits for classes, or drew no test split: what they recorded is not to be reused.
+    told = f"{sorted(splits.items())}\n" if splits and (fixed is None or not splits.keys() <= KNOWN_BEFORE) else ""
     return Listing(
         where=str(base),
         classes=classes,
         names=names,
         labels=np.array([index[owner] for owner in owners], dtype=np.int64),
         fixed=fixed,
-        fingerprint=digest.hexdigest(),
+        fingerprint=_fingerprint(told, names, [size for _, size in placed]),
         pixels=Files(base, members),
         notes=tuple(notes),
     )
+
+
+def _fingerprint(told: str, names: Iterable[str], sizes: Iterable[int]) -> str:
+    digest = hashlib.sha256(told.encode())
+    for name, size in zip(names, sizes, strict=True):
+        digest.update(f"{name}\t{size}\n".encode())
+    return digest.hexdigest()
 
 
 def _check_classes(where: str, classes: tuple[str, ...], loose: list[str]) -> list[str]:
