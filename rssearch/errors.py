@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -43,6 +44,24 @@ class PeerLostError(RuntimeError):
     """One of the workers that run a trial together died; the trial can be started again."""
 
 
+_MOST = 100  # characters of a value in a message
+_short = reprlib.Repr()  # costs the same, however large the value is
+_short.maxlevel, _short.maxstring, _short.maxother, _short.maxlong = 3, _MOST, _MOST, 40
+
+
+def shown(value: object) -> str:
+    """A value for a message, as Python writes it; cut where it is long or deep."""
+    try:
+        return cut(_short.repr(value))
+    except (ValueError, RecursionError):  # an integer of thousands of digits
+        return f"a value of type {type(value).__name__}"
+
+
+def cut(text: str, most: int = _MOST) -> str:
+    """A text for a message, without its middle where it is long."""
+    return text if len(text) <= most else f"{text[: most // 2]}...{text[-(most // 2 - 3) :]}"
+
+
 def unknown(what: str, name: object, allowed: Iterable[str]) -> InputError:
     """The error for a name that is not in a registry.
 
@@ -52,6 +71,6 @@ def unknown(what: str, name: object, allowed: Iterable[str]) -> InputError:
         allowed: the names that exist.
     """
     names = sorted(allowed)
-    close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.6)
+    close = difflib.get_close_matches(cut(str(name)), names, n=1, cutoff=0.6)
     hint = f" Did you mean {close[0]!r}?" if close else ""
-    return InputError(f"unknown {what} {name!r}.{hint} Known: {', '.join(names)}.")
+    return InputError(f"unknown {what} {shown(name)}.{hint} Known: {', '.join(names)}.")

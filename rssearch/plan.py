@@ -10,7 +10,7 @@ from rssearch.config import Resources, StudyConfig
 from rssearch.errors import InputError, TrialFailed
 from rssearch.journal import Journal, Record
 from rssearch.progress import duration
-from rssearch.question import LOOKED_AT, Question, spread
+from rssearch.question import LOOKED_AT, Question, sample_note, spread
 from rssearch.searcher import violations
 from rssearch.space import Point
 from rssearch.trial import Preparation, Session
@@ -22,6 +22,8 @@ class Plan:
 
     Attributes:
         trials: the budget, or the cells of the grid.
+        checked: points of the space that were looked at.
+        sampled: whether these are a sample, because the space has too many others.
         macs: smallest and largest MACs of the points whose cost is known; of a large sampled space, of `LOOKED_AT`
             points spread over it.
         macs_unknown: points whose cost depends on scores that are not computed yet.
@@ -35,6 +37,8 @@ class Plan:
     study: str
     sampler: str
     trials: int
+    checked: int
+    sampled: bool
     finished: int
     stopped: int
     baselines: int
@@ -66,9 +70,11 @@ class Plan:
         )
         at_once = "" if self.at_once is None else f"; {self.at_once} at once on this machine"
         searches = f"searches   {self.searches}, {self.searches_ready} ready"
+        checked = f"space      {sample_note(self.checked)}"
         return [
             f"study      {self.study} ({self.sampler})",
             f"trials     {self.trials}, {self.finished} finished{stopped}{refused}",
+            *([checked] if self.sampled else []),
             f"baselines  {self.baselines}, {self.baselines_ready} ready; scores to compute: {self.scores_to_compute}",
             *([searches] if self.searches else []),
             f"MACs       {macs}{unknown}",
@@ -108,11 +114,13 @@ def plan(config: StudyConfig) -> Plan:
         study=config.study,
         sampler=config.search.sampler,
         trials=budget,
+        checked=len(question.points),
+        sampled=question.sampled,
         finished=len(finished),
         stopped=stopped,
-        baselines=sum("baselines" in p.parts for p in needed),
+        baselines=min(budget, sum("baselines" in p.parts for p in needed)),
         baselines_ready=sum(p.parts.get("baselines") == 0 for p in needed),
-        scores_to_compute=sum(p.parts.get("scores", 0) for p in needed),
+        scores_to_compute=min(budget, sum(p.parts.get("scores", 0) for p in needed)),
         searches=min(budget, sum("searches" in p.parts for p in needed)),
         searches_ready=sum(p.parts.get("searches") == 0 for p in needed),
         macs=(min(known), max(known)) if known else None,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from rssearch.errors import InputError, TrialFailed, unknown
 from rssearch.journal import Journal, Record
 from rssearch.scheduler import judged_by
 from rssearch.searcher import check_sampler
-from rssearch.space import Choice, Point, contains, content_key, corners, grid, grid_size
+from rssearch.space import Choice, Point, contains, content_key, ends, grid, grid_size, sample, size_text
 from rssearch.storage import address, locate
 from rssearch.store import Store
 from rssearch.trial import Context, Preparation, Session, point_settings, resolve, takes_session
@@ -26,6 +25,8 @@ _NOT_IN_KEY = {"download", "memory_share", "keep_models", "latency"}  # settings
 _LATER = {"patches"}  # left out of the key at their defaults: studies of before they existed keep their keys
 _SAME_MEMORY = {"seed", "methods", "search"}  # dimensions, and what preparations add, that change no footprint
 _GRID_LIMIT = 100_000
+_LISTED = 10_000  # cells of a space that is only sampled: a check takes a millisecond
+_SAMPLE = 1000  # points of a space with more cells than that
 LOOKED_AT = 100  # points of a space that is only sampled; a cost may take a tenth of a second
 
 
@@ -36,11 +37,18 @@ def spread(points: list[Point], most: int) -> list[Point]:
     return [points[round(index * (len(points) - 1) / (most - 1))] for index in range(most)]
 
 
+def sample_note(count: int) -> str:
+    """What is to be said where not every point of a space was checked."""
+    return f"a sample of {count} points was checked: the space has too many to check each"
+
+
 class Question:
     """What a study asks: its configuration, its trial's module, the points that can be known beforehand.
 
     Attributes:
-        points: every cell of a countable space; of another one the combinations of its choices and bounds.
+        points: every cell of a grid, and of a countable space of at most `_LISTED` cells; of another one points that
+            stand for it, see `rssearch.space.sample`.
+        sampled: whether there are other points, too.
         judged: the objectives by which trials are stopped early; empty where none is.
         reported: the metrics that every epoch reports, as far as the trial's module says so.
         requested: what objectives and constraints name of the metrics that are found out only then.
@@ -76,10 +84,13 @@ class Question:
         self.reported = reported
         self.judged = {} if rule == "none" else judged_by(rule, config.search.objectives, reported, module)
         size = grid_size(config.space)
-        countable = size is not None and size <= _GRID_LIMIT
-        if config.search.sampler == "grid" and not countable:
-            raise InputError(f"space: the grid has {size} cells, more than {_GRID_LIMIT}; take another sampler")
-        self.points = list(grid(config.space) if countable else corners(config.space))
+        on_grid = config.search.sampler == "grid"
+        self.sampled = size is None or size > (_GRID_LIMIT if on_grid else _LISTED)
+        if on_grid and size is not None and self.sampled:
+            raise InputError(
+                f"space: the grid has {size_text(size)} cells, more than {_GRID_LIMIT}; take another sampler"
+            )
+        self.points = sample(config.space, _SAMPLE) if self.sampled else list(grid(config.space))
         check, check_search = self.hook("check"), self.hook("check_search")
         for point in self.points:
             if check is not None:
@@ -168,16 +179,15 @@ class Question:
         return list(hook(points, self.config.settings, self.data_root, self.store)) if hook else []
 
     def sure_preparations(self) -> list[Preparation]:
-        """Those that trials need wherever in its continuous ranges a point lies."""
+        """Those that trials need wherever in its ranges a point lies."""
         found = self.preparations(self.points)
-        listed = [name for name, dimension in self.config.space.items() if dimension.cells() is not None]
-        if len(listed) == len(self.config.space):
+        if not self.sampled:
             return found
-        keys: dict[str, list[set[str]]] = defaultdict(list)  # by the values of the other dimensions
-        for point in self.points:
-            cell = content_key({name: point[name] for name in listed})
-            keys[cell].append({needed.key for needed in self.preparations([point])})
-        sure = set().union(*(set.intersection(*of_cell) for of_cell in keys.values()))
+        pairs = {content_key(pair): pair for pair in (ends(self.config.space, point) for point in self.points)}
+        sure: set[str] = set()
+        for pair in pairs.values():
+            low, high = ({needed.key for needed in self.preparations([point])} for point in pair)
+            sure |= low & high
         return [needed for needed in found if needed.key in sure]
 
     def epochs(self, point: Point) -> int | None:

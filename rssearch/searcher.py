@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+_LISTED = 10_000  # cells: each costs a key
 _HOPELESS = 1000  # points of an uncountable space, one after the other, that break the constraints: the search ends
 
 Metrics = dict[str, Any]
@@ -247,9 +248,9 @@ class Proposer:
         return trial, {name: tidy(trial.params[name]) for name in self.space}
 
     def _random_point(self) -> Point:
-        """A point drawn at random; in a countable space one that has not been tried."""
+        """A point drawn at random; in a countable space that can be listed one that has not been tried."""
         rng = random.Random(self.search.seed + len(self.outcomes))
-        if self.size is not None and self.size <= 100_000:
+        if self.size is not None and self.size <= _LISTED:
             known = self.outcomes.keys() | self._pending.keys()
             return rng.choice([point for point in grid(self.space) if self._key_of(point) not in known])
         return {name: draw(dimension, rng) for name, dimension in self.space.items()}

@@ -24,7 +24,7 @@ from rssearch.lock import Held, lock
 from rssearch.packing import FOOTPRINTS
 from rssearch.plan import Plan, plan
 from rssearch.progress import Display
-from rssearch.question import Question
+from rssearch.question import Question, sample_note
 from rssearch.recorder import Recorder, clear_leftovers
 from rssearch.searcher import Outcome, Proposer
 from rssearch.space import Point
@@ -78,6 +78,8 @@ def search(
         stack.enter_context(connected(address, config.resources, verbose=verbose))
         stop = stack.enter_context(Stop().listening())
         display = stack.enter_context(Display(console, verbose=verbose))
+        if question.sampled:
+            display.say(sample_note(len(question.points)))
         data = _read(question, display)
         stack.enter_context(_alone(question, stop))
         clear_leftovers(question)
