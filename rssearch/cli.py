@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from rssearch import spaces, uris
+from rssearch import plain_yaml, spaces, uris
 from rssearch.config import StudyConfig, load_study, parse_assignment
 from rssearch.errors import InputError
 from rssearch.storage import FULL
@@ -106,9 +106,7 @@ def plan(
     if as_json:
         console.print_json(json.dumps(result.to_json()))
         return
-    import yaml
-
-    print(yaml.safe_dump(result.resolved, sort_keys=False, width=120))  # noqa: T201  # valid YAML: never wrapped
+    print(plain_yaml.dump(result.resolved, width=120))  # noqa: T201  # valid YAML: never wrapped
     for line in result.lines():
         console.print(line, highlight=False, soft_wrap=True)
 

@@ -11,39 +11,21 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from rssearch import uris
-from rssearch.errors import InputError
+from rssearch import plain_yaml, uris
+from rssearch.errors import InputError, cut, shown
+from rssearch.scalars import Integer, Real, Truth, meant
 from rssearch.space import Dimension, parse_dimension
 from rssearch.storage import Location
 
-Share = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[Real, Field(ge=0, le=1)]
 Direction = Literal["max", "min"]
 Runtime = Literal["eager", "compile", "onnxruntime"]
 
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML that also reads 1e-3 as a number, as everybody means it (YAML 1.1 wants 1.0e-3).
-
-    A key that stands twice is an error: the first value would be lost without a word.
-    """
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        node = super().compose_mapping_node(anchor)
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in seen:
-                    raise yaml.MarkedYAMLError(problem=f"{key.value!r} stands twice", problem_mark=key.start_mark)
-                seen.add(key.value)
-        return node
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
+_TAKEN = ("store", "mlartifacts")  # beside the studies in a storage; so are mlflow.db and its neighbours
+_SEEDS = 2**32 - 1  # the largest seed that all random number generators take
+_MOST_LINES = 20  # of mistakes that are told at once
 
 SPLITS: dict[str, dict[str, float]] = {
     # The published splits know no validation set: a tenth of the training share is held out for selection.
@@ -64,14 +46,14 @@ class Split(Section):
     train: Share = 0.7
     val: Share = 0.1
     test: Share = 0.2
-    seed: int = Field(0, ge=0)
+    seed: Integer = Field(0, ge=0)
 
     @model_validator(mode="before")
     @classmethod
     def _published(cls, value: Any) -> Any:
         if isinstance(value, str):
             if value not in SPLITS:
-                raise ValueError(f"no published split is called {value!r}; known: {', '.join(SPLITS)}")
+                raise ValueError(f"no published split is called {shown(value)}; known: {', '.join(SPLITS)}")
             return SPLITS[value]
         return value
 
@@ -88,18 +70,20 @@ class Split(Section):
 class Augment(Section):
     """Random changes of the training images, drawn anew for each image of each batch."""
 
-    crop: int = Field(4, ge=0, description="pixels of reflected border before a random crop back to the size; 0: off")
-    hflip: bool = True
-    vflip: bool = True
-    rotate90: bool = True
+    crop: Integer = Field(
+        4, ge=0, description="pixels of reflected border before a random crop back to the size; 0: off"
+    )
+    hflip: Truth = True
+    vflip: Truth = True
+    rotate90: Truth = True
     jitter: Share = Field(0.0, description="largest relative change of brightness, contrast and saturation; 0: off")
 
 
 class Patches(Section):
     """Windows that scenes are cut into, for segmentation. Those of val and test overlap no more than they must."""
 
-    size: int = Field(128, ge=8, le=4096, description="height and width in pixels; smaller scenes are padded")
-    overlap: int = Field(0, ge=0, description="pixels that neighbours of the training split have in common")
+    size: Integer = Field(128, ge=8, le=4096, description="height and width in pixels; smaller scenes are padded")
+    overlap: Integer = Field(0, ge=0, description="pixels that neighbours of the training split have in common")
 
     @model_validator(mode="after")
     def _windows_advance(self) -> Patches:
@@ -111,27 +95,29 @@ class Patches(Section):
 class Recipe(Section):
     """How a network is trained."""
 
-    epochs: int = Field(10, ge=0)
-    batch_size: int = Field(128, ge=2)
+    epochs: Integer = Field(10, ge=0)
+    batch_size: Integer = Field(128, ge=2)
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    lr: float = Field(0.1, gt=0, description="learning rate after the warm-up")
+    lr: Real = Field(0.1, gt=0, description="learning rate after the warm-up")
     momentum: Share = 0.9
-    nesterov: bool = False
-    weight_decay: float = Field(5e-4, ge=0)
+    nesterov: Truth = False
+    weight_decay: Real = Field(5e-4, ge=0)
     schedule: Literal["cosine", "step", "constant"] = "cosine"
     milestones: tuple[Share, ...] = Field((0.5, 0.75), description="schedule step: shares of the epochs")
-    gamma: float = Field(0.1, gt=0, description="schedule step: factor on the learning rate at each milestone")
-    warmup_epochs: float = Field(0.0, ge=0, description="linear warm-up, in epochs")
+    gamma: Real = Field(0.1, gt=0, description="schedule step: factor on the learning rate at each milestone")
+    warmup_epochs: Real = Field(0.0, ge=0, description="linear warm-up, in epochs")
     loss: Literal["cross_entropy", "adaptive_mining"] = Field("cross_entropy", description="on the labels")
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    label_smoothing: Real = Field(0.0, ge=0, lt=1)
     distill: Share = Field(
         0.0, description="weight of the distillation loss from the baseline; the labels get the rest"
     )
-    temperature: float = Field(4.0, gt=0, description="of the distillation")
+    temperature: Real = Field(4.0, gt=0, description="of the distillation")
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    recalibrate_batches: int = Field(0, ge=0, description="batches that reset the BN statistics before the training")
-    bn_l1: float = Field(0.0, ge=0, description="L1 penalty on the BN scales, as in network slimming")
-    attention: bool = Field(
+    recalibrate_batches: Integer = Field(
+        0, ge=0, description="batches that reset the BN statistics before the training"
+    )
+    bn_l1: Real = Field(0.0, ge=0, description="L1 penalty on the BN scales, as in network slimming")
+    attention: Truth = Field(
         False, description="squeeze-and-excitation while training, folded into BN at the end, as in RemoteTrimmer"
     )
 
@@ -151,18 +137,18 @@ class Recipe(Section):
 class ChannelSearch(Section):
     """How channels are searched."""
 
-    target: float | None = Field(
+    target: Real | None = Field(
         None, gt=0, le=1, description="MACs ratio that the search is led to; null: that of the derived network"
     )
-    strength: float = Field(5.0, ge=0, description="weight of the cost loss (lambda)")
+    strength: Real = Field(5.0, ge=0, description="weight of the cost loss (lambda)")
     cost: Literal["squared", "log"] = Field("squared", description="(R/q - 1)^2, or |log(R/q)|")
-    score_lr: float = Field(3e-2, gt=0, description="learning rate of the scores (Adam)")
+    score_lr: Real = Field(3e-2, gt=0, description="learning rate of the scores (Adam)")
     score_share: Share = Field(0.2, description="share of the training images that the scores learn from")
     warmup: Share = Field(0.1, description="share of the epochs in which all gates are open and only weights learn")
-    temperature: float = Field(1.0, gt=0, description="of the gates, at first")
-    final_temperature: float = Field(0.1, gt=0)
+    temperature: Real = Field(1.0, gt=0, description="of the gates, at first")
+    final_temperature: Real = Field(0.1, gt=0)
     annealing: Share = Field(0.6, description="share of the epochs in which the temperature falls, exponentially")
-    straight_through: bool = Field(False, description="gates of 0 or 1 forward, soft ones backward")
+    straight_through: Truth = Field(False, description="gates of 0 or 1 forward, soft ones backward")
 
     @model_validator(mode="after")
     def _something_is_left(self) -> ChannelSearch:
@@ -201,23 +187,25 @@ class Pruning(Section):
     allocation: Literal["uniform", "global", "global_mean", "lamp", "joint"] | None = Field(
         None, description="null: the method's own"
     )
-    steps: int = Field(1, ge=1, description="prune and fine-tune in so many steps; the epochs are divided among them")
+    steps: Integer = Field(
+        1, ge=1, description="prune and fine-tune in so many steps; the epochs are divided among them"
+    )
     options: dict[str, dict[str, str]] = Field(
         default_factory=dict, description="of the methods' criteria, such as {lfp: {log: literal_eps}}"
     )
-    round_to: int = Field(1, ge=1, description="kept channels are multiples of this; 8 suits most hardware")
-    min_channels: int = Field(1, ge=1, description="no group of coupled channels gets smaller than this")
-    score_batches: int = Field(
+    round_to: Integer = Field(1, ge=1, description="kept channels are multiples of this; 8 suits most hardware")
+    min_channels: Integer = Field(1, ge=1, description="no group of coupled channels gets smaller than this")
+    score_batches: Integer = Field(
         5, ge=1, description="mini-batches of the training split that the data-driven scores see"
     )
-    score_batch_size: int = Field(128, ge=1)
+    score_batch_size: Integer = Field(128, ge=1)
 
 
 class Latency(Section):
     """What is timed of the front's networks: each runtime with each batch."""
 
     runtimes: tuple[Runtime, ...] = Field(("eager",), min_length=1)
-    batches: tuple[Annotated[int, Field(ge=1)], ...] = Field((1,), min_length=1, description="images of a pass")
+    batches: tuple[Annotated[Integer, Field(ge=1)], ...] = Field((1,), min_length=1, description="images of a pass")
 
     def pairs(self) -> list[tuple[Runtime, int]]:
         """Each runtime with each batch, once."""
@@ -227,7 +215,7 @@ class Latency(Section):
 class Settings(Section):
     """What all trials of a study share. A dimension of the space may override a value by its dotted name."""
 
-    input_size: int | None = Field(None, ge=8, le=4096, description="images are scaled to this height and width")
+    input_size: Integer | None = Field(None, ge=8, le=4096, description="images are scaled to this height and width")
     split: Split = Split()
     patches: Patches = Patches()
     augment: Augment = Augment()
@@ -238,7 +226,7 @@ class Settings(Section):
     nas: ChannelSearch = ChannelSearch()
     latency: Latency = Latency()
     on_error: Literal["raise", "skip"] = Field("raise", description="what a corrupt image does")
-    download: bool = Field(False, description="fetch a missing dataset into the data root")
+    download: Truth = Field(False, description="fetch a missing dataset into the data root")
     memory_share: Share = Field(0.4, description="a set larger than this share of the node's memory is streamed")
     keep_models: Literal["front", "all"] = Field("front", description="whose weights stay in the store at the end")
     options: dict[str, Any] = Field(default_factory=dict, description="for a trial of your own")
@@ -247,8 +235,8 @@ class Settings(Section):
 class Bound(Section):
     """Limits of a metric."""
 
-    max: float | None = None
-    min: float | None = None
+    max: Real | None = None
+    min: Real | None = None
 
     @model_validator(mode="after")
     def _one_is_given(self) -> Bound:
@@ -266,8 +254,8 @@ class EarlyStopping(Section):
     """Which trials end before their last epoch. In the YAML also the rule's name alone."""
 
     rule: Literal["none", "asha", "moasha"] = "none"
-    first: int = Field(1, ge=1, description="epochs of the first rung; each further one has `factor` times as many")
-    factor: int = Field(3, ge=2, description="at a rung one in so many trials goes on")
+    first: Integer = Field(1, ge=1, description="epochs of the first rung; each further one has `factor` times as many")
+    factor: Integer = Field(3, ge=2, description="at a rung one in so many trials goes on")
 
     @model_validator(mode="before")
     @classmethod
@@ -279,8 +267,8 @@ class Search(Section):
     """How points of the space are proposed and judged."""
 
     sampler: SamplerName = "grid"
-    trials: int = Field(60, ge=1, description="budget of every sampler but grid")
-    seed: int = Field(0, ge=0)
+    trials: Integer = Field(60, ge=1, description="budget of every sampler but grid")
+    seed: Integer = Field(0, ge=0, le=_SEEDS)
     objectives: dict[str, Direction] = Field(default={"val_accuracy": "max", "macs": "min"}, min_length=1)
     constraints: dict[str, Bound] = Field(default_factory=dict)
     early_stopping: EarlyStopping = EarlyStopping()
@@ -289,20 +277,22 @@ class Search(Section):
 def _gpus(value: Any) -> Any:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if value != "auto" and not (number and (0 <= value < 1 or value == int(value) > 0)):
-        raise ValueError(f"must be a whole number, a part of one GPU such as 0.5, or auto, not {value!r}")
+        raise ValueError(
+            f"must be a whole number, a part of one GPU such as 0.5, or auto, not {shown(value)}{meant(value)}"
+        )
     return value
 
 
 class Resources(Section):
     """What one trial takes of the cluster."""
 
-    cpus: float = Field(1.0, gt=0, description="of each worker: threads, and readers of images")
+    cpus: Real = Field(1.0, gt=0, description="of each worker: threads, and readers of images")
     gpus: Annotated[float | Literal["auto"], BeforeValidator(_gpus)] = Field(
         0.0, description="of each worker; 0.5: two share a GPU; auto: as many as its memory holds"
     )
-    workers: int = Field(1, ge=1, description="that train one trial together, each on its share of every batch")
-    max_concurrent: int | None = Field(None, ge=1, description="null: as many as the cluster holds")
-    max_failures: int = Field(3, ge=0, description="restarts of a trial whose worker died; lost nodes do not count")
+    workers: Integer = Field(1, ge=1, description="that train one trial together, each on its share of every batch")
+    max_concurrent: Integer | None = Field(None, ge=1, description="null: as many as the cluster holds")
+    max_failures: Integer = Field(3, ge=0, description="restarts of a trial whose worker died; lost nodes do not count")
 
     @model_validator(mode="after")
     def _workers_have_whole_gpus(self) -> Resources:
@@ -344,21 +334,24 @@ class StudyConfig(Section):
     @classmethod
     def _name(cls, value: str) -> str:
         if not re.fullmatch(r"[A-Za-z0-9_.-]{1,100}", value) or value.strip(".") == "":
-            raise ValueError(f"a study's name has 1 to 100 letters, digits, '-', '_' and '.', not {value!r}")
+            raise ValueError(f"a study's name has 1 to 100 letters, digits, '-', '_' and '.', not {shown(value)}")
+        if value.lower() in _TAKEN or value.lower().startswith("mlflow.db"):
+            raise ValueError(f"{value!r} is the name of something that every storage holds beside its studies")
         return value
 
     @field_validator("trial")
     @classmethod
     def _import_string(cls, value: str) -> str:
         if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", value):
-            raise ValueError(f"a trial is named as package.module:function, not {value!r}")
+            raise ValueError(f"a trial is named as package.module:function, not {shown(value)}")
         return value
 
     @field_validator("storage")
     @classmethod
     def _folder_or_url(cls, value: str) -> str:
         if not value or ("://" in value and not re.fullmatch(r"[a-z][a-z0-9+.-]*://\S+", value)):
-            raise ValueError(f"a storage is a folder, or a URL such as s3://bucket/results, not {uris.masked(value)!r}")
+            place = shown(uris.masked(value))
+            raise ValueError(f"a storage is a folder, or a URL such as s3://bucket/results, not {place}")
         return value
 
     def resolved(self) -> dict[str, Any]:
@@ -386,11 +379,11 @@ def load_study(path: Location, overrides: Mapping[str, Any] | None = None) -> St
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from None
+        raise InputError(f"{cut(str(path), 300)}: cannot be read: {_why(error)}") from None
     try:
-        document = yaml.load(text, _Loader)  # noqa: S506 (a SafeLoader)
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: is not valid YAML: {_where(error)}") from None
+        document = plain_yaml.load(text)
+    except ValueError as error:
+        raise InputError(f"{path}: is not valid YAML: {error}") from None
     if not isinstance(document, dict):
         raise InputError(f"{path}: must be a mapping with the keys study, trial and space")
     for key, value in (overrides or {}).items():
@@ -401,9 +394,12 @@ def load_study(path: Location, overrides: Mapping[str, Any] | None = None) -> St
 def parse_study(document: Mapping[str, Any], source: str = "study") -> StudyConfig:
     """Check a study that is already a mapping. Raises InputError, whose messages begin with `source`."""
     try:
+        plain_yaml.check(document)
         return StudyConfig.model_validate(document)
     except ValidationError as error:
         raise InputError("\n".join(f"{source}: {line}" for line in _explain(error))) from None
+    except ValueError as error:
+        raise InputError(f"{source}: {error}") from None
 
 
 def override_settings(settings: Settings, values: Mapping[str, Any]) -> Settings:
@@ -425,18 +421,17 @@ def parse_assignment(text: str) -> tuple[str, Any]:
     """``key.path=value`` with a YAML value, as ``--set`` takes it. Raises InputError."""
     key, equals, value = text.partition("=")
     if not equals or not re.fullmatch(r"[\w-]+(\.[\w-]+)*", key):
-        raise InputError(f"--set {text}: must be key.path=value, for example settings.train.epochs=2")
+        raise InputError(f"--set {cut(text)}: must be key.path=value, for example settings.train.epochs=2")
     try:
-        return key, yaml.load(value, _Loader)  # noqa: S506 (a SafeLoader)
-    except yaml.YAMLError as error:
-        raise InputError(f"--set {text}: the value is not valid YAML: {_where(error)}") from None
+        return key, plain_yaml.load(value)
+    except ValueError as error:
+        raise InputError(f"--set {cut(text)}: the value is not valid YAML: {error}") from None
 
 
-def _where(error: yaml.YAMLError) -> str:
-    """What a YAML parser complains about, and the line."""
-    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
-        return f"line {error.problem_mark.line + 1}: {error.problem}"
-    return " ".join(str(error).split())
+def _why(error: OSError | UnicodeDecodeError) -> str:
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return f"it is no UTF-8 text: {error.reason} at byte {error.start}"
 
 
 def _set(document: dict[str, Any], dotted: str, value: Any) -> None:
@@ -447,39 +442,42 @@ def _set(document: dict[str, Any], dotted: str, value: Any) -> None:
             break
         child = node.setdefault(parts[0], {})
         if not isinstance(child, dict):
-            raise InputError(f"{dotted}: {parts[0]!r} is no mapping, so nothing can be set below it")
+            raise InputError(f"{cut(dotted)}: {shown(parts[0])} is no mapping, so nothing can be set below it")
         node, parts = child, parts[1:]
     node[".".join(parts)] = value
 
 
 def _explain(error: ValidationError, prefix: tuple[str, ...] = ()) -> list[str]:
     """One line for each mistake: key, value, what is allowed."""
-    lines = []
-    for item in error.errors(include_url=False):
-        location = prefix + tuple(str(part) for part in item["loc"] if part not in {"function-before", "dict"})
-        key = ".".join(location) or "study"
-        value = uris.hidden_in(item.get("input"))
-        match item["type"]:
-            case "extra_forbidden":
-                allowed = sorted(_section(location[:-1]).model_fields)
-                close = difflib.get_close_matches(location[-1], allowed, n=1, cutoff=0.6)
-                hint = f" Did you mean {close[0]!r}?" if close else ""
-                lines.append(f"{key}: unknown key.{hint} Allowed here: {', '.join(allowed)}.")
-            case "missing":
-                lines.append(f"{key}: is required")
-            case "literal_error":
-                expected = str(item.get("ctx", {}).get("expected", ""))
-                names = re.findall(r"'([^']*)'", expected)
-                close = difflib.get_close_matches(str(value), names, n=1, cutoff=0.6)
-                hint = f" Did you mean {close[0]!r}?" if close else ""
-                lines.append(f"{key}: {value!r} is not allowed.{hint} Allowed: {', '.join(names)}.")
-            case "too_short":
-                lines.append(f"{key}: {value!r} is not allowed: at least one entry is needed")
-            case "value_error":
-                lines.append(f"{key}: {item['msg'].removeprefix('Value error, ')}")
-            case _:
-                lines.append(f"{key}: {value!r} is not allowed: {item['msg'][0].lower()}{item['msg'][1:]}")
-    return [uris.hidden(line) for line in lines]
+    found = error.errors(include_url=False)
+    lines = [uris.hidden(_explain_one(item, prefix)) for item in found[:_MOST_LINES]]
+    return lines if len(found) <= _MOST_LINES else [*lines, f"and {len(found) - _MOST_LINES} more mistakes"]
+
+
+def _explain_one(item: Mapping[str, Any], prefix: tuple[str, ...]) -> str:
+    location = prefix + tuple(str(part) for part in item["loc"] if part not in {"function-before", "dict"})
+    key = cut(".".join(location)) or "study"
+    value = shown(uris.hidden_in(item.get("input")))
+    match item["type"]:
+        case "extra_forbidden":
+            allowed = sorted(_section(location[:-1]).model_fields)
+            return f"{key}: unknown key.{_near(location[-1], allowed)} Allowed here: {', '.join(allowed)}."
+        case "missing":
+            return f"{key}: is required"
+        case "literal_error":
+            names = re.findall(r"'([^']*)'", str(item.get("ctx", {}).get("expected", "")))
+            return f"{key}: {value} is not allowed.{_near(str(item.get('input')), names)} Allowed: {', '.join(names)}."
+        case "too_short":
+            return f"{key}: {value} is not allowed: at least one entry is needed"
+        case "value_error":
+            return f"{key}: {item['msg'].removeprefix('Value error, ')}"
+        case _:
+            return f"{key}: {value} is not allowed: {item['msg'][0].lower()}{item['msg'][1:]}"
+
+
+def _near(name: str, names: list[str]) -> str:
+    close = difflib.get_close_matches(cut(name), names, n=1, cutoff=0.6)
+    return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def _section(location: tuple[str, ...]) -> type[Section]:

@@ -11,10 +11,19 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from rich.console import Console
 
-from rssearch import packing, references, report, sharing, tracking, tracking_database, tracking_views, uris
+from rssearch import (
+    packing,
+    plain_yaml,
+    references,
+    report,
+    sharing,
+    tracking,
+    tracking_database,
+    tracking_views,
+    uris,
+)
 from rssearch.config import Resources, StudyConfig
 from rssearch.environment import environment
 from rssearch.errors import DataWarning, InputError, StorageGoneError, TrialFailed
@@ -91,7 +100,7 @@ def search(
         journal = Journal(question.folder / "trials.jsonl")
         if fresh:
             _begin_anew(question, journal, tracker)
-        write_atomic(question.folder / "study.yaml", yaml.safe_dump(config.masked(), sort_keys=False))
+        write_atomic(question.folder / "study.yaml", plain_yaml.dump(config.masked()))
         write_atomic(question.folder / "environment.json", environment(data.values()))
         recorder = Recorder(question, journal, tracker, display)
         session = Stages(question, recorder, _shared(data), token, stop, run_jobs)

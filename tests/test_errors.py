@@ -190,7 +190,7 @@ FILES: dict[str, tuple[str | bytes, str]] = {
     ),
     "code": (
         "study: !!python/object/apply:os.getcwd []\n",
-        "is not valid YAML: line 1: could not determine a constructor",
+        "is not valid YAML: line 1: the tag tag:yaml.org,2002:python/object/apply:os.getcwd is not read",
     ),
     "a list": ("- study\n", "my.yaml: must be a mapping with the keys study, trial and space"),
     "empty": ("", "my.yaml: must be a mapping with the keys study, trial and space"),
