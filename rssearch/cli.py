@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from collections.abc import Iterable, Sequence
@@ -9,13 +10,14 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from rssearch import plain_yaml, spaces, uris
 from rssearch.config import StudyConfig, load_study, parse_assignment
-from rssearch.errors import InputError
-from rssearch.storage import FULL
+from rssearch.console import PlainConsole, plain_logs, write
+from rssearch.errors import InputError, cut
+from rssearch.harmless import printable
+from rssearch.storage import FULL, check_folder
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -25,8 +27,15 @@ app = typer.Typer(
 data_app = typer.Typer(help="Datasets: list, fetch, verify.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
-console = Console()
-_errors = Console(stderr=True)
+_MOST = 4000  # characters of a message
+# A path that the system does not let us use.
+_REFUSED = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY),
+    *(errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.ENXIO, errno.ETXTBSY, errno.EBUSY),
+)
+
+console = PlainConsole()
+_errors = PlainConsole(stderr=True)
 
 Space = Annotated[str, typer.Argument(metavar="SPACE", help="A YAML file, or the name of a shipped space.")]
 DataRoot = Annotated[
@@ -75,7 +84,7 @@ def _print_version(wanted: bool) -> None:
     if wanted:
         from importlib import metadata
 
-        console.print(f"rssearch {metadata.version('rssearch')}", highlight=False)
+        console.print(f"rssearch {metadata.version('rssearch')}")
         raise typer.Exit
 
 
@@ -108,7 +117,7 @@ def plan(
         return
     print(plain_yaml.dump(result.resolved, width=120))  # noqa: T201  # valid YAML: never wrapped
     for line in result.lines():
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
 
 
 @app.command()
@@ -154,6 +163,8 @@ def front(
     from rssearch import record, report
 
     found = record.read(study, storage)
+    if out is not None:
+        check_folder(out)
     target = out if out is not None or format in ("table", *report.TEXTS) else found.folder
     result = report.format_front(
         found.rows,
@@ -167,10 +178,10 @@ def front(
         out=target,
     )
     if isinstance(result, str):
-        sys.stdout.write(result)
+        write(result)
     elif isinstance(result, list):
         for path in result:
-            console.print(str(path), highlight=False, soft_wrap=True)
+            console.print(str(path), soft_wrap=True)
     else:
         console.print(result)
 
@@ -199,7 +210,7 @@ def export(
     root = None if data_root is None else Path(data_root)
     path = bundle.export(found, row, out, data_root=root, check=check, int8=int8)
     for line in (f"exported to {path}", *summary(path)):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
 
 
 @app.command()
@@ -215,15 +226,17 @@ def compare(
     from rssearch import compare as comparing
     from rssearch import record
 
+    if out is not None:
+        check_folder(out)
     result = comparing.format_comparison([record.read(name, storage) for name in studies], format, out)
     if isinstance(result, str):
-        sys.stdout.write(result)
+        write(result)
         return
     for part in result:
         if isinstance(part, Path):
-            console.print(str(part), highlight=False, soft_wrap=True)
+            console.print(str(part), soft_wrap=True)
         else:
-            console.print(part, highlight=False)
+            console.print(part)
 
 
 @app.command()
@@ -243,7 +256,7 @@ def register(
     uri, _ = tracking.home(found.storage, tracking_uri or load_study(found.folder / "study.yaml").tracking_uri)
     version, new = registry.register(found, row, name or study, uri)
     state = "" if new else " (registered before)"
-    console.print(f"models:/{name or study}/{version}: trial {row['key']}{state}", highlight=False, soft_wrap=True)
+    console.print(f"models:/{name or study}/{version}: trial {row['key']}{state}", soft_wrap=True)
 
 
 @app.command()
@@ -260,7 +273,7 @@ def ui(
     place = locate(storage)
     uri, _ = tracking.home(place, tracking_uri)
     if uri.startswith(("http://", "https://")):
-        console.print(f"a server is its own UI: open {uris.masked(uri)}", highlight=False, soft_wrap=True)
+        console.print(f"a server is its own UI: open {uris.masked(uri)}", soft_wrap=True)
         return
     raise typer.Exit(tracking.serve(uri, place, host, port))
 
@@ -325,10 +338,10 @@ def papers(
     if as_json:
         console.print_json(json.dumps(table.to_json()))
         return
-    console.print(table.paper.title, highlight=False, markup=False)
+    console.print(table.paper.title)
     _print_table(("row", "count", "paper", "recomputed", "error", "status"), table.lines())
     for text in (*table.reasons(), *table.paper.notes):
-        console.print(f"\n{text}", highlight=False, markup=False)
+        console.print(f"\n{text}")
 
 
 @data_app.command("list")
@@ -347,7 +360,7 @@ def _print_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         table.add_column(title, no_wrap=index == 0)
     for row in rows:
         table.add_row(*row)
-    console.print(table, highlight=False, markup=False)
+    console.print(table)
 
 
 @data_app.command("fetch")
@@ -358,7 +371,7 @@ def data_fetch(
     """Download a dataset into the data root, unless it is there."""
     from rssearch import data
 
-    console.print(f"{name}: {data.fetch(name, data_root)}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"{name}: {data.fetch(name, data_root)}", soft_wrap=True)
 
 
 @data_app.command("verify")
@@ -370,32 +383,41 @@ def data_verify(
     from rssearch import data
 
     result = data.verify(name, data_root)
-    console.print(result.describe(), highlight=False, soft_wrap=True, markup=False)
+    console.print(result.describe(), soft_wrap=True)
     if not result.ok:
         raise InputError(f"dataset {name!r}: {len(result.corrupt)} of {result.images} {result.kind} cannot be read")
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its status: see `rssearch --help`."""
+    plain_logs()
     try:
-        app(args=arguments, prog_name="rssearch")
+        sys.exit(app(args=arguments, prog_name="rssearch", standalone_mode=False))
     except InputError as error:
         _fail(str(error))
-    except (
-        PermissionError,
-        NotADirectoryError,
-        IsADirectoryError,
-        FileExistsError,
-    ) as error:  # a path that cannot be used
-        _fail(f"{error.filename}: {error.strerror}")
     except OSError as error:
-        if error.errno not in FULL:
+        if error.errno in FULL:
+            _fail(f"{error.filename}: {error.strerror}; what is there is whole, and the same command goes on from it")
+        if error.errno not in _REFUSED:
             raise
-        _fail(f"{error.filename}: {error.strerror}; what is there is whole, and the same command goes on from it")
+        _fail(f"{error.filename}: {error.strerror}")
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:  # of Typer, whose releases do not agree where their classes are
+        if not hasattr(error, "format_message"):
+            raise
+        _misused(error)
+
+
+def _misused(error: Any) -> NoReturn:
+    """Tell a mistake in the arguments as Typer does, with short and harmless values."""
+    from typer.rich_utils import rich_format_error
+
+    error.message = cut(printable(error.message), 300)
+    rich_format_error(error)
+    sys.exit(error.exit_code)
 
 
 def _fail(message: str) -> NoReturn:
-    _errors.print(f"error: {uris.hidden(message)}", style="red", highlight=False, markup=False, soft_wrap=True)
+    _errors.print(f"error: {cut(uris.hidden(message), _MOST)}", style="red", soft_wrap=True)
     sys.exit(2)

@@ -205,7 +205,9 @@ class Latency(Section):
     """What is timed of the front's networks: each runtime with each batch."""
 
     runtimes: tuple[Runtime, ...] = Field(("eager",), min_length=1)
-    batches: tuple[Annotated[Integer, Field(ge=1)], ...] = Field((1,), min_length=1, description="images of a pass")
+    batches: tuple[Annotated[Integer, Field(ge=1, le=65536)], ...] = Field(
+        (1,), min_length=1, description="images of a pass"
+    )
 
     def pairs(self) -> list[tuple[Runtime, int]]:
         """Each runtime with each batch, once."""

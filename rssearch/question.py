@@ -14,7 +14,7 @@ from rssearch.journal import Journal, Record
 from rssearch.scheduler import judged_by
 from rssearch.searcher import check_sampler
 from rssearch.space import Choice, Point, contains, content_key, ends, grid, grid_size, sample, size_text
-from rssearch.storage import address, locate
+from rssearch.storage import absolute, address, locate
 from rssearch.store import Store
 from rssearch.trial import Context, Preparation, Session, point_settings, resolve, takes_session
 from rssearch.units import number
@@ -60,8 +60,9 @@ class Question:
         self.function, self.module = resolve(config.trial)
         chosen = (value for d in config.space.values() if isinstance(d, Choice) for value in d.values)
         self._sources = imports.sources([config.trial, *(value for value in chosen if isinstance(value, str))])
-        self.storage = locate(config.storage).resolve()
-        self.data_root = Path(config.data_root).expanduser().resolve()
+        place = locate(config.storage)
+        self.storage = absolute(place) if isinstance(place, Path) else place
+        self.data_root = absolute(config.data_root)
         self.folder = self.storage / config.study
         self.store = Store(self.storage)
         fields = type(config.settings).model_fields

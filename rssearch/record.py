@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,9 +13,10 @@ from typing import Any
 
 from rssearch import references, seeds
 from rssearch.config import Bound, load_study
-from rssearch.errors import InputError
+from rssearch.errors import InputError, cut, shown
 from rssearch.front import Direction
 from rssearch.fronts import Front, References, Row, front_rows
+from rssearch.harmless import csv_text
 from rssearch.journal import Journal, dimension_columns, flat
 from rssearch.storage import Location, locate
 from rssearch.store import Store
@@ -58,15 +60,15 @@ def read(study: str, storage: str | Path) -> Recorded:
     if not (folder / "study.yaml").is_file():
         found = sorted(path.parent.name for path in place.glob("*/study.yaml"))
         known = f"there are: {', '.join(found)}" if found else "there are no studies"
-        raise InputError(f"there is no study {study!r} in {place}; {known}")
+        raise InputError(f"there is no study {shown(study)} in {cut(str(place), 300)}; {cut(known, 1000)}")
     config = load_study(folder / "study.yaml")
     records = Journal(folder / "trials.jsonl").records
     listed = folder / "trials.csv"
-    keys: list[str | None] = []
+    keys: list[str] = []
     if listed.is_file():
         text = listed.read_bytes().decode(errors="replace")  # what is no key names no record
         try:
-            keys = [row.get("key") for row in csv.DictReader(io.StringIO(text, newline=""))]
+            keys = [csv_text(row.get("key") or "") for row in csv.DictReader(io.StringIO(text, newline=""))]
         except csv.Error as error:
             raise InputError(f"{listed} is damaged ({error}); `rssearch search` writes it again") from None
     rows = [flat(records[key]) for key in keys if key in records]
@@ -105,7 +107,9 @@ def choose(found: Recorded, *, trial: str | None = None, best: str = "knee") -> 
             what = f"{len(fits)} finished trials" if fits else "none of the finished trials"
             keys = [row["key"] for row in fits or found.rows if row["status"] == "finished"]
             shown = ", ".join(keys[:10]) + (", ..." if len(keys) > 10 else "")
-            raise InputError(f"--trial {trial}: {what} of {found.study} begin so; keys: {shown or 'there are none'}")
+            raise InputError(
+                f"--trial {cut(trial)}: {what} of {found.study} begin so; keys: {shown or 'there are none'}"
+            )
         return fits[0]
     filled = [front for front in found.front() if front.members]
     if not filled:
@@ -118,8 +122,8 @@ def choose(found: Recorded, *, trial: str | None = None, best: str = "knee") -> 
         assert front.knee is not None
         return _best_seed(found, front.knee)
     limit = _LIMIT.fullmatch(best.replace(" ", ""))
-    if best != "accuracy" and limit is None:
-        raise InputError(f"--best {best}: must be knee, accuracy or macs<=X, with X such as 20e6 or 20M")
+    if best != "accuracy" and (limit is None or not math.isfinite(float(limit[1]))):
+        raise InputError(f"--best {cut(best)}: must be knee, accuracy or macs<=X, with X such as 20e6 or 20M")
     members = [dict(row) for row in front.members]
     if limit is not None:
         most = float(limit[1]) * _UNITS[limit[2]]

@@ -19,6 +19,7 @@ from rssearch import seeds, uris
 from rssearch.errors import InputError, unknown
 from rssearch.front import Direction
 from rssearch.fronts import Front, References, Row, fronts
+from rssearch.harmless import csv_cell
 from rssearch.storage import Location, write_atomic
 from rssearch.tables import REQUEST, latex, markdown, table
 
@@ -215,14 +216,15 @@ def _columns(rows: Sequence[Row]) -> list[str]:
 
 
 def _csv(rows: Sequence[Row], columns: Sequence[str] | None = None) -> str:
-    """None and NaN are empty, lists and mappings are JSON, floats have all their digits."""
+    """None and NaN are empty, lists and mappings are JSON, floats have all their digits; formulas stay text."""
     names = columns or _columns(rows)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(names)
+    writer.writerow(map(csv_cell, names))
     for row in rows:
         values = [plain(row.get(name)) for name in names]
-        writer.writerow([json.dumps(v) if isinstance(v, (list, dict)) else v for v in values])
+        cells = [json.dumps(v) if isinstance(v, (list, dict)) else v for v in values]
+        writer.writerow([csv_cell(cell) if isinstance(cell, str) else cell for cell in cells])
     return text.getvalue()
 
 

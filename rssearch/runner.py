@@ -30,7 +30,7 @@ import optuna
 import ray
 from ray import tune
 from ray.air.execution._internal import actor_manager
-from ray.exceptions import AuthenticationError, OutOfMemoryError, RayActorError
+from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.tune.execution import tune_controller
 from ray.tune.result import AUTO_RESULT_KEYS
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -38,7 +38,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rssearch import local_ray, scratch
 from rssearch.config import Resources
 from rssearch.deaths import Cause, Retries, cause
-from rssearch.errors import InputError
+from rssearch.errors import InputError, cut
 from rssearch.packing import slots
 from rssearch.scheduler import TuneScheduler
 from rssearch.searcher import Bridge
@@ -114,14 +114,24 @@ def _initialized(address: str | None, verbose: bool) -> Iterator[None]:
                 include_dashboard=False if own else None,
                 configure_logging=True,
             )
-        except (ConnectionError, ValueError, RuntimeError, AuthenticationError) as error:
+        except InputError:
+            raise
+        except Exception as error:  # Ray raises plain exceptions where its processes do not start in time
             if "AuthenticationError" in f"{error!r} {error.__cause__!r}":  # Ray quotes the one that it met
                 raise InputError(
                     f"--address {address}: this Ray asks for another token: set RAY_AUTH_MODE=token, and "
                     "RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to what it was started with"
                 ) from error
-            raise InputError(f"--address {address}: Ray does not answer: {str(error).splitlines()[0]}") from error
+            raise _silent(address, error) from error
         yield
+
+
+def _silent(address: str | None, error: Exception) -> InputError:
+    """One sentence on a Ray that does not start or answer."""
+    said = cut((str(error).strip() or type(error).__name__).splitlines()[0], 300)
+    if address in (None, "local"):
+        return InputError(f"Ray did not start on this machine: {said}")
+    return InputError(f"--address {address}: Ray does not answer: {said}")
 
 
 def _check_answers(address: str | None) -> None:
@@ -130,11 +140,11 @@ def _check_answers(address: str | None) -> None:
     if address in (None, "local", "auto"):
         return
     if found is None:
-        raise InputError(f"--address {address}: must be HOST:PORT, ray://HOST:PORT, auto or local")
+        raise InputError(f"--address {cut(str(address))}: must be HOST:PORT, ray://HOST:PORT, auto or local")
     try:
         socket.create_connection((found["host"].strip("[]"), int(found["port"])), timeout=10).close()
-    except (OSError, OverflowError) as error:
-        raise InputError(f"--address {address}: nothing answers there ({error})") from None
+    except (OSError, OverflowError, ValueError) as error:  # also a port of too many digits, a name too long for the DNS
+        raise InputError(f"--address {cut(str(address))}: nothing answers there ({error})") from None
 
 
 def _check_fits(resources: Resources) -> None:

@@ -6,7 +6,8 @@ import difflib
 from importlib import resources
 from pathlib import Path
 
-from rssearch.errors import InputError
+from rssearch.errors import InputError, cut
+from rssearch.storage import expand
 
 
 def shipped() -> dict[str, Path]:
@@ -25,15 +26,18 @@ def find(name: str) -> Path:
     Raises:
         InputError: there is no such file or name.
     """
-    path = Path(name).expanduser()
-    if path.is_file():
-        return path
+    path = expand(name)
+    try:
+        if path.is_file():
+            return path
+    except OSError as error:
+        raise InputError(f"{cut(name)}: {error.strerror}") from None
     known = shipped()
     plain = name.removeprefix("search_spaces/").removesuffix(".yaml").removesuffix(".yml")
     if plain in known:
         return known[plain]
-    close = difflib.get_close_matches(plain, known, n=1)
+    close = difflib.get_close_matches(cut(plain), known, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     raise InputError(
-        f"{name}: there is no such file, and no shipped space of that name.{hint} Shipped: {', '.join(known)}."
+        f"{cut(name)}: there is no such file, and no shipped space of that name.{hint} Shipped: {', '.join(known)}."
     )

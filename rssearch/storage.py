@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from rssearch import scratch, uris
-from rssearch.errors import InputError, unknown
+from rssearch.errors import InputError, cut, shown, unknown
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what the operating system says of a full disk
 _URL = re.compile(r"([a-z][a-z0-9+.-]*)://(.+)")
@@ -176,6 +176,50 @@ def _said(error: Exception, remote: Remote) -> str:
     return f"{type(error).__name__}: {text.splitlines()[0]}"
 
 
+def expand(path: str | Path) -> Path:
+    """A path of this machine, with ``~`` and ``~user`` replaced.
+
+    Raises:
+        InputError: no system can have such a path, or there is no such user.
+    """
+    if "\0" in str(path):
+        raise InputError(f"{shown(str(path))}: a path cannot contain a NUL character")
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        user = Path(path).parts[0]
+        raise InputError(f"{cut(str(path))}: there is no home folder of the user {user.removeprefix('~')!r}") from None
+
+
+def absolute(path: str | Path) -> Path:
+    """The same path, absolute and without symbolic links. Raises InputError, also for links that go in a circle."""
+    expanded = expand(path)
+    try:
+        found = expanded.resolve()
+        found.exists()  # refuses a name that is too long, or a folder that may not be looked into
+    except (OSError, RuntimeError) as error:
+        raise InputError(f"{cut(str(path))}: {getattr(error, 'strerror', None) or error}") from None
+    return found
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that cannot be written, or made where it does not exist; nothing is left in it.
+
+    Raises:
+        InputError: one sentence, with what the system says.
+    """
+    present = absolute(folder)
+    while not present.exists():
+        present = present.parent
+    try:
+        if not present.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        Path(tempfile.mkdtemp(dir=present, prefix=".probe-")).rmdir()
+    except OSError as error:
+        at = "" if present == absolute(folder) else f" ({present})"
+        raise InputError(f"{cut(str(folder), 300)}: cannot be written: {error.strerror}{at}") from None
+
+
 def locate(storage: str | Path | Remote) -> Location:
     """The place that a storage names: a folder (also as ``file://``), or a prefix of an object store.
 
@@ -187,10 +231,10 @@ def locate(storage: str | Path | Remote) -> Location:
     uris.check_whole(str(storage), "storage", "--storage")
     found = _URL.fullmatch(str(storage))
     if found is None:
-        return Path(storage).expanduser()
+        return expand(storage)
     protocol, rest = found.groups()
     if protocol == "file":
-        return Path(rest)
+        return expand(rest)
     try:
         import fsspec
 
@@ -211,12 +255,13 @@ def address(place: Location) -> str:
 
 
 def check_writable(storage: Location) -> None:
-    """Write into an object store and take it away again, before anything is trained. A folder needs no check.
+    """Write into a storage and take it away again, before anything is trained.
 
     Raises:
         InputError: it cannot be read and written, or ignores conditions, so that two drivers could run one study.
     """
     if isinstance(storage, Path):
+        check_folder(storage)
         return
     probe = storage / f".probe-{uuid.uuid4().hex}"
     if probe.create(b"1") and probe.create(b"2"):

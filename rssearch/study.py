@@ -25,6 +25,7 @@ from rssearch import (
     uris,
 )
 from rssearch.config import Resources, StudyConfig
+from rssearch.console import PlainConsole
 from rssearch.environment import environment
 from rssearch.errors import DataWarning, InputError, StorageGoneError, TrialFailed
 from rssearch.journal import Journal, flat
@@ -79,7 +80,7 @@ def search(
     """
     from rssearch.runner import Stop, connected, gpu_memories, run_jobs
 
-    question, console = Question(config), console or Console()
+    question, console = Question(config), console or PlainConsole()
     uri, artifacts = tracking.home(question.storage, config.tracking_uri)
     tracking_database.check(uri)
     check_writable(question.storage)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from rssearch import seeds
 from rssearch.front import Direction
 from rssearch.fronts import Front, Row
+from rssearch.harmless import markdown as markdown_text
+from rssearch.harmless import printable
 from rssearch.units import human, title_of
 
 if TYPE_CHECKING:
@@ -138,9 +140,9 @@ def markdown(found: Sequence[Front], study: str, dimensions: Sequence[str] | Non
     """The members of the fronts as a table of GitHub's Markdown, with a heading."""
     (head, *body), notes, asked = _members(found, dimensions)
     rule = ["---" if i < asked else "---:" for i in range(len(head))]
-    lines = [[*map(_for_markdown, head)], rule, *([*map(_for_markdown, line)] for line in body)]
+    lines = [[*map(markdown_text, head)], rule, *([*map(markdown_text, line)] for line in body)]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"# {_for_markdown(study)}\n\n{table}\n\n{_for_markdown('. '.join(notes))}.\n"
+    return f"# {markdown_text(study)}\n\n{table}\n\n{markdown_text('. '.join(notes))}.\n"
 
 
 def _members(found: Sequence[Front], dimensions: Sequence[str] | None) -> tuple[list[list[str]], list[str], int]:
@@ -164,10 +166,5 @@ _LATEX = {
 
 def _for_latex(text: str) -> str:
     """One line of text as LaTeX prints it. A number stays with its unit."""
-    escaped = "".join(_LATEX.get(letter, letter) for letter in " ".join(text.split()))
+    escaped = "".join(_LATEX.get(letter, letter) for letter in printable(" ".join(text.split())))
     return re.sub(r"(?<=\d) (?=\\%|[kMG]\b)", "~", escaped)
-
-
-def _for_markdown(text: str) -> str:
-    """One line of text as Markdown shows it, whether or not it is in a table."""
-    return re.sub(r"([\\`*_\[\]<>|~&$#])", r"\\\1", " ".join(text.split()))

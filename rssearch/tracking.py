@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from rssearch import tracking_database, tracking_views, uris
 from rssearch.errors import InputError
+from rssearch.harmless import printable
 from rssearch.storage import Location
 from rssearch.tracking_views import TRIALS
 
@@ -288,7 +289,7 @@ def serve(uri: str, storage: Location, host: str, port: int) -> int:
     """
     check_recorded(uri, storage)
     for study, address in addresses(uri, f"http://{host}:{port}"):
-        sys.stdout.write(f"{study}: {address}\n")
+        sys.stdout.write(f"{printable(study)}: {address}\n")
     sys.stdout.flush()
     command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port)]
     # The URI is no argument: others see those. MLflow's job workers serve its generative-AI features.

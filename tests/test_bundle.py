@@ -318,7 +318,7 @@ def test_only_a_new_or_an_empty_folder_is_written(tmp_path: Path, found: Recorde
 def test_a_failed_export_leaves_nothing(
     tmp_path: Path, found: Recorded, row: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(folder: Path) -> None:
+    def broken(folder: Path, *, allow_imports: bool) -> None:
         raise InputError("cannot be read back")
 
     monkeypatch.setattr(exporting, "rebuild", broken)

@@ -310,5 +310,5 @@ def test_refused_images_leave_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_a_storage_that_cannot_be_written(storage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("mine")
     monkeypatch.setattr(runner, "connected", lambda *_, **__: nullcontext())
-    refused(run("search", "quickstart", "--storage", storage), "file/")
+    refused(run("search", "quickstart", "--storage", storage), "file", "cannot be written: Not a directory")
     assert (tmp_path / "file").read_text() == "mine"

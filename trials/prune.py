@@ -65,6 +65,7 @@ Metrics = dict[str, Any]
 
 MODELS = "models"
 _PROBED = 128  # pixels
+_PROBED_BATCH = 256  # images say enough of a larger batch, which may not fit into the memory
 AMOUNTS = ("rate", "rates", "macs_ratio")
 DIMENSIONS = ("dataset", "model", "method", *AMOUNTS, "seed", "allocation", "round_to")
 ON_REQUEST = latency.METRICS
@@ -325,7 +326,7 @@ def epoch_seconds(point: Config, session: Session, batch_size: int) -> float:
     local = session.settings
     about = about_data(point, local, session.data_root)
     network = (point["model"], options_text(point, local), about.input_shape, about.num_classes)
-    per_image = _seconds_per_image(*network, batch_size, session.device.type)
+    per_image = _seconds_per_image(*network, min(batch_size, _PROBED_BATCH), session.device.type)
     return per_image * about.num_images * local.split.train
 
 

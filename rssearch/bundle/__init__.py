@@ -30,22 +30,29 @@ if TYPE_CHECKING:
 __all__ = ["FORMAT", "export", "load"]
 
 
-def load(folder: str | Path) -> nn.Module:
+def load(folder: str | Path, *, allow_imports: bool = False) -> nn.Module:
     """Rebuild the network of a bundle on the CPU, in eval mode. Bundles of format 1, without ONNX, are read as well.
+
+    A bundle is data: nothing that it names is imported or downloaded, and it cannot take more memory than its own
+    weights do. Only the architectures of this package and of torchvision are built.
 
     Args:
         folder: a bundle, as `export` writes it.
+        allow_imports: import the module of a network of one's own (``MODULE:NAME``), which runs whatever code a module
+            of that name has on this machine: only for a bundle that you trust.
 
     Returns:
         The network: float32 [B, C, H, W], normalised as ``preprocessing.json`` says, to logits [B, classes], or
         [B, classes, H, W] for segmentation.
 
     Raises:
-        InputError: the folder is no bundle, or a file of it is missing or has been changed.
+        InputError: the folder is no bundle, a file of it is missing, damaged or has been changed, or the network is one
+            that would have to be imported.
     """
     from rssearch.bundle.network import rebuild
+    from rssearch.storage import expand
 
-    return rebuild(Path(folder).expanduser())
+    return rebuild(expand(folder), allow_imports=allow_imports)
 
 
 def export(

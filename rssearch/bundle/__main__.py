@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rssearch.errors import InputError
+from rssearch.errors import InputError, cut, shown
+from rssearch.harmless import printable
+from rssearch.storage import check_folder
 
 if TYPE_CHECKING:
     from rssearch.bundle.predict import Network
@@ -23,6 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         network = predict.open_network(asked.bundle, int8=asked.int8, threads=asked.threads)
         work = _segmented if network.segments else _classified
+        if network.segments:
+            check_folder(asked.out)
         targets = _targets(asked.images, asked.out) if network.segments else dict.fromkeys(asked.images, Path())
         for image in asked.images:
             found = work(network, image, targets[image], asked.top)
@@ -32,8 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(f"{error.name} is not installed: prediction needs onnxruntime, numpy and pillow")
     except InputError as error:
         return _fail(str(error))
-    except (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError) as error:
-        return _fail(f"{error.filename}: {error.strerror}")
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        return _fail(f"{cut(str(error.filename), 300)}: {error.strerror}")
     return 0
 
 
@@ -56,9 +63,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return int(text)
+    if not re.fullmatch(r"0*[1-9][0-9]{0,3}", text):
+        raise argparse.ArgumentTypeError(f"{shown(text)} is not a whole number of at least 1 and at most 9999")
+    return int(text[-4:])
 
 
 def _classified(network: Network, image: str, _target: Path, top: int) -> dict[str, Any]:
@@ -98,11 +105,12 @@ def _targets(images: Sequence[str], folder: Path) -> dict[str, Path]:
 def _line(found: dict[str, Any]) -> str:
     show: Callable[[float], str] = "{:.4f}".format
     pairs = [text for name, value in found["classes"].items() for text in (name, show(value))]
-    return "\t".join([found["image"], *([found["mask"]] if "mask" in found else []), *pairs])
+    cells = [found["image"], *([found["mask"]] if "mask" in found else []), *pairs]
+    return "\t".join(printable(cell, keep=set()) for cell in cells)  # a name stays in its cell
 
 
 def _fail(message: str) -> int:
-    sys.stderr.write(f"error: {message}\n")
+    sys.stderr.write(f"error: {printable(message)}\n")
     return 2
 
 

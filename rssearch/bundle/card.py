@@ -12,6 +12,8 @@ from typing import Any
 
 from rssearch.bundle.files import INT8, ONNX
 from rssearch.data.registry import ALIASES, FAMILIES, prefix_of
+from rssearch.harmless import markdown, markdown_code
+from rssearch.models import is_own
 from rssearch.onnx_export import OPSET
 from rssearch.record import Recorded
 from rssearch.storage import Location
@@ -30,7 +32,7 @@ _CARD = """\
 
 {measured}
 
-* **Data:** `{dataset}`. The network was chosen on the validation images; the test images were read once, for the trials
+* **Data:** {dataset}. The network was chosen on the validation images; the test images were read once, for the trials
   on the front.
 * **Licence of the data:** {licence}
 * **Split:** {split}{notes}
@@ -71,7 +73,7 @@ import torch
 {imports}
 
 folder = Path("PATH/OF/THIS/FOLDER")
-model = bundle.load(folder)  # checks every file against manifest.json
+model = bundle.load(folder{trust})  # checks every file against manifest.json
 about = json.loads((folder / "preprocessing.json").read_text())
 
 {use}
@@ -178,8 +180,9 @@ def card(found: Recorded, row: Mapping[str, Any], about: Mapping[str, Any], meas
     words = {"size": size, "count": len(about["classes"]), "height": height, "width": width}
     words |= {"prepare": _SQUARE if height == width else _OBLONG, "side": height if height == width else None}
     return _CARD.format(
-        model=about["model"],
-        cut=", ".join([f"pruned by {row.get('method', 'a trial of its own')}", *asked]),
+        model=markdown(about["model"]),
+        cut=markdown(", ".join([f"pruned by {row.get('method', 'a trial of its own')}", *asked])),
+        trust=", allow_imports=True" if is_own(about["model"]) else "",
         purpose=_PURPOSE[task].format(**words),
         imports=_IMPORTS[task],
         use=_USE[task].format(**words),
@@ -190,13 +193,13 @@ def card(found: Recorded, row: Mapping[str, Any], about: Mapping[str, Any], meas
         key=row["key"],
         results="\n".join(_results(row, measured)),
         measured=_latency(row),
-        dataset=row.get("dataset", "unknown"),
+        dataset=markdown_code(str(row.get("dataset", "unknown"))),
         licence=_licence(row.get("dataset")),
-        split=f"`{row['split_hash']}`" if row.get("split_hash") else "unknown",
-        notes="".join(f"\n* **Note on the data:** {_plain(note)}" for note in _notes(found.folder, row)),
-        classes=", ".join(about["classes"]),
-        counter=row.get("macs_counter", "an unknown counter"),
-        versions=_versions(found.folder),
+        split=markdown_code(str(row["split_hash"])) if row.get("split_hash") else "unknown",
+        notes="".join(f"\n* **Note on the data:** {markdown(note)}" for note in _notes(found.folder, row)),
+        classes=", ".join(map(markdown, about["classes"])),
+        counter=markdown(str(row.get("macs_counter", "an unknown counter"))),
+        versions=markdown(_versions(found.folder)),
         models="models" if "calibration_images" in measured else "model",
         onnx="\n".join(_onnx(measured)),
     )
@@ -248,7 +251,7 @@ def _latency(row: Mapping[str, Any]) -> str:
     late = f", 95th percentile {row['latency_p95_ms']:.3g} ms" if row.get("latency_p95_ms") is not None else ""
     return (
         f"Latency of one image: median {row['latency_ms']:.3g} ms, interquartile range {row['latency_iqr_ms']:.2g} ms"
-        f"{late}, on {row['latency_device']}, CPU threads: {row['latency_threads']}."
+        f"{late}, on {markdown(str(row['latency_device']))}, CPU threads: {row['latency_threads']}."
     )
 
 
@@ -258,7 +261,7 @@ def _onnx(measured: Mapping[str, Any]) -> list[str]:
     lines = [
         f"`{ONNX}` (opset {OPSET}, a batch of any size) gives the network's logits within "
         f"{parity['largest_difference']:.2g} (the largest is {parity['largest_logit']:.3g}), by onnxruntime on "
-        f"{parity['images']} {parity['source']}."
+        f"{parity['images']} {markdown(parity['source'])}."
     ]
     if "calibration_images" in measured:
         lines.append(
@@ -277,7 +280,7 @@ def _onnx(measured: Mapping[str, Any]) -> list[str]:
     latency = measured["latency"]
     lines += [
         "",
-        f"Milliseconds for one image on {latency['device']}, CPU threads: {latency['threads']}, {latency['passes']} "
+        f"Milliseconds for one image on {markdown(latency['device'])}, CPU threads: {latency['threads']}, {latency['passes']} "
         "passes, measured at the export:",
         "",
         "| | median | interquartile range | 95th percentile |",

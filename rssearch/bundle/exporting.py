@@ -28,7 +28,7 @@ from rssearch.errors import InputError
 from rssearch.onnx_export import INPUT, OPSET, OUTPUT, to_onnx
 from rssearch.predictions import colour
 from rssearch.record import Recorded
-from rssearch.storage import write_atomic
+from rssearch.storage import absolute, check_folder, write_atomic
 from rssearch.store import Files, Store
 from rssearch.trial import point_settings
 
@@ -37,15 +37,16 @@ def write(
     found: Recorded, row: Mapping[str, Any], out: Path, *, data_root: Path | None, check: bool, int8: bool
 ) -> Path:
     """Write a bundle, see `rssearch.bundle.export`."""
-    target = out.expanduser().resolve()
+    target = absolute(out)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"--out {out}: is there already; a bundle needs a new or an empty folder")
+    check_folder(target.parent)
     files = _contents(found, row, data_root, check=check or int8, int8=int8)
     target.parent.mkdir(parents=True, exist_ok=True)
     with scratch.folder(f".{target.name}.", target.parent) as draft:
         for name, content in files.items():
             write_atomic(draft / name, content)
-        rebuild(draft)  # what cannot be read back is not handed out
+        rebuild(draft, allow_imports=True)  # what cannot be read back is not handed out
         draft.chmod(0o755)  # mkdtemp makes it private
         draft.rename(target)
     return target
@@ -71,7 +72,7 @@ def _contents(found: Recorded, row: Mapping[str, Any], data_root: Path | None, *
         "spec": json.loads(stored["spec.json"]),
     }
     files = {ARCHITECTURE: encode(architecture), WEIGHTS: stored["model.safetensors"]}
-    model = build(files, Path(f"trial {row['key']}"))
+    model = build(files, Path(f"trial {row['key']}"), allow_imports=True)
     shape = tuple(about["input_shape"])
     networks = {ONNX: to_onnx(model, shape)}
     config = load_study(found.folder / "study.yaml")

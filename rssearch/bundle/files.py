@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rssearch.errors import InputError
+from rssearch.errors import InputError, cut, shown
 
 ARCHITECTURE, WEIGHTS, PREPROCESSING, CARD = (
     "architecture.json",
@@ -36,6 +37,38 @@ def encode(value: Any) -> bytes:
     return (json.dumps(value, indent=1) + "\n").encode()
 
 
+def decode(files: Mapping[str, bytes], name: str) -> dict[str, Any]:
+    """The mapping that a JSON file of a bundle holds.
+
+    Raises:
+        ValueError: it holds something else, a number that JSON does not have, or a key twice.
+    """
+
+    def refuse(text: str) -> Any:
+        raise ValueError(f"{name} has the number {text}")
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            raise ValueError(f"{name} has a key twice")
+        return found
+
+    try:
+        content = json.loads(files[name].decode(), parse_constant=refuse, object_pairs_hook=once)
+    except RecursionError:
+        raise ValueError(f"{name} is nested too deeply") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{name} is no mapping")
+    return content
+
+
+def _content(path: Path) -> bytes:
+    """A file, which is no device or pipe that would never end."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "is no regular file", str(path))
+    return path.read_bytes()
+
+
 def read(folder: Path, names: Sequence[str] | None = None) -> dict[str, bytes]:
     """Files of a bundle, each of them as it was written. What was read is what is used.
 
@@ -47,21 +80,23 @@ def read(folder: Path, names: Sequence[str] | None = None) -> dict[str, bytes]:
         InputError: the folder is no bundle, a file is missing or has been changed, or the bundle has none of that name.
     """
     try:
-        about = json.loads((folder / MANIFEST).read_bytes())
+        about = decode({MANIFEST: _content(folder / MANIFEST)}, MANIFEST)
         digests, kind = about["sha256"], about["format"]
+        if not isinstance(digests, dict) or not isinstance(kind, str):
+            raise ValueError("format is no text, or sha256 no mapping")
         if kind not in FORMATS:
-            raise InputError(f"{folder}: the bundle has format {kind!r}; this version reads {', '.join(FORMATS)}")
+            raise InputError(f"{folder}: the bundle has format {shown(kind)}; this version reads {', '.join(FORMATS)}")
         held = (*FORMATS[kind], *(name for name in (INT8,) if name in digests))
         if absent := [name for name in names or () if name not in held]:
             raise InputError(f"{folder}: the bundle (format {kind}) has no {', '.join(absent)}; {_how(absent[0])}")
-        files = {name: (folder / name).read_bytes() for name in names or held}
+        files = {name: _content(folder / name) for name in names or held}
         changed = [name for name, content in files.items() if hashlib.sha256(content).hexdigest() != digests[name]]
     except OSError as error:
         raise InputError(f"{folder}: is no bundle, or not a whole one: {error.filename}: {error.strerror}") from None
     except InputError:
         raise
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{folder}: {MANIFEST} is damaged ({type(error).__name__}: {error})") from None
+        raise InputError(f"{folder}: {MANIFEST} is damaged ({type(error).__name__}: {cut(str(error))})") from None
     if changed:
         raise InputError(
             f"{folder}: {', '.join(changed)} changed after the export: the sha256 is not that of {MANIFEST}"

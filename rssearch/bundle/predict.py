@@ -13,10 +13,13 @@ import numpy as np
 import onnxruntime
 
 from rssearch.bundle.files import INT8, ONNX, PREPROCESSING, read
-from rssearch.errors import InputError
-from rssearch.pixels import DECODE_ERRORS, Floats, Pixels, decode, factors, reason
+from rssearch.bundle.files import decode as decode_json
+from rssearch.errors import InputError, cut, shown
+from rssearch.pixels import DECODE_ERRORS, Floats, Pixels, decode, factors, large_images, reason
+from rssearch.storage import expand
 from rssearch.tiling import axis
 
+_LARGEST = 1 << 15  # pixels of a side, and more than any mean or deviation
 TILES = 8  # of a scene that go through the network together
 
 
@@ -54,12 +57,58 @@ def open_network(folder: str | Path, *, int8: bool = False, threads: int = 0) ->
     Raises:
         InputError: the folder is no bundle, has no such model, or a file of it is missing or has been changed.
     """
-    name, path = INT8 if int8 else ONNX, Path(folder).expanduser()
+    name, path = INT8 if int8 else ONNX, expand(folder)
     files = read(path, (PREPROCESSING, name))
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = threads, 3
-    session = onnxruntime.InferenceSession(files[name], options, providers=["CPUExecutionProvider"])
-    return Network(session, json.loads(files[PREPROCESSING]))
+    options.intra_op_num_threads, options.log_severity_level = threads, 4
+    try:
+        about = decode_json(files, PREPROCESSING)
+        session = onnxruntime.InferenceSession(files[name], options, providers=["CPUExecutionProvider"])
+        _check(about, session)
+    except Exception as error:  # the boundary: onnxruntime has an error of its own for each kind of damage
+        why = cut(" ".join(str(error).split()) or type(error).__name__, 500)
+        raise InputError(f"{path}: {name} or {PREPROCESSING} is damaged: {why}") from error
+    return Network(session, about)
+
+
+def _check(about: Mapping[str, Any], session: onnxruntime.InferenceSession) -> None:
+    """Refuse a preprocessing.json that is not the model's, or not whole. Raises ValueError, KeyError or TypeError."""
+    shape, classes, names = about["input_shape"], about["classes"], about["onnx"]
+    segments = about["task"] == "segmentation"
+    if not segments and about["task"] != "classification":
+        raise ValueError(f"the task is {shown(about['task'])}")
+    if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes):
+        raise ValueError("classes is no list of names")
+    if len(shape) != 3 or not all(_is_whole(size, 1) for size in shape) or shape[0] != 3:
+        raise ValueError(f"input_shape is {shown(shape)}, not [3, height, width]")
+    for name, least in (("mean", None), ("std", 0.0)):
+        if len(about[name]) != 3 or not all(_is_number(value, least) for value in about[name]):
+            raise ValueError(f"{name} is {shown(about[name])}, no number for each band")
+    if segments:
+        size, overlap = about["tiles"]["size"], about["tiles"]["overlap"]
+        if not _is_whole(size, 1) or not _is_whole(overlap, 0) or overlap >= size or shape[1:] != [size, size]:
+            raise ValueError(f"tiles is {shown(about['tiles'])}")
+        colours = about["colours"]
+        if len(classes) > 256 or len(colours) != len(classes):
+            raise ValueError(f"there are {len(colours)} colours for {len(classes)} classes")
+        if not all(len(colour) == 3 and all(_is_whole(v, 0) and v < 256 for v in colour) for colour in colours):
+            raise ValueError("colours are no three numbers below 256 for each class")
+    (found,), (given,) = session.get_inputs(), session.get_outputs()
+    if (found.name, given.name) != (names["input"], names["output"]) or found.type != "tensor(float)":
+        raise ValueError(f"the model turns {shown(found.name)} into {shown(given.name)}")
+    for what, here, said in (("images", found.shape[1:], shape), ("logits", given.shape[1:2], [len(classes)])):
+        if len(here) != len(said) or any(isinstance(a, int) and a != b for a, b in zip(here, said, strict=True)):
+            raise ValueError(f"the model's {what} are {shown(here)}, not {shown(said)}")
+
+
+def _is_whole(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= _LARGEST
+
+
+def _is_number(value: Any, above: float | None) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > _LARGEST:
+        return False
+    return above is None or value > above
 
 
 def probabilities(network: Network, path: str | Path) -> Floats:
@@ -133,17 +182,23 @@ def normalised(pixels: Pixels, about: Mapping[str, Any]) -> Floats:
 
 def _run(network: Network, pixels: Pixels) -> Floats:
     """Logits of some images uint8 [B, C, H, W]."""
-    names = network.about["onnx"]
-    (logits,) = network.session.run([names["output"]], {names["input"]: normalised(pixels, network.about)})
+    names, classes = network.about["onnx"], len(network.classes)
+    try:
+        (logits,) = network.session.run([names["output"]], {names["input"]: normalised(pixels, network.about)})
+    except Exception as error:  # the boundary: onnxruntime has an error of its own for each kind of damage
+        raise InputError(f"the ONNX model cannot be run: {cut(' '.join(str(error).split()), 500)}") from error
+    expected = (len(pixels), classes, *(pixels.shape[2:] if network.segments else ()))
+    if logits.shape != expected:
+        raise InputError(f"the ONNX model gives logits {list(logits.shape)}, not {list(expected)}")
     return np.asarray(logits, dtype=np.float32)
 
 
 def _decoded(path: str | Path, size: int | None) -> Pixels:
-    file = Path(path).expanduser()
+    file = expand(path)
     if file.exists() and not file.is_file() and not file.is_dir():
         raise InputError(f"{path}: is no regular file")  # a pipe or a device might never end
     try:
         return decode(file.read_bytes(), size)
-    except DECODE_ERRORS as error:
+    except (*DECODE_ERRORS, MemoryError) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else reason(error)
         raise InputError(f"{path}: cannot be read: {why}") from None

@@ -38,6 +38,7 @@ from rssearch.data.split import divide, split_hash
 from rssearch.data.streaming import Stream, node_memory
 from rssearch.errors import DataWarning, InputError, unknown
 from rssearch.pixels import Pixels
+from rssearch.storage import expand
 
 FAMILIES: dict[str, Family] = {
     family.name: family
@@ -114,7 +115,7 @@ def listing(name: str, root: str | Path) -> Listing | SceneListing:
     Raises:
         InputError: the name is unknown, or the dataset is not there; the message names the places looked at.
     """
-    base = Path(root).expanduser()
+    base = expand(root)
     prefix = prefix_of(name)
     return FOLDERS[prefix][1](name, base) if prefix else find(name).listing(base, name)
 
@@ -142,7 +143,7 @@ def fetch(name: str, root: str | Path) -> str:
     except InputError:
         if family.fetch is None:
             raise
-    base = Path(root).expanduser()
+    base = expand(root)
     try:
         base.mkdir(parents=True, exist_ok=True)
         family.fetch(base)

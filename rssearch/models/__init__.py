@@ -34,6 +34,7 @@ __all__ = [
     "code_of",
     "create",
     "design_of",
+    "is_own",
     "list_models",
     "options_of",
     "task_of",
@@ -107,7 +108,7 @@ def task_of(name: str) -> Task:
 
 def code_of(name: str) -> str | None:
     """What the code of a network of one's own is, see `rssearch.imports.fingerprint`; None for all others."""
-    return imports.fingerprint(name) if _is_own(name) else None
+    return imports.fingerprint(name) if is_own(name) else None
 
 
 def options_of(name: str) -> list[str]:
@@ -192,7 +193,7 @@ def _entry(name: str) -> Entry:
     if prefix == "micronet":
         options = {option: allowed for option, allowed in MODELS[prefix].options.items() if option != "rates"}
         return _encoder_decoder(partial(micronet, rates=parse_rates(rest)), options)
-    if _is_own(name):
+    if is_own(name):
         return _own(name)
     if prefix != "torchvision":
         raise unknown("model", name, [*MODELS, "torchvision:NAME", "micronet:RATES", "MODULE:NAME"])
@@ -201,7 +202,8 @@ def _entry(name: str) -> Entry:
     return _vision(rest)
 
 
-def _is_own(name: str) -> bool:
+def is_own(name: str) -> bool:
+    """Whether a name is an import string, so that the network is code of one's own."""
     return imports.is_import(name) and name.partition(":")[0] not in ("torchvision", "micronet")
 
 

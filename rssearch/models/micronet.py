@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rssearch.errors import InputError
+from rssearch.errors import InputError, shown
 from rssearch.models.options import flag, share, whole
+from rssearch.models.options import levels as resolutions
 from rssearch.models.unet import Block, Cascade, Design, Skips, convolution
 
 LEVELS = 3
@@ -94,7 +95,7 @@ def miniaturized_net(
 
     The arguments are those of `micronet`; the decoder begins on the last level but one, as U-Net's does.
     """
-    encoder: list[Cascade] = [(1, 1)] * whole("levels", levels)
+    encoder: list[Cascade] = [(1, 1)] * resolutions("levels", levels)
     decoder = [*encoder[1:], ()]
     block = _fire(base, squeeze, p3x3, batch_norm=batch_norm, bias=bias)
     return Design(base, tuple(encoder), tuple(decoder), block, skips, bias)
@@ -110,7 +111,7 @@ def parse_rates(text: str) -> list[Any]:
         cascades = [[int(rate) for rate in cascade.split(",")] for cascade in text.split("/")]
     except ValueError:
         raise InputError(
-            f"the rates {text!r} of a micronet are not whole numbers with commas between them, such as 1,1,2,3, "
+            f"the rates {shown(text)} of a micronet are not whole numbers with commas between them, such as 1,1,2,3, "
             "and slashes between levels, such as 1,2,5/1,2,3/1,1,2"
         ) from None
     return cascades if len(cascades) > 1 else cascades[0]
@@ -138,13 +139,13 @@ def _cascades(option: str, given: Any, levels: int | None) -> list[Cascade]:
     """One cascade for each level, from a single one or from one for each."""
     shape = "must be a sequence of rates, such as [1, 1, 2, 3], or a sequence of these, one for each level"
     if not isinstance(given, Sequence) or isinstance(given, str) or not given:
-        raise InputError(f"{option} is {given!r}, but {shape}")
+        raise InputError(f"{option} is {shown(given)}, but {shape}")
     nested = [isinstance(cascade, Sequence) and not isinstance(cascade, str) for cascade in given]
     if any(nested) and not all(nested):
-        raise InputError(f"{option} is {given!r}, but {shape}")
+        raise InputError(f"{option} is {shown(given)}, but {shape}")
     if not any(nested):
-        given = [given] * (LEVELS if levels is None else whole("levels", levels))
-    elif levels is not None and whole("levels", levels) != len(given):
+        given = [given] * (LEVELS if levels is None else resolutions("levels", levels))
+    elif levels is not None and resolutions("levels", levels) != len(given):
         raise InputError(f"{option} has cascades for {len(given)} levels, but there are {levels}")
     if not all(given):
         raise InputError(f"{option} has an empty cascade; each level needs at least one rate")

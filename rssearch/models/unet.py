@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from rssearch.models.options import flag, whole
+from rssearch.models.options import levels as resolutions
 
 Skips = Literal["add", "concat"]
 Cascade = tuple[int, ...]  # the dilation rates of consecutive blocks
@@ -132,5 +133,5 @@ def unet(*, levels: int = 5, base: int = 64, batch_norm: bool = False, bias: boo
     def block(inputs: int, outputs: int, rate: int) -> nn.Module:
         return convolution(inputs, outputs, 3, rate=rate, batch_norm=normed, bias=biased)
 
-    encoder = ((1, 1),) * whole("levels", levels)
+    encoder = ((1, 1),) * resolutions("levels", levels)
     return Design(base, encoder, (*encoder[1:], ()), block, "concat", biased)
