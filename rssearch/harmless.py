@@ -53,7 +53,7 @@ def markdown(text: str) -> str:
 
 def markdown_code(text: str) -> str:
     """One line of text as code in a line of Markdown, whatever backticks it has."""
-    line = printable(" ".join(text.split())).replace("|", "\\|")
+    line = printable(" ".join(text.split()))
     longest = max((len(run) for run in re.findall(r"`+", line)), default=0)
     fence = "`" * (longest + 1)
     gap = " " if longest else ""

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from rssearch import plain_yaml
 from rssearch.config import SPLITS, Settings, load_study, override_settings, parse_assignment, parse_study
 from rssearch.errors import InputError
 
@@ -148,3 +149,32 @@ def test_a_dimension_may_be_an_option_of_one_network() -> None:
 def test_options_of_networks_that_are_no_mapping_are_refused() -> None:
     with pytest.raises(InputError, match=r"settings\.model\.networks\.unet: 16 is not allowed"):
         parse_study(MINIMAL | {"settings": {"model": {"networks": {"unet": 16}}}})
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["010", "1:30", "1e-3", "yes", "2020-01-01", "=", "1_000", "0x10", ".inf", "", "~", "12", "é", "<<", "!x", "a: b"],
+)
+def test_texts_are_written_so_that_every_reader_takes_them_for_texts(value: str) -> None:
+    text = plain_yaml.dump({"a": value})
+    assert plain_yaml.load(text) == yaml.safe_load(text) == {"a": value}
+
+
+@pytest.mark.parametrize("value", [1e-3, 1e5, 1.5, 1e-300, 1e300, 3, 1 - 2**63, True, None, [], {}])
+def test_other_values_are_read_as_they_were_written(value: Any) -> None:
+    text = plain_yaml.dump({"a": value})
+    assert plain_yaml.load(text) == yaml.safe_load(text) == {"a": value}
+
+
+def test_numbers_are_plain_decimals() -> None:
+    text = "[1e-3, 2E+2, .5, 1., -3, +4, 0, 12e03, 08, 1:30, 1_0, 0x1, 1e3, ! 5]"
+    expected = [0.001, 200.0, 0.5, 1.0, -3, 4, 0, 12000.0, "08", "1:30", "1_0", "0x1", 1000.0, 5]
+    assert plain_yaml.load(text) == expected
+
+
+def test_a_whole_number_may_be_written_as_1e3() -> None:
+    assert parse_study(MINIMAL | {"search": {"trials": 1e3}}).search.trials == 1000
+
+
+def test_merged_keys_are_read() -> None:
+    assert plain_yaml.load("a: &a {x: 1, y: 2}\nb: {<<: *a, x: 3}") == {"a": {"x": 1, "y": 2}, "b": {"x": 3, "y": 2}}

@@ -312,3 +312,91 @@ def test_a_storage_that_cannot_be_written(storage: str, tmp_path: Path, monkeypa
     monkeypatch.setattr(runner, "connected", lambda *_, **__: nullcontext())
     refused(run("search", "quickstart", "--storage", storage), "file", "cannot be written: Not a directory")
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_ray_that_does_not_start_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**_: Any) -> None:
+        raise Exception("The current node timed out during startup. This could happen because\nthe raylet failed")
+
+    monkeypatch.setattr(runner.ray, "init", init)
+    result = run("search", "quickstart", "--address", "local")
+    refused(result, "Ray did not start on this machine: The current node timed out during startup.")
+    assert len(result.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:" + "9" * 5000, "x" * 300 + ":1", "ray://", "a b", "\x1b[31m:1"])
+def test_an_address_that_is_none(address: str) -> None:
+    result = run("search", "quickstart", "--address", address)
+    refused(result, "--address ")
+    assert len(result.err) < 500
+    assert "\x1b" not in result.err
+
+
+@pytest.mark.usefixtures("no_ray")
+@pytest.mark.parametrize(
+    ("storage", "message"),
+    [
+        ("/proc/none/x", "/proc/none/x: cannot be written: No such file or directory (/proc)"),
+        ("a" * 300, "File name too long"),
+        ("/".join(["a" * 200] * 30), "File name too long"),
+        ("~nobody-here/x", "there is no home folder of the user 'nobody-here'"),
+        ("loop/x", "Symlink loop"),
+        ("a\0b", "has a character that no text may have"),
+        ("\udcff", "has a character that no text may have"),
+        ("", "a storage is a folder, or a URL"),
+    ],
+)
+def test_a_storage_that_the_system_refuses(storage: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    refused(run("search", "quickstart", "--storage", storage), message)
+    assert [path.name for path in tmp_path.iterdir()] == ["loop"]
+
+
+@pytest.mark.parametrize("name", ["mlflow.db", "store", "mlartifacts", "MLflow.db-wal", "Store"])
+def test_a_study_is_not_called_as_what_a_storage_holds(name: str) -> None:
+    refused(run("plan", "quickstart", "--set", f"study={name}"), f"study: {name!r} is the name of something that every")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("010", "'010' is not allowed: must be an integer; write 8 without quotes if that is what is meant"),
+        ("1:30", "'1:30' is not allowed: must be an integer; write 90 without quotes"),
+        ("1_000", "'1_000' is not allowed: must be an integer"),
+        ("0x10", "'0x10' is not allowed: must be an integer; write 16 without quotes"),
+        ("'3'", "'3' is not allowed: must be an integer; write 3 without quotes"),
+        ("yes", "True is not allowed: must be an integer (YAML reads yes and on as true, no and off as false)"),
+        ("2.5", "2.5 is not allowed: must be an integer"),
+        ("1e999", "line 1: 1e999 is too large for a number"),
+        (".inf", "inf is not allowed: must be a finite number"),
+        ("9" * 5000, "9999 is too large: integers have 64 bits"),
+        ("9223372036854775808", "9223372036854775808 is too large: integers have 64 bits"),
+        ("2020-13-45", "2020-13-45 would be a date in YAML: put it in quotes"),
+        ("!!python/name:os.system", "the tag tag:yaml.org,2002:python/name:os.system is not read"),
+        ("&a [*a]", "is nested more than 40 levels deep"),
+        ("[" * 3000, "it is nested too deeply"),
+        ('"\\0"', "has a character that no text may have"),
+        ("{1: 2}", "settings.train.epochs.1: a key must be text; put it in quotes"),
+    ],
+)
+def test_values_that_look_like_something_else(text: str, message: str) -> None:
+    result = run("plan", "quickstart", "--set", f"settings.train.epochs={text}")
+    refused(result, message)
+    assert len(result.err) < 1000
+
+
+def test_aliases_that_repeat_one_another_without_end(tmp_path: Path) -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12)]
+    (tmp_path / "bomb.yaml").write_text("\n".join(lines))
+    refused(run("plan", "bomb.yaml"), "it has more than 1000000 values, as aliases repeat them")
+    merged = ["a0: &a0 {x: 1}"]
+    merged += [f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 9)}]}}" for i in range(1, 12)]
+    (tmp_path / "merged.yaml").write_text("\n".join(merged))
+    refused(run("plan", "merged.yaml"), "a0: unknown key.")
+
+
+def test_many_mistakes_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "my.yaml").write_text(yaml.safe_dump({f"key{i}": i for i in range(1000)}))
+    result = run("plan", "my.yaml")
+    refused(result, "my.yaml: study: is required", "and 983 more mistakes")

@@ -280,8 +280,8 @@ def _onnx(measured: Mapping[str, Any]) -> list[str]:
     latency = measured["latency"]
     lines += [
         "",
-        f"Milliseconds for one image on {markdown(latency['device'])}, CPU threads: {latency['threads']}, {latency['passes']} "
-        "passes, measured at the export:",
+        f"Milliseconds for one image on {markdown(latency['device'])}, CPU threads: {latency['threads']}, "
+        f"{latency['passes']} passes, measured at the export:",
         "",
         "| | median | interquartile range | 95th percentile |",
         "|---|---|---|---|",

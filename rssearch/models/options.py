@@ -6,7 +6,6 @@ from typing import Any
 
 from rssearch.errors import InputError, shown
 
-
 _LARGEST = 1 << 20  # no layer has more channels, no cascade a higher rate
 
 
