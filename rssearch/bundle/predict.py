@@ -62,7 +62,10 @@ def open_network(folder: str | Path, *, int8: bool = False, threads: int = 0) ->
     options.intra_op_num_threads, options.log_severity_level = threads, 4
     try:
         about = decode_json(files, PREPROCESSING)
-        session = onnxruntime.InferenceSession(files[name], options, providers=["CPUExecutionProvider"])
+        # Its fallback to the same provider would print lines.
+        session = onnxruntime.InferenceSession(
+            files[name], options, providers=["CPUExecutionProvider"], enable_fallback=0
+        )
         _check(about, session)
     except Exception as error:  # the boundary: onnxruntime has an error of its own for each kind of damage
         why = cut(" ".join(str(error).split()) or type(error).__name__, 500)
@@ -200,4 +203,4 @@ def _decoded(path: str | Path, size: int | None) -> Pixels:
         return decode(file.read_bytes(), size)
     except (*DECODE_ERRORS, MemoryError) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else reason(error)
-        raise InputError(f"{path}: cannot be read: {why}") from None
+        raise InputError(f"{cut(str(path), 300)}: cannot be read: {why}") from None
