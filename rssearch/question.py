@@ -27,6 +27,7 @@ _SAME_MEMORY = {"seed", "methods", "search"}  # dimensions, and what preparation
 _GRID_LIMIT = 100_000
 _LISTED = 10_000  # cells of a space that is only sampled: a check takes a millisecond
 _SAMPLE = 1000  # points of a space with more cells than that
+_MEASURED = 20  # baselines of a sampled space whose memory is measured one by one
 LOOKED_AT = 100  # points of a space that is only sampled; a cost may take a tenth of a second
 
 
@@ -199,12 +200,14 @@ class Question:
     def hungriest(self) -> dict[str, Point]:
         """The points whose memory says what a trial may take, by the key of their record in the store.
 
-        They are those of the baselines, which no pruned network exceeds, or else the one with the most MACs. Seeds
-        make no difference. Empty where the trial's module does not measure memory.
+        They are those of the baselines, which no pruned network exceeds, or else (also where a space is only sampled,
+        and each trial may have its own baseline) the one with the most MACs. Seeds make no difference. Empty where the trial's module does not measure memory.
         """
         if self.hook("footprint") is None:
             return {}
-        points = [dict(needed.point) for needed in self.preparations(self.points)] or [self._most_macs()]
+        points = [dict(needed.point) for needed in self.preparations(self.points)]
+        if not points or (self.sampled and len(points) > _MEASURED):
+            points = [self._most_macs()]
         plain = [{name: value for name, value in p.items() if name not in _SAME_MEMORY} for p in points]
         about = {"trial": self.config.trial, "settings": self._settings}
         about |= {"code": imports.digest(self._sources)} if self._sources else {}
