@@ -201,7 +201,8 @@ class Question:
         """The points whose memory says what a trial may take, by the key of their record in the store.
 
         They are those of the baselines, which no pruned network exceeds, or else (also where a space is only sampled,
-        and each trial may have its own baseline) the one with the most MACs. Seeds make no difference. Empty where the trial's module does not measure memory.
+        and each trial may have its own baseline) the one with the most MACs. Seeds make no difference. Empty where the
+        trial's module does not measure memory.
         """
         if self.hook("footprint") is None:
             return {}
