@@ -40,7 +40,7 @@ class _Loader(yaml.SafeLoader):
     }
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        event = self.peek_event()
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
         tag = getattr(event, "tag", None)
         if tag not in (None, "!", *_TEXTS) and not isinstance(event, yaml.AliasEvent):
             raise yaml.MarkedYAMLError(

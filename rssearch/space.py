@@ -43,10 +43,10 @@ class _Steps(Sequence[Scalar]):
 
     low: float
     step: float
-    count: int
+    length: int
 
     def __len__(self) -> int:
-        return self.count
+        return self.length
 
     @overload
     def __getitem__(self, index: int) -> Scalar: ...
@@ -56,15 +56,15 @@ class _Steps(Sequence[Scalar]):
 
     def __getitem__(self, index: int | slice) -> Scalar | Sequence[Scalar]:
         if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(self.count))]
-        value: float = tidy(self.low + range(self.count)[index] * self.step)
+            return [self[i] for i in range(*index.indices(self.length))]
+        value: float = tidy(self.low + range(self.length)[index] * self.step)
         return value
 
     def __contains__(self, value: object) -> bool:
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             return False
         index = round((value - self.low) / self.step)
-        return 0 <= index < self.count and self[index] == value
+        return 0 <= index < self.length and self[index] == value
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ def grid(space: Mapping[str, Dimension]) -> Iterator[Point]:
     Raises:
         ValueError: a dimension is continuous (named).
     """
-    axes: list[tuple[Scalar, ...]] = []
+    axes: list[Sequence[Scalar]] = []
     for name, dimension in space.items():
         cells = dimension.cells()
         if cells is None:
