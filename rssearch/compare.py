@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike
 from rssearch.errors import InputError, unknown
 from rssearch.front import Direction, hypervolume
 from rssearch.fronts import Front, fronts
+from rssearch.harmless import printable
 from rssearch.journal import Journal
 from rssearch.record import Recorded
 from rssearch.storage import Location, write_atomic
@@ -301,9 +302,9 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> RenderableType
 
     result = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     for index, name in enumerate(head):
-        result.add_column(Text(name), justify="right" if index else "left", overflow="fold")
+        result.add_column(Text(printable(name)), justify="right" if index else "left", overflow="fold")
     for row in rows:
-        result.add_row(*(Text(cell) for cell in row))
+        result.add_row(*(Text(printable(cell)) for cell in row))
     return result
 
 

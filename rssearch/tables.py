@@ -44,8 +44,9 @@ def table(
     from rich.table import Table
     from rich.text import Text
 
+    # Made harmless here, because the console, which does so too, has measured its columns before.
     shown, constant = varying(rows if trials is None else trials, dimensions)
-    head, *body = summary(rows, objectives, knees, shown)
+    head, *body = ([printable(cell) for cell in line] for line in summary(rows, objectives, knees, shown))
     if not body:
         signs = notes = ["No finished and feasible trial: the front is empty."]
     else:
@@ -53,8 +54,10 @@ def table(
         notes = [*signs, *([f"The same in all trials: {constant}"] if constant else [])]
     gap = 1 if len(head) < 11 else 0  # beside the space that divides columns
     result = Table(
-        title=Text(title, "table.title") if title else None,  # Text, because a value in brackets is no markup
-        caption=Text("\n".join(notes), "table.caption"),
+        title=Text(printable(title), "table.title")
+        if title
+        else None,  # Text, because a value in brackets is no markup
+        caption=Text(printable("\n".join(notes)), "table.caption"),
         box=SIMPLE_HEAD,
         show_edge=False,
         padding=(0, gap, 0, 0),

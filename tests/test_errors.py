@@ -376,7 +376,7 @@ def test_a_study_is_not_called_as_what_a_storage_holds(name: str) -> None:
         ("&a [*a]", "is nested more than 40 levels deep"),
         ("[" * 3000, "it is nested too deeply"),
         ('"\\0"', "has a character that no text may have"),
-        ("{1: 2}", "settings.train.epochs.1: a key must be text; put it in quotes"),
+        ("{1: 2}", "the value is not valid YAML: 1: a key must be text; put it in quotes"),
     ],
 )
 def test_values_that_look_like_something_else(text: str, message: str) -> None:

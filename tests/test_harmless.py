@@ -15,27 +15,38 @@ from rssearch import report
 from rssearch.console import PlainConsole, plain_logs, write
 from rssearch.errors import cut, shown
 from rssearch.harmless import csv_cell, csv_text, markdown, markdown_code, printable
+from rssearch.tables import table
 from tests.commands import refused, run
 
-NASTY = "[red]x[/red] :warning: \x1b[2J\x9b31m\u202eb\ud800\x07"
-TAME = r"[red]x[/red] :warning: \u001b[2J\u009b31m\u202eb\ud800\u0007"
+NASTY = "[red]x[/red] :warning: \x1b[2J\x9b31m\u202eb\ud800"
+TAME = r"[red]x[/red] :warning: \u001b[2J\u009b31m\u202eb\ud800"
 
 
 def test_control_characters_are_shown() -> None:
     assert printable(NASTY) == TAME
     assert printable("a\n\tb é 日本 👩\u200d🚀 \u0646\u200c\u0647") == "a\n\tb é 日本 👩\u200d🚀 \u0646\u200c\u0647"
+    assert printable("\x07\x7f\r") == r"\u0007\u007f\u000d"
     assert printable("a\n\tb", keep=set()) == r"a\u000a\u0009b"
 
 
 def test_the_console_shows_names_as_they_are() -> None:
     out = io.StringIO()
-    console = PlainConsole(file=out, width=200)
-    table = Table(title=NASTY)
-    table.add_column(NASTY)
-    table.add_row(NASTY)
-    for what in (NASTY, table):
-        console.print(what)
-    assert out.getvalue().count(TAME) == 4
+    console = PlainConsole(file=out, width=80)
+    console.print(NASTY)
+    assert out.getvalue() == TAME + "\n"
+    grid = Table(title=NASTY)
+    grid.add_column(NASTY)
+    grid.add_row(NASTY)
+    console.print(grid)
+    assert not {"\x1b", "\x9b", "\u202e", "\ud800"} & {*out.getvalue()}
+
+
+def test_the_table_of_a_front_shows_whole_names() -> None:
+    rows = [{"key": "k" * 8, "status": "finished", "method": name, "val_accuracy": 0.5} for name in (NASTY, "l1")]
+    out = io.StringIO()
+    PlainConsole(file=out, width=200).print(table(rows, {"val_accuracy": "max"}, title=NASTY, dimensions=["method"]))
+    assert out.getvalue().count(TAME.replace(" ", "\u00a0")) == 1
+    assert TAME in out.getvalue()
 
 
 def test_a_file_for_a_pipe_is_left_whole(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,7 +142,7 @@ def test_arguments_are_repeated_harmlessly(
     monkeypatch.chdir(tmp_path)
     result = run(*arguments)
     assert result.status == 2
-    assert not {"\x1b", "\x9b", "\u202e", "\x07"} & {*result.err, *result.out}
+    assert not {"\x1b", "\x9b", "\u202e"} & {*result.err, *result.out}
     assert len(result.err) < 2000
     assert list(tmp_path.iterdir()) == []
 

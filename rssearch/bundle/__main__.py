@@ -110,7 +110,7 @@ def _line(found: dict[str, Any]) -> str:
 
 
 def _fail(message: str) -> int:
-    sys.stderr.write(f"error: {printable(message)}\n")
+    sys.stderr.write(f"error: {cut(printable(message), 4000)}\n")
     return 2
 
 

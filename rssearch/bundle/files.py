@@ -79,27 +79,30 @@ def read(folder: Path, names: Sequence[str] | None = None) -> dict[str, bytes]:
     Raises:
         InputError: the folder is no bundle, a file is missing or has been changed, or the bundle has none of that name.
     """
+    place = cut(str(folder), 300)
     try:
         about = decode({MANIFEST: _content(folder / MANIFEST)}, MANIFEST)
         digests, kind = about["sha256"], about["format"]
         if not isinstance(digests, dict) or not isinstance(kind, str):
             raise ValueError("format is no text, or sha256 no mapping")
         if kind not in FORMATS:
-            raise InputError(f"{folder}: the bundle has format {shown(kind)}; this version reads {', '.join(FORMATS)}")
+            raise InputError(f"{place}: the bundle has format {shown(kind)}; this version reads {', '.join(FORMATS)}")
         held = (*FORMATS[kind], *(name for name in (INT8,) if name in digests))
         if absent := [name for name in names or () if name not in held]:
-            raise InputError(f"{folder}: the bundle (format {kind}) has no {', '.join(absent)}; {_how(absent[0])}")
+            raise InputError(f"{place}: the bundle (format {kind}) has no {', '.join(absent)}; {_how(absent[0])}")
         files = {name: _content(folder / name) for name in names or held}
         changed = [name for name, content in files.items() if hashlib.sha256(content).hexdigest() != digests[name]]
     except OSError as error:
-        raise InputError(f"{folder}: is no bundle, or not a whole one: {error.filename}: {error.strerror}") from None
+        raise InputError(
+            f"{place}: is no bundle, or not a whole one: {cut(str(error.filename), 300)}: {error.strerror}"
+        ) from None
     except InputError:
         raise
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{folder}: {MANIFEST} is damaged ({type(error).__name__}: {cut(str(error))})") from None
+        raise InputError(f"{place}: {MANIFEST} is damaged ({type(error).__name__}: {cut(str(error))})") from None
     if changed:
         raise InputError(
-            f"{folder}: {', '.join(changed)} changed after the export: the sha256 is not that of {MANIFEST}"
+            f"{place}: {', '.join(changed)} changed after the export: the sha256 is not that of {MANIFEST}"
         )
     return files
 
