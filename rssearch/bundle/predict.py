@@ -14,7 +14,7 @@ import onnxruntime
 from rssearch.bundle.files import INT8, ONNX, PREPROCESSING, read
 from rssearch.bundle.files import decode as decode_json
 from rssearch.errors import InputError, cut, shown
-from rssearch.pixels import DECODE_ERRORS, Floats, Pixels, decode, factors, large_images, reason
+from rssearch.pixels import DECODE_ERRORS, Floats, Pixels, decode, factors, reason
 from rssearch.storage import expand
 from rssearch.tiling import axis
 
