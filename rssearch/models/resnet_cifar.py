@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -20,9 +20,15 @@ class IndexShortcut(nn.Module):
     that are kept, the rest behind.
 
     Shapes: [N, in_channels, H, W] -> [N, out_channels, ceil(H / stride), ceil(W / stride)].
+
+    Attributes:
+        index: [out_channels].
+        scale: factors of the output channels [out_channels], or None for ones, as in the paper. It is part of the
+            ``state_dict`` only where there is one: a state gives the shortcut that loads it the scale that it has.
     """
 
     index: Tensor
+    scale: Tensor | None
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
@@ -30,16 +36,29 @@ class IndexShortcut(nn.Module):
         source = torch.arange(out_channels) - (out_channels - in_channels) // 2
         inside = (source >= 0) & (source < in_channels)
         self.register_buffer("index", torch.where(inside, source, in_channels))
+        self.register_buffer("scale", None)
 
     def forward(self, x: Tensor) -> Tensor:
         """Take the strided positions, then the channels of the map."""
         if self.stride > 1:
             x = x[:, :, :: self.stride, :: self.stride]
-        return F.pad(x, (0, 0, 0, 0, 0, 1)).index_select(1, self.index)
+        y = F.pad(x, (0, 0, 0, 0, 0, 1)).index_select(1, self.index)
+        return y if self.scale is None else y * self.scale.to(y.dtype)[:, None, None]
+
+    def scale_inputs(self, factors: Tensor) -> None:
+        """Multiply each input channel by a factor [in_channels], in place."""
+        of_outputs = torch.cat([factors, factors.new_ones(1)])[self.index.to(factors.device)].to(self.index.device)
+        self.scale = of_outputs if self.scale is None else self.scale * of_outputs.to(self.scale.dtype)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        saved = state_dict.get(f"{prefix}scale")
+        self.scale = None if saved is None else torch.ones_like(saved, device=self.index.device)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def extra_repr(self) -> str:
         """Widths and stride, for ``print``."""
-        return f"{self.in_channels}, {self.out_channels}, stride={self.stride}"
+        scaled = "" if self.scale is None else ", scaled"
+        return f"{self.in_channels}, {self.out_channels}, stride={self.stride}{scaled}"
 
 
 class BasicBlock(nn.Module):

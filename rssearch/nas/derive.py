@@ -8,10 +8,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from rssearch.cost import output_tensors
+from rssearch.errors import InputError
+from rssearch.execution import mode
+from rssearch.models.resnet_cifar import IndexShortcut
 from rssearch.nas.gates import Gates
 from rssearch.pruning.allocate import allocate
 from rssearch.pruning.pruned import PrunedModel, cost_report
 from rssearch.pruning.surgery import cut
+
+# Layers whose output is known to be linear in their weights; subclasses may have code of their own.
+_PLAIN = (
+    *(nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d),
+    *(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
+)
 
 
 def derive(
@@ -58,23 +68,60 @@ def fold(model: nn.Module, gates: Gates) -> nn.Module:
     """A copy of the network with the gates in its weights: without gates it gives what `model` gives with them.
 
     The convolutions and linear layers that read a channel are linear in it, so its gate goes into their weights. An
-    index shortcut has no weights: it then reads the channel in full.
+    index shortcut has no weights: the gate goes into its scale.
+
+    Raises:
+        InputError: layers whose outputs do not follow their weights in proportion, such as those that normalise or
+            quantise them, or compute them from other parameters.
     """
-    twin = copy.deepcopy(model)
+    twin, special = copy.deepcopy(model), _tied(model)
     with torch.no_grad():
         sizes = [group.width for group in gates.graph.groups.values()]
         for group, gate in zip(gates.graph.groups.values(), torch.split(gates().detach(), sizes), strict=True):
-            for member in group.consumers:
-                if not member.grouped:
-                    layer = twin.get_submodule(member.layer)
-                    axis = 0 if isinstance(layer, _ConvNd) and layer.transposed else 1
-                    _scale(layer.get_parameter("weight"), axis, member.index, gate)
+            for member in group.readers:
+                layer = twin.get_submodule(member.layer)
+                if isinstance(layer, IndexShortcut):
+                    layer.scale_inputs(_factors(layer.in_channels, member.index, gate))
+                    continue
+                weight = getattr(layer, "weight", None)
+                if not isinstance(weight, nn.Parameter):
+                    raise InputError(f"gates cannot be folded into {member.layer!r}, whose weights are computed")
+                if type(layer) not in _PLAIN:
+                    special.append(member.layer)
+                axis = 0 if isinstance(layer, _ConvNd) and layer.transposed else 1
+                factors = _factors(weight.shape[axis], member.index, gate).to(weight)
+                weight.mul_(factors.reshape(-1, *[1] * (weight.dim() - axis - 1)))
+    if special:
+        _check(model, gates, twin, special)
     return twin
 
 
-def _scale(parameter: Tensor, axis: int, index: object, gate: Tensor) -> None:
-    """Multiply the slices of each channel along an axis by its gate, in place."""
-    places = torch.as_tensor(index)
-    factors = parameter.new_ones(parameter.shape[axis])
-    factors[places.to(parameter.device)] = gate.to(parameter)[:, None].expand(*places.shape)
-    parameter.mul_(factors.reshape(-1, *[1] * (parameter.dim() - axis - 1)))
+def _tied(model: nn.Module) -> list[str]:
+    """The parameters that several layers share, by their later names."""
+    first = {name for name, _ in model.named_parameters()}
+    return [name for name, _ in model.named_parameters(remove_duplicate=False) if name not in first]
+
+
+def _factors(size: int, index: object, gate: Tensor) -> Tensor:
+    """The factor of each channel of a layer [size]: its gate, or 1 for channels of other groups."""
+    places = torch.as_tensor(index, device=gate.device)
+    factors = gate.new_ones(size)
+    factors[places] = gate[:, None].expand(*places.shape)
+    return factors
+
+
+def _check(model: nn.Module, gates: Gates, folded: nn.Module, layers: list[str]) -> None:
+    """Compare a network with gates to the folded one on noise, in eval mode. Raises InputError if they differ.
+
+    `layers` are those that may do more with their weights than a plain layer does.
+    """
+    parameter = next(model.parameters())
+    noise = torch.randn(1, *gates.graph.input_shape[1:], generator=torch.Generator().manual_seed(0))
+    noise = noise.to(parameter.device, parameter.dtype)
+    with mode(model, training=False), mode(folded, training=False), torch.no_grad():
+        with gates.attached(model):
+            expected = output_tensors(model(noise))
+        for found, wanted in zip(output_tensors(folded(noise)), expected, strict=True):
+            if not torch.allclose(found, wanted, rtol=0, atol=1e-3 * float(wanted.abs().amax()) + 1e-6):
+                names = ", ".join(dict.fromkeys(layers))
+                raise InputError(f"gates cannot be folded into the weights of all of {names}: the outputs would change")

@@ -22,7 +22,7 @@ from rssearch.config import Augment, ChannelSearch, Recipe
 from rssearch.data import AnyDataset, loader
 from rssearch.errors import InputError, TrialFailed
 from rssearch.execution import autocast, laid_out, place, reproducible, seed_epoch
-from rssearch.nas.derive import derive
+from rssearch.nas.derive import derive, fold
 from rssearch.nas.gates import Gates
 from rssearch.pruning.graph import trace
 from rssearch.pruning.pruned import PrunedModel
@@ -100,6 +100,7 @@ class Run:
         self.model = place(copy.deepcopy(model), device)
         graph = trace(self.model, torch.zeros(1, *train_data.input_shape, device=device))
         self.gates = Gates(graph, seed=seed, straight_through=settings.straight_through).to(device)
+        fold(self.model, self.gates)  # refuses a network that could not be derived in the end
         self.for_weights, self.for_scores = halves(train_data, settings.score_share, seed)
         self.steps = loader.num_batches(len(self.for_weights), recipe.batch_size, train=True)
         self.weight_optimizer = make_optimizer(self.model, recipe)

@@ -194,7 +194,7 @@ def _slice(layer: nn.Module, side: str, channels: list[int]) -> None:
     """Keep `channels` of one side of a layer."""
     index = torch.tensor(channels)
     if isinstance(layer, IndexShortcut):
-        layer.index = _cut_map(layer, side, index.to(layer.index.device))
+        _cut_map(layer, side, index.to(layer.index.device))
     elif isinstance(layer, _ConvNd):
         _slice_conv(layer, side, index)
     elif isinstance(layer, nn.Linear):
@@ -232,13 +232,15 @@ def _keep(parameter: Tensor, index: Tensor, axis: int) -> nn.Parameter:
     return nn.Parameter(kept, requires_grad=parameter.requires_grad)
 
 
-def _cut_map(layer: IndexShortcut, side: str, channels: Tensor) -> Tensor:
-    """The index map of a shortcut after a cut; channels that are gone read the zero channel, which is the last."""
+def _cut_map(layer: IndexShortcut, side: str, channels: Tensor) -> None:
+    """Cut the index map of a shortcut; channels that are gone read the zero channel, which is the last."""
     if side == "out":
-        return layer.index[channels]
+        layer.index = layer.index[channels]
+        layer.scale = None if layer.scale is None else layer.scale[channels]
+        return
     position = torch.full((layer.in_channels + 1,), len(channels), device=layer.index.device)
     position[channels] = torch.arange(len(channels), device=layer.index.device)
-    return position[layer.index]
+    layer.index = position[layer.index]
 
 
 def _zero(layer: nn.Module, side: str, channels: Tensor) -> None:

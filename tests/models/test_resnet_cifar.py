@@ -1,5 +1,7 @@
 """CIFAR ResNets and their index shortcut."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -21,6 +23,25 @@ def test_index_shortcut_gradient_reaches_each_channel_once():
     expected = torch.zeros(1, 4, 4, 4)
     expected[:, :, ::2, ::2] = 1
     assert torch.equal(x.grad, expected)
+
+
+def test_index_shortcut_has_a_scale_only_where_a_state_brings_one():
+    plain, x = IndexShortcut(4, 8, 2), torch.randn(1, 4, 4, 4)
+    assert list(plain.state_dict()) == ["index"]
+    scaled = copy.deepcopy(plain)
+    scaled.scale_inputs(torch.tensor([1.0, 2.0, 3.0, 0.0]))
+    scaled.scale_inputs(torch.tensor([0.5, 1.0, 2.0, 1.0]))
+    assert torch.equal(scaled(x), plain(x * torch.tensor([0.5, 2.0, 6.0, 0.0])[:, None, None]))
+    assert torch.equal(scaled.scale, torch.tensor([1.0, 1.0, 0.5, 2.0, 6.0, 0.0, 1.0, 1.0]))
+    loaded = IndexShortcut(4, 8, 2)
+    loaded.load_state_dict(scaled.state_dict())
+    assert torch.equal(loaded(x), scaled(x))
+    loaded.load_state_dict(plain.state_dict())
+    assert loaded.scale is None
+    with torch.device("meta"):
+        empty = IndexShortcut(4, 8, 2)
+    empty.load_state_dict(scaled.state_dict(), assign=True)
+    assert torch.equal(empty(x), scaled(x))
 
 
 @pytest.mark.parametrize(("depth", "blocks"), [(20, 3), (56, 9), (110, 18)])

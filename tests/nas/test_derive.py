@@ -1,11 +1,15 @@
 """From scores to a network: the budget, the floors, ties, and what folding keeps."""
 
+import copy
+
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import nn
 
 from rssearch import cost, nas, pruning
 from rssearch.errors import InputError
-from tests.pruning.networks import distance, fresh, network
+from tests.pruning.networks import distance, fresh, network, some
 
 
 def gates_of(graph, seed=0):
@@ -66,27 +70,81 @@ def test_floor_and_impossible_targets():
         nas.derive(model, gates, macs_ratio=0.001)
 
 
-@pytest.mark.parametrize(
-    "name", ["resnet18", "vgg16_cifar", "mobilenet_v2", "torchvision:mobilenet_v3_small", "unet", "micronet"]
-)
-def test_folded_weights_are_the_gates(name):
-    model, images, graph = network(name)
-    gates = gates_of(graph)
+# A network of each kind in the registry: shortcuts, additions, concatenations, depthwise and transposed convolutions.
+FOLDED = ["resnet20", "resnet20 shortcut=B", "resnet18", "vgg16_cifar", "mobilenet_v2"]
+FOLDED += ["torchvision:mobilenet_v3_small", "unet", "unet_plain", "miniaturized_net", "miniaturized_net skips=add"]
+FOLDED += ["micronet", "micronet skips=concat", "micronet_norm"]
+DEEP = ["resnet56", "resnet50", "vgg16_bn", "torchvision:densenet121", "torchvision:efficientnet_b0"]
+
+
+@pytest.mark.parametrize("name", [*FOLDED, *(pytest.param(name, marks=pytest.mark.slow) for name in DEEP)])
+def test_the_folded_network_gives_what_the_gated_one_gives(name):
+    name, *option = name.split(" ")
+    model, images, graph = network(name, **dict(pair.split("=") for pair in option))
+    gates, kept = gates_of(graph), some(graph, 0.7)
     state = {key: tensor.clone() for key, tensor in model.state_dict().items()}
     with torch.no_grad():
         with gates.attached(model):
             gated = model(images)
-        assert distance(nas.fold(model, gates)(images), gated) < 1e-5
+        with gates.attached(model, lambda: gates() * gates.hard(kept)):
+            pruned = model(images)
+        folded = nas.fold(model, gates)
+        assert distance(folded(images), gated) < 1e-5
+        assert distance(pruning.cut(folded, graph, kept)[0](images), pruned) < 1e-5
+        assert distance(nas.fold(folded, gates)(images), gated) > 1e-3  # they were not all open
         assert distance(model(images), gated) > 1e-3
+    assert list(state) == list(model.state_dict())
     assert all(torch.equal(state[key], tensor) for key, tensor in model.state_dict().items())
 
 
-def test_an_index_shortcut_reads_folded_channels_in_full():
-    model, _, graph = network("resnet20")
+def test_the_gates_of_an_index_shortcut_are_its_scale():
+    model, images, graph = network("resnet20")
     gates = gates_of(graph)
     folded = nas.fold(model, gates)
-    start = list(graph.groups).index("layer1.0.conv2")
-    values = gates.soft().detach()[gates.group_of == start]
-    before, after = (net.layer2[0].conv1.weight for net in (model, folded))
-    assert torch.allclose(after, before * values[None, :, None, None])
+    values = gates.soft().detach()[gates.group_of == list(graph.groups).index("layer1.0.conv2")]
+    assert torch.equal(folded.layer2[0].shortcut.scale, torch.cat([torch.ones(8), values, torch.ones(8)]))
     assert torch.equal(model.layer2[0].shortcut.index, folded.layer2[0].shortcut.index)
+    found = nas.derive(model, gates, macs_ratio=0.5)
+    rebuilt = pruning.apply_spec(fresh("resnet20"), found.spec).eval()
+    rebuilt.load_state_dict(found.model.state_dict())
+    assert torch.equal(rebuilt(images), found.model(images))
+    assert distance(pruning.apply_spec(nas.fold(model, gates), found.spec)(images), found.model(images)) < 1e-5
+    half = copy.deepcopy(folded).bfloat16()
+    assert half(images.bfloat16()).dtype == torch.bfloat16
+
+
+class SamePadding(nn.Conv2d):
+    def forward(self, x):
+        return super().forward(F.pad(x, (1, 1, 1, 1)))
+
+
+class Standardised(nn.Conv2d):
+    def forward(self, x):
+        weight = self.weight - self.weight.mean((1, 2, 3), keepdim=True)
+        return F.conv2d(x, weight / weight.std((1, 2, 3), keepdim=True), padding=1)
+
+
+def three(first, second):
+    torch.manual_seed(0)
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)]
+    return nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), *head).eval()
+
+
+def test_layers_with_code_of_their_own_are_folded_exactly_or_refused():
+    images = torch.randn(2, 3, 8, 8)
+    model = three(SamePadding(3, 8, 3), SamePadding(8, 8, 3))
+    gates = gates_of(pruning.trace(model, images))
+    with torch.no_grad(), gates.attached(model):
+        gated = model(images)
+    assert distance(nas.fold(model, gates)(images), gated) < 1e-5
+
+    model = three(SamePadding(3, 8, 3), Standardised(8, 8, 3))
+    gates = gates_of(pruning.trace(model, images))
+    with pytest.raises(InputError, match="cannot be folded into the weights of all of 2: the outputs would change"):
+        nas.fold(model, gates)
+
+    model = three(nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1))
+    gates = gates_of(pruning.trace(model, images))
+    nn.utils.parametrizations.weight_norm(model[2])
+    with pytest.raises(InputError, match="cannot be folded into '2', whose weights are computed"):
+        nas.fold(model, gates)
