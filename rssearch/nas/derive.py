@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from rssearch.cost import output_tensors
+from rssearch.cost import PLAIN_LAYERS, output_tensors
 from rssearch.errors import InputError
 from rssearch.execution import mode
 from rssearch.models.resnet_cifar import IndexShortcut
@@ -16,12 +16,6 @@ from rssearch.nas.gates import Gates
 from rssearch.pruning.allocate import allocate
 from rssearch.pruning.pruned import PrunedModel, cost_report
 from rssearch.pruning.surgery import cut
-
-# Layers whose output is known to be linear in their weights; subclasses may have code of their own.
-_PLAIN = (
-    *(nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d),
-    *(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
-)
 
 
 def derive(
@@ -86,7 +80,7 @@ def fold(model: nn.Module, gates: Gates) -> nn.Module:
                 weight = getattr(layer, "weight", None)
                 if not isinstance(weight, nn.Parameter):
                     raise InputError(f"gates cannot be folded into {member.layer!r}, whose weights are computed")
-                if type(layer) not in _PLAIN:
+                if type(layer) not in PLAIN_LAYERS:
                     special.append(member.layer)
                 axis = 0 if isinstance(layer, _ConvNd) and layer.transposed else 1
                 factors = _factors(weight.shape[axis], member.index, gate).to(weight)

@@ -16,18 +16,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
-from torch.nn.modules.pooling import _AdaptiveAvgPoolNd, _AvgPoolNd
+from torch.nn.modules.pooling import _AdaptiveAvgPoolNd
 
-from rssearch.cost import thop_counts
+from rssearch.cost import Counts, LayerCount
 
 Array = npt.NDArray[np.float64]
 Side = Literal["out", "in", "both"]
 Shapes = tuple[tuple[int, ...], tuple[int, ...]]
-
-# thop's operations for an element that nn.Upsample writes
-_UPSAMPLE_OPS = {"nearest": 1, "linear": 5, "bilinear": 11, "bicubic": 259}
 
 
 @dataclass(frozen=True)
@@ -92,74 +88,79 @@ class CostTable:
 def build_tables(
     model: nn.Module,
     calls: Mapping[str, Sequence[Shapes]],
-    counts: Mapping[tuple[str, Side], Count],
+    sides: Mapping[tuple[str, Side], Count],
     full: Array,
-    thop_total: int,
+    counts: Counts,
 ) -> dict[str, CostTable]:
     """The tables ``macs`` (as thop counts), ``conv_linear_macs`` and ``params`` of one image.
 
     Args:
         model: the network.
         calls: for each layer that ran, the shapes of its input and output at each call, with a batch of 1.
-        counts: the channels of (layer, ``in``), (layer, ``out``) or, for channelwise layers, (layer, ``both``).
+        sides: the channels of (layer, ``in``), (layer, ``out``) or, for channelwise layers, (layer, ``both``).
         full: the unpruned widths [G].
-        thop_total: thop's count of the whole network. What no rule here explains (a softmax over classes, a layer norm)
-            has no prunable channels and goes into the constant.
+        counts: of the whole network. What no rule here explains (a softmax over classes, a layer norm, a product of
+            maps) goes into the constant; `rssearch.pruning.functional` finds out whether it is one.
     """
     macs, exact, params = (CostTable.zeros(len(full)) for _ in range(3))
     for name, shapes in calls.items():
         layer = model.get_submodule(name)
+        counted = counts.layers.get(name, LayerCount(0, 0))
         if isinstance(layer, _ConvNd | nn.Linear):
-            _add_weighted(layer, shapes, (counts[name, "in"], counts[name, "out"]), (macs, exact, params))
-        elif (name, "both") in counts:
-            _add_channelwise(layer, shapes, counts[name, "both"], macs, params)
-    macs.constant += thop_total - macs(full)
-    params.constant += sum(parameter.numel() for parameter in model.parameters()) - params(full)
+            both = (sides[name, "in"], sides[name, "out"])
+            _add_weighted(layer, both, ((macs, counted.macs), (exact, counted.exact)), params)
+        elif (name, "both") in sides:
+            _add_channelwise(layer, shapes, sides[name, "both"], full, (macs, counted.macs), params)
+    macs.constant += counts.macs - macs(full)
+    exact.constant += counts.conv_linear_macs - exact(full)
+    params.constant += counts.params - params(full)
     return {"macs": macs, "conv_linear_macs": exact, "params": params}
 
 
 def _add_weighted(
-    layer: nn.Module,
-    shapes: Sequence[Shapes],
-    sides: tuple[Count, Count],
-    tables: tuple[CostTable, CostTable, CostTable],
+    layer: nn.Module, sides: tuple[Count, Count], counted: Sequence[tuple[CostTable, int]], params: CostTable
 ) -> None:
-    """A convolution or linear layer. In a grouped convolution the inputs per group do not change with the width."""
-    (inputs, outputs), (macs, exact, params) = sides, tables
+    """A convolution or linear layer, each of whose weights is used the same number of times at all widths.
+
+    In a grouped convolution the inputs per group do not change with the width.
+    """
+    inputs, outputs = sides
     if isinstance(layer, nn.Linear):
-        kernel, transposed, groups, out_channels, in_channels = 1, False, 1, layer.out_features, layer.in_features
+        kernel, groups, in_channels, out_channels = 1, 1, layer.in_features, layer.out_features
     elif isinstance(layer, _ConvNd):
-        kernel, transposed, groups = math.prod(layer.kernel_size), layer.transposed, layer.groups
-        out_channels, in_channels = layer.out_channels, layer.in_channels
+        kernel, groups = math.prod(layer.kernel_size), layer.groups
+        in_channels, out_channels = layer.in_channels, layer.out_channels
     else:
         raise TypeError(type(layer).__name__)
-    written = sum(math.prod(out) for _, out in shapes) // out_channels
-    read = sum(math.prod(x) for x, _ in shapes) // in_channels if transposed else written
-    for table, factor in ((macs, written if thop_counts(layer) else 0), (exact, read), (params, 1)):
+    weights = kernel * (in_channels // groups) * out_channels
+    for table, total in (*counted, (params, weights)):
+        uses, rest = divmod(total, weights)
+        if rest:  # it computes more than that, and so is left to the constant
+            continue
         if groups == 1:
-            table.add_product(factor * kernel, inputs, outputs)
+            table.add_product(uses * kernel, inputs, outputs)
         else:
-            table.add(factor * kernel * (in_channels // groups), outputs)
+            table.add(uses * kernel * (in_channels // groups), outputs)
     if layer.bias is not None:
         params.add(1, outputs)
 
 
 def _add_channelwise(
-    layer: nn.Module, shapes: Sequence[Shapes], channels: Count, macs: CostTable, params: CostTable
+    layer: nn.Module,
+    shapes: Sequence[Shapes],
+    channels: Count,
+    full: Array,
+    counted: tuple[CostTable, int],
+    params: CostTable,
 ) -> None:
     """A layer that works channel by channel: normalisation, average pooling, upsampling, PReLU."""
     for parameter in layer.parameters(recurse=False):
         if parameter.numel() > 1:
             params.add(1, channels)
-    if not thop_counts(layer):
-        return
-    for x, out in shapes:
-        read, written = math.prod(x) // x[1], math.prod(out) // out[1]
-        if isinstance(layer, _NormBase):
-            macs.add((4 if layer.affine else 2) * read, channels)
-        elif isinstance(layer, _AvgPoolNd):
-            macs.add(written, channels)
-        elif isinstance(layer, _AdaptiveAvgPoolNd):
+    macs, total = counted
+    if isinstance(layer, _AdaptiveAvgPoolNd) and total:
+        for x, out in shapes:
+            written = math.prod(out) // out[1]
             # The division is thop's, in double precision on tensors, so that the truncation is the same.
             ratio = torch.tensor(x[2:], dtype=torch.float64) / torch.tensor(out[2:], dtype=torch.float64)
             factor = float(ratio.prod()) + 1
@@ -167,7 +168,7 @@ def _add_channelwise(
                 macs.add(factor * written, channels)
             else:
                 macs.truncated.append((factor, written, channels))
-        elif isinstance(layer, nn.Upsample):
-            macs.add(_UPSAMPLE_OPS.get(layer.mode, 0) * written, channels)
-        elif isinstance(layer, nn.PReLU):
-            macs.add(read, channels)
+        return
+    of_each, rest = divmod(total, round(channels.constant + float(channels.per_width @ full)))
+    if not rest:
+        macs.add(of_each, channels)

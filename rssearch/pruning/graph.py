@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 from collections import defaultdict
 from collections.abc import Sequence
@@ -12,8 +11,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from rssearch.cost import output_tensors, thop_macs
+from rssearch.cost import count, duplicate, output_tensors
 from rssearch.errors import InputError
+from rssearch.pruning import functional
 from rssearch.pruning.atoms import Atoms
 from rssearch.pruning.channels import ChannelGraph, Group, Indices, Kept, Member
 from rssearch.pruning.cost_table import Count, Shapes, Side, build_tables
@@ -44,7 +44,7 @@ def trace(model: nn.Module, example_input: Tensor) -> ChannelGraph:
     if lazy:
         raise InputError(f"{lazy[0]} has no shape yet: run the network once before it is pruned")
     with torch.inference_mode(False), torch.no_grad():
-        twin = _copy(model).eval()
+        twin = duplicate(model).eval()
         image = example_input[:1].detach().clone()
         atoms = Atoms()
         calls = _follow(twin, image, atoms)
@@ -55,25 +55,11 @@ def trace(model: nn.Module, example_input: Tensor) -> ChannelGraph:
             for channels, reason in failures:
                 atoms.fix(channels, reason)
             groups, fixed = atoms.groups()
-        tables = build_tables(twin, calls, *_counts(groups, atoms), thop_macs(twin, image))
-    return ChannelGraph(groups, fixed, tuple(example_input.shape), atoms.sizes, tables)
-
-
-def _copy(model: nn.Module) -> nn.Module:
-    try:
-        return copy.deepcopy(model)
-    except RuntimeError as error:  # a weight that a hook computes is no leaf, which has no copy
-        computed = [name for name, module in model.named_modules() if _has_computed(module)]
-        if not computed:
-            raise
-        raise InputError(
-            f"the weight of layer {computed[0]!r} is computed by a hook (torch.nn.utils.weight_norm, spectral_norm or "
-            "prune), which cannot be cut: remove it first"
-        ) from error
-
-
-def _has_computed(module: nn.Module) -> bool:
-    return any(isinstance(value, Tensor) and not value.is_leaf for value in vars(module).values())
+        whole = count(twin, image)
+        tables = build_tables(twin, calls, *_counts(groups, atoms), whole)
+        graph = ChannelGraph(groups, fixed, tuple(example_input.shape), atoms.sizes, tables)
+        functional.fit(twin, graph, image, calls, whole)
+    return graph
 
 
 def _failures(
@@ -98,7 +84,7 @@ def _failures(
             pruned = try_cut(model, graph, {name: kept[name] for name in names})
             if training:
                 with torch.random.fork_rng([]):
-                    copy.deepcopy(pruned).train()(image.expand(2, *image.shape[1:]))
+                    duplicate(pruned).train()(image.expand(2, *image.shape[1:]))
         except (InputError, RuntimeError, ValueError, IndexError, TypeError, AssertionError) as error:
             return str(error)
         return None
