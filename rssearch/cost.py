@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
-from torch.nn.parameter import is_lazy
+from torch.nn.parameter import UninitializedBuffer, is_lazy
 from torch.nn.utils.parametrize import ParametrizationList
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
@@ -54,6 +54,7 @@ class Cost:
             that no layer stands for (attention, functions called with a parameter) count as they are.
         params: all parameters, frozen or not.
         conv_linear_macs: multiply-accumulates of the convolutions, linear layers and matrix products, nothing else.
+            Recurrent layers, and parametrizations that compute weights from weights, count nothing.
         counter: name and version of the counter behind `macs`.
         uncounted: operators of other libraries that nothing is known of, each with the module that calls it.
     """
@@ -109,10 +110,15 @@ def profile(model: nn.Module, input_size: tuple[int, int, int]) -> Cost:
     """
     reference = next(model.parameters(), torch.empty(0))
     counts = count(model, torch.zeros(1, *input_size, device=reference.device, dtype=reference.dtype))
+    warn_uncounted(model, counts)
+    return Cost(counts.macs, counts.params, counts.conv_linear_macs, f"thop {version('thop')}", counts.uncounted)
+
+
+def warn_uncounted(model: nn.Module, counts: Counts) -> None:
+    """Say what the costs of a network leave out."""
     if counts.uncounted:
         shown = ", ".join(counts.uncounted[:5]) + (", ..." if len(counts.uncounted) > 5 else "")
         _log.warning("the MACs of %s do not count %s: their cost is not known", type(model).__name__, shown)
-    return Cost(counts.macs, counts.params, counts.conv_linear_macs, f"thop {version('thop')}", counts.uncounted)
 
 
 def count(model: nn.Module, image: Tensor) -> Counts:
@@ -140,14 +146,21 @@ def count(model: nn.Module, image: Tensor) -> Counts:
 
 
 def duplicate(model: nn.Module) -> nn.Module:
-    """A deep copy; weights that were computed from parameters (`torch.nn.utils.weight_norm`) are copied by value."""
-    computed: dict[int, Any] = {
+    """A deep copy, also of what torch does not copy.
+
+    Weights that were computed from parameters (`torch.nn.utils.weight_norm`) are copied by value, buffers of lazy
+    layers are made again without one.
+    """
+    copies: dict[int, Any] = {
         id(value): value.detach().clone()
         for module in model.modules()
         for value in vars(module).values()
         if isinstance(value, Tensor) and not value.is_leaf
     }
-    return copy.deepcopy(model, computed)
+    for buffer in model.buffers():
+        if isinstance(buffer, UninitializedBuffer):
+            copies[id(buffer)] = UninitializedBuffer(device=buffer.device, dtype=buffer.dtype)
+    return copy.deepcopy(model, copies)
 
 
 def macs_of_call(module: nn.Module, x: Tensor, output: Tensor) -> int:

@@ -8,7 +8,6 @@ et al. 2018, arXiv:1804.03230, whose sum has no line.)
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -17,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rssearch.cost import forward_hooks
+from rssearch.cost import duplicate, forward_hooks, is_layer
 from rssearch.errors import InputError
 
 SAMPLES, FEWEST, SECONDS = 50, 5, 1.0  # of a layer: SAMPLES, but after SECONDS no more than FEWEST
@@ -56,7 +55,7 @@ def time_layers(
         layer -> milliseconds of one call with a batch of one image: the fastest one, as other work on the machine only
         ever adds to it.
     """
-    twin, seen = copy.deepcopy(model).to(device), set(known)
+    twin, seen = duplicate(model).to(device), set(known)
     timed: Table = {}
     for name, layer, x in _calls(twin, input_shape):
         if name not in seen and name not in timed:
@@ -110,7 +109,7 @@ def _calls(model: nn.Module, input_shape: tuple[int, int, int]) -> list[tuple[st
     image = torch.randn(1, *input_shape, generator=torch.Generator().manual_seed(0))
     try:
         model.eval()
-        with forward_hooks(model, _is_layer, note), torch.inference_mode():
+        with forward_hooks(model, _layers(model).__contains__, note), torch.inference_mode():
             model(image.to(reference.device, reference.dtype))
     finally:
         for module, mode in modes.items():
@@ -118,9 +117,11 @@ def _calls(model: nn.Module, input_shape: tuple[int, int, int]) -> list[tuple[st
     return found
 
 
-def _is_layer(module: nn.Module) -> bool:
-    """Whether a module computes by itself; an identity takes no time."""
-    return not any(True for _ in module.children()) and not isinstance(module, nn.Identity)
+def _layers(model: nn.Module) -> set[nn.Module]:
+    """The modules that compute by themselves, without those inside of them; an identity takes no time."""
+    found = {module for module in model.modules() if is_layer(module) and not isinstance(module, nn.Identity)}
+    inside = {part for layer in found for part in layer.modules() if part is not layer}
+    return found - inside
 
 
 def _milliseconds(layer: nn.Module, x: Tensor) -> float:

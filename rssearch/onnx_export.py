@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import io
 import logging
 import warnings
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from rssearch import scratch
+from rssearch.cost import duplicate
 
 OPSET = 20  # what torch's exporter writes without conversion; onnxruntime reads it since 1.17
 INPUT, OUTPUT = "image", "logits"
@@ -32,7 +32,7 @@ def to_onnx(model: nn.Module, input_shape: tuple[int, int, int]) -> bytes:
     Returns:
         The ONNX model, weights included: input ``image``, output ``logits``.
     """
-    twin = copy.deepcopy(model).float().cpu().eval()
+    twin = duplicate(model).float().cpu().eval()
     images = torch.zeros(2, *input_shape)  # a batch of one would be taken for a constant
     with _quiet("torch.onnx"), contextlib.redirect_stdout(io.StringIO()):
         program = torch.onnx.export(

@@ -35,6 +35,24 @@ def test_layers_are_named_by_configuration_and_shapes_call_by_call() -> None:
     assert layers(model, (2, 6, 6)) != layers(model, (2, 4, 4))
 
 
+class Normed(nn.BatchNorm2d):
+    """A normalisation with its activation inside."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.act = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(super().forward(x))
+
+
+def test_a_layer_that_holds_others_is_one_layer() -> None:
+    model = nn.Sequential(
+        nn.utils.parametrizations.weight_norm(nn.Conv2d(2, 2, 1)), Normed(2), nn.Sequential(nn.ReLU())
+    )
+    assert [name.split("(")[0] for name in layers(model, (2, 4, 4))] == ["ParametrizedConv2d", "Normed", "ReLU"]
+
+
 def test_each_distinct_layer_is_timed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     timed: list[tuple[str, tuple[int, ...]]] = []
 

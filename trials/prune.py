@@ -340,7 +340,8 @@ def _report(config: Config, session: Session, model: nn.Module, spec: Config) ->
             f"the pruned {config['model']} has {profile.macs} MACs and {profile.params} parameters, but its kept "
             f"channels promised {expected['macs']} and {expected['params']}"
         )
-    return expected | {"macs_counter": profile.counter}
+    uncounted = {"macs_uncounted": ", ".join(profile.uncounted)} if profile.uncounted else {}
+    return expected | {"macs_counter": profile.counter} | uncounted
 
 
 # What the driver computes again and again

@@ -15,7 +15,7 @@ import numpy as np
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from rssearch.cost import PLAIN_LAYERS, Counts, count, duplicate
+from rssearch.cost import PLAIN_LAYERS, Counts, count, duplicate, warn_uncounted
 from rssearch.pruning.channels import ChannelGraph
 from rssearch.pruning.cost_table import Array, Shapes
 from rssearch.pruning.cost_table import Count as Channels
@@ -43,14 +43,16 @@ def fit(
         calls: the shapes of each layer's inputs and outputs.
         counts: of the whole network.
     """
+    warn_uncounted(model, counts)
     if not counts.functional and not _has_special_layers(model, calls, image.dim()):
         return
     halves = {name: group.width // 2 for name, group in graph.groups.items() if group.width > 1}
     quarters = {name: math.ceil(half / 2) for name, half in halves.items()}
+    most = {name: min(half + quarters[name], graph.groups[name].width - 1) for name, half in halves.items()}
     missing = _measured(model, graph, image)
     try:
         terms = _terms(missing, halves, quarters) if missing(halves).any() else {}
-        followed = all(np.array_equal(missing(at), _value(terms, at)) for at in (halves, quarters))
+        followed = all(np.array_equal(missing(at), _value(terms, at)) for at in (halves, quarters, most))
     except (ArithmeticError, IndexError, RuntimeError, TypeError, ValueError):  # it does not run at these widths
         followed = False
     if not followed:
