@@ -1,8 +1,8 @@
 """What a network costs: multiply-accumulates and parameters.
 
 ``macs`` is the count of thop, the counter behind most published pruning results; ``conv_linear_macs`` is the exact
-count of the convolutions and linear layers alone. One MAC is one multiplication and one addition; neither number is
-doubled.
+count of the convolutions, linear layers and other matrix products alone. One MAC is one multiplication and one
+addition; neither number is doubled.
 
 thop knows layers by their exact type, and so takes a subclass (another padding, standardised or computed weights,
 quantisation-aware training) for nothing. Here its rules hold for subclasses too, and convolutions and matrix products
@@ -39,6 +39,9 @@ PLAIN_LAYERS = (
     *(nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d),
     *(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
 )
+
+# What thop's rules, or the layer's own, say of the products inside.
+_WEIGHTED = (_ConvNd, nn.Linear, nn.RNNBase, nn.RNNCellBase)
 
 # Operators that torch itself runs: what has no formula among them multiplies nothing, or next to nothing.
 _OF_TORCH = {"aten", "prim", "prims", "profiler"}
@@ -181,15 +184,15 @@ def thop_rule(kind: type[nn.Module]) -> Callable[..., None] | None:
         warnings.simplefilter("ignore", DeprecationWarning)  # thop imports distutils
         from thop.profile import register_hooks
 
+    if issubclass(kind, nn.Sequential):  # a container, of which thop only says so
+        return None
     rules = {**register_hooks, _ConvNd: register_hooks[nn.Conv2d], _NormBase: register_hooks[nn.BatchNorm2d]}
     return next((rules[base] for base in kind.__mro__ if base in rules), None)
 
 
 def is_layer(module: nn.Module) -> bool:
     """Whether a module computes by itself, even if it holds others (a normalisation with its activation inside)."""
-    if not any(True for _ in module.children()):
-        return True
-    return thop_rule(type(module)) is not None and not isinstance(module, nn.Sequential)
+    return not any(True for _ in module.children()) or thop_rule(type(module)) is not None
 
 
 def output_tensors(value: Any) -> list[Tensor]:
@@ -234,7 +237,7 @@ class _Counter(TorchDispatchMode):
         self.layers: dict[str, tuple[float, int]] = {}
         self.functional: defaultdict[str, int] = defaultdict(int)
         self.uncounted: set[str] = set()
-        self._running: list[_Call] = []
+        self._running = [_Call("", model)]
         for name, module in model.named_modules():
             module.register_forward_pre_hook(self._enter(name), prepend=True)
             module.register_forward_hook(self._leave, with_kwargs=True)
@@ -265,25 +268,26 @@ class _Counter(TorchDispatchMode):
         while call.module is not module:  # an error inside was caught by the network's own code
             call = self._running.pop()
         rule, label = thop_rule(type(module)), call.name or type(module).__name__
-        if rule is not None:
-            macs, exact = _of_layer(call, rule, args or tuple(kwargs.values()), output)
+        inside = any(isinstance(outer.module, ParametrizationList) for outer in [*self._running, call])
+        if rule is not None and not inside:
+            found = _of_layer(call, rule, args or tuple(kwargs.values()), output)
             before = self.layers.get(call.name, (0, 0))
-            self.layers[call.name] = before[0] + macs, before[1] + exact
-            return
-        if not any(isinstance(outer.module, ParametrizationList) for outer in [*self._running, call]):
-            self.uncounted |= {f"{operator} in {label}" for operator in call.unknown}
+            self.layers[call.name] = before[0] + found[0], before[1] + found[1]
+        if not inside and (rule is None or not isinstance(module, _WEIGHTED)):
             if call.macs:
                 self.functional[label] += call.macs
+            if rule is None:
+                self.uncounted |= {f"{operator} in {label}" for operator in call.unknown}
 
 
 def _of_layer(call: _Call, rule: Callable[..., None], inputs: tuple[Any, ...], output: Any) -> tuple[float, int]:
     """MACs of one call of a layer: by thop's rule, and exactly."""
     module, x, y = call.module, output_tensors(list(inputs))[:1], output_tensors(output)[:1]
-    if isinstance(module, nn.RNNBase | nn.RNNCellBase):
+    if isinstance(module, nn.RNNBase | nn.RNNCellBase):  # whose rules read states, and count them
         return _by_rule(module, rule, inputs, output), 0
     by_rule = _by_rule(module, rule, tuple(x), y[0]) if x and y else 0
-    if not isinstance(module, _ConvNd | nn.Linear):
-        return by_rule + call.macs, call.macs
+    if not isinstance(module, _WEIGHTED):
+        return by_rule, 0
     usual = macs_of_call(module, x[0], y[0]) if x and y else 0
     # A layer with code of its own may convolve more than once, or resize what it convolves.
     return (by_rule, usual) if call.macs in (0, usual) else (call.macs, call.macs)

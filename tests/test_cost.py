@@ -119,6 +119,13 @@ class LowRank(nn.Linear):
         return super().forward(x) + F.linear(F.linear(x, self.down), self.up)
 
 
+class Unfolded(nn.Sequential):
+    """A container with code of its own."""
+
+    def forward(self, x):
+        return F.conv2d(x, self[0].weight, padding=1)
+
+
 class Called(nn.Module):
     """Calls a function with what it is given: no layer runs."""
 
@@ -168,6 +175,7 @@ def subclass(kind, *args, **options):
         (lambda: subclass(nn.PReLU), 768, 0),
         (lambda: Called(lambda self, x: F.conv2d(x, self.weight, padding=1), 8, 3, 3, 3), SIZE, SIZE),
         (lambda: Called(lambda self, x: self.conv.forward(x)), SIZE, SIZE),
+        (lambda: Unfolded(plain()), SIZE, SIZE),
         (lambda: Called(lambda self, x: self.conv(input=x)), SIZE, SIZE),
         (lambda: Called(lambda self, x: torch.einsum("bchw,oc->bohw", x, self.weight), 5, 3), 3840, 3840),
         (lambda: Called(lambda _, x: x.flatten(2) @ x.flatten(2).mT), 9 * 256, 9 * 256),

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from rssearch.cost import PLAIN_LAYERS, output_tensors
+from rssearch.cost import PLAIN_LAYERS, duplicate, output_tensors
 from rssearch.errors import InputError
 from rssearch.execution import mode
 from rssearch.models.resnet_cifar import IndexShortcut
@@ -68,7 +66,7 @@ def fold(model: nn.Module, gates: Gates) -> nn.Module:
         InputError: layers whose outputs do not follow their weights in proportion, such as those that normalise or
             quantise them, or compute them from other parameters.
     """
-    twin, special = copy.deepcopy(model), _tied(model)
+    twin, special = duplicate(model), _tied(model)
     with torch.no_grad():
         sizes = [group.width for group in gates.graph.groups.values()]
         for group, gate in zip(gates.graph.groups.values(), torch.split(gates().detach(), sizes), strict=True):

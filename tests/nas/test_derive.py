@@ -104,6 +104,7 @@ def test_the_gates_of_an_index_shortcut_are_its_scale():
     values = gates.soft().detach()[gates.group_of == list(graph.groups).index("layer1.0.conv2")]
     assert torch.equal(folded.layer2[0].shortcut.scale, torch.cat([torch.ones(8), values, torch.ones(8)]))
     assert torch.equal(model.layer2[0].shortcut.index, folded.layer2[0].shortcut.index)
+    assert str(pruning.trace(folded, images)) == str(graph)
     found = nas.derive(model, gates, macs_ratio=0.5)
     rebuilt = pruning.apply_spec(fresh("resnet20"), found.spec).eval()
     rebuilt.load_state_dict(found.model.state_dict())
