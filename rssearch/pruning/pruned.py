@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from rssearch.cost import duplicate
 from rssearch.errors import InputError
 from rssearch.models import attention
 from rssearch.pruning.allocate import Allocation, allocate, check_amount
@@ -89,7 +89,7 @@ def prune(
     if attention.is_in(model):
         if data is None:
             raise InputError(f"method {method!r}: the network has attention to be folded first, which needs data")
-        model = copy.deepcopy(model)
+        model = duplicate(model)
         attention.fold(model, attention.mean_attention(model, on_device(data, model, method)))
     whole = graph = trace(model, example_input)
     spec = make_spec(whole, {})

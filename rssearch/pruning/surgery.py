@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
-from rssearch.cost import output_tensors
+from rssearch.cost import duplicate, output_tensors
 from rssearch.errors import InputError
 from rssearch.models.resnet_cifar import IndexShortcut
 from rssearch.pruning.channels import ChannelGraph, Kept
@@ -42,7 +42,7 @@ def cut(model: nn.Module, graph: ChannelGraph, kept: Kept) -> tuple[nn.Module, d
         InputError: unknown groups or channels, a graph of another network, or an architecture that cannot be cut.
     """
     spec = make_spec(graph, kept)
-    pruned = apply_spec(copy.deepcopy(model), spec)
+    pruned = apply_spec(duplicate(model), spec)
     try:
         _compare(pruned, masked(model, graph, kept), graph)
     except InputError as error:
@@ -138,7 +138,7 @@ def masked(model: nn.Module, graph: ChannelGraph, kept: Kept) -> nn.Module:
 
     In eval mode its outputs are those of the cut network, up to rounding.
     """
-    twin = copy.deepcopy(model)
+    twin = duplicate(model)
     with torch.no_grad():
         for name, sides in make_spec(graph, kept)["layers"].items():
             layer = twin.get_submodule(name)

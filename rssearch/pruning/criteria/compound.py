@@ -8,13 +8,13 @@ equal values the one that is computed first, then the one with the lower index, 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rssearch.cost import duplicate
 from rssearch.errors import InputError, unknown
 from rssearch.execution import reproducible, seed_epoch
 from rssearch.losses import cross_entropy
@@ -115,7 +115,7 @@ def _is_inner(graph: ChannelGraph, name: str, judged: Judged) -> bool:
 
 def _measure(model: nn.Module, data: Batches | None, seed: int) -> dict[str, Tensor]:
     """The elasticity over batches, at fixed weights."""
-    twin = copy.deepcopy(model).train().requires_grad_(True)
+    twin = duplicate(model).train().requires_grad_(True)
     twin.zero_grad()
     record = Elasticity(twin)
     for step, (x, y) in enumerate(on_device(data, twin, "compound")):

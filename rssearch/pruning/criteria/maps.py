@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rssearch.cost import forward_hooks, output_tensors
+from rssearch.cost import duplicate, forward_hooks, output_tensors
 from rssearch.errors import InputError
 from rssearch.pruning.channels import ChannelGraph
 from rssearch.pruning.criteria.batches import Batches, on_device
@@ -59,7 +58,7 @@ def score_maps(
     Raises:
         InputError: no data, maps that are not finite, or a group whose maps no convolution or linear layer reads.
     """
-    twin = copy.deepcopy(model).eval().requires_grad_(True)
+    twin = duplicate(model).eval().requires_grad_(True)
     places: dict[Place, Readout] | None = None
     totals: dict[str, dict[Place, Tensor]] = defaultdict(dict)
     batches = 0

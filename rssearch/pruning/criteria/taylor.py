@@ -7,12 +7,12 @@ add up. So a channel that several layers compute has one exact value, and batch 
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from rssearch.cost import duplicate
 from rssearch.losses import cross_entropy
 from rssearch.pruning.channels import ChannelGraph
 from rssearch.pruning.criteria.batches import Batches, on_device
@@ -27,7 +27,7 @@ def taylor(model: nn.Module, graph: ChannelGraph, data: Batches | None, seed: in
     Raises:
         InputError: no data.
     """
-    twin = copy.deepcopy(model).eval().requires_grad_(True)
+    twin = duplicate(model).eval().requires_grad_(True)
     layers = sorted({member.layer for group in graph.groups.values() for member in group.readers})
     device = next(twin.parameters()).device
     gates = {name: torch.ones(graph.sizes[name, "in"], device=device, requires_grad=True) for name in layers}
