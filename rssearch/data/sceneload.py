@@ -119,10 +119,10 @@ def _check_classes(
         return
     advice = []
     if elsewhere:
-        advice.append(
-            f"{', '.join(elsewhere)}: other splits have some, and another settings.split.seed than {seed} divides the "
-            "scenes in another way"
-        )
+        another = f"another settings.split.seed than {seed} divides the scenes in another way"
+        if found.fixed is not None:
+            another = "the folders give the division"
+        advice.append(f"{', '.join(elsewhere)}: other splits have some, and {another}")
     if nowhere:
         advice.append(f"{', '.join(nowhere)}: no mask has a pixel of it{_unclaimed(found, nowhere, there)}")
     what = (
