@@ -73,9 +73,9 @@ def write(
 
 
 def scale(config: StudyConfig) -> dict[str, Any]:
-    """The settings that a reference goes with, as JSON."""
-    settings = config.settings.model_dump(mode="json")
-    return {name: settings[name] for name in _COSTLY}
+    """The settings that a reference goes with, as JSON, without defaults: a later release may have more settings."""
+    settings = config.settings.model_dump(mode="json", exclude_defaults=True)
+    return {name: settings[name] for name in _COSTLY if name in settings}
 
 
 def fixed(
