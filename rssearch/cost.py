@@ -160,9 +160,10 @@ def duplicate(model: nn.Module) -> nn.Module:
         for value in vars(module).values()
         if isinstance(value, Tensor) and not value.is_leaf
     }
+    make: Any = UninitializedBuffer  # whose stub has other arguments than its code
     for buffer in model.buffers():
         if isinstance(buffer, UninitializedBuffer):
-            copies[id(buffer)] = UninitializedBuffer(device=buffer.device, dtype=buffer.dtype)
+            copies[id(buffer)] = make(device=buffer.device, dtype=buffer.dtype)
     return copy.deepcopy(model, copies)
 
 
@@ -177,17 +178,20 @@ def macs_of_call(module: nn.Module, x: Tensor, output: Tensor) -> int:
     return macs
 
 
-@cache
 def thop_rule(kind: type[nn.Module]) -> Callable[..., None] | None:
     """The rule of thop for a type or the nearest type above it, called as a forward hook; None without one."""
+    if issubclass(kind, nn.Sequential):  # a container, of which thop only says so
+        return None
+    return next((_rules()[base] for base in kind.__mro__ if base in _rules()), None)
+
+
+@cache
+def _rules() -> dict[type, Callable[..., None]]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # thop imports distutils
         from thop.profile import register_hooks
 
-    if issubclass(kind, nn.Sequential):  # a container, of which thop only says so
-        return None
-    rules = {**register_hooks, _ConvNd: register_hooks[nn.Conv2d], _NormBase: register_hooks[nn.BatchNorm2d]}
-    return next((rules[base] for base in kind.__mro__ if base in rules), None)
+    return {**register_hooks, _ConvNd: register_hooks[nn.Conv2d], _NormBase: register_hooks[nn.BatchNorm2d]}
 
 
 def is_layer(module: nn.Module) -> bool:
@@ -229,11 +233,11 @@ class _Call:
     unknown: set[str] = field(default_factory=set)
 
 
-class _Counter(TorchDispatchMode):
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts what runs inside this context, and adds it up by the module that calls it."""
 
     def __init__(self, model: nn.Module) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.layers: dict[str, tuple[float, int]] = {}
         self.functional: defaultdict[str, int] = defaultdict(int)
         self.uncounted: set[str] = set()
