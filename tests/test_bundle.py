@@ -171,6 +171,17 @@ def test_the_card_tells_the_licence_of_the_data(
     assert f"**Licence of the data:** {licence}" in text
 
 
+def test_names_in_the_card_are_text(found: Recorded, row: dict[str, Any]) -> None:
+    classes = ["<script>alert(1)</script>", "[a](javascript:b)", "`c`\n# d", "\x1b[31me"]
+    about = ABOUT | {"task": "classification", "classes": classes, "model": "my_nets:a"}
+    text = card(found, row | {"dataset": "folder:`x` <b>"}, about, MEASURED)
+    escaped = r"\<script\>alert(1)\</script\>, \[a\](javascript:b), \`c\` \# d, \\u001b\[31me"
+    assert f"* **Classes:** {escaped}\n" in text
+    assert "* **Data:** `` folder:`x` <b> ``." in text
+    assert "# my\\_nets:a, pruned by l1" in text
+    assert "bundle.load(folder, allow_imports=True)  # checks" in text
+
+
 def test_the_card_leaves_out_what_was_not_measured(found: Recorded) -> None:
     text = card(found, {"key": KEY, "val_accuracy": 0.5}, ABOUT | {"task": "classification"}, MEASURED)
     assert "Its latency was not measured." in text
