@@ -24,6 +24,7 @@ from rssearch.pruning.surgery import apply_spec, make_spec
 _log = logging.getLogger(__name__)
 
 TABLES = ("macs", "conv_linear_macs", "params")
+_MOST_CUTS = 100  # networks that are cut and counted, before costs are said not to be exact
 NEAR = 3  # what one operation reads comes from groups that follow each other closely
 
 Removed = dict[str, int]  # group -> how many of its channels are gone
@@ -89,6 +90,8 @@ def _measured(model: nn.Module, graph: ChannelGraph, image: Tensor) -> Missing:
     def missing(removed: Removed) -> Array:
         key = tuple(sorted(removed.items()))
         if key not in seen:
+            if len(seen) >= _MOST_CUTS:
+                raise ArithmeticError("too many groups have a part in it")
             kept = {name: tuple(range(graph.groups[name].width - gone)) for name, gone in removed.items()}
             counts = count(apply_spec(duplicate(model), make_spec(graph, kept)), image)
             found = (counts.macs, counts.conv_linear_macs, counts.params)
