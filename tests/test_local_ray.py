@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partialmethod
 from http.client import HTTPException
 from pathlib import Path
 
@@ -89,6 +90,7 @@ def test_an_address_that_is_none_is_said(monkeypatch: pytest.MonkeyPatch) -> Non
 def token() -> Iterator[str]:
     """A Ray as `rssearch search` starts one for a user who has set nothing; its token."""
     from ray._private import ray_constants
+    from ray._private.parameter import RayParams
 
     from rssearch.runner import connected
 
@@ -96,6 +98,8 @@ def token() -> Iterator[str]:
         for name in SETTINGS:
             patch.delenv(name, raising=False)
         patch.setattr(ray_constants, "ENABLE_RAY_CLUSTER", True)  # as where Ray was imported before
+        # Else it is 52365, and of several Rays on one machine the first one's agent has it.
+        patch.setattr(RayParams, "__init__", partialmethod(RayParams.__init__, dashboard_agent_listen_port=0))
         with connected("local", Resources(), verbose=False):
             yield os.environ["RAY_AUTH_TOKEN"]
         assert not [name for name in SETTINGS if name in os.environ]
