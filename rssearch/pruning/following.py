@@ -154,8 +154,11 @@ class Follower(TorchFunctionMode):
             written = "out" in call.kwargs or (_writes(call) and call.name not in IN_PLACE)
             if rule is None or written:
                 self.labels.stop(call)
-            else:
+                return
+            try:
                 rule(self.labels, call)
+            except (ArithmeticError, AttributeError, IndexError, RuntimeError, TypeError, ValueError):
+                self.labels.stop(call)  # arguments that the rule does not know
 
     def _weighted(self, call: Call) -> None:
         """A convolution or a linear layer, or the function with a weight that is no layer's."""

@@ -130,15 +130,15 @@ def _getitem(labels: Labels, call: Call) -> None:
         return
     for tensor in call.tensors[1:]:
         labels.fix(tensor, f"is an index in {call.place}")
-    labels.set(call.outputs[0], compact(labels.full(x)[index]))
+    own = tuple(part.cpu() if isinstance(part, Tensor) else part for part in _parts(index))
+    labels.set(call.outputs[0], compact(labels.full(x)[own]))
 
 
 def _indexed(x: Tensor, index: Any) -> Iterable[int]:
     """The axes of which an index takes less than the whole."""
-    parts = list(index) if isinstance(index, tuple) else [index]
-    widths = [_consumed(part) for part in parts]
+    widths = [_consumed(part) for part in _parts(index)]
     axis = 0
-    for part, width in zip(parts, widths, strict=True):
+    for part, width in zip(_parts(index), widths, strict=True):
         if part is Ellipsis:
             axis += x.dim() - sum(widths)
         elif part is not None and not (
@@ -146,6 +146,10 @@ def _indexed(x: Tensor, index: Any) -> Iterable[int]:
         ):
             yield from range(axis, axis + width)
         axis += width
+
+
+def _parts(index: Any) -> tuple[Any, ...]:
+    return index if isinstance(index, tuple) else (index,)
 
 
 def _consumed(part: Any) -> int:
