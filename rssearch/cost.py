@@ -15,7 +15,7 @@ import copy
 import logging
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -31,6 +31,8 @@ from torch.nn.parameter import UninitializedBuffer, is_lazy
 from torch.nn.utils.parametrize import ParametrizationList
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
+
+from rssearch.errors import InputError
 
 _log = logging.getLogger(__name__)
 
@@ -131,6 +133,9 @@ def count(model: nn.Module, image: Tensor) -> Counts:
         model: a network that takes one batch of images.
         image: [1, C, H, W] on its device.
     """
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise InputError(f"{name or type(model).__name__} is TorchScript, whose layers cannot be counted")
     twin = duplicate(model).eval()
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # one operator for a whole layer, without a formula
@@ -203,7 +208,13 @@ def output_tensors(value: Any) -> list[Tensor]:
     """The tensors in the output of a network: itself, or those in its tuples, lists and dictionaries."""
     if isinstance(value, Tensor):
         return [value]
-    children = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    if isinstance(value, dict):
+        children: Iterable[Any] = value.values()
+    elif isinstance(value, list | tuple | set | frozenset):
+        children = value
+    else:  # an object that holds some, such as a dataclass
+        held = {} if isinstance(value, type | nn.Module) or callable(value) else getattr(value, "__dict__", {})
+        children = [child for child in held.values() if isinstance(child, Tensor | dict | list | tuple)]
     return [tensor for child in children for tensor in output_tensors(child)]
 
 

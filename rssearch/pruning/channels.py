@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 
 import numpy as np
 import numpy.typing as npt
@@ -110,7 +111,9 @@ class ChannelGraph:
         for name, channels in kept.items():
             if name not in self.groups:
                 raise InputError(f"no group of channels is called {name!r}; groups: {', '.join(self.groups)}")
-            distinct, last = set(channels), self.groups[name].width - 1
+            last = self.groups[name].width - 1
+            whole = isinstance(channels, Iterable) and all(isinstance(c, Integral) for c in channels)
+            distinct = set(channels) if whole else set()
             if not distinct or len(distinct) != len(channels) or min(distinct) < 0 or max(distinct) > last:
                 raise InputError(f"group {name!r}: kept channels must be distinct, at least one, and in 0..{last}")
         return kept

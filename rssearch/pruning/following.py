@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
@@ -95,10 +94,7 @@ class Follower(TorchFunctionMode):
     def _before(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         self._inside.append(module)
         name, x = self._names[module], args[0] if args else None
-        if isinstance(module, torch.jit.ScriptModule):
-            for tensor in output_tensors(args):
-                self.labels.fix(tensor, f"passes through {name} ({type(module).__name__})")
-        elif isinstance(module, IndexShortcut) and isinstance(x, Tensor):
+        if isinstance(module, IndexShortcut) and isinstance(x, Tensor):
             self.atoms.add(name, "index", {"in": module.in_channels, "out": module.out_channels})
             self._link(name, "in", x, 1)
             self._opaque += 1
@@ -170,7 +166,10 @@ class Follower(TorchFunctionMode):
             for owner, *_ in owners:
                 self.atoms.keep_whole(owner, f"shares its weight: {names}")
             self.labels.stop(call, f"is read by {names}, which share a weight")
-        elif not isinstance(layer, _ConvNd | nn.Linear) or parameter != "weight":
+        elif isinstance(layer, _ConvNd | nn.Linear) and layer not in self._inside:
+            self.atoms.keep_whole(name, "is called as a function")
+            self.labels.stop(call, f"is read by {name}, which is called as a function")
+        elif not isinstance(layer, _ConvNd | nn.Linear) or parameter != "weight" or not _is_own(call.name, layer):
             self.atoms.keep_whole(call.caller[0] or call.name, "has a weight that is computed or not a layer's")
             self.labels.stop(call, f"is read by {call.layer}, whose weight is computed or not a layer's")
         else:
@@ -193,7 +192,8 @@ class Follower(TorchFunctionMode):
         if not owners and self._inside:
             owners = [(self._names[self._inside[-1]], self._inside[-1], "")]
         layer = owners[0][1] if owners else None
-        if not isinstance(layer, _BatchNorm | _InstanceNorm) or any(owner[1] is not layer for owner in owners):
+        known = isinstance(layer, _BatchNorm | _InstanceNorm) and layer in self._inside
+        if not known or any(owner[1] is not layer for owner in owners):
             self.labels.stop(call, f"passes through {call.layer}, whose parameters are computed or not a layer's")
         else:
             self._channelwise(call, owners[0][0], "norm")
@@ -221,6 +221,13 @@ def _writes(call: Call) -> bool:
     """Whether an operation changes its first argument."""
     name = getattr(call.func, "__name__", "")
     return name.endswith("_") and not name.endswith("__")
+
+
+def _is_own(name: str, layer: nn.Module) -> bool:
+    """Whether an operation is what a layer of its kind does."""
+    if isinstance(layer, _ConvNd):
+        return name == f"conv{'_transpose' if layer.transposed else ''}{len(layer.kernel_size)}d"
+    return name == "linear"
 
 
 def _passes(module: nn.Module) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections import defaultdict
 from collections.abc import Sequence
 
@@ -10,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from rssearch.cost import count, duplicate, output_tensors
 from rssearch.errors import InputError
@@ -19,6 +21,8 @@ from rssearch.pruning.channels import ChannelGraph, Group, Indices, Kept, Member
 from rssearch.pruning.cost_table import Count, Shapes, Side, build_tables
 from rssearch.pruning.following import Follower
 from rssearch.pruning.surgery import try_cut
+
+_log = logging.getLogger(__name__)
 
 __all__ = ["ChannelGraph", "Group", "Kept", "Member", "trace"]
 
@@ -40,26 +44,58 @@ def trace(model: nn.Module, example_input: Tensor) -> ChannelGraph:
     Raises:
         InputError: the network gives no tensors, or has parameters without a shape.
     """
-    lazy = [name for name, parameter in model.named_parameters() if torch.nn.parameter.is_lazy(parameter)]
-    if lazy:
-        raise InputError(f"{lazy[0]} has no shape yet: run the network once before it is pruned")
+    _check(model, example_input)
     with torch.inference_mode(False), torch.no_grad():
         twin = duplicate(model).eval()
         image = example_input[:1].detach().clone()
         atoms = Atoms()
-        calls = _follow(twin, image, atoms)
-        only_in_training = _follow_training(twin, image, atoms) - calls.keys()
-        calls |= {name: [] for name in atoms.kinds if name in only_in_training}
+        try:
+            calls = _follow(twin, image, atoms)
+        except InputError:
+            raise
+        except Exception as error:  # the network's own code may raise anything
+            shape = "x".join(map(str, image.shape[1:]))
+            raise InputError(f"{type(model).__name__} does not run on an image of {shape}: {error}") from error
+        trains = _follow_training(twin, image, atoms)
+        for name in [name for name in atoms.kinds if name not in calls]:
+            calls[name] = []
+            if atoms.kinds[name] in {"conv", "linear"}:
+                atoms.fix(atoms.of(name, "out"), "runs in training only")
+        _lift_zeros(twin)
         groups, fixed = atoms.groups()
-        while failures := _failures(twin, groups, atoms, image, training=bool(only_in_training)):
+        while failures := _failures(twin, groups, atoms, image, training=trains):
             for channels, reason in failures:
                 atoms.fix(channels, reason)
             groups, fixed = atoms.groups()
+        for name, layer in twin.named_modules():
+            if isinstance(layer, _ConvNd | nn.Linear) and name not in atoms.kinds:
+                fixed.setdefault(name, "did not run, so that nothing is known of what it reads")
         whole = count(twin, image)
         tables = build_tables(twin, calls, *_counts(groups, atoms), whole)
         graph = ChannelGraph(groups, fixed, tuple(example_input.shape), atoms.sizes, tables)
         functional.fit(twin, graph, image, calls, whole)
     return graph
+
+
+def _check(model: nn.Module, example_input: Tensor) -> None:
+    if not isinstance(example_input, Tensor) or example_input.dim() < 2 or not len(example_input):
+        raise InputError("the example must be a batch [N, C, H, W] of one image or more")
+    for name, parameter in model.named_parameters():
+        if torch.nn.parameter.is_lazy(parameter):
+            raise InputError(f"{name} has no shape yet: run the network once before it is pruned")
+    for name, module in model.named_modules():
+        kind = {"OptimizedModule": "compiled"}.get(type(module).__name__)
+        kind = "TorchScript" if isinstance(module, torch.jit.ScriptModule) else kind
+        if kind is not None:
+            raise InputError(f"{name or type(model).__name__} is {kind}: prune the network before that")
+
+
+def _lift_zeros(model: nn.Module) -> None:
+    """Give parameters that are all zero other values: behind a gate of zero no cut on trial would show a fault."""
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        if parameter.is_floating_point() and not parameter.any():
+            parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
 
 
 def _failures(
@@ -84,9 +120,9 @@ def _failures(
             pruned = try_cut(model, graph, {name: kept[name] for name in names})
             if training:
                 with torch.random.fork_rng([]):
-                    duplicate(pruned).train()(image.expand(2, *image.shape[1:]))
-        except (InputError, RuntimeError, ValueError, IndexError, TypeError, AssertionError) as error:
-            return str(error)
+                    duplicate(pruned).train()(image.expand(2, *image.shape[1:]).clone())
+        except Exception as error:  # noqa: BLE001  # the network's own code may raise anything
+            return str(error) or type(error).__name__
         return None
 
     def search(names: Sequence[str]) -> dict[str, str]:
@@ -99,9 +135,11 @@ def _failures(
         found = {} if number > _ATTEMPTS else search(names[:half]) | search(names[half:])
         return found or dict.fromkeys(names, f"does not bear a cut on trial together with others ({reason})")
 
-    # A network that differs from itself (random in eval mode) cannot be judged; cutting it is refused later.
-    if not kept or attempt([*kept]) is None or attempt([]) is not None:
+    if not kept or attempt([*kept]) is None:
         return []
+    if (reason := attempt([])) is not None:
+        what = f"{type(model).__name__} does not give the same twice in evaluation mode ({reason})"
+        raise InputError(f"{what}: no cut of it could be proved")
     return atoms.take_guesses() or [
         (atoms.of(first.layer, "out")[first.index.ravel()], reason)
         for name, reason in search([*kept]).items()
@@ -119,21 +157,26 @@ def _follow(model: nn.Module, images: Tensor, atoms: Atoms) -> dict[str, list[Sh
     return dict(follower.calls)
 
 
-def _follow_training(model: nn.Module, image: Tensor, atoms: Atoms) -> set[str]:
-    """The same in training mode; a network that does not run there, on images alone, has no such branches.
+def _follow_training(model: nn.Module, image: Tensor, atoms: Atoms) -> bool:
+    """The same in training mode, and whether the network runs there.
 
-    The model is in eval mode again afterwards, with the buffers that it had. Returns the layers that ran.
+    The model is in eval mode again afterwards, with the buffers that it had. What was found until it failed counts.
     """
     before = [(buffer, buffer.clone()) for buffer in model.buffers()]
     try:
         with torch.random.fork_rng([image.device] if image.device.type == "cuda" else []):
-            return {*_follow(model.train(), image.expand(2, *image.shape[1:]).clone(), atoms)}
-    except (RuntimeError, TypeError, ValueError, AttributeError, KeyError, IndexError, AssertionError, InputError):
-        return set()
+            _follow(model.train(), image.expand(2, *image.shape[1:]).clone(), atoms)
+    except Exception as error:  # noqa: BLE001  # the network's own code may raise anything
+        _log.warning(
+            "%s does not run in training mode on images alone (%s): branches that run only there are not followed",
+            *(type(model).__name__, str(error) or type(error).__name__),
+        )
+        return False
     finally:
         model.eval()
         for buffer, value in before:
             buffer.copy_(value)
+    return True
 
 
 def _counts(groups: dict[str, Group], atoms: Atoms) -> tuple[dict[tuple[str, Side], Count], npt.NDArray[np.float64]]:

@@ -1,7 +1,9 @@
 """Following channels: operations of all kinds, layers of all kinds, and what stays whole where there is no rule."""
 
 import time
+from dataclasses import dataclass
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -327,6 +329,161 @@ class Attended(nn.Module):
         y = self.outer(self.inner(x).relu())
         gate = self.line(y.mean((2, 3)).unsqueeze(1)).sigmoid().view(len(x), -1, 1, 1)
         return (x + y * gate.expand_as(y)).relu()
+
+
+class Body(nn.Module):
+    """Two blocks and a head, with something done to the maps between them."""
+
+    def __init__(self, between=lambda net, y: y, before=lambda x: x, after=lambda z: z):
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.norm, self.b = nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.Conv2d(16, 8, 3, padding=1)
+        self.fc, self.gate = nn.Linear(8, 5), nn.Parameter(torch.zeros(1))
+        self.between, self.before, self.after = between, before, after
+
+    def forward(self, x):
+        y = self.between(self, self.norm(self.a(self.before(x))).relu())
+        return self.after(self.fc(self.b(y).relu().mean((2, 3))))
+
+
+def halves(net, y):
+    one, other = torch.split(y, 8, 1)
+    return torch.cat([one, other], 1)
+
+
+def shuffled_columns(y):
+    b, _, h, w = y.shape
+    return y.view(b, -1, 4, h, w).transpose(1, 2).reshape(b, -1, h, w)
+
+
+def raising(error):
+    def between(net, y):
+        if y.shape[1] != 16:
+            raise error
+        return y
+
+    return between
+
+
+class UnusualError(Exception):
+    """Of the network's own."""
+
+
+WHOLE = {  # what is done between the blocks -> the first block stays whole
+    "split_in_training": lambda net, y: halves(net, y) if net.training else y,
+    "view_in_training": lambda net, y: y.view(-1, 16, 8, 8) * 1.0 if net.training else y,
+    "numpy_in_training": lambda net, y: (
+        y + float(y.detach().mean((0, 2, 3)).numpy() @ np.ones(16)) if net.training else y
+    ),
+    "behind_a_gate_of_zero": lambda net, y: 1 + net.gate * shuffled_columns(y),
+    "a_key": raising(KeyError(16)),
+    "a_division": raising(ZeroDivisionError("by width")),
+    "an_attribute": raising(AttributeError("width")),
+    "an_exception_of_its_own": raising(UnusualError("width")),
+}
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_code_that_counts_on_a_width_leaves_its_channels_whole(name):
+    net = Body(WHOLE[name])
+    graph = pruning.trace(net, torch.rand(2, 3, 8, 8))
+    assert list(graph.groups) == ["b"]
+    assert graph.fixed["a"]
+    assert pruning.prune(net, torch.rand(2, 3, 8, 8), "l1", rate=0.5).model.train()(torch.rand(2, 3, 8, 8)).shape == (
+        2,
+        5,
+    )
+
+
+def test_a_cut_is_proved_where_noise_around_zero_has_no_logarithm():
+    net = Body(lambda net, y: shuffled_columns(y), before=torch.log10)
+    assert list(pruning.trace(net, torch.rand(2, 3, 8, 8)).groups) == ["b"]
+
+
+@pytest.mark.parametrize("wrap", [lambda y: (Result(y),), lambda y: {"maps": [Result(y)]}, lambda y: frozenset([y])])
+def test_outputs_inside_objects_are_kept(wrap):
+    net = Body()
+    net.after = lambda z: (z, wrap(net.seen))
+    net.between = lambda own, y: setattr(net, "seen", y) or y
+    graph = pruning.trace(net, torch.rand(2, 3, 8, 8))
+    assert graph.fixed["a"] == "reaches the output of the network"
+
+
+@dataclass
+class Result:
+    maps: torch.Tensor
+
+
+def test_what_failed_in_training_is_said_and_counted(caplog):
+    class Guided(Body):
+        def __init__(self):
+            super().__init__()
+            self.extra, self.last = nn.Conv2d(16, 8, 1), nn.Conv2d(8, 4, 1)
+
+        def forward(self, x, targets=None):
+            y = self.norm(self.a(x)).relu()
+            if self.training:
+                z = self.last(self.extra(y).relu())
+                if targets is None:
+                    raise UnusualError("targets are needed")
+                return z
+            return self.fc(self.b(y).relu().mean((2, 3)))
+
+    net = Guided()
+    graph = pruning.trace(net, torch.rand(2, 3, 8, 8))
+    assert "Guided does not run in training mode on images alone (targets are needed)" in caplog.text
+    kept = some(graph)
+    pruned, _ = pruning.cut(net, graph, kept)
+    assert graph.params(kept) == sum(p.numel() for p in pruned.parameters())
+    assert pruned.train()(torch.rand(2, 3, 8, 8), targets=1).shape == (2, 4, 8, 8)
+    assert graph.fixed["extra"] == "runs in training only"
+
+
+def test_layers_that_never_ran_are_named():
+    net = Body()
+    net.unused = nn.Conv2d(16, 4, 1)
+    assert pruning.trace(net, torch.rand(1, 3, 8, 8)).fixed["unused"].startswith("did not run")
+
+
+def test_layers_that_are_called_as_functions_stay_whole():
+    net = Body(lambda net, y: F.conv2d(y, net.same.weight, net.same.bias))
+    net.same = nn.Conv2d(16, 16, 1)
+    graph = pruning.trace(net, torch.rand(1, 3, 8, 8))
+    assert list(graph.groups) == ["b"]
+    assert graph.fixed["same"] == "is called as a function"
+    tied = Body(lambda net, y: F.conv_transpose2d(net.same(y), net.same.weight))
+    tied.same = nn.Conv2d(16, 8, 1)
+    graph = pruning.trace(tied, torch.rand(1, 3, 8, 8))
+    assert {"b", "same"} - {*graph.groups} == {"same"}
+    assert graph.fixed["same"] == "is called as a function"
+
+
+@pytest.mark.parametrize("after", [lambda z: z > 0, lambda z: z.argmax(1)])
+def test_networks_that_give_labels_are_cut(after):
+    assert (
+        pruning.prune(Body(after=after), torch.rand(1, 3, 8, 8), "l1", rate=0.5).model(torch.rand(1, 3, 8, 8)).shape[0]
+        == 1
+    )
+
+
+def test_networks_that_change_their_input_are_cut():
+    net = Body(before=lambda x: x.sub_(0.3).div_(0.5))
+    assert pruning.prune(net, torch.rand(1, 3, 8, 8), "l1", rate=0.5).kept["a"]
+
+
+@pytest.mark.parametrize(
+    ("model", "image", "message"),
+    [
+        (lambda: nn.Sequential(torch.jit.script(nn.Conv2d(3, 4, 1))), (1, 3, 8, 8), "0 is TorchScript: prune"),
+        (lambda: torch.compile(nn.Sequential(nn.Conv2d(3, 4, 1))), (1, 3, 8, 8), "OptimizedModule is compiled"),
+        (Body, (1, 4, 8, 8), "Body does not run on an image of 4x8x8: "),
+        (Body, (0, 3, 8, 8), "a batch .* of one image or more"),
+        (lambda: Body(lambda net, y: y + torch.rand_like(y)), (1, 3, 8, 8), "does not give the same twice"),
+    ],
+)  # fmt: skip
+def test_networks_and_examples_that_cannot_be_traced_are_refused(model, image, message):
+    with pytest.raises(InputError, match=message):
+        pruning.trace(model(), torch.rand(image))
 
 
 def test_tracing_is_bounded():

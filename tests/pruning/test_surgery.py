@@ -116,9 +116,15 @@ def spec_of(layer, **sides):
         (spec_of("conv9", width={"out": 16}, out=[0]), "layer 'conv9', which CifarResNet does not have"),
         (spec_of("conv1", width={"out": 32}, out=[0]), "with 32 channels .out., but it has 16"),
         (spec_of("relu", width={"both": 16}, both=[0]), "but it has None"),
+        ({"format": True, "layers": {}}, "format True"),
+        ({"format": 1, "layers": {"conv1": [0]}}, "must have `width`"),
+        (spec_of("conv1", width={"out": 16}, out=[True]), "not ascending"),
+        (spec_of("conv1", width={"out": 16}, out=["0"]), "not ascending"),
+        (spec_of("conv1", width={"out": 16}, out=[0], both=[0]), "must have `width`"),
+        (spec_of("conv1", width={"out": 16, "up": 3}, out=[0], up=[1]), "must have `width`"),
         (spec_of("conv1", width={"out": 16}, out=[16]), "not ascending indices below 16"),
         (spec_of("conv1", width={"out": 16}, out=[3, 1]), "not ascending"),
-        (spec_of("conv1", width={"out": 16}), "not ascending"),
+        (spec_of("conv1", width={"out": 16}), "must have `width`"),
     ],
 )
 def test_bad_specs(spec, message):
@@ -127,6 +133,19 @@ def test_bad_specs(spec, message):
     with pytest.raises(InputError, match=message):
         pruning.apply_spec(model, spec)
     assert all(value.shape == before[key].shape for key, value in model.state_dict().items())
+
+
+def test_specs_that_break_the_blocks_of_a_grouped_convolution_are_refused():
+    grouped = nn.Sequential(nn.Conv2d(3, 16, 1), nn.Conv2d(16, 16, 3, groups=4))
+    with pytest.raises(InputError, match="no whole blocks of 4"):
+        pruning.apply_spec(grouped, spec_of("1", width={"in": 16, "out": 16}, **{"in": [0, 4, 8, 12], "out": [0]}))
+
+
+@pytest.mark.parametrize("channels", [5, None, "01", [0.0], [[0]], [16], [-1], [0, 0], []])
+def test_kept_channels_that_are_none_are_refused(channels):
+    model, _, graph = network("resnet20")
+    with pytest.raises(InputError, match="kept channels must be distinct"):
+        pruning.cut(model, graph, {"conv1": channels})
 
 
 class Rolled(nn.Sequential):

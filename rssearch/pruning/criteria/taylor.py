@@ -37,7 +37,9 @@ def taylor(model: nn.Module, graph: ChannelGraph, data: Batches | None, seed: in
     try:
         for x, y in on_device(data, twin, "taylor"):
             with torch.enable_grad():
-                gradients = torch.autograd.grad(cross_entropy(twin(x), y), list(gates.values()))
+                gradients = torch.autograd.grad(
+                    cross_entropy(twin(x), y), list(gates.values()), allow_unused=True, materialize_grads=True
+                )
             changes = {name: gradient.cpu() for name, gradient in zip(gates, gradients, strict=True)}
             for name, group in graph.groups.items():
                 each = [changes[member.layer][torch.from_numpy(member.index)].sum(1) for member in group.readers]
