@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from rssearch.figures import COLOURS, DARK, DPI, MARKERS, Look, look_of
+from rssearch.figures import COLOURS, DARK, DPI, MARKERS, Look, literal, look_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,7 +54,7 @@ def _panel(panel: Axes, found: Comparison, look: Look, names: Sequence[str]) -> 
         *([found.dataset] if found.dataset else []),
         *(["relative hypervolume: " + ", ".join(shares)] if shares else []),
     ]
-    panel.set_title("\n".join(title), fontsize=10)
+    panel.set_title(literal("\n".join(title)), fontsize=10)
     panel.set(xlabel=look.x_label, ylabel=look.labels[look.y])
     panel.spines[["top", "right"]].set_visible(False)
     panel.grid(color="#E6E6E6", linewidth=0.7)
@@ -65,7 +65,7 @@ def _panel(panel: Axes, found: Comparison, look: Look, names: Sequence[str]) -> 
         panel.plot(*look.staircase(front), color=style["color"], linewidth=1.2, zorder=3)
         panel.plot(
             *look.points(front, front.members),
-            label=entry.study,
+            label=literal(entry.study),
             linestyle="none",
             markersize=8,
             zorder=4,

@@ -218,7 +218,7 @@ def draw(found: Sequence[Front], study: str, constraints: Mapping[str, Bound]) -
     columns = min(len(found), 2)
     rows = math.ceil(len(found) / columns)
     figure = Figure(figsize=(10 if columns == 1 else 16, 6 * rows), dpi=DPI, layout="constrained")
-    figure.suptitle(study, fontsize=14, fontweight="bold")
+    figure.suptitle(literal(study), fontsize=14, fontweight="bold")
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)
     for panel in panels[len(found) :]:
         panel.remove()
@@ -232,12 +232,19 @@ def draw(found: Sequence[Front], study: str, constraints: Mapping[str, Bound]) -
     return figure
 
 
+def literal(text: str) -> str:
+    """A text in which a dollar sign is one, and begins no formula."""
+    return text.replace("$", r"\$")
+
+
 def _panel(panel: Axes, front: Front, look: Look, constraints: Mapping[str, Bound]) -> None:
     panel.set(xlabel=look.x_label, ylabel=look.labels[look.y])
-    panel.set_title(caption(front), fontsize=10)
+    panel.set_title(literal(caption(front)), fontsize=10)
     panel.spines[["top", "right"]].set_visible(False)
     if front.note:
-        panel.text(0.5, 0.5, front.note, transform=panel.transAxes, ha="center", va="center", color=DARK, fontsize=13)
+        panel.text(
+            0.5, 0.5, literal(front.note), transform=panel.transAxes, ha="center", va="center", color=DARK, fontsize=13
+        )
         panel.set(xticks=[], yticks=[])
         return
     panel.grid(color="#E6E6E6", linewidth=0.7)
@@ -312,7 +319,7 @@ def _legend(figure: Figure, found: Sequence[Front], look: Look, constraints: Map
     from matplotlib.lines import Line2D
 
     def mark(label: str, **style: Any) -> Line2D:
-        return Line2D([], [], label=label, **{"linestyle": "none", "marker": "o", "markersize": 8, **style})
+        return Line2D([], [], label=literal(label), **{"linestyle": "none", "marker": "o", "markersize": 8, **style})
 
     def line(label: str, style: str, colour: str) -> Line2D:
         return mark(label, marker="none", linestyle=style, color=colour)

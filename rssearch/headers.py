@@ -223,6 +223,8 @@ def _directory(
     for number in range(count):
         tag, kind, length, value = struct.unpack_from(entry, content, number * size)
         letter = {1: "B", 3: "H", 4: "I", 16: "Q"}.get(kind)
+        if kind in (6, 8, 9) and tag in wanted:  # a signed number, which Pillow would read
+            raise struct.error
         if letter is None or tag not in wanted or not 0 < length < 2**24:
             continue
         form = f"{order}{length}{letter}"

@@ -169,7 +169,9 @@ def flat(record: Record) -> dict[str, Any]:
     point, metrics = record["point"], record["metrics"]
     asked = {f"requested_{name}": value for name, value in point.items() if name in metrics}
     row = {"key": record["key"], "status": record["status"], **point, **asked, **metrics}
-    return row | (record.get("measured") or {}) | {"reason": record.get("reason")}
+    # What a trial or a measurement says cannot change which trial it is, and how it ended.
+    own = {"key": record["key"], "status": record["status"], "reason": record.get("reason")}
+    return row | (record.get("measured") or {}) | own
 
 
 def dimension_columns(space: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> list[str]:

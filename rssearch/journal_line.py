@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, Va
 def _below(key: str) -> str:
     """Keys name folders of the store: none may lead out of it."""
     path = PurePosixPath(key)
-    if not path.parts or path.is_absolute() or ".." in path.parts or "\0" in key:
+    if not path.parts or path.is_absolute() or ".." in path.parts or "\0" in key or len(key) > 200:
         raise ValueError("names no folder of the store")
     return key
 

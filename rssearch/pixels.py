@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import lzma
 import struct
 import threading
 import zipfile
@@ -23,11 +24,12 @@ Floats = npt.NDArray[np.float32]
 # What Pillow's decoders, the zip reader and the file system raise for a file that is not a readable image.
 DECODE_ERRORS = (
     OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, OverflowError, struct.error, zlib.error,
-    zipfile.BadZipFile, NotImplementedError, KeyError, MemoryError,
+    lzma.LZMAError, zipfile.BadZipFile, NotImplementedError, KeyError, MemoryError,
     Image.DecompressionBombError,
 )  # fmt: skip
 PIXELS = 2**26  # that any file may hold: 8192 x 8192, at most 0.7 GB while it is decoded
 PIXELS_A_BYTE = 64  # of a larger one: no JPEG of a plain colour has more, a bomb has hundreds
+LONG = 2**26  # bytes: longer files are looked at before they are read
 LARGE = 2**25  # pixels: of images above, one is decoded at a time
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -84,7 +86,22 @@ def opened(data: bytes, check: Callable[[Header], None]) -> Iterator[tuple[Image
         several = header.format not in ("JPEG", "TIFF") and getattr(image, "is_animated", False)
         if header.pages > 1 or several:
             raise ValueError(f"it holds {header.pages if header.pages > 1 else 'several'} pictures, but one is read")
+        if header.format == "BMP" and header.bits < 8 and image.mode == "L":
+            # Pillow takes a grey palette for grey values, and so two packed pixels for one.
+            raise ValueError(
+                f"it is a BMP of {header.bits} bits with a grey palette, which is not read: save it as PNG"
+            )
         yield image, header
+
+
+def check_length(length: int, held: int) -> None:
+    """Refuse a file that is many times as long as what the disk or the archive holds of it, before it is read.
+
+    Raises:
+        ValueError: it is.
+    """
+    if length > LONG and length > 200 * held:
+        raise ValueError(f"it is {length:,} bytes long, but only {held:,} are stored of it")
 
 
 @contextmanager

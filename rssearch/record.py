@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,8 @@ from rssearch.harmless import csv_text
 from rssearch.journal import Journal, dimension_columns, flat
 from rssearch.storage import Location, locate
 from rssearch.store import Store
+
+_log = logging.getLogger(__name__)
 
 _UNITS = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9}
 _LIMIT = re.compile(r"macs<=(\d+(?:\.\d+)?(?:e\+?\d+)?)([KMG]?)")
@@ -62,7 +65,8 @@ def read(study: str, storage: str | Path) -> Recorded:
         known = f"there are: {', '.join(found)}" if found else "there are no studies"
         raise InputError(f"there is no study {shown(study)} in {cut(str(place), 300)}; {cut(known, 1000)}")
     config = load_study(folder / "study.yaml")
-    records = Journal(folder / "trials.jsonl").records
+    journal = Journal(folder / "trials.jsonl").records
+    records = {key: record for key, record in journal.items() if record.get("kind", "trial") == "trial"}
     listed = folder / "trials.csv"
     keys: list[str] = []
     if listed.is_file():
@@ -71,7 +75,10 @@ def read(study: str, storage: str | Path) -> Recorded:
             keys = [csv_text(row.get("key") or "") for row in csv.DictReader(io.StringIO(text, newline=""))]
         except csv.Error as error:
             raise InputError(f"{listed} is damaged ({error}); `rssearch search` writes it again") from None
-    rows = [flat(records[key]) for key in keys if key in records]
+    if records and not any(key in records for key in keys):
+        _log.warning("%s is not there or damaged: these are all %d trials of the journal", listed, len(records))
+        keys = list(records)
+    rows = [flat(records[key]) for key in dict.fromkeys(keys) if key in records]
     objectives = config.search.objectives
     fixed = references.read(folder, objectives)
     if not fixed:  # recorded by an earlier release

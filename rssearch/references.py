@@ -54,7 +54,7 @@ def read(folder: Location, objectives: Mapping[str, Direction], settings: Any = 
         }
     except FileNotFoundError:
         return {}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         _log.warning("%s is damaged and left out (%s: %s)", folder / FILE, type(error).__name__, error)
         return {}
 

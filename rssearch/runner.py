@@ -103,8 +103,9 @@ def connected(address: str | None, resources: Resources, *, verbose: bool) -> It
 def _initialized(address: str | None, verbose: bool) -> Iterator[None]:
     """Connect to a Ray, or start one."""
     with ExitStack() as stack:
+        own = local_ray.starts(address)
         try:
-            if own := local_ray.starts(address):
+            if own:
                 stack.enter_context(local_ray.closed())
             stack.callback(ray.shutdown)
             ray.init(
@@ -122,14 +123,14 @@ def _initialized(address: str | None, verbose: bool) -> Iterator[None]:
                     f"--address {address}: this Ray asks for another token: set RAY_AUTH_MODE=token, and "
                     "RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to what it was started with"
                 ) from error
-            raise _silent(address, error) from error
+            raise _silent(None if own else address or os.environ.get("RAY_ADDRESS", "auto"), error) from error
         yield
 
 
 def _silent(address: str | None, error: Exception) -> InputError:
     """One sentence on a Ray that does not start or answer."""
     said = cut((str(error).strip() or type(error).__name__).splitlines()[0], 300)
-    if address in (None, "local"):
+    if address is None:
         return InputError(f"Ray did not start on this machine: {said}")
     return InputError(f"--address {address}: Ray does not answer: {said}")
 

@@ -82,8 +82,8 @@ def search(
 
     question, console = Question(config), console or PlainConsole()
     uri, artifacts = tracking.home(question.storage, config.tracking_uri)
-    tracking_database.check(uri)
     check_writable(question.storage)
+    tracking_database.check(uri)
     with ExitStack() as stack:
         stack.enter_context(connected(address, config.resources, verbose=verbose))
         stop = stack.enter_context(Stop().listening())

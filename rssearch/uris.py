@@ -29,8 +29,11 @@ def masked(uri: str) -> str:
     the URI of a server, may be a token: only the users of databases and Azure's containers are shown.
     """
     before, found, rest = uri.partition("://")
-    if not found:
-        return uri
+    if not found:  # a slash that was forgotten, or none of the scheme
+        who, at, host = uri.rpartition("@")
+        return f"{MASK}@{host}" if at and ":" in who else uri
+    if ";" in rest:  # parameters of some drivers, passwords among them
+        return f"{masked(uri.partition(';')[0])};{MASK}"
     if "://" in rest:  # a URI within a URI: nobody knows which part belongs to which
         return f"{before}://{MASK}"
     parts, scheme = _parsed(rest, _scheme(before)), _scheme(before)
@@ -45,7 +48,9 @@ def masked(uri: str) -> str:
 
 def is_masked(uri: str) -> bool:
     """Whether a URI is what `masked` leaves of one with secrets: nothing can be reached by it."""
-    return MASK in uri and (uri.endswith(f"://{MASK}") or MASK in masked(uri.replace(MASK, "x")))
+    return MASK in uri and (
+        uri.endswith((f"://{MASK}", f";{MASK}")) or uri.startswith(f"{MASK}@") or MASK in masked(uri.replace(MASK, "x"))
+    )
 
 
 def check_whole(uri: str | None, key: str, option: str) -> None:

@@ -23,6 +23,7 @@ def without(name: str) -> dict[str, Any]:
 
 
 DAMAGED = {
+    "long-key": (line(ended("b" * 201)), "key: Value error, names no folder of the store"),
     "truncated": (line(ended("b"))[:80] + b"\n", "is no JSON: "),
     "zeros": (b"\0" * 300 + b"\n", "is no JSON: "),
     "zeros-within": (line(ended("b")).replace(b"trial b", b"tri\0l b"), "is no JSON: Invalid control character"),

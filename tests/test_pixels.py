@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import re
 import resource
+import struct
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from rssearch.pixels import decode, factors, reason, upright_size
+from rssearch.pixels import DECODE_ERRORS, check_length, decode, factors, reason, upright_size
 from tests.data.fakes import encoded, picture
 from tests.files import chunk, plain_png, png, tiff
 
@@ -22,6 +23,31 @@ def test_decode_keeps_the_pixels_of_lossless_files() -> None:
     for kind in ("PNG", "TIFF", "BMP"):
         assert np.array_equal(decode(encoded(image, kind), None), expected)
         assert np.array_equal(decode(encoded(image, kind), 16), expected)
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_packed_bitmaps_with_a_grey_palette_are_refused(bits: int) -> None:
+    """Pillow takes a byte of them for one pixel."""
+    palette = b"".join(bytes([i] * 3) + b"\0" for i in range(4))
+    head = struct.pack("<IiiHHIIiiII", 40, 4, 2, 1, bits, 0, 8, 0, 0, 4, 0)
+    data = b"BM" + struct.pack("<IHHI", 78, 0, 0, 70) + head + palette + b"\x01\x02\0\0\x03\x00\0\0"
+    with pytest.raises(DECODE_ERRORS):
+        decode(data, None)
+
+
+def test_tags_that_are_signed_numbers_are_not_overlooked() -> None:
+    data = tiff(np.zeros((4, 4), np.uint16))
+    tag = data.index(struct.pack("<HH", 258, 3))
+    with pytest.raises(DECODE_ERRORS):
+        decode(data[:tag] + struct.pack("<HH", 258, 8) + data[tag + 4 :], None)
+
+
+@pytest.mark.parametrize(("length", "held"), [(2**27, 100), (2**40, 4096)])
+def test_files_of_which_nearly_nothing_is_stored_are_refused(length: int, held: int) -> None:
+    check_length(2**20, 10)
+    check_length(2**31, 2**29)
+    with pytest.raises(ValueError, match="bytes long, but only"):
+        check_length(length, held)
 
 
 def test_scaling_is_antialiased() -> None:

@@ -90,6 +90,30 @@ def test_a_damaged_list_of_trials_is_named(tmp_path: Path) -> None:
     assert [row["key"] for row in read("scenes", tmp_path).rows] == ["a"]
 
 
+@pytest.mark.parametrize("content", [None, b"", b"noise\n", b"key\nunknown\n"])
+def test_a_list_of_trials_that_names_none_costs_no_trial(
+    tmp_path: Path, content: bytes | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    _write(tmp_path, [_trial("a", 0.6, 2), _trial("b", 0.7, 3)])
+    listed = tmp_path / "scenes" / "trials.csv"
+    listed.unlink() if content is None else listed.write_bytes(content)
+    assert [row["key"] for row in read("scenes", tmp_path).rows] == ["a", "b"]
+    assert "is not there or damaged: these are all 2 trials of the journal" in caplog.text
+
+
+def test_trials_that_ran_or_are_listed_twice_are_no_rows(tmp_path: Path) -> None:
+    running = {"kind": "running", "key": "b", "point": {"rate": 0.5}, "history": []}
+    _write(tmp_path, [_trial("a", 0.6, 2), running], listed=["a", "b", "a"])
+    assert [row["key"] for row in read("scenes", tmp_path).rows] == ["a"]
+
+
+def test_no_metric_says_which_trial_it_is_or_how_it_ended(tmp_path: Path) -> None:
+    record = _trial("a", 0.6, 2, measured={"key": ["x"], "status": "failed", "test_accuracy": 0.5})
+    _write(tmp_path, [record | {"metrics": record["metrics"] | {"reason": "none"}}])
+    (row,) = read("scenes", tmp_path).rows
+    assert (row["key"], row["status"], row["reason"], row["test_accuracy"]) == ("a", "finished", None, 0.5)
+
+
 def test_a_study_that_is_not_there_names_those_that_are(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"there is no study 'scenes' in .*; there are no studies"):
         read("scenes", tmp_path)

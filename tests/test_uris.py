@@ -11,7 +11,7 @@ import sqlalchemy
 import yaml
 
 from rssearch import plan as planning
-from rssearch import tracking, tracking_writer, uris
+from rssearch import tracking, tracking_trouble, uris
 from rssearch.config import load_study, parse_study
 from rssearch.errors import InputError
 from rssearch.page.study_files import study_files
@@ -52,6 +52,12 @@ MASKED = {
     "http://[half/x": "http://***",
     "http://host:99999/x": "http://***",
     "https://a/x,https://TOKEN@b": "https://***",
+    # Slashes that were forgotten, and drivers with parameters of their own.
+    "https:/user:secret@host/x": "***@host/x",
+    "//user:secret@host/x": "***@host/x",
+    "user:secret@host:5000": "***@host:5000",
+    "sqlserver://host;user=sa;password=secret": "sqlserver://host;***",
+    "http://host/p;token=secret": "http://host/p;***",
     # No URIs.
     "results": "results",
     "/mnt/me@work:5000?x#y": "/mnt/me@work:5000?x#y",
@@ -180,8 +186,8 @@ def test_the_tracking_uri_is_no_argument_of_the_writer(tmp_path: Path) -> None:
     finally:
         tracker._process.kill()
         tracker._end()
-    text = tracking_writer._first_line(ValueError(f"{'x' * 150} {SECRET} and more"), SECRET)
-    assert text == f"{'x' * 150} {SHOWN} and more"[:200]
+    told = tracking_trouble.trouble(ValueError(f"{'x' * 250} {SECRET} and more"), SECRET)
+    assert told["why"] == f"{'x' * 250} {SHOWN} and more"[:300]
 
 
 def test_documents_of_earlier_releases_are_shown_without_secrets(tmp_path: Path) -> None:

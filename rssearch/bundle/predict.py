@@ -14,7 +14,7 @@ import onnxruntime
 from rssearch.bundle.files import INT8, ONNX, PREPROCESSING, read
 from rssearch.bundle.files import decode as decode_json
 from rssearch.errors import InputError, cut, shown
-from rssearch.pixels import DECODE_ERRORS, Floats, Pixels, decode, factors, reason
+from rssearch.pixels import DECODE_ERRORS, Floats, Pixels, check_length, decode, factors, reason
 from rssearch.storage import expand
 from rssearch.tiling import axis
 
@@ -79,11 +79,12 @@ def _check(about: Mapping[str, Any], session: onnxruntime.InferenceSession) -> N
     segments = about["task"] == "segmentation"
     if not segments and about["task"] != "classification":
         raise ValueError(f"the task is {shown(about['task'])}")
-    if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes):
-        raise ValueError("classes is no list of names")
+    named = isinstance(classes, list) and classes and all(isinstance(name, str) and name.strip() for name in classes)
+    if not named or len(set(classes)) < len(classes):
+        raise ValueError("classes is no list of different names")
     if len(shape) != 3 or not all(_is_whole(size, 1) for size in shape) or shape[0] != 3:
         raise ValueError(f"input_shape is {shown(shape)}, not [3, height, width]")
-    for name, least in (("mean", None), ("std", 0.0)):
+    for name, least in (("mean", None), ("std", 1e-30)):
         if len(about[name]) != 3 or not all(_is_number(value, least) for value in about[name]):
             raise ValueError(f"{name} is {shown(about[name])}, no number for each band")
     if segments:
@@ -192,6 +193,8 @@ def _run(network: Network, pixels: Pixels) -> Floats:
     expected = (len(pixels), classes, *(pixels.shape[2:] if network.segments else ()))
     if logits.shape != expected:
         raise InputError(f"the ONNX model gives logits {list(logits.shape)}, not {list(expected)}")
+    if logits.dtype != np.float32 or not np.isfinite(logits).all():
+        raise InputError("the ONNX model gives logits that are no finite float32 numbers")
     return np.asarray(logits, dtype=np.float32)
 
 
@@ -200,6 +203,8 @@ def _decoded(path: str | Path, size: int | None) -> Pixels:
     if file.exists() and not file.is_file() and not file.is_dir():
         raise InputError(f"{path}: is no regular file")  # a pipe or a device might never end
     try:
+        about = file.stat()
+        check_length(about.st_size, 512 * about.st_blocks)
         return decode(file.read_bytes(), size)
     except (*DECODE_ERRORS, MemoryError) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else reason(error)

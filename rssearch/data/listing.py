@@ -18,6 +18,7 @@ import numpy.typing as npt
 from rssearch.data.contents import Contents, by_top, is_zip, name_some, open_regular, open_zip, readable, scan, shown
 from rssearch.data.split_folders import HOW, check_inner, given, recognise, split_of, without_labels
 from rssearch.errors import InputError
+from rssearch.pixels import check_length
 
 L = TypeVar("L")
 # Names of splits that all releases read as they are read now: the fingerprints of such sets stay as they were.
@@ -55,6 +56,12 @@ class Files:
     def read(self, index: int) -> bytes:
         """The encoded image. Raises OSError, or zipfile.BadZipFile where the checksum in the archive does not match."""
         with self.open(index) as file:
+            if isinstance(file, zipfile.ZipExtFile):
+                member = self._archive.getinfo(self.members[index])  # type: ignore[union-attr]
+                check_length(member.file_size, member.compress_size)
+            else:
+                about = os.fstat(file.fileno())
+                check_length(about.st_size, 512 * about.st_blocks)
             return file.read()
 
     def open(self, index: int) -> IO[bytes]:

@@ -20,7 +20,6 @@ import hashlib
 import json
 import os
 import re
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -33,6 +32,7 @@ from rssearch.data.scene_folders import Found, find_scenes
 from rssearch.data.scenes import Pairs, SceneListing
 from rssearch.data.split_folders import given
 from rssearch.errors import InputError
+from rssearch.pixels import DECODE_ERRORS
 
 PREFIX = "segmentation_folder:"
 TABLE = "classes.json"
@@ -157,7 +157,7 @@ def read_legend(base: Path, prefix: str) -> Legend:
         content = json.loads(Files(base, (prefix + TABLE,)).read(0).decode("utf-8"), object_pairs_hook=_once)
     except (FileNotFoundError, KeyError):
         raise InputError(f"{base}: {HINT}") from None
-    except (OSError, ValueError, RuntimeError, zipfile.BadZipFile) as error:  # encrypted: a RuntimeError
+    except (*DECODE_ERRORS, RuntimeError) as error:  # encrypted: a RuntimeError
         raise InputError(f"{place}: is not valid JSON: {error}") from None
     options: dict[str, Any] = {}
     if isinstance(content, dict) and "classes" in content and not isinstance(content["classes"], str):

@@ -18,6 +18,7 @@ from rssearch.data.masks import IGNORE
 from rssearch.data.registry import find, listing, prefix_of
 from rssearch.data.scenes import SceneListing
 from rssearch.data.scenestore import read_all
+from rssearch.harmless import printable
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,11 @@ class Report:
         if self.task == "segmentation":
             shares = self.classes | {"(ignored)": self.ignored}
             total = max(sum(shares.values()), 1)
-            lines += [f"  {label}: {count:,} pixels, {count / total:.1%}" for label, count in shares.items()]
+            lines += [
+                f"  {printable(label, set())}: {count:,} pixels, {count / total:.1%}" for label, count in shares.items()
+            ]
         else:
-            lines += [f"  {label}: {count}" for label, count in self.classes.items()]
+            lines += [f"  {printable(label, set())}: {count}" for label, count in self.classes.items()]
         kept = "" if self.divided else " (a split keeps each on one side)"
         for title, items in (
             ("cannot be read", self.corrupt),
