@@ -103,9 +103,9 @@ def connected(address: str | None, resources: Resources, *, verbose: bool) -> It
 def _initialized(address: str | None, verbose: bool) -> Iterator[None]:
     """Connect to a Ray, or start one."""
     with ExitStack() as stack:
-        own = local_ray.starts(address)
+        own = False
         try:
-            if own:
+            if own := local_ray.starts(address):
                 stack.enter_context(local_ray.closed())
             stack.callback(ray.shutdown)
             ray.init(
