@@ -105,15 +105,32 @@ def test_terms_of_every_kind_are_found():
 
 
 def test_costs_that_cannot_be_followed_are_said(caplog):
-    class Steps(nn.Module):
-        """Works on blocks of four channels, and the more there are the more often."""
+    class Repeated(nn.Conv2d):
+        """Convolves once for every four channels that it has."""
 
         def forward(self, x):
-            blocks = x.shape[1] // 4
+            y = super().forward(x)
+            for _ in range(self.out_channels // 4):
+                y = torch.maximum(y, super().forward(x))
+            return y
+
+    pruning.trace(between(Repeated(8, 8, 1)), torch.randn(1, 3, 6, 6))
+    assert caplog.messages == [
+        "the costs of a pruned Sequential are not exact: those of its layers do not follow the widths"
+    ]
+
+
+def test_products_of_maps_leave_their_channels_whole_and_so_their_costs(caplog):
+    class Steps(nn.Module):
+        def forward(self, x):
             flat = x.flatten(2)
-            for _ in range(blocks):
+            for _ in range(x.shape[1] // 4):
                 flat = flat @ (flat.mT @ flat).softmax(-1)
             return flat.reshape(x.shape)
 
-    pruning.trace(between(Steps()), torch.randn(1, 3, 6, 6))
-    assert caplog.messages == ["the costs of a pruned Sequential are not exact: those of 3 do not follow the widths"]
+    net = between(Steps())
+    graph = pruning.trace(net, torch.randn(1, 3, 6, 6))
+    assert caplog.messages == []
+    assert graph.fixed["0"] == "passes through 3 (Steps)"
+    kept = {name: tuple(range(group.width // 2)) for name, group in graph.groups.items()}
+    assert cost.profile(pruning.cut(net, graph, kept)[0], (3, 6, 6)).macs == graph.macs(kept)
