@@ -141,7 +141,7 @@ def test_layers_with_code_of_their_own_are_folded_exactly_or_refused():
 
     # Tracing leaves the channels of such a layer whole, so that only gates of another network reach it.
     model = three(SamePadding(3, 8, 3), Standardised(8, 8, 3))
-    with pytest.raises(InputError, match="nothing to search: .* '2' has a weight that is computed"):
+    with pytest.raises(InputError, match="nothing to search: '2' has a weight that is computed"):
         gates_of(pruning.trace(model, images))
     with pytest.raises(InputError, match="cannot be folded into the weights of all of 2: the outputs would change"):
         nas.fold(model, gates)
