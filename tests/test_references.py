@@ -21,6 +21,7 @@ from rssearch.record import choose
 from rssearch.recorder import Recorder
 from rssearch.simulator import Simulator, simulate
 from rssearch.store import Store
+from tests.records import ended
 from trials import curves
 
 TWO: Any = {"val_accuracy": "max", "macs": "min"}
@@ -133,8 +134,7 @@ def write(storage: Path, name: str, rows: dict[str, tuple[float, float]], baseli
     journal = Journal(folder / "trials.jsonl")
     for key, (accuracy, macs) in rows.items():
         metrics = {"val_accuracy": accuracy, "macs": macs, "baseline_macs": baseline}
-        about = {"kind": "trial", "key": key, "point": {"dataset": "lakes", "rate": 0.5}, "status": "finished"}
-        journal.add({**about, "reason": None, "metrics": metrics, "measured": None})
+        journal.add(ended(key, point={"dataset": "lakes", "rate": 0.5}, metrics=metrics))
     with (folder / "trials.csv").open("w", newline="") as file:
         csv.writer(file).writerows([["key"], *([key] for key in rows)])
     return folder
