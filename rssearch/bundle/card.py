@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -317,11 +316,6 @@ def _notes(folder: Location, row: Mapping[str, Any]) -> list[str]:
     data = _environment(folder).get("data", [])
     same = [entry for entry in data if {"dataset": entry["name"], "split_hash": entry["split_hash"]} == named]
     return list(dict.fromkeys(note for entry in same for note in entry["notes"]))
-
-
-def _plain(text: str) -> str:
-    """Text that Markdown and HTML leave as it is: names of files may hold anything."""
-    return re.sub(r"([\\`*_\[\]<>&|~#])", r"\\\1", text)
 
 
 def _environment(folder: Location) -> dict[str, Any]:
