@@ -21,13 +21,13 @@ import torch
 from _common import load, write_rows
 from rich.console import Console
 
-from rssearch import study
-from rssearch.config import StudyConfig, parse_study
-from rssearch.journal import Journal
-from rssearch.space import grid
-from rssearch.store import Store
-from rssearch.trial import Context, Session
-from trials import baselines, prune
+from rssearch.config.schema import StudyConfig, parse_study
+from rssearch.config.space import grid
+from rssearch.storage.artifacts import Store
+from rssearch.storage.journal import Journal
+from rssearch.study import run
+from rssearch.trial.session import Context, Session
+from rssearch.trials import baselines, prune
 
 METHODS = ["random", "l1", "bn_scale", "taylor", "lfp"]
 RATES = [0.2, 0.4, 0.6, 0.8]
@@ -130,7 +130,7 @@ def warm_up(config: StudyConfig, storage: Path, point: dict, shared: dict) -> No
 
 def run_study(config: StudyConfig) -> None:
     text = io.StringIO()
-    if study.search(config, console=Console(file=text, width=100)) != 0:
+    if run.search(config, console=Console(file=text, width=100)) != 0:
         raise RuntimeError(text.getvalue())
 
 

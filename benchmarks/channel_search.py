@@ -20,10 +20,10 @@ from _common import load, write_rows
 from torch import Tensor
 
 from rssearch import models, nas
-from rssearch.config import Recipe
+from rssearch.config.schema import Recipe
 from rssearch.data import ImageSet
-from rssearch.execution import laid_out
-from rssearch.train import make_optimizer, pick_device
+from rssearch.device import laid_out
+from rssearch.train.loop import make_optimizer, pick_device
 
 SIZE, CLASSES = 32, 10
 

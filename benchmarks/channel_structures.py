@@ -26,15 +26,15 @@ import torch
 from pruning_methods import append, cost_device, gain, read, settings, spread
 
 from rssearch import pruning
-from rssearch.config import Recipe
+from rssearch.config.schema import Recipe
+from rssearch.config.space import content_key
 from rssearch.pruning import METHODS, ChannelGraph
 from rssearch.pruning.allocate import allocate
 from rssearch.pruning.picture import draw
 from rssearch.pruning.surgery import cut
-from rssearch.space import content_key
-from rssearch.train import evaluate, fit
-from rssearch.trial import Context, Session
-from trials import baselines, searches
+from rssearch.train.loop import evaluate, fit
+from rssearch.trial.session import Context, Session
+from rssearch.trials import baselines, searches
 
 COLUMNS = ("dataset", "model", "seed", "structure", "weights", "asked_macs_ratio", "macs_ratio", "params_ratio")
 COLUMNS += ("removed_fraction", "val_accuracy", "test_accuracy", "widths", "seconds", "device")

@@ -24,12 +24,12 @@ from pathlib import Path
 from _common import load, write_rows
 from rich.console import Console
 
-from rssearch import study
-from rssearch.config import StudyConfig, parse_study
-from rssearch.front import chance, hypervolume
-from rssearch.journal import Journal, Record
-from rssearch.simulator import Simulator, simulate
-from trials import curves
+from rssearch.config.schema import StudyConfig, parse_study
+from rssearch.front.pareto import chance, hypervolume
+from rssearch.storage.journal import Journal, Record
+from rssearch.study import run
+from rssearch.study.simulation import Simulator, simulate
+from rssearch.trials import curves
 
 SHARES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0)
 OBJECTIVES = {"val_accuracy": "max", "macs": "min"}
@@ -134,7 +134,7 @@ def real(options: argparse.Namespace) -> list[dict]:
         ("moasha", options.trials),
         ("moasha", options.more * options.trials),
     ):
-        status = study.search(real_study(options, rule, budget), console=Console())
+        status = run.search(real_study(options, rule, budget), console=Console())
         if status != 0:
             raise SystemExit(status)
         trials = Journal(options.work / f"early-{rule}" / "trials.jsonl").records.values()

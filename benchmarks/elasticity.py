@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from _common import load, write_rows
 
 from rssearch import models
-from rssearch.execution import laid_out, place
+from rssearch.device import laid_out, place
 from rssearch.pruning import Elasticity
-from rssearch.train import pick_device
+from rssearch.train.loop import pick_device
 
 SIZE, CLASSES = 32, 10
 

@@ -29,8 +29,9 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from rssearch import data, local_ray
-from rssearch.config import Augment
+from rssearch import data
+from rssearch.backend import local_ray
+from rssearch.config.schema import Augment
 from rssearch.data.decode import available_cpus
 from rssearch.data.loader import batches
 

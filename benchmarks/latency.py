@@ -2,7 +2,7 @@
 
 `runtimes`: each network whole and pruned to half of its MACs, with one image and with 32, by every runtime, one after
 the other in one run. `table`: networks cut at random (each group of coupled channels loses a share between 0 and 80 %),
-measured whole, and predicted by `rssearch.latency_table` with a line from four other networks of the same family;
+measured whole, and predicted by `rssearch.cost.latency_table` with a line from four other networks of the same family;
 beside it the prediction by a line over the MACs of these four. A measurement whose interquartile range is above a tenth
 of its median was disturbed: it is taken again, up to `--tries` times, and the calmest counts. Ratios and predictions
 are of fastest passes, which other work on the machine disturbs least; medians stand beside them.
@@ -19,10 +19,11 @@ import torch
 from _common import load, write_rows
 from torch import nn
 
-from rssearch import latency_table, models, pruning
-from rssearch.cost import profile
-from rssearch.latency import Latency, NotMeasured, measure, torch_threads
-from rssearch.latency_table import errors, fit, layers, time_layers
+from rssearch import models, pruning
+from rssearch.cost import latency_table
+from rssearch.cost.counting import profile
+from rssearch.cost.latency import Latency, NotMeasured, measure, torch_threads
+from rssearch.cost.latency_table import errors, fit, layers, time_layers
 
 SIZE = 64
 NETWORKS = {"resnet20": {}, "resnet18": {"stem": "small"}, "vgg16_cifar": {}}

@@ -19,11 +19,13 @@ from pathlib import Path
 import torch
 from _common import load, write_rows
 
-from rssearch import models, packing
-from rssearch.config import Recipe
-from rssearch.execution import autocast, laid_out, place
-from rssearch.losses import cross_entropy
-from rssearch.train import make_optimizer
+from rssearch import models
+from rssearch.backend import gpu_sharing
+from rssearch.config.schema import Recipe
+from rssearch.cost import memory
+from rssearch.device import autocast, laid_out, place
+from rssearch.train.loop import make_optimizer
+from rssearch.train.losses import cross_entropy
 
 TOGETHER = (1, 2, 4)
 NETWORKS = {"resnet20": 32, "resnet18": 64}  # and the size of their images
@@ -81,11 +83,11 @@ def throughput(name: str, batch: int, together: int, seconds: float) -> float:
 
 def footprint(name: str, batch: int, results) -> None:
     """What `gpus: auto` measures, in a process of its own."""
-    found = packing.measure(lambda: Training(name, NETWORKS[name], batch).steps(3))
+    found = memory.measure(lambda: Training(name, NETWORKS[name], batch).steps(3))
     results.put((found.taken, found.memory))
 
 
-def measured(name: str, batch: int) -> packing.Footprint:
+def measured(name: str, batch: int) -> memory.Footprint:
     """The footprint of a network's training."""
     context = multiprocessing.get_context("spawn")
     results = context.SimpleQueue()
@@ -94,7 +96,7 @@ def measured(name: str, batch: int) -> packing.Footprint:
     process.join()
     if process.exitcode:
         raise RuntimeError(f"the footprint of {name} could not be measured")
-    return packing.Footprint(*results.get())
+    return memory.Footprint(*results.get())
 
 
 def main() -> None:
@@ -111,7 +113,7 @@ def main() -> None:
     rows = []
     for name, size in NETWORKS.items():
         taken = measured(name, options.batch)
-        packed = int(1 / packing.fraction(taken.taken, taken.memory))
+        packed = int(1 / gpu_sharing.fraction(taken.taken, taken.memory))
         for repeat in range(options.repeats):
             order = TOGETHER[:: 1 if repeat % 2 == 0 else -1]
             rates = {k: throughput(name, options.batch, k, options.seconds) for k in order}

@@ -25,15 +25,16 @@ import torch
 import torch_pruning
 from torch import nn
 
-from rssearch import cost, pruning
-from rssearch.config import Settings
+from rssearch import pruning
+from rssearch.config.schema import Settings
+from rssearch.config.space import content_key
+from rssearch.cost import counting
 from rssearch.data import loader
+from rssearch.front.seeds import paired
 from rssearch.models.resnet_cifar import IndexShortcut
-from rssearch.seeds import paired
-from rssearch.space import content_key
-from rssearch.train import evaluate, fit, pick_device
-from rssearch.trial import Context, Session
-from trials import baselines, prune
+from rssearch.train.loop import evaluate, fit, pick_device
+from rssearch.trial.session import Context, Session
+from rssearch.trials import baselines, prune
 
 COLUMNS = ("dataset", "model", "seed", "method", "asked_macs_ratio", "macs_ratio", "params_ratio", "removed_fraction")
 COLUMNS += ("baseline_test_accuracy", "baseline_val_accuracy", "val_accuracy", "test_accuracy", "seconds", "device")
@@ -139,7 +140,7 @@ def peer(name: str, point: dict, context: Context) -> dict:
     images, local = baselines.images_of(point, session), session.settings
     dense, base = baselines.baseline(point, session)
     dense.to(session.device).eval()
-    whole = cost.profile(dense, images.input_shape)
+    whole = counting.profile(dense, images.input_shape)
     score_batches = loader.batches(
         images.split("train"), local.pruning.score_batch_size, device=session.device, train=True, seed=point["seed"]
     )
@@ -148,12 +149,12 @@ def peer(name: str, point: dict, context: Context) -> dict:
     for _ in range(12):
         rate = (low + high) / 2
         candidate = cut_by_peer(name, dense, rate, few)
-        ratio = cost.profile(candidate, images.input_shape).macs / whole.macs
+        ratio = counting.profile(candidate, images.input_shape).macs / whole.macs
         if best is None or abs(ratio - point["macs_ratio"]) < abs(best[0] - point["macs_ratio"]):
             best = ratio, candidate
         low, high = (rate, high) if ratio > point["macs_ratio"] else (low, rate)
     _, model = best
-    profile = cost.profile(model, images.input_shape)
+    profile = counting.profile(model, images.input_shape)
     fit(
         model, images.split("train"), images.split("val"), local.finetune, augment=local.augment, seed=point["seed"],
         device=session.device,

@@ -25,8 +25,8 @@ import psutil
 from _common import device_label, load
 from rich.console import Console
 
-from rssearch import local_ray
-from rssearch.config import StudyConfig, parse_study
+from rssearch.backend import local_ray
+from rssearch.config.schema import StudyConfig, parse_study
 
 PLACE = Path(__file__).parent.parent / "docs" / "scaling"
 SPACE = {
@@ -57,7 +57,7 @@ def make(folder: str, trials: int, sampler: str, rule: str, epochs: int) -> Stud
 
 def simulated(options: argparse.Namespace) -> list[dict]:
     """Memory, time and journal over the number of trials, with and without early stopping."""
-    from rssearch.simulator import Simulator, simulate
+    from rssearch.study.simulation import Simulator, simulate
 
     class Watched(Simulator):
         """Looks at the process after every `options.every` trials."""
@@ -106,8 +106,8 @@ def drawn(rng: random.Random) -> dict[str, float]:
 
 def samplers(options: argparse.Namespace) -> list[dict]:
     """Seconds of a proposal after so many trials."""
-    from rssearch.searcher import Outcome, Proposer
-    from rssearch.space import content_key, draw
+    from rssearch.config.space import content_key, draw
+    from rssearch.sampling.sampler import Outcome, Proposer
 
     rows = []
     for sampler in ("random", "qmc", "nsga2", "nsga3", "tpe"):
@@ -140,7 +140,7 @@ def samplers(options: argparse.Namespace) -> list[dict]:
 
 def mlflow(options: argparse.Namespace) -> list[dict]:
     """Seconds that MLflow's writer needs for trials and their epochs, on SQLite."""
-    from rssearch.tracking import Tracker
+    from rssearch.tracking.client import Tracker
 
     rows = []
     with tempfile.TemporaryDirectory() as folder:
@@ -172,11 +172,11 @@ def mlflow(options: argparse.Namespace) -> list[dict]:
 @local_ray.closed()
 def cluster(options: argparse.Namespace) -> list[dict]:
     """Whole studies of trials that do nothing, on a cluster of several nodes on this machine."""
-    import rssearch.runner  # noqa: F401  # sets Ray's environment before Ray is imported  # isort: skip
+    import rssearch.backend  # noqa: F401  # sets Ray's environment before Ray is imported  # isort: skip
     import ray
     from ray.cluster_utils import Cluster
 
-    from rssearch import study
+    from rssearch.study import run
 
     nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     for _ in range(options.nodes - 1):
@@ -189,7 +189,7 @@ def cluster(options: argparse.Namespace) -> list[dict]:
             for trials in (10, *range(options.every, options.trials + 1, options.every)):
                 config = make(folder, trials, "random", "none", 1)
                 begin = time.perf_counter()
-                status = study.search(config, console=Console(file=io.StringIO()))
+                status = run.search(config, console=Console(file=io.StringIO()))
                 seconds = time.perf_counter() - begin
                 assert status == 0
                 each = round(1000 * seconds / (trials - done), 1)

@@ -19,11 +19,11 @@ import torch
 from _common import load, write_rows
 
 from rssearch import models
-from rssearch.config import Recipe
-from rssearch.cost import profile
-from rssearch.execution import laid_out, place
-from rssearch.losses import cross_entropy
-from rssearch.train import make_optimizer, pick_device
+from rssearch.config.schema import Recipe
+from rssearch.cost.counting import profile
+from rssearch.device import laid_out, place
+from rssearch.train.loop import make_optimizer, pick_device
+from rssearch.train.losses import cross_entropy
 
 NETWORKS = ("unet", "miniaturized_net", "micronet:1,2,3", "micronet")
 

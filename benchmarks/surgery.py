@@ -20,7 +20,7 @@ from _common import load, write_rows
 from torch import nn
 
 from rssearch import models, pruning
-from rssearch.cost import profile
+from rssearch.cost.counting import profile
 
 NETWORKS = [
     ("resnet56", 32, {"shortcut": "B"}),

@@ -24,13 +24,14 @@ from _common import load, write_rows
 from rich.console import Console
 
 # Before Ray: it sets the environment that both variants run in (no loggers of Tune, no usage statistics).
-import rssearch.runner  # noqa: F401  # isort: skip
+import rssearch.backend  # noqa: F401  # isort: skip
 import ray
 from ray import tune
 
-from rssearch import local_ray, study
-from rssearch.config import parse_study
-from rssearch.journal import Journal
+from rssearch.backend import local_ray
+from rssearch.config.schema import parse_study
+from rssearch.storage.journal import Journal
+from rssearch.study import run as study
 
 CONCURRENT = 2
 METHODS = ["a", "bb", "ccc", "dddd"]

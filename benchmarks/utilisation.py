@@ -24,12 +24,13 @@ from _common import load, write_rows
 from rich.console import Console
 
 # Before Ray: it sets the environment of its processes.
-import rssearch.runner  # noqa: F401  # isort: skip
+import rssearch.backend  # noqa: F401  # isort: skip
 import ray
 
-from rssearch import local_ray, study
-from rssearch.config import StudyConfig, parse_study
-from rssearch.journal import Journal, Record
+from rssearch.backend import local_ray
+from rssearch.config.schema import StudyConfig, parse_study
+from rssearch.storage.journal import Journal, Record
+from rssearch.study import run
 
 SLOTS = 2
 METHODS = ["l1", "l2", "fpgm", "lamp", "random"]
@@ -76,7 +77,7 @@ def main() -> None:
         busy, begin = load(), time.time()
         ray.init(address="local", num_cpus=SLOTS, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
         asked = config(options.trials, options.epochs, options.gpus, Path(folder))
-        status = study.search(asked, console=Console(file=io.StringIO(), width=100))
+        status = run.search(asked, console=Console(file=io.StringIO(), width=100))
         returned = time.time()
         ray.shutdown()
         records = list(Journal(Path(folder) / "utilisation" / "trials.jsonl").records.values())

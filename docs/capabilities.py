@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from rssearch import data, models, pruning
-from rssearch.config import Settings
+from rssearch.config.schema import Settings
 from rssearch.errors import InputError
 from rssearch.pruning.allocate import ALLOCATIONS
-from rssearch.searcher import CAPABILITIES
-from trials import prune
-from trials.baselines import CHANNEL_NAS, NO_METHOD
+from rssearch.sampling.sampler import CAPABILITIES
+from rssearch.trials import prune
+from rssearch.trials.baselines import CHANNEL_NAS, NO_METHOD
 
 PAGE = Path(__file__).with_suffix(".md")
 BEGIN, END = "<!-- {}: written by capabilities.py -->\n", "<!-- end -->\n"

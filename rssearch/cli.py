@@ -12,12 +12,13 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.table import Table
 
-from rssearch import plain_yaml, spaces, uris
-from rssearch.config import StudyConfig, load_study, parse_assignment
-from rssearch.console import PlainConsole, plain_logs, write
+from rssearch.config import plain_yaml, shipped
+from rssearch.config.schema import StudyConfig, load_study, parse_assignment
 from rssearch.errors import InputError, cut
-from rssearch.harmless import printable
-from rssearch.storage import FULL, check_folder
+from rssearch.escaping import printable
+from rssearch.storage import uris
+from rssearch.storage.location import FULL, check_folder
+from rssearch.study.console import PlainConsole, plain_logs, write
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -77,7 +78,7 @@ def _load(
     overrides: dict[str, Any] = dict(parse_assignment(text) for text in assignments or [])
     options = {"data_root": data_root, "storage": storage, "tracking_uri": tracking_uri}
     overrides |= {name: value for name, value in options.items() if value is not None}
-    return load_study(spaces.find(space), overrides)
+    return load_study(shipped.find(space), overrides)
 
 
 def _print_version(wanted: bool) -> None:
@@ -109,9 +110,9 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with every default of the YAML.")] = False,
 ) -> None:
     """Show what would run and what it would cost. Nothing is trained."""
-    from rssearch import study
+    from rssearch.study import run
 
-    result = study.plan(_load(space, data_root, storage, None, assignments))
+    result = run.plan(_load(space, data_root, storage, None, assignments))
     if as_json:
         console.print_json(json.dumps(result.to_json()))
         return
@@ -139,10 +140,10 @@ def search(
     verbose: Annotated[bool, typer.Option("--verbose", help="Show the logs of Ray and Optuna.")] = False,
 ) -> None:
     """Run a study, or go on with it: what has finished is never run again."""
-    from rssearch import study
+    from rssearch.study import run
 
     config = _load(space, data_root, storage, tracking_uri, assignments)
-    raise typer.Exit(study.search(config, address=address, fresh=fresh, verbose=verbose, console=console))
+    raise typer.Exit(run.search(config, address=address, fresh=fresh, verbose=verbose, console=console))
 
 
 @app.command()
@@ -160,13 +161,13 @@ def front(
     ] = None,
 ) -> None:
     """The Pareto front of a study."""
-    from rssearch import record, report
+    from rssearch.report import files, recorded
 
-    found = record.read(study, storage)
+    found = recorded.read(study, storage)
     if out is not None:
         check_folder(out)
-    target = out if out is not None or format in ("table", *report.TEXTS) else found.folder
-    result = report.format_front(
+    target = out if out is not None or format in ("table", *files.TEXTS) else found.folder
+    result = files.format_front(
         found.rows,
         found.objectives,
         format,
@@ -202,11 +203,12 @@ def export(
     ] = False,
 ) -> None:
     """Export one network of the front: architecture, weights, ONNX, preprocessing, model card."""
-    from rssearch import bundle, record
+    from rssearch import bundle
     from rssearch.bundle.card import summary
+    from rssearch.report import recorded
 
-    found = record.read(study, storage)
-    row = record.choose(found, trial=trial, best=best)
+    found = recorded.read(study, storage)
+    row = recorded.choose(found, trial=trial, best=best)
     root = None if data_root is None else Path(data_root)
     path = bundle.export(found, row, out, data_root=root, check=check, int8=int8)
     for line in (f"exported to {path}", *summary(path)):
@@ -223,12 +225,12 @@ def compare(
     ] = None,
 ) -> None:
     """Several studies: whose front is better, by how much, for how much computing."""
-    from rssearch import compare as comparing
-    from rssearch import record
+    from rssearch.report import compare as comparing
+    from rssearch.report import recorded
 
     if out is not None:
         check_folder(out)
-    result = comparing.format_comparison([record.read(name, storage) for name in studies], format, out)
+    result = comparing.format_comparison([recorded.read(name, storage) for name in studies], format, out)
     if isinstance(result, str):
         write(result)
         return
@@ -249,12 +251,13 @@ def register(
     tracking_uri: TrackingUri = None,
 ) -> None:
     """Put one network of the front into MLflow's model registry, as an ONNX model."""
-    from rssearch import record, registry, tracking
+    from rssearch.report import recorded
+    from rssearch.tracking import client, model_registry
 
-    found = record.read(study, storage)
-    row = record.choose(found, trial=trial, best=best)
-    uri, _ = tracking.home(found.storage, tracking_uri or load_study(found.folder / "study.yaml").tracking_uri)
-    version, new = registry.register(found, row, name or study, uri)
+    found = recorded.read(study, storage)
+    row = recorded.choose(found, trial=trial, best=best)
+    uri, _ = client.home(found.storage, tracking_uri or load_study(found.folder / "study.yaml").tracking_uri)
+    version, new = model_registry.register(found, row, name or study, uri)
     state = "" if new else " (registered before)"
     console.print(f"models:/{name or study}/{version}: trial {row['key']}{state}", soft_wrap=True)
 
@@ -267,15 +270,15 @@ def ui(
     port: Annotated[int, typer.Option(metavar="PORT", min=1, max=65535, help="Port to listen on.")] = 5000,
 ) -> None:
     """The MLflow UI on the record of a storage folder, until Ctrl-C."""
-    from rssearch import tracking
-    from rssearch.storage import locate
+    from rssearch.storage.location import locate
+    from rssearch.tracking import client
 
     place = locate(storage)
-    uri, _ = tracking.home(place, tracking_uri)
+    uri, _ = client.home(place, tracking_uri)
     if uri.startswith(("http://", "https://")):
         console.print(f"a server is its own UI: open {uris.masked(uri)}", soft_wrap=True)
         return
-    raise typer.Exit(tracking.serve(uri, place, host, port))
+    raise typer.Exit(client.serve(uri, place, host, port))
 
 
 @app.command()
@@ -305,7 +308,7 @@ def methods() -> None:
 @app.command()
 def samplers() -> None:
     """The samplers, and what each can do."""
-    from rssearch.searcher import CAPABILITIES
+    from rssearch.sampling.sampler import CAPABILITIES
 
     rows = []
     for name, can in CAPABILITIES.items():

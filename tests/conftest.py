@@ -10,11 +10,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests import machines
-from tests.mounts import private_mounts
+from tests.support import machines
+from tests.support.mounts import private_mounts
 
 # Before anything imports Ray or MLflow: nothing may call outside, a test never joins somebody's cluster, and nobody
-# joins its own (see `rssearch.local_ray`).
+# joins its own (see `rssearch.backend.local_ray`).
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ["RAY_AUTH_MODE"], os.environ["RAY_AUTH_TOKEN"] = "token", secrets.token_hex(32)
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -74,7 +74,7 @@ def _no_ray_left() -> Iterator[None]:
 def _memory_given_back() -> Iterator[None]:
     """Thousands of tests run in one process."""
     yield
-    from rssearch.trial import release_memory
+    from rssearch.trial.worker import release_memory
 
     release_memory()
 

@@ -25,7 +25,7 @@ from rssearch.bundle.files import FORMAT
 if TYPE_CHECKING:
     from torch import nn
 
-    from rssearch.record import Recorded
+    from rssearch.report.recorded import Recorded
 
 __all__ = ["FORMAT", "export", "load"]
 
@@ -50,7 +50,7 @@ def load(folder: str | Path, *, allow_imports: bool = False) -> nn.Module:
             that would have to be imported.
     """
     from rssearch.bundle.network import rebuild
-    from rssearch.storage import expand
+    from rssearch.storage.location import expand
 
     return rebuild(expand(folder), allow_imports=allow_imports)
 
@@ -71,7 +71,7 @@ def export(
 
     Args:
         found: the study.
-        row: the trial, see `rssearch.record.choose`.
+        row: the trial, see `rssearch.report.recorded.choose`.
         out: the folder, which must be new or empty.
         data_root: where the datasets are; None for where the study had them.
         check: measure the ONNX model on the images that the study's own number is of: those of the test split; of the

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rssearch.errors import InputError, cut, shown
-from rssearch.harmless import printable
-from rssearch.storage import check_folder
+from rssearch.escaping import printable
+from rssearch.storage.location import check_folder
 
 if TYPE_CHECKING:
     from rssearch.bundle.predict import Network

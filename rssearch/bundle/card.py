@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from rssearch.bundle.files import INT8, ONNX
+from rssearch.cost.onnx import OPSET
 from rssearch.data.registry import ALIASES, FAMILIES, prefix_of
-from rssearch.harmless import markdown, markdown_code
+from rssearch.escaping import markdown, markdown_code
+from rssearch.metrics import human, title_of
 from rssearch.models import is_own
-from rssearch.onnx_export import OPSET
-from rssearch.record import Recorded
-from rssearch.storage import Location
-from rssearch.units import human, title_of
+from rssearch.report.recorded import Recorded
+from rssearch.storage.location import Location
 
 Z = 1.959963984540054  # the normal distribution's quantile of 0.975: intervals of 95 %
 
@@ -121,7 +121,7 @@ With onnxruntime alone, `model.onnx` takes tiles: input `image`, float32 [batch,
 `logits`, [batch, %(count)d, %(height)d, %(width)d]. `preprocessing.json` says how pixels are scaled and how far tiles
 overlap.""",
 }
-# What `rssearch.pixels.decode` does, for those who have Pillow alone: of a square input, and of any other.
+# What `rssearch.imaging.pixels.decode` does, for those who have Pillow alone: of a square input, and of any other.
 _SQUARE = """\
 image = Image.open(io.BytesIO(Path("image.png").read_bytes()))  # by its name, Pillow would misread a turned TIFF
 image.draft("RGB", (2 * width, 2 * height))  # a JPEG is decoded at 1/2, 1/4 or 1/8 where that is large enough
@@ -134,11 +134,11 @@ _OBLONG = """\
 image = ImageOps.exif_transpose(Image.open(io.BytesIO(Path("image.png").read_bytes()))).convert("RGB")
 assert image.size == (width, height)"""
 _IMPORTS = {
-    "classification": "from rssearch import bundle\nfrom rssearch.pixels import decode",
+    "classification": "from rssearch import bundle\nfrom rssearch.imaging.pixels import decode",
     "segmentation": """\
 from rssearch import bundle
 from rssearch.pixels import decode
-from rssearch.segmentation import predict_scene""",
+from rssearch.train.segmentation import predict_scene""",
 }
 _USE = {
     "classification": """\

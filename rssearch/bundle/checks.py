@@ -14,19 +14,19 @@ from torch import Tensor, nn
 
 from rssearch import data
 from rssearch.bundle.predict import normalised
-from rssearch.config import Settings
+from rssearch.config.schema import Settings
+from rssearch.cost.latency import measure
+from rssearch.cost.onnx import TOLERANCE, OnnxNetwork, difference, to_int8
 from rssearch.data import AnyDataset, AnySet, PatchDataset
 from rssearch.data.imageset import normalise
 from rssearch.data.listing import Files
 from rssearch.data.registry import listing
 from rssearch.data.scenes import SceneListing
 from rssearch.errors import InputError
-from rssearch.latency import measure
-from rssearch.onnx_export import TOLERANCE, OnnxNetwork, difference, to_int8
-from rssearch.pixels import DECODE_ERRORS, Pixels, decode
-from rssearch.segmentation import evaluate_scenes
-from rssearch.tiling import axis
-from rssearch.train import evaluate
+from rssearch.imaging.pixels import DECODE_ERRORS, Pixels, decode
+from rssearch.imaging.tiling import axis
+from rssearch.train.loop import evaluate
+from rssearch.train.segmentation import evaluate_scenes
 
 SAMPLES = 16  # images that the ONNX model is compared on
 CALIBRATION = 512  # training images that give the ranges of the activations

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rssearch import scratch, uris
 from rssearch.bundle import checks
 from rssearch.bundle.card import card
 from rssearch.bundle.files import (
@@ -23,14 +22,15 @@ from rssearch.bundle.files import (
     manifest,
 )
 from rssearch.bundle.network import build, rebuild
-from rssearch.config import load_study
+from rssearch.config.schema import load_study
+from rssearch.cost.onnx import INPUT, OPSET, OUTPUT, to_onnx
 from rssearch.errors import InputError
-from rssearch.onnx_export import INPUT, OPSET, OUTPUT, to_onnx
-from rssearch.predictions import colour
-from rssearch.record import Recorded
-from rssearch.storage import absolute, check_folder, write_atomic
-from rssearch.store import Files, Store
-from rssearch.trial import point_settings
+from rssearch.report.predictions import colour
+from rssearch.report.recorded import Recorded
+from rssearch.storage import scratch, uris
+from rssearch.storage.artifacts import Files, Store
+from rssearch.storage.location import absolute, check_folder, write_atomic
+from rssearch.trial.session import point_settings
 
 
 def write(

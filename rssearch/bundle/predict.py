@@ -14,9 +14,9 @@ import onnxruntime
 from rssearch.bundle.files import INT8, ONNX, PREPROCESSING, read
 from rssearch.bundle.files import decode as decode_json
 from rssearch.errors import InputError, cut, shown
-from rssearch.pixels import DECODE_ERRORS, Floats, Pixels, check_length, decode, factors, reason
-from rssearch.storage import expand
-from rssearch.tiling import axis
+from rssearch.imaging.pixels import DECODE_ERRORS, Floats, Pixels, check_length, decode, factors, reason
+from rssearch.imaging.tiling import axis
+from rssearch.storage.location import expand
 
 _LARGEST = 1 << 15  # pixels of a side, and more than any mean or deviation
 TILES = 8  # of a scene that go through the network together
@@ -141,7 +141,7 @@ def labels(network: Network, path: str | Path) -> Pixels:
 
 
 def strips(network: Network, pixels: Pixels) -> Iterator[Floats]:
-    """The logits of a scene from top to bottom, as `rssearch.segmentation.predict_scene` blends them.
+    """The logits of a scene from top to bottom, as `rssearch.train.segmentation.predict_scene` blends them.
 
     Args:
         network: for segmentation.

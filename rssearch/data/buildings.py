@@ -16,7 +16,7 @@ from rssearch.data.brushes import Floats, Sheet, box, disc
 from rssearch.data.family import Family
 from rssearch.data.scenes import RawScene, SceneListing
 from rssearch.data.synthetic import ASPHALT, CROPS, GRASS, METAL, SOIL, TILES, TREES, finish
-from rssearch.pixels import Pixels
+from rssearch.imaging.pixels import Pixels
 
 VERSION = 1  # raise it whenever a scene changes: results on other scenes must not share a cache
 SEED = 0

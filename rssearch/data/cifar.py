@@ -15,7 +15,7 @@ from rssearch.data.decode import resize_all
 from rssearch.data.family import Family
 from rssearch.data.listing import Listing
 from rssearch.errors import InputError
-from rssearch.pixels import Pixels
+from rssearch.imaging.pixels import Pixels
 
 # folder, training batches, test batch, file of the class names, key of the class names, key of the labels
 LAYOUTS = {

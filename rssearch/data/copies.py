@@ -7,7 +7,7 @@ from collections.abc import Hashable, Sequence
 from itertools import combinations
 
 from rssearch.data.contents import SHOWN, shown
-from rssearch.pixels import Pixels
+from rssearch.imaging.pixels import Pixels
 
 WORDS = {"train": "training", "val": "validation", "test": "test"}
 

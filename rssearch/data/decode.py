@@ -16,7 +16,7 @@ from PIL import Image
 
 from rssearch.data.listing import Files
 from rssearch.errors import InputError
-from rssearch.pixels import DECODE_ERRORS, Pixels, decode, reason, scale, upright_size
+from rssearch.imaging.pixels import DECODE_ERRORS, Pixels, decode, reason, scale, upright_size
 
 Progress = Callable[[int, int], None]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rssearch.config import Patches
+from rssearch.config.schema import Patches
 from rssearch.data.family import Task
 from rssearch.data.listing import Files
 from rssearch.data.registry import check_input_size, listing
@@ -16,7 +16,7 @@ from rssearch.data.scenes import SceneListing
 from rssearch.data.scenestore import header_sizes
 from rssearch.data.windows import cut
 from rssearch.errors import InputError
-from rssearch.pixels import DECODE_ERRORS, reason, upright_size
+from rssearch.imaging.pixels import DECODE_ERRORS, reason, upright_size
 
 
 @dataclass(frozen=True)

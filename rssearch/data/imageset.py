@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import tee
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,10 +15,14 @@ from torch.utils.data import Dataset
 
 from rssearch.data.streaming import Stream
 from rssearch.errors import unknown
-from rssearch.pixels import Pixels, factors
+from rssearch.imaging.pixels import Pixels, factors
 
-if TYPE_CHECKING:
-    from rssearch.data.sceneset import AnySet
+
+class Normalised(Protocol):
+    """What images are normalised by: float32 [C] of the training split, scaled to [0, 1]."""
+
+    mean: npt.NDArray[np.float32]
+    std: npt.NDArray[np.float32]
 
 
 @dataclass
@@ -157,7 +161,7 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
         return self.source.input_shape
 
 
-def normalise(images: Tensor, source: AnySet) -> Tensor:
+def normalise(images: Tensor, source: Normalised) -> Tensor:
     """Pixels in [0, 255] (any dtype, [B, C, H, W]) to float32 with the training split's mean 0 and deviation 1."""
     factor, offset = (torch.from_numpy(value).to(images.device) for value in factors(source.mean, source.std))
     return images.to(torch.float32).mul(factor).add_(offset)

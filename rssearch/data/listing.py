@@ -18,7 +18,7 @@ import numpy.typing as npt
 from rssearch.data.contents import Contents, by_top, is_zip, name_some, open_regular, open_zip, readable, scan, shown
 from rssearch.data.split_folders import HOW, check_inner, given, recognise, split_of, without_labels
 from rssearch.errors import InputError
-from rssearch.pixels import check_length
+from rssearch.imaging.pixels import check_length
 
 L = TypeVar("L")
 # Names of splits that all releases read as they are read now: the fingerprints of such sets stay as they were.

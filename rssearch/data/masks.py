@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from rssearch.headers import Header
-from rssearch.pixels import Pixels, rgb, upright
+from rssearch.imaging.headers import Header
+from rssearch.imaging.pixels import Pixels, rgb, upright
 
 IGNORE = 255  # class index of the pixels that losses and metrics leave out
 ROWS = 64  # looked up at once: 64-bit copies of a whole mask would need many times its memory
@@ -55,7 +55,7 @@ class MaskTable:
         """The class indices of a mask, upright: uint8 [H, W].
 
         Args:
-            image: of which nothing is decoded yet, see `rssearch.pixels.opened`.
+            image: of which nothing is decoded yet, see `rssearch.imaging.pixels.opened`.
             header: its, which `check` lets through.
 
         Raises:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from rssearch.config import Patches, Split
+from rssearch.config.schema import Patches, Split
 from rssearch.data import (
     buildings,
     cifar,
@@ -37,8 +37,8 @@ from rssearch.data.sceneset import AnyDataset, AnySet
 from rssearch.data.split import divide, split_hash
 from rssearch.data.streaming import Stream, node_memory
 from rssearch.errors import DataWarning, InputError, unknown
-from rssearch.pixels import Pixels
-from rssearch.storage import expand
+from rssearch.imaging.pixels import Pixels
+from rssearch.storage.location import expand
 
 FAMILIES: dict[str, Family] = {
     family.name: family

@@ -8,7 +8,7 @@ import json
 import numpy as np
 import numpy.typing as npt
 
-from rssearch.config import Patches, Split
+from rssearch.config.schema import Patches, Split
 from rssearch.data.copies import crossing
 from rssearch.data.decode import Progress, broken_message, moments
 from rssearch.data.masks import IGNORE
@@ -19,7 +19,7 @@ from rssearch.data.split import divide_scenes, joined, split_hash
 from rssearch.data.streaming import node_memory
 from rssearch.data.windows import cut
 from rssearch.errors import InputError
-from rssearch.pixels import Pixels
+from rssearch.imaging.pixels import Pixels
 
 
 def load_scenes(

@@ -12,7 +12,7 @@ import numpy as np
 from rssearch.data.listing import Files
 from rssearch.data.masks import MaskTable
 from rssearch.errors import InputError
-from rssearch.pixels import DECODE_ERRORS, Pixels, check_image, check_size, opened, reason, rgb, upright_size
+from rssearch.imaging.pixels import DECODE_ERRORS, Pixels, check_image, check_size, opened, reason, rgb, upright_size
 
 
 class RawScene(NamedTuple):

@@ -17,7 +17,7 @@ from rssearch.data.masks import IGNORE
 from rssearch.data.scenestore import Mapped, Memory
 from rssearch.data.streaming import read_ahead
 from rssearch.errors import unknown
-from rssearch.pixels import Pixels
+from rssearch.imaging.pixels import Pixels
 
 Indices = npt.NDArray[np.int64]
 FEW_SCENES = 5  # a split with fewer is divided by patch

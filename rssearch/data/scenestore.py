@@ -19,12 +19,12 @@ import numpy as np
 import numpy.typing as npt
 from filelock import FileLock
 
-from rssearch import scratch
 from rssearch.data.decode import Progress, available_cpus
 from rssearch.data.scenes import SceneSource
 from rssearch.data.streaming import node_memory
 from rssearch.errors import InputError
-from rssearch.pixels import Pixels
+from rssearch.imaging.pixels import Pixels
+from rssearch.storage import scratch
 
 VERSION = 2  # of the files in the cache
 ROWS = 64  # sums are taken over so many rows at once: 64-bit copies of a whole scene would need eight times its memory

@@ -32,7 +32,7 @@ from rssearch.data.scene_folders import Found, find_scenes
 from rssearch.data.scenes import Pairs, SceneListing
 from rssearch.data.split_folders import given
 from rssearch.errors import InputError
-from rssearch.pixels import DECODE_ERRORS
+from rssearch.imaging.pixels import DECODE_ERRORS
 
 PREFIX = "segmentation_folder:"
 TABLE = "classes.json"

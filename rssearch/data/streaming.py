@@ -16,7 +16,7 @@ import torch
 
 from rssearch.data.listing import Files
 from rssearch.errors import InputError
-from rssearch.pixels import DECODE_ERRORS, Pixels, decode
+from rssearch.imaging.pixels import DECODE_ERRORS, Pixels, decode
 
 CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 T = TypeVar("T")

@@ -20,7 +20,7 @@ from rssearch.data.decode import available_cpus
 from rssearch.data.family import Family
 from rssearch.data.listing import Listing
 from rssearch.errors import InputError
-from rssearch.pixels import Pixels
+from rssearch.imaging.pixels import Pixels
 
 VERSION = 1  # raise it whenever a scene changes: results on other scenes must not share a cache
 SEED = 0

@@ -18,7 +18,7 @@ from rssearch.data.masks import IGNORE
 from rssearch.data.registry import find, listing, prefix_of
 from rssearch.data.scenes import SceneListing
 from rssearch.data.scenestore import read_all
-from rssearch.harmless import printable
+from rssearch.escaping import printable
 
 
 @dataclass(frozen=True)

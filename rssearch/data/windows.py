@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from rssearch.tiling import starts
+from rssearch.imaging.tiling import starts
 
 
 def cut(sizes: Sequence[tuple[int, int]], scenes: Iterable[int], size: int, overlap: int = 0) -> npt.NDArray[np.int64]:

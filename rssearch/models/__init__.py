@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from rssearch import imports
+from rssearch.config import imports
 from rssearch.errors import InputError, unknown
 from rssearch.models import vision
 from rssearch.models.micronet import micronet, miniaturized_net, parse_rates
@@ -107,7 +107,7 @@ def task_of(name: str) -> Task:
 
 
 def code_of(name: str) -> str | None:
-    """What the code of a network of one's own is, see `rssearch.imports.fingerprint`; None for all others."""
+    """What the code of a network of one's own is, see `rssearch.config.imports.fingerprint`; None for all others."""
     return imports.fingerprint(name) if is_own(name) else None
 
 

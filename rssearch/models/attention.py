@@ -19,9 +19,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.models import VGG, ResNet
 from torchvision.models import resnet as torchvision_resnet
 
-from rssearch.cost import forward_hooks
+from rssearch.cost.counting import forward_hooks
+from rssearch.device import mode
 from rssearch.errors import InputError
-from rssearch.execution import mode
 from rssearch.models.resnet_cifar import BasicBlock, CifarResNet
 from rssearch.models.vgg_cifar import CifarVGG16
 

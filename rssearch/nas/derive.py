@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from rssearch.cost import PLAIN_LAYERS, duplicate, output_tensors
+from rssearch.cost.counting import PLAIN_LAYERS, duplicate, output_tensors
+from rssearch.device import mode
 from rssearch.errors import InputError
-from rssearch.execution import mode
 from rssearch.models.resnet_cifar import IndexShortcut
 from rssearch.nas.gates import Gates
 from rssearch.pruning.allocate import allocate

@@ -18,15 +18,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rssearch.config import Augment, ChannelSearch, Recipe
+from rssearch.config.schema import Augment, ChannelSearch, Recipe
 from rssearch.data import AnyDataset, loader
+from rssearch.device import autocast, laid_out, place, reproducible, seed_epoch
 from rssearch.errors import InputError, TrialFailed
-from rssearch.execution import autocast, laid_out, place, reproducible, seed_epoch
 from rssearch.nas.derive import derive, fold
 from rssearch.nas.gates import Gates
 from rssearch.pruning.graph import trace
 from rssearch.pruning.pruned import PrunedModel
-from rssearch.train import LABEL_LOSSES, OnEpoch, learning_rate, make_optimizer, pick_device
+from rssearch.train.loop import LABEL_LOSSES, OnEpoch, learning_rate, make_optimizer, pick_device
 
 _PARTS = ("model", "gates", "weight_optimizer", "score_optimizer")
 

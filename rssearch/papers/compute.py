@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from rssearch import models
-from rssearch.cost import profile
+from rssearch.cost.counting import profile
 from rssearch.papers.counters import RULES, older_thop
 from rssearch.papers.table import Cell, Cut, Listed, Network, Paper, Row, Table, Trained, Uniform, Unpublished
 from rssearch.pruning.allocate import allocate

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
-from rssearch.cost import forward_hooks, macs_of_call
+from rssearch.cost.counting import forward_hooks, macs_of_call
 
 
 @dataclass(frozen=True)

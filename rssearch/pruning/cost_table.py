@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.pooling import _AdaptiveAvgPoolNd
 
-from rssearch.cost import Counts, LayerCount
+from rssearch.cost.counting import Counts, LayerCount
 
 Array = npt.NDArray[np.float64]
 Side = Literal["out", "in", "both"]

@@ -18,7 +18,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.modules.pooling import _AdaptiveAvgPoolNd, _AvgPoolNd
 from torch.overrides import TorchFunctionMode
 
-from rssearch.cost import output_tensors
+from rssearch.cost.counting import output_tensors
 from rssearch.models.resnet_cifar import IndexShortcut
 from rssearch.pruning.atoms import Atoms
 from rssearch.pruning.cost_table import Shapes, Side

@@ -15,7 +15,7 @@ import numpy as np
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from rssearch.cost import PLAIN_LAYERS, Counts, count, duplicate, warn_uncounted
+from rssearch.cost.counting import PLAIN_LAYERS, Counts, count, duplicate, warn_uncounted
 from rssearch.pruning.channels import ChannelGraph
 from rssearch.pruning.cost_table import Array, Shapes
 from rssearch.pruning.cost_table import Count as Channels

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from rssearch.cost import count, duplicate, output_tensors
+from rssearch.cost.counting import count, duplicate, output_tensors
 from rssearch.errors import InputError
 from rssearch.pruning import functional
 from rssearch.pruning.atoms import Atoms

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rssearch.cost import output_tensors
+from rssearch.cost.counting import output_tensors
 from rssearch.pruning.atoms import NONE, Atoms
 from rssearch.pruning.channels import Indices
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from rssearch import imports
+from rssearch.config import imports
 from rssearch.errors import InputError, unknown
 from rssearch.pruning.allocate import Allocation
 from rssearch.pruning.channels import ChannelGraph
@@ -183,7 +183,7 @@ def get_method(name: str) -> Method:
 
 
 def code_of(name: str) -> str | None:
-    """What the code of a method of one's own is, see `rssearch.imports.fingerprint`; None for all others."""
+    """What the code of a method of one's own is, see `rssearch.config.imports.fingerprint`; None for all others."""
     return imports.fingerprint(name) if name not in METHODS and imports.is_import(name) else None
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from rssearch.cost import duplicate
+from rssearch.cost.counting import duplicate
 from rssearch.errors import InputError
 from rssearch.models import attention
 from rssearch.pruning.allocate import Allocation, allocate, check_amount

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
-from rssearch.cost import duplicate, output_tensors
+from rssearch.cost.counting import duplicate, output_tensors
 from rssearch.errors import InputError
 from rssearch.models.resnet_cifar import IndexShortcut
 from rssearch.pruning.channels import ChannelGraph, Kept

@@ -10,7 +10,7 @@ from rssearch import data
 from rssearch.data.contents import readable, scan, shown
 from rssearch.data.listing import from_files
 from rssearch.errors import DataWarning, InputError
-from tests.commands import refused, run
+from tests.support.commands import refused, run
 
 from .fakes import encoded, own_scenes, picture, tree, zipped
 

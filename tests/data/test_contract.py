@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from rssearch import data
-from rssearch.config import Augment, Patches, Split
+from rssearch.config.schema import Augment, Patches, Split
 from rssearch.data import IGNORE
 from rssearch.data.describe import describe
 from rssearch.data.loader import batches

@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from rssearch import data, study
-from rssearch.config import Patches
+from rssearch import data
+from rssearch.config.schema import Patches
 from rssearch.data import cifar
 from rssearch.data.copies import copies, crossing
-from rssearch.environment import environment
 from rssearch.errors import DataWarning
-from rssearch.progress import Display
-from tests.commands import run
+from rssearch.study import run as study
+from rssearch.study.environment import environment
+from rssearch.study.progress import Display
+from tests.support.commands import run
 
 from .fakes import cifar10, own_scenes, tree
 

@@ -6,7 +6,7 @@ import pytest
 from rssearch import data
 from rssearch.data.decode import pixel_sums, resize_all
 from rssearch.errors import InputError
-from rssearch.pixels import decode
+from rssearch.imaging.pixels import decode
 
 from .fakes import encoded, picture, tree, zipped
 

@@ -5,10 +5,10 @@ import pytest
 from PIL import Image
 
 from rssearch import data
-from rssearch.config import Patches
+from rssearch.config.schema import Patches
 from rssearch.data import IGNORE, dubai
 from rssearch.errors import InputError
-from rssearch.pixels import large_images
+from rssearch.imaging.pixels import large_images
 
 from . import fakes
 

@@ -7,11 +7,11 @@ import pytest
 from PIL import Image
 
 from rssearch import data
-from rssearch.config import Patches, Split
+from rssearch.config.schema import Patches, Split
 from rssearch.data import IGNORE
 from rssearch.data.describe import describe
 from rssearch.errors import InputError
-from tests.files import plain_png, png, tiff
+from tests.support.files import plain_png, png, tiff
 
 from .fakes import own_scenes, picture, zipped
 

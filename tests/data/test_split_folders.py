@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from rssearch import data
-from rssearch.config import Patches, Split
+from rssearch.config.schema import Patches, Split
 from rssearch.data.contents import scan
 from rssearch.data.listing import from_files
 from rssearch.data.split_folders import split_of

@@ -10,7 +10,7 @@ from rssearch import models
 from rssearch.errors import InputError
 from rssearch.models import attention
 from rssearch.models.attention import AttendedNorm
-from tests.pruning.networks import distance, randomise
+from tests.support.networks import distance, randomise
 
 COUNTS = {
     "resnet20": 19,

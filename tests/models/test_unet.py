@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from rssearch import cost, models
+from rssearch import models
+from rssearch.cost import counting
 from rssearch.errors import InputError
 from rssearch.models.unet import EncoderDecoder
 
@@ -34,7 +35,7 @@ def test_multiply_accumulates_at_500_pixels(name, options, exact, thop):
     """Counted on shapes alone. thop counts a transposed convolution of stride 2 four times."""
     with torch.device("meta"):
         model = models.create(name, 2, **options)
-    found = cost.profile(model, (3, 500, 500))
+    found = counting.profile(model, (3, 500, 500))
     assert (found.conv_linear_macs, found.macs) == (exact, thop)
 
 
@@ -45,7 +46,7 @@ def test_multiply_accumulates_by_hand_where_maps_are_cropped():
     exact += sum(9 * n * 3 * width**2 for _, width, n in levels[:2])
     transposed = 16 * 8 * 4 * 16 * 17 + 8 * 4 * 4 * 31 * 34
     exact += transposed + 4 * 2 * 61 * 67
-    found = cost.profile(models.create("unet", 2, base=4, levels=3), (3, 61, 67))
+    found = counting.profile(models.create("unet", 2, base=4, levels=3), (3, 61, 67))
     assert (found.conv_linear_macs, found.macs) == (exact, exact + 3 * transposed)
 
 

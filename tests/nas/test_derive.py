@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from rssearch import cost, nas, pruning
+from rssearch import nas, pruning
+from rssearch.cost import counting
 from rssearch.errors import InputError
-from tests.pruning.networks import distance, fresh, network, some
+from tests.support.networks import distance, fresh, network, some
 
 
 def gates_of(graph, seed=0):
@@ -25,7 +26,7 @@ def test_budget(name, ratio):
     model, images, graph = network(name)
     gates = gates_of(graph)
     found = nas.derive(model, gates, macs_ratio=ratio, folded=False)
-    profile = cost.profile(found.model, (3, 32, 32))
+    profile = counting.profile(found.model, (3, 32, 32))
     assert found.report["macs"] == profile.macs
     assert abs(profile.macs / graph.macs() / ratio - 1) <= 0.01
     with torch.no_grad(), gates.attached(model, lambda: gates.hard(found.kept)):

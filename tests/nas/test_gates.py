@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from rssearch import cost, nas, pruning
+from rssearch import nas, pruning
+from rssearch.cost import counting
 from rssearch.errors import InputError
-from tests.pruning.networks import Fork, distance, network, randomise, some
+from tests.support.networks import Fork, distance, network, randomise, some
 
 NETWORKS = ["resnet20", "vgg16_cifar", "resnet18", "mobilenet_v2", "torchvision:mobilenet_v3_small"]
 NETWORKS += ["unet", "miniaturized_net", "micronet"]
@@ -114,7 +115,7 @@ def test_expected_cost_at_full_width_and_at_kept_channels(name):
     model, _, graph = network(name)
     gates = nas.Gates(graph)
     assert float(gates.expected_ratio(torch.ones_like(gates.scores))) == pytest.approx(1, rel=1e-12)
-    assert graph.conv_linear_macs() == cost.profile(model, (3, 32, 32)).conv_linear_macs
+    assert graph.conv_linear_macs() == counting.profile(model, (3, 32, 32)).conv_linear_macs
     kept = some(graph)
     expected = graph.conv_linear_macs(kept) / graph.conv_linear_macs()
     assert float(gates.expected_ratio(gates.hard(kept))) == pytest.approx(expected, rel=1e-6)

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from rssearch import data, nas
-from rssearch.config import ChannelSearch, Patches, Recipe, Split
-from rssearch.cost import profile
+from rssearch.config.schema import ChannelSearch, Patches, Recipe, Split
+from rssearch.cost.counting import profile
 from rssearch.errors import InputError
 from rssearch.nas.search import halves
 

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from rssearch import cost, data, models, nas, pruning
-from rssearch.config import Augment, Recipe, Split
+from rssearch import data, models, nas, pruning
+from rssearch.config.schema import Augment, Recipe, Split
+from rssearch.cost import counting
 from rssearch.errors import InputError
 from rssearch.nas.search import Run, halves
-from tests.pruning.networks import network
+from tests.support.networks import network
 
 RECIPE = Recipe(epochs=5, batch_size=32, lr=0.05)
 
@@ -104,8 +105,8 @@ def test_search(train):
     assert history[-1]["train_loss"] < history[0]["train_loss"]
     assert history[-1]["temperature"] == pytest.approx(0.1)
     assert abs(history[-1]["soft_ratio"] - 0.4) < abs(history[0]["soft_ratio"] - 0.4)
-    profile = cost.profile(found.model, (3, 16, 16))
-    assert abs(profile.macs / cost.profile(model, (3, 16, 16)).macs / 0.4 - 1) <= 0.01
+    profile = counting.profile(found.model, (3, 16, 16))
+    assert abs(profile.macs / counting.profile(model, (3, 16, 16)).macs / 0.4 - 1) <= 0.01
     assert found.report["macs"] == profile.macs
     # The original is untouched, and the result is an ordinary network.
     assert all(torch.equal(before[key], tensor) for key, tensor in model.state_dict().items())

@@ -6,7 +6,7 @@ import torch
 from rssearch import pruning
 from rssearch.errors import InputError
 from rssearch.pruning.allocate import FLOOR, _lamp
-from tests.pruning.networks import network
+from tests.support.networks import network
 
 
 def scores_of(graph, seed=0):

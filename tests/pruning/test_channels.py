@@ -3,7 +3,7 @@
 import pytest
 
 from rssearch.errors import InputError
-from tests.pruning.networks import network
+from tests.support.networks import network
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from rssearch import models, pruning
 from rssearch.errors import InputError
 from rssearch.pruning import Elasticity
 from rssearch.pruning.criteria.compound import compound
-from tests.pruning.networks import network, randomise
+from tests.support.networks import network, randomise
 
 LEVELS = 7  # so few values that most are equal to others
 

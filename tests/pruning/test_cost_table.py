@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from rssearch.pruning.cost_table import CostTable, Count
-from tests.pruning.networks import network, some
+from tests.support.networks import network, some
 
 
 def test_products_and_sums():

@@ -11,9 +11,10 @@ import torch_pruning
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
-from rssearch import cost, models, pruning
+from rssearch import models, pruning
+from rssearch.cost import counting
 from rssearch.errors import InputError
-from tests.pruning.networks import distance, fresh, some
+from tests.support.networks import distance, fresh, some
 
 
 class One(nn.Module):
@@ -151,7 +152,7 @@ def test_branches_that_run_in_training_only_are_cut_along():
     assert result.model.train()(x).shape == (2, 5)
     assert result.model.aux.in_channels == result.model.norm.num_features == 8
     assert result.report["params"] == sum(p.numel() for p in result.model.parameters())
-    assert result.report["macs"] == cost.profile(result.model, (3, 16, 16)).macs
+    assert result.report["macs"] == counting.profile(result.model, (3, 16, 16)).macs
     assert net.norm.num_batches_tracked == 0
     assert not net.norm.running_mean.any()
 
@@ -188,7 +189,7 @@ def plain(inputs, outputs):
 def test_layers_that_are_subclasses_or_hold_a_child_are_seen(conv, norm):
     result = pruning.prune(chain(conv, norm), torch.randn(2, 3, 32, 32), "l1", rate=0.5)
     assert list(result.report["widths"].values()) == [(8, 16), (16, 32), (16, 32)]
-    left = cost.profile(result.model, (3, 32, 32)).conv_linear_macs
+    left = counting.profile(result.model, (3, 32, 32)).conv_linear_macs
     assert left == result.report["conv_linear_macs"] == 32 * 32 * 9 * (3 * 8 + 8 * 16 + 16 * 16) + 16 * 5
 
 
@@ -305,7 +306,7 @@ def test_frozen_statistics_without_parameters_are_followed():
     net = nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8, affine=False), nn.InstanceNorm2d(8), nn.Conv2d(8, 4, 1))
     result = pruning.prune(net, torch.randn(1, 3, 8, 8), "l1", rate=0.5)
     assert (result.model[1].num_features, result.model[2].num_features) == (4, 4)
-    found = cost.profile(result.model, (3, 8, 8))
+    found = counting.profile(result.model, (3, 8, 8))
     assert (found.macs, found.params) == (result.report["macs"], result.report["params"])
 
 
@@ -546,4 +547,4 @@ def test_random_cuts_of_a_shufflenet_are_exact():
     graph = pruning.trace(model, x)
     pruned, _ = pruning.cut(model, graph, some(graph))
     assert distance(pruning.masked(model, graph, some(graph))(x), pruned(x)) < 1e-5
-    assert graph.macs(some(graph)) == cost.profile(pruned, (3, 32, 32)).macs
+    assert graph.macs(some(graph)) == counting.profile(pruned, (3, 32, 32)).macs

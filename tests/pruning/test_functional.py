@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from rssearch import cost, pruning
+from rssearch import pruning
+from rssearch.cost import counting
 from rssearch.pruning import functional
-from tests.pruning.networks import some
+from tests.support.networks import some
 
 
 class SamePadding(nn.Conv2d):
@@ -67,7 +68,7 @@ def test_costs_are_exact_after_the_cut(layers, caplog):
     graph = pruning.trace(model, torch.randn(1, 3, 13, 13))
     for share in (0.3, 0.6):
         kept = some(graph, share)
-        found = cost.profile(pruning.cut(model, graph, kept)[0], (3, 13, 13))
+        found = counting.profile(pruning.cut(model, graph, kept)[0], (3, 13, 13))
         expected = found.macs, found.conv_linear_macs, found.params
         assert (graph.macs(kept), graph.conv_linear_macs(kept), graph.params(kept)) == expected
     assert not caplog.messages
@@ -87,7 +88,7 @@ def test_a_ratio_of_macs_is_one_of_what_is_computed():
     assert reports[0].report == reports[1].report
     assert reports[0].kept == reports[1].kept
     assert reports[1].report["baseline_macs"] == 2_777_440
-    assert reports[1].report["conv_linear_macs"] == cost.profile(reports[1].model, (3, 32, 32)).conv_linear_macs
+    assert reports[1].report["conv_linear_macs"] == counting.profile(reports[1].model, (3, 32, 32)).conv_linear_macs
 
 
 def test_terms_of_every_kind_are_found():
@@ -133,4 +134,4 @@ def test_products_of_maps_leave_their_channels_whole_and_so_their_costs(caplog):
     assert caplog.messages == []
     assert graph.fixed["0"] == "passes through 3 (Steps)"
     kept = {name: tuple(range(group.width // 2)) for name, group in graph.groups.items()}
-    assert cost.profile(pruning.cut(net, graph, kept)[0], (3, 6, 6)).macs == graph.macs(kept)
+    assert counting.profile(pruning.cut(net, graph, kept)[0], (3, 6, 6)).macs == graph.macs(kept)

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from rssearch import cost, models, pruning
-from tests.pruning.networks import Fork, fresh, network, randomise, some
+from rssearch import models, pruning
+from rssearch.cost import counting
+from tests.support.networks import Fork, fresh, network, randomise, some
 
 
 def members(group):
@@ -173,7 +174,7 @@ def test_channels_through_one_pooling_layer_for_two_widths_stay():
     assert list(graph.groups) == ["c"]
     assert graph.fixed["a"] == graph.fixed["b"] == "passes through up, which is used for maps of different widths"
     pruned, _ = pruning.cut(Shared(), graph, {"c": (0, 1)})
-    assert cost.profile(pruned, (3, 4, 4)).macs == graph.macs({"c": (0, 1)})
+    assert counting.profile(pruned, (3, 4, 4)).macs == graph.macs({"c": (0, 1)})
 
 
 def test_trace_leaves_the_model_alone():
@@ -212,7 +213,7 @@ def test_costs_of_encoder_decoders_where_maps_are_cropped(name, size):
     model = fresh(name)
     graph = pruning.trace(model, torch.randn(1, 3, *size))
     for kept in ({}, some(graph)):
-        found = cost.profile(pruning.cut(model, graph, kept)[0], (3, *size))
+        found = counting.profile(pruning.cut(model, graph, kept)[0], (3, *size))
         expected = (found.macs, found.params, found.conv_linear_macs)
         assert (graph.macs(kept), graph.params(kept), graph.conv_linear_macs(kept)) == expected
 
@@ -222,6 +223,6 @@ def test_costs_of_every_kind_of_layer(size):
     model = randomise(Fork())
     graph = pruning.trace(model, torch.randn(1, 3, size, size))
     for kept in ({}, {"left": (1,), "up": (0, 3), "fc": (1, 2, 6)}, some(graph)):
-        found = cost.profile(pruning.cut(model, graph, kept)[0], (3, size, size))
+        found = counting.profile(pruning.cut(model, graph, kept)[0], (3, size, size))
         expected = (found.macs, found.params, found.conv_linear_macs)
         assert (graph.macs(kept), graph.params(kept), graph.conv_linear_macs(kept)) == expected

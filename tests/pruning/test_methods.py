@@ -8,10 +8,11 @@ import torch
 from safetensors.torch import load, save
 from torch import nn
 
-from rssearch import cost, pruning
+from rssearch import pruning
+from rssearch.cost import counting
 from rssearch.errors import InputError
 from rssearch.pruning.allocate import ALLOCATIONS
-from tests.pruning.networks import SMALL, distance, fresh, network
+from tests.support.networks import SMALL, distance, fresh, network
 
 FAST = [
     ("resnet20", 32),
@@ -57,7 +58,7 @@ def test_contract(name, size, method):
     kept = pruning.allocate(graph, scores, allocation=allocation, macs_ratio=0.5)
     pruned, spec = pruning.cut(model, graph, kept)
 
-    found = cost.profile(pruned, (3, size, size))
+    found = counting.profile(pruned, (3, size, size))
     assert (graph.macs(kept), graph.params(kept), graph.conv_linear_macs(kept)) == (
         found.macs,
         found.params,
@@ -99,7 +100,7 @@ def test_one_call_does_not_change_the_next(method):
 def test_report():
     model, images, graph = network("resnet20")
     pruned = pruning.prune(model, images, "l1", macs_ratio=0.5, round_to=4)
-    found = cost.profile(pruned.model, (3, 32, 32))
+    found = counting.profile(pruned.model, (3, 32, 32))
     report = pruned.report
     assert (report["macs"], report["params"]) == (found.macs, found.params)
     assert (report["baseline_macs"], report["baseline_params"]) == (graph.macs(), graph.params())

@@ -5,10 +5,11 @@ import copy
 import pytest
 import torch
 
-from rssearch import cost, pruning
+from rssearch import pruning
+from rssearch.cost import counting
 from rssearch.errors import InputError
 from rssearch.models import attention
-from tests.pruning.networks import fresh, network, randomise
+from tests.support.networks import fresh, network, randomise
 
 
 def batches(count=2):
@@ -20,7 +21,7 @@ def shaken(seen):
     """A training that only counts its calls and moves the weights."""
 
     def train(model):
-        seen.append(cost.profile(model, (3, 32, 32)).macs)
+        seen.append(counting.profile(model, (3, 32, 32)).macs)
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.mul_(1.01)
@@ -35,7 +36,7 @@ def test_steps(name, method):
     seen: list[int] = []
     pruned = pruning.prune(model, images, method, macs_ratio=0.4, steps=3, data=batches(), train=shaken(seen))
     assert [macs / graph.macs() for macs in seen] == pytest.approx([0.4 ** (1 / 3), 0.4 ** (2 / 3)], rel=0.01)
-    found = cost.profile(pruned.model, (3, 32, 32))
+    found = counting.profile(pruned.model, (3, 32, 32))
     assert (pruned.report["macs"], pruned.report["params"]) == (found.macs, found.params)
     assert abs(found.macs / graph.macs() / 0.4 - 1) <= 0.01
     assert pruned.report["steps"] == 3

@@ -5,7 +5,8 @@ import re
 import pytest
 import torch
 
-from rssearch import cost, models, pruning
+from rssearch import models, pruning
+from rssearch.cost import counting
 from rssearch.errors import InputError
 from rssearch.pruning.ratios import PUBLISHED, parse_ratios, published_ratios, ratios_of
 
@@ -29,7 +30,7 @@ ROWS = [
 def test_published_rows(name, options, classes, size, ratios, macs, params):
     model = models.create(name, classes, **options)
     pruned = pruning.prune(model, torch.zeros(1, 3, size, size), "l1", rates=pruning.layer_rates(name, ratios))
-    found = cost.profile(pruned.model, (3, size, size))
+    found = counting.profile(pruned.model, (3, size, size))
     assert found.params == params == pruned.report["params"]
     assert found.macs == macs == pruned.report["macs"]
 

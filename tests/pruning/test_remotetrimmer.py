@@ -6,7 +6,7 @@ import torch
 from rssearch import models, pruning
 from rssearch.errors import InputError
 from rssearch.pruning.criteria.bn_scale import bn_scale
-from tests.pruning.networks import network
+from tests.support.networks import network
 
 # rate -> millions of parameters, billions of conv and linear MACs of one image (64x64, 10 classes)
 RESNET18 = {

@@ -11,7 +11,7 @@ from torch import nn
 from rssearch import models, pruning
 from rssearch.errors import InputError
 from rssearch.pruning.surgery import kept_by
-from tests.pruning.networks import Fork, distance, network, randomise, some
+from tests.support.networks import Fork, distance, network, randomise, some
 
 
 def test_slices_are_those_of_the_kept_channels():

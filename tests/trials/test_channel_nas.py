@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from rssearch.config import Settings, override_settings
+from rssearch.config.schema import Settings, override_settings
 from rssearch.errors import InputError
-from rssearch.store import Store
-from rssearch.trial import Context, Session
+from rssearch.storage.artifacts import Store
+from rssearch.trial.session import Context, Session
+from rssearch.trials import channel_nas, prune, searches
 from tests.trials.test_prune import POINT
-from trials import channel_nas, prune, searches
 
 HALF = {name: value for name, value in POINT.items() if name not in {"rate", "method"}} | {"macs_ratio": 0.5}
 NAMED = HALF | {"method": "channel_nas"}

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from rssearch import report
-from rssearch.config import Bound, Settings
-from rssearch.journal import flat
-from rssearch.trial import Context, Session
+from rssearch.config.schema import Bound, Settings
+from rssearch.report import files as report
+from rssearch.storage.journal import flat
+from rssearch.trial.session import Context, Session
+from rssearch.trials import micronet, prune
 from tests.trials.test_segmentation import data_root as scene_root
 from tests.trials.test_segmentation import settings as scene_settings
-from trials import micronet, prune
 
 __all__ = ["scene_root", "scene_settings"]  # fixtures
 

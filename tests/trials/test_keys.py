@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from rssearch import imports
-from rssearch.config import parse_study
-from rssearch.question import Question
-from rssearch.space import content_key
-from trials import baselines, prune, searches
+from rssearch.config import imports
+from rssearch.config.schema import parse_study
+from rssearch.config.space import content_key
+from rssearch.study.definition import Question
+from rssearch.trials import baselines, prune, searches
 
 ROOT = Path("data")
 
@@ -94,20 +94,20 @@ def test_the_source_of_ones_own_network_and_method_is_part_of_what_depends_on_it
     def changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
         return {name for name in before if before[name] != after[name]}
 
-    one = keys_of("tests.own:tiny", "tests.own:spread", tiny="1", spread="1")
-    assert changed(one, keys_of("tests.own:tiny", "tests.own:spread", tiny="1", spread="1")) == set()
-    other_method = keys_of("tests.own:tiny", "tests.own:spread", tiny="1", spread="2")
+    one = keys_of("tests.support.own:tiny", "tests.support.own:spread", tiny="1", spread="1")
+    assert changed(one, keys_of("tests.support.own:tiny", "tests.support.own:spread", tiny="1", spread="1")) == set()
+    other_method = keys_of("tests.support.own:tiny", "tests.support.own:spread", tiny="1", spread="2")
     assert changed(one, other_method) == {"trial", "score"}
-    other_model = keys_of("tests.own:tiny", "tests.own:spread", tiny="2", spread="1")
+    other_model = keys_of("tests.support.own:tiny", "tests.support.own:spread", tiny="2", spread="1")
     assert changed(one, other_model) == {"trial", "baseline", "score", "search"}
 
 
 def test_memory_is_measured_again_where_code_of_ones_own_changed(tmp_path: Path) -> None:
     def keys_with(*sources: tuple[str, bytes]) -> set[str]:
-        space = {"dataset": ["synthetic_scenes"], "model": ["tests.own:tiny"], "method": ["l1"], "rate": [0.5]}
+        space = {"dataset": ["synthetic_scenes"], "model": ["tests.support.own:tiny"], "method": ["l1"], "rate": [0.5]}
         document = {"study": "s", "trial": "trials.prune:run", "space": space, "storage": str(tmp_path)}
         question = Question(parse_study(document))
-        assert [path for path, _ in question.context().sources] == ["tests/__init__.py", "tests/own.py"]
+        assert [path for path, _ in question.context().sources] == ["tests/__init__.py", "tests/support/own.py"]
         question._sources = sources
         return set(question.hungriest())
 

@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
-from rssearch import latency, turns
-from rssearch.config import Bound, Settings, parse_study
+from rssearch.config.schema import Bound, Settings, parse_study
+from rssearch.cost import latency
 from rssearch.errors import Infeasible, InputError
-from rssearch.question import Question
-from rssearch.trial import Context, Session
-from trials import baselines, micronet, prune
-from trials.latency import LINES, METRICS, PREDICTED, TABLES
+from rssearch.study.definition import Question
+from rssearch.trial import turns
+from rssearch.trial.session import Context, Session
+from rssearch.trials import baselines, micronet, prune
+from rssearch.trials.latency import LINES, METRICS, PREDICTED, TABLES
 
 POINT = {"dataset": "folder:scenes", "model": "resnet20", "method": "l1", "rate": 0.5, "seed": 0}
 QUICK = {"WARMUP": 1, "PASSES": 3, "FEWEST": 3}
@@ -110,7 +111,7 @@ def test_a_prediction_times_each_layer_once_and_is_known_beforehand_from_then_on
     result = prune.run(POINT, first)
     assert result[PREDICTED] > 0
     assert "latency_ms" not in result
-    monkeypatch.setattr("rssearch.latency_table._milliseconds", None)
+    monkeypatch.setattr("rssearch.cost.latency_table._milliseconds", None)
     monkeypatch.setattr(latency, "measure", None)
     cost = prune.cost(POINT, first)
     assert cost[PREDICTED] == result[PREDICTED]

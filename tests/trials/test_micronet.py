@@ -13,14 +13,15 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from rssearch import spaces, study
-from rssearch.config import Settings, StudyConfig, load_study, override_settings, parse_study
+from rssearch.config import shipped
+from rssearch.config.schema import Settings, StudyConfig, load_study, override_settings, parse_study
+from rssearch.config.space import grid
 from rssearch.errors import InputError
 from rssearch.nas import atrous
-from rssearch.question import Question
-from rssearch.space import grid
-from rssearch.trial import Context, Session
-from trials import baselines, micronet, prune
+from rssearch.study import run as study
+from rssearch.study.definition import Question
+from rssearch.trial.session import Context, Session
+from rssearch.trials import baselines, micronet, prune
 
 POINT = {"dataset": "synthetic_buildings", "rates": "1,2", "levels": 2, "base": 8, "seed": 0}
 SETTINGS = {
@@ -204,7 +205,7 @@ def test_metrics_that_no_trial_reports_are_refused(name: str, section: str) -> N
 
 
 def test_every_point_of_the_shipped_space_can_run() -> None:
-    config = load_study(spaces.find("micronet"))
+    config = load_study(shipped.find("micronet"))
     points = list(grid(config.space))
     begin = time.perf_counter()
     for point in points:
@@ -215,7 +216,7 @@ def test_every_point_of_the_shipped_space_can_run() -> None:
 
 
 def test_the_shipped_space_has_all_short_cascades_without_holes() -> None:
-    config = load_study(spaces.find("micronet"))
+    config = load_study(shipped.find("micronet"))
     found = {tuple(map(int, str(point["rates"]).split(","))) for point in grid(config.space)}
     short = {cascade for length in (2, 3) for cascade in atrous.cascades(length, 3)}
     assert {cascade for cascade in found if len(cascade) <= 3} == short

@@ -9,12 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
-from rssearch.config import Settings
+from rssearch.config.schema import Settings
+from rssearch.cost.latency import device_name
 from rssearch.errors import InputError
-from rssearch.latency import device_name
 from rssearch.pruning import list_methods
-from rssearch.trial import PREDICTIONS, Context, Session
-from trials import baselines, prune, tasks
+from rssearch.trial.interface import PREDICTIONS
+from rssearch.trial.session import Context, Session
+from rssearch.trials import baselines, prune, tasks
 
 POINT = {"dataset": "folder:scenes", "model": "resnet20", "method": "l1", "rate": 0.5, "seed": 0}
 

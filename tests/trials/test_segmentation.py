@@ -17,13 +17,14 @@ from PIL import Image
 from rich.console import Console
 
 from rssearch import bundle
-from rssearch.config import Settings, override_settings, parse_study
+from rssearch.config.schema import Settings, override_settings, parse_study
 from rssearch.errors import InputError
-from rssearch.question import Question
-from rssearch.record import Recorded
-from rssearch.study import search
-from rssearch.trial import PREDICTIONS, Context, Session
-from trials import baselines, prune, tasks
+from rssearch.report.recorded import Recorded
+from rssearch.study.definition import Question
+from rssearch.study.run import search
+from rssearch.trial.interface import PREDICTIONS
+from rssearch.trial.session import Context, Session
+from rssearch.trials import baselines, prune, tasks
 
 POINT = {"dataset": "segmentation_folder:scenes", "model": "unet", "method": "l1", "macs_ratio": 0.5, "seed": 0}
 RECIPE = {"epochs": 2, "batch_size": 8, "lr": 0.05}

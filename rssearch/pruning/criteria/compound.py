@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rssearch.cost import duplicate
+from rssearch.cost.counting import duplicate
+from rssearch.device import reproducible, seed_epoch
 from rssearch.errors import InputError, unknown
-from rssearch.execution import reproducible, seed_epoch
-from rssearch.losses import cross_entropy
 from rssearch.pruning.channels import ChannelGraph, Group, Member
 from rssearch.pruning.criteria.batches import Batches, on_device
 from rssearch.pruning.elasticity import Elasticity
+from rssearch.train.losses import cross_entropy
 
 SCHEMES = ("A", "B")
 Judged = dict[str, list[tuple[Member, Member]]]  # group -> convolutions, each with the normalisation behind it

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rssearch.cost import duplicate, forward_hooks, output_tensors
+from rssearch.cost.counting import duplicate, forward_hooks, output_tensors
 from rssearch.errors import InputError
 from rssearch.pruning.channels import ChannelGraph
 from rssearch.pruning.criteria.batches import Batches, on_device

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rssearch.cost import duplicate
-from rssearch.losses import cross_entropy
+from rssearch.cost.counting import duplicate
 from rssearch.pruning.channels import ChannelGraph
 from rssearch.pruning.criteria.batches import Batches, on_device
+from rssearch.train.losses import cross_entropy
 
 
 def taylor(model: nn.Module, graph: ChannelGraph, data: Batches | None, seed: int) -> dict[str, Tensor]:  # noqa: ARG001

@@ -6,7 +6,7 @@ import torch
 from rssearch import pruning
 from rssearch.pruning.criteria.chip import nuclear_norm_loss
 from tests.pruning.criteria.test_maps import outputs
-from tests.pruning.networks import network
+from tests.support.networks import network
 
 
 def naive(matrix):

@@ -6,7 +6,7 @@ import torch
 from rssearch import pruning
 from rssearch.pruning.criteria.hrank import ranks
 from tests.pruning.criteria.test_maps import outputs
-from tests.pruning.networks import network
+from tests.support.networks import network
 
 
 def low_rank(rank, height, width):

@@ -7,7 +7,7 @@ from rssearch import pruning
 from rssearch.errors import InputError
 from rssearch.pruning.criteria.lfp import LOGARITHMS, norm_loss, spectral_energy
 from tests.pruning.criteria.test_maps import outputs
-from tests.pruning.networks import network
+from tests.support.networks import network
 
 PAPER = {"log1p": lambda f: torch.log(1 + f), "literal_eps": lambda f: 1 + torch.log(f + 1e-12)}
 both = pytest.mark.parametrize("log", PAPER)

@@ -9,7 +9,7 @@ from torch import nn
 from rssearch import pruning
 from rssearch.errors import InputError
 from rssearch.pruning.criteria.maps import find_maps, score_maps
-from tests.pruning.networks import network
+from tests.support.networks import network
 
 
 def places(name, **options):

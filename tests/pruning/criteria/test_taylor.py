@@ -11,7 +11,7 @@ from torch import nn
 from rssearch import pruning
 from rssearch.errors import InputError
 from rssearch.pruning.criteria.taylor import taylor
-from tests.pruning.networks import network
+from tests.support.networks import network
 
 
 def batches(count=2):

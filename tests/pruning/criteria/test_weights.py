@@ -12,7 +12,7 @@ from rssearch.pruning.criteria.l1 import l1
 from rssearch.pruning.criteria.l2 import l2
 from rssearch.pruning.criteria.producers import filters
 from rssearch.pruning.criteria.random import random
-from tests.pruning.networks import Fork, network, randomise
+from tests.support.networks import Fork, network, randomise
 
 
 @pytest.mark.parametrize(("criterion", "p"), [(l1, 1), (l2, 2)])

@@ -1,0 +1,42 @@
+"""How Ray Tune stops the trials that do not continue: a thin adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+
+
+class TuneScheduler(FIFOScheduler):
+    """Lets Ray Tune stop the trials that do not go on.
+
+    Args:
+        goes_on: hears the key, the point and the metrics of every epoch that a trial reports.
+        reported: the metrics of an epoch in a result of Ray Tune; None for another result, such as a trial's last.
+
+    Attributes:
+        stopped: keys of the trials that were stopped.
+    """
+
+    def __init__(
+        self,
+        goes_on: Callable[[str, Mapping[str, Any], dict[str, Any]], bool],
+        reported: Callable[[dict[str, Any]], dict[str, Any] | None],
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._goes_on, self._reported = goes_on, reported
+        self.stopped: set[str] = set()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles its scheduler for snapshots that we do not use; the study stays here."""
+        return {}
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:  # noqa: ARG002
+        """The decision, before Tune's callbacks see the result."""
+        key, point = trial.config["key"], trial.config["point"]
+        metrics = self._reported(result)
+        if metrics is None or self._goes_on(key, point, metrics):
+            return str(TrialScheduler.CONTINUE)
+        self.stopped.add(key)
+        return str(TrialScheduler.STOP)

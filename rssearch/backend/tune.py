@@ -1,0 +1,393 @@
+"""Ray: connect to it, and run jobs on Ray Tune one after another until nothing more is proposed."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import signal
+import socket
+from collections.abc import Callable, Container, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import ray
+from ray import tune
+from ray.air.execution._internal import actor_manager
+from ray.exceptions import OutOfMemoryError, RayActorError
+from ray.tune.execution import tune_controller
+from ray.tune.result import AUTO_RESULT_KEYS
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from rssearch.backend import local_ray
+from rssearch.backend.gpu_sharing import slots
+from rssearch.backend.retries import Cause, Retries, cause
+from rssearch.backend.scheduler import TuneScheduler
+from rssearch.backend.searcher import Bridge
+from rssearch.backend.trainable import supervised
+from rssearch.config.schema import Resources
+from rssearch.errors import InputError, cut
+from rssearch.sampling.sampler import quiet
+from rssearch.storage import scratch
+from rssearch.trial.session import Context
+
+_log = logging.getLogger(__name__)
+
+# A worker that Ray ends because a node's memory runs out is a dead worker. Ray 2.60 has an error of its own for that,
+# which Tune does not take for a death: it would end the whole study with "Caught unexpected exception".
+for _module in (actor_manager, tune_controller):
+    setattr(_module, "RayActorError", (RayActorError, OutOfMemoryError))  # noqa: B010  # mypy knows it as a class
+
+Job = tuple[str, dict[str, Any]]  # content key and point
+_TUNE_KEYS = {*AUTO_RESULT_KEYS, "done", "trial_id", "experiment_tag", "training_iteration", "timestamp"}
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Hears of jobs, each by its content key and point.
+
+    Attributes:
+        started: a job is on a worker.
+        epoch: it reported.
+        retried: its worker died (why), and it is started again.
+        ended: it ended: status, metrics or reason, notes.
+        goes_on: whether it may go on after an epoch, asked before `epoch` hears of it; None: always.
+        alive: called at every step of Tune's loop; what it raises ends the run.
+    """
+
+    started: Callable[[str, Mapping[str, Any]], None]
+    epoch: Callable[[str, Mapping[str, Any], dict[str, Any]], None]
+    retried: Callable[[str, Mapping[str, Any], str], None]
+    ended: Callable[[str, dict[str, Any], dict[str, Any]], None]
+    goes_on: Callable[[str, Mapping[str, Any], dict[str, Any]], bool] | None = None
+    alive: Callable[[], None] = lambda: None
+
+
+@contextmanager
+def connected(address: str | None, resources: Resources, *, verbose: bool) -> Iterator[None]:
+    """A connection to Ray, closed at the end; without an address, the running cluster of this machine or a new one.
+
+    A new one is closed to strangers, see `rssearch.backend.local_ray`. A cluster has the mode that it was started with.
+
+    Raises:
+        InputError: nothing answers at the address, it asks for a token, or the cluster can never hold one trial.
+    """
+    if not verbose:
+        for name in ("ray", "ray._private", "ray.train"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # trials that fail are told by us, in one line each
+        quiet()
+    already = ray.is_initialized()
+    with ExitStack() as stack:
+        if not already:
+            _check_answers(address)
+            stack.enter_context(_initialized(address, verbose))
+        _check_fits(resources)
+        yield
+
+
+@contextmanager
+def _initialized(address: str | None, verbose: bool) -> Iterator[None]:
+    """Connect to a Ray, or start one."""
+    with ExitStack() as stack:
+        own = False
+        try:
+            if own := local_ray.starts(address):
+                stack.enter_context(local_ray.closed())
+            stack.callback(ray.shutdown)
+            ray.init(
+                address="local" if own else address,
+                logging_level=logging.INFO if verbose else logging.ERROR,
+                log_to_driver=verbose,
+                include_dashboard=False if own else None,
+                configure_logging=True,
+            )
+        except InputError:
+            raise
+        except Exception as error:  # Ray raises plain exceptions where its processes do not start in time
+            if "AuthenticationError" in f"{error!r} {error.__cause__!r}":  # Ray quotes the one that it met
+                raise InputError(
+                    f"--address {address}: this Ray asks for another token: set RAY_AUTH_MODE=token, and "
+                    "RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to what it was started with"
+                ) from error
+            raise _silent(None if own else address or os.environ.get("RAY_ADDRESS", "auto"), error) from error
+        yield
+
+
+def _silent(address: str | None, error: Exception) -> InputError:
+    """One sentence on a Ray that does not start or answer."""
+    said = cut((str(error).strip() or type(error).__name__).splitlines()[0], 300)
+    if address is None:
+        return InputError(f"Ray did not start on this machine: {said}")
+    return InputError(f"--address {address}: Ray does not answer: {said}")
+
+
+def _check_answers(address: str | None) -> None:
+    """Knock before Ray does, which would try for minutes and cannot be stopped meanwhile."""
+    found = re.fullmatch(r"(?:ray://)?(?P<host>\[[^\]]+\]|[^:/\[\]]+):(?P<port>\d+)", address or "")
+    if address in (None, "local", "auto"):
+        return
+    if found is None:
+        raise InputError(f"--address {cut(str(address))}: must be HOST:PORT, ray://HOST:PORT, auto or local")
+    try:
+        socket.create_connection((found["host"].strip("[]"), int(found["port"])), timeout=10).close()
+    except (OSError, OverflowError, ValueError) as error:  # also a port of too many digits, a name too long for the DNS
+        raise InputError(f"--address {cut(str(address))}: nothing answers there ({error})") from None
+
+
+def _check_fits(resources: Resources) -> None:
+    if _may_grow():
+        if resources.workers > 1 and resources.max_concurrent is None:
+            raise InputError(
+                "resources.max_concurrent: is needed for trials of several workers on a cluster that grows: so many "
+                "run at once when it is at its largest"
+            )
+        return
+    if slots(_nodes(), resources.cpus, resources.share, resources.workers):
+        return
+    shown = "; ".join(f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs" for node in _nodes())
+    one = f"{resources.cpus:g} CPUs and {resources.share:g} GPUs"
+    whole = f"the nodes together cannot hold a trial of {resources.workers} workers, each of {one}"
+    raise InputError(
+        f"resources: {whole if resources.workers > 1 else f'no node can hold a trial of {one}'}; nodes: {shown}"
+    )
+
+
+def _nodes() -> list[dict[str, float]]:
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+
+
+def gpu_memories() -> list[int]:
+    """Bytes of each kind of GPU in the cluster: those of one on each node that has any."""
+    look = ray.remote(num_cpus=0)(_gpu_memory)
+    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU", 0)]  # type: ignore[no-untyped-call]
+    strategies = [NodeAffinitySchedulingStrategy(node, soft=False) for node in nodes]
+    found: list[int] = ray.get(
+        [look.options(num_gpus=0.0001, scheduling_strategy=strategy).remote() for strategy in strategies]
+    )
+    return found
+
+
+def _gpu_memory() -> int:
+    import torch
+
+    return int(torch.cuda.get_device_properties(0).total_memory)
+
+
+def _at_once(resources: Resources) -> int | None:
+    """How many trials Tune may start; None: as many as it finds resources for.
+
+    Ray Train reserves the workers of a trial, all or none, once the trial has begun: Tune cannot count them.
+    """
+    if resources.workers == 1 or _may_grow():
+        return resources.max_concurrent
+    room = slots(_nodes(), resources.cpus, resources.share, resources.workers)
+    return min(resources.max_concurrent or room, room)
+
+
+def _may_grow() -> bool:
+    """Whether an autoscaler may bring larger nodes: its configuration lies on the head that `ray up` made."""
+    return Path("~/ray_bootstrap_config.yaml").expanduser().exists() or "KUBERNETES_SERVICE_HOST" in os.environ
+
+
+class Stop:
+    """Ctrl-C and SIGTERM: what has ended is recorded, what runs has its checkpoints.
+
+    While Ray Tune runs, an exception out of a signal handler could hit Ray's native code, which then aborts. So the
+    first signal only asks, and the next step of Tune's loop raises; a second one raises at once.
+    """
+
+    def __init__(self) -> None:
+        self.requested = self.careful = False
+
+    def _signalled(self, _number: int, _frame: FrameType | None) -> None:
+        if self.careful and not self.requested:
+            self.requested = True
+        else:
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def carefully(self) -> Iterator[None]:
+        """While this lasts, the first signal only asks."""
+        self.careful = True
+        try:
+            yield
+        finally:
+            self.careful = False
+
+    @contextmanager
+    def listening(self) -> Iterator[Stop]:
+        """Handle the two signals here. Entered after Ray is connected, which takes SIGTERM for itself."""
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        try:
+            before = {number: signal.signal(number, self._signalled) for number in numbers}
+        except ValueError:  # not the main thread, as in a notebook's executor
+            yield self
+            return
+        try:
+            yield self
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def run_jobs(
+    ask: Callable[[], Job | None],
+    target: str,
+    context: Context,
+    resources: Resources,
+    listener: Listener,
+    *,
+    stop: Stop,
+    verbose: bool,
+) -> None:
+    """Run jobs on Ray Tune until `ask` gives None and all have ended.
+
+    A job whose worker dies is started again, at most `resources.max_failures` times, and when its node is lost; it goes
+    on from its checkpoint.
+
+    Args:
+        ask: the next job; called whenever a slot is free.
+        target: import string of the function that does a job.
+        context: what all jobs share.
+        resources: what each takes, and how many at once.
+        listener: hears what happens.
+        stop: raises KeyboardInterrupt from here once it is asked for.
+        verbose: leave Ray its own console output.
+    """
+    # Ray Train reserves the workers of a trial. Tune wants to reserve something, too: a byte of memory.
+    own = {"cpu": resources.cpus, "gpu": resources.share}
+    needs = own if resources.workers == 1 else {"cpu": 0.0, "memory": 1.0}
+    trainable = tune.with_resources(tune.with_parameters(supervised, target=target, context=context), needs)
+    scheduler = TuneScheduler(listener.goes_on or (lambda *_: True), _reported)
+    with scratch.folder("rssearch-study-") as folder, stop.carefully():
+        tune.Tuner(
+            trainable,
+            tune_config=tune.TuneConfig(
+                search_alg=Bridge(ask),
+                scheduler=scheduler,
+                num_samples=-1,
+                reuse_actors=True,
+                max_concurrent_trials=_at_once(resources),
+                trial_dirname_creator=lambda trial: trial.trial_id,
+            ),
+            run_config=tune.RunConfig(
+                name="study",
+                storage_path=str(folder),
+                verbose=1 if verbose else 0,
+                callbacks=[_Events(listener, stop, scheduler.stopped, Retries(resources.max_failures))],
+                failure_config=tune.FailureConfig(max_failures=-1),  # Tune would count lost nodes: `Retries` counts
+            ),
+        ).fit()
+
+
+class _Events(tune.Callback):
+    """Turns Tune's callbacks into those of a `Listener`."""
+
+    def __init__(self, listener: Listener, stop: Stop, stopped: Container[str], retries: Retries) -> None:
+        self._listener, self._stop, self._stopped, self._retries = listener, stop, stopped, retries
+        self._last: dict[str, dict[str, Any]] = {}  # what a plain trainable reported last
+        self._ended: set[str] = set()
+        self._refusal: InputError | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles its callbacks for snapshots that we do not use; the listener stays here."""
+        return {}
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:  # noqa: ARG002
+        if self._stop.requested:
+            raise KeyboardInterrupt
+        if self._refusal is not None:
+            raise self._refusal
+        self._listener.alive()
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
+        if trial.config["key"] not in self._ended:
+            self._listener.started(trial.config["key"], trial.config["point"])
+
+    def on_trial_result(
+        self,
+        iteration: int,  # noqa: ARG002
+        trials: list[Any],  # noqa: ARG002
+        trial: Any,
+        result: dict[str, Any],
+        **info: Any,  # noqa: ARG002
+    ) -> None:
+        key, point = trial.config["key"], trial.config["point"]
+        if key in self._ended:
+            return
+        match result.get("event"):
+            case "end":
+                self._end(trial, result)
+            case "unshared":  # every trial that this node gets would fail
+                self._ended.add(key)
+                self._refusal = InputError(result["reason"])
+            case event:
+                metrics = _reported(result) or {}
+                if event is None:
+                    self._last[key] = {name: value for name, value in metrics.items() if name in result}
+                self._listener.epoch(key, point, metrics)
+                if key in self._stopped:
+                    self._end(trial, {"status": "stopped", "metrics": metrics})
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
+        key, why = trial.config["key"], cause(_error(trial))
+        if key not in self._ended and self._retries.again(key, why):
+            if why is Cause.MEMORY:
+                trial.config["micro_batches"] = 2 * trial.config.get("micro_batches", 1)
+            self._listener.retried(key, trial.config["point"], _reason(trial))
+            return
+        # Tune has put the trial into its queue already: it starts once more, and ends at once.
+        trial.config["given_up"], trial.max_failures = True, 0
+        self._end(trial, {"status": "failed", "reason": f"its worker died: {_reason(trial)}"})
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
+        self._end(trial, {"status": "failed", "reason": f"its worker died: {_reason(trial)}"})
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
+        self._end(trial, {"status": "failed", "reason": "it ended without a result"})
+
+    def _end(self, trial: Any, end: dict[str, Any]) -> None:
+        """Pass the end of a trial on, once: Tune reports the completion of a trial whose last report we have seen."""
+        key = trial.config["key"]
+        if key in self._ended:
+            return
+        self._ended.add(key)
+        last = self._last.pop(key, {})
+        if end["status"] == "finished" and end.get("metrics") is None:
+            end = end | {"metrics": last}
+        self._listener.ended(key, trial.config["point"], end)
+
+
+def _reported(result: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What a trial reported after an epoch; None for its last report. Tune's schedulers get results flattened."""
+    match result.get("event"):
+        case "epoch":
+            nested = {name.removeprefix("metrics/"): v for name, v in result.items() if name.startswith("metrics/")}
+            return dict(result.get("metrics") or nested)
+        case None:
+            own = {n: v for n, v in result.items() if n not in _TUNE_KEYS and not n.startswith(("__", "config/"))}
+            plain = {name: value for name, value in own.items() if isinstance(value, int | float | str | bool)}
+            return {"epoch": result.get("training_iteration", 1)} | plain
+    return None
+
+
+def _error(trial: Any) -> str:
+    """What Tune wrote down of a trial's last failure."""
+    name = trial.run_metadata.error_filename
+    path = Path(trial.local_path) / name if name is not None else None
+    if path is None or not path.is_file():
+        return ""
+    text = path.read_text(errors="replace")
+    return re.split(r"^Failure # .*$", text, flags=re.MULTILINE)[-1]  # the file holds every failure of the trial
+
+
+def _reason(trial: Any) -> str:
+    """The last failure of a trial in one line: its class and message, or what it says first."""
+    lines = [line.strip() for line in _error(trial).splitlines() if line.strip()]
+    errors = [line for line in lines if re.match(r"[\w.]+(Error|Exception): ", line)]
+    text: str = errors[-1].removeprefix("ray.exceptions.") if errors else (lines or ["no error was recorded"])[0]
+    return text.rstrip(".")[:300]

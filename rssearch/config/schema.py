@@ -1,0 +1,495 @@
+"""The schema of a study's YAML.
+
+Every default stands here and is shown by ``rssearch plan``; every error names the file, the key, the value and what is
+allowed. Nothing heavy is imported, so that the command line starts fast.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from rssearch.config import plain_yaml
+from rssearch.config.scalars import Integer, Real, Truth, meant
+from rssearch.config.space import Dimension, parse_dimension
+from rssearch.errors import InputError, cut, shown
+from rssearch.storage import uris
+from rssearch.storage.location import Location
+
+Share = Annotated[Real, Field(ge=0, le=1)]
+Direction = Literal["max", "min"]
+Runtime = Literal["eager", "compile", "onnxruntime"]
+
+_TAKEN = ("store", "mlartifacts")  # beside the studies in a storage; so are mlflow.db and its neighbours
+_SEEDS = 2**32 - 1  # the largest seed that all random number generators take
+_MOST_LINES = 20  # of mistakes that are told at once
+
+SPLITS: dict[str, dict[str, float]] = {
+    # The published splits know no validation set: a tenth of the training share is held out for selection.
+    name: {"train": share * 0.9, "val": share * 0.1, "test": 1 - share}
+    for name, share in {"80/20": 0.8, "70/30": 0.7, "20/80": 0.2, "10/90": 0.1}.items()
+}
+
+
+class Section(BaseModel):
+    """A mapping of the YAML: unknown keys are errors, values do not change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Split(Section):
+    """Shares of the images, stratified by class. In the YAML also one of the published splits, such as ``80/20``."""
+
+    train: Share = 0.7
+    val: Share = 0.1
+    test: Share = 0.2
+    seed: Integer = Field(0, ge=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _published(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            if value not in SPLITS:
+                raise ValueError(f"no published split is called {shown(value)}; known: {', '.join(SPLITS)}")
+            return SPLITS[value]
+        return value
+
+    @model_validator(mode="after")
+    def _sums_to_one(self) -> Split:
+        total = self.train + self.val + self.test
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"train + val + test must be 1, not {total:g}")
+        if self.train <= 0 or self.val <= 0:
+            raise ValueError("train and val must be above 0: networks are trained on one and selected on the other")
+        return self
+
+
+class Augment(Section):
+    """Random changes of the training images, drawn anew for each image of each batch."""
+
+    crop: Integer = Field(
+        4, ge=0, description="pixels of reflected border before a random crop back to the size; 0: off"
+    )
+    hflip: Truth = True
+    vflip: Truth = True
+    rotate90: Truth = True
+    jitter: Share = Field(0.0, description="largest relative change of brightness, contrast and saturation; 0: off")
+
+
+class Patches(Section):
+    """Windows that scenes are cut into, for segmentation. Those of val and test overlap no more than they must."""
+
+    size: Integer = Field(128, ge=8, le=4096, description="height and width in pixels; smaller scenes are padded")
+    overlap: Integer = Field(0, ge=0, description="pixels that neighbours of the training split have in common")
+
+    @model_validator(mode="after")
+    def _windows_advance(self) -> Patches:
+        if self.overlap >= self.size:
+            raise ValueError(f"overlap {self.overlap} must be less than size {self.size}")
+        return self
+
+
+class Recipe(Section):
+    """How a network is trained."""
+
+    epochs: Integer = Field(10, ge=0)
+    batch_size: Integer = Field(128, ge=2)
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    lr: Real = Field(0.1, gt=0, description="learning rate after the warm-up")
+    momentum: Share = 0.9
+    nesterov: Truth = False
+    weight_decay: Real = Field(5e-4, ge=0)
+    schedule: Literal["cosine", "step", "constant"] = "cosine"
+    milestones: tuple[Share, ...] = Field((0.5, 0.75), description="schedule step: shares of the epochs")
+    gamma: Real = Field(0.1, gt=0, description="schedule step: factor on the learning rate at each milestone")
+    warmup_epochs: Real = Field(0.0, ge=0, description="linear warm-up, in epochs")
+    loss: Literal["cross_entropy", "adaptive_mining"] = Field("cross_entropy", description="on the labels")
+    label_smoothing: Real = Field(0.0, ge=0, lt=1)
+    distill: Share = Field(
+        0.0, description="weight of the distillation loss from the baseline; the labels get the rest"
+    )
+    temperature: Real = Field(4.0, gt=0, description="of the distillation")
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    recalibrate_batches: Integer = Field(
+        0, ge=0, description="batches that reset the BN statistics before the training"
+    )
+    bn_l1: Real = Field(0.0, ge=0, description="L1 penalty on the BN scales, as in network slimming")
+    attention: Truth = Field(
+        False, description="squeeze-and-excitation while training, folded into BN at the end, as in RemoteTrimmer"
+    )
+
+    @model_validator(mode="after")
+    def _nesterov_needs_momentum(self) -> Recipe:
+        if self.nesterov and (self.optimizer != "sgd" or self.momentum == 0):
+            raise ValueError("nesterov needs optimizer: sgd and a momentum above 0")
+        return self
+
+    @model_validator(mode="after")
+    def _attention_needs_training(self) -> Recipe:
+        if self.attention and self.epochs == 0:
+            raise ValueError("attention needs epochs above 0: modules that were never trained say nothing")
+        return self
+
+
+class ChannelSearch(Section):
+    """How channels are searched."""
+
+    target: Real | None = Field(
+        None, gt=0, le=1, description="MACs ratio that the search is led to; null: that of the derived network"
+    )
+    strength: Real = Field(5.0, ge=0, description="weight of the cost loss (lambda)")
+    cost: Literal["squared", "log"] = Field("squared", description="(R/q - 1)^2, or |log(R/q)|")
+    score_lr: Real = Field(3e-2, gt=0, description="learning rate of the scores (Adam)")
+    score_share: Share = Field(0.2, description="share of the training images that the scores learn from")
+    warmup: Share = Field(0.1, description="share of the epochs in which all gates are open and only weights learn")
+    temperature: Real = Field(1.0, gt=0, description="of the gates, at first")
+    final_temperature: Real = Field(0.1, gt=0)
+    annealing: Share = Field(0.6, description="share of the epochs in which the temperature falls, exponentially")
+    straight_through: Truth = Field(False, description="gates of 0 or 1 forward, soft ones backward")
+
+    @model_validator(mode="after")
+    def _something_is_left(self) -> ChannelSearch:
+        if not 0 < self.score_share < 1:
+            raise ValueError("score_share must be above 0 and below 1: weights and scores learn from different images")
+        if self.warmup >= 1:
+            raise ValueError("warmup must be below 1, or no epoch is left to search in")
+        return self
+
+
+class ModelOptions(Section):
+    """Options of the networks. Those left null take a network's own default."""
+
+    stem: Literal["imagenet", "small"] | None = Field(None, description="small: 3x3 stride 1, no max-pooling")
+    shortcut: Literal["A", "B"] | None = Field(None, description="of the CIFAR ResNets")
+    weights: str | None = Field(None, description="name of torchvision weights, such as IMAGENET1K_V1")
+    networks: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="of single networks, such as {micronet: {base: 16}, unet: {levels: 3}}"
+    )
+
+    def given(self, network: str) -> dict[str, Any]:
+        """The options of a network that were set, as keyword arguments of ``rssearch.models.create``.
+
+        Those under its name in `networks` come before those of its family (``micronet`` for ``micronet:1,2,3``), and
+        these before those of all networks.
+        """
+        given = self.model_dump(mode="json", exclude={"networks"})
+        for name in (network.partition(":")[0], network):
+            given |= self.networks.get(name, {})
+        return {name: value for name, value in given.items() if value is not None}
+
+
+class Pruning(Section):
+    """How scores become a smaller network."""
+
+    allocation: Literal["uniform", "global", "global_mean", "lamp", "joint"] | None = Field(
+        None, description="null: the method's own"
+    )
+    steps: Integer = Field(
+        1, ge=1, description="prune and fine-tune in so many steps; the epochs are divided among them"
+    )
+    options: dict[str, dict[str, str]] = Field(
+        default_factory=dict, description="of the methods' criteria, such as {lfp: {log: literal_eps}}"
+    )
+    round_to: Integer = Field(1, ge=1, description="kept channels are multiples of this; 8 suits most hardware")
+    min_channels: Integer = Field(1, ge=1, description="no group of coupled channels gets smaller than this")
+    score_batches: Integer = Field(
+        5, ge=1, description="mini-batches of the training split that the data-driven scores see"
+    )
+    score_batch_size: Integer = Field(128, ge=1)
+
+
+class Latency(Section):
+    """What is timed of the front's networks: each runtime with each batch."""
+
+    runtimes: tuple[Runtime, ...] = Field(("eager",), min_length=1)
+    batches: tuple[Annotated[Integer, Field(ge=1, le=65536)], ...] = Field(
+        (1,), min_length=1, description="images of a pass"
+    )
+
+    def pairs(self) -> list[tuple[Runtime, int]]:
+        """Each runtime with each batch, once."""
+        return [(runtime, batch) for runtime in dict.fromkeys(self.runtimes) for batch in dict.fromkeys(self.batches)]
+
+
+class Settings(Section):
+    """What all trials of a study share. A dimension of the space may override a value by its dotted name."""
+
+    input_size: Integer | None = Field(None, ge=8, le=4096, description="images are scaled to this height and width")
+    split: Split = Split()
+    patches: Patches = Patches()
+    augment: Augment = Augment()
+    model: ModelOptions = ModelOptions()
+    train: Recipe = Recipe()
+    finetune: Recipe = Recipe(epochs=5, lr=0.01, recalibrate_batches=10)
+    pruning: Pruning = Pruning()
+    nas: ChannelSearch = ChannelSearch()
+    latency: Latency = Latency()
+    on_error: Literal["raise", "skip"] = Field("raise", description="what a corrupt image does")
+    download: Truth = Field(False, description="fetch a missing dataset into the data root")
+    memory_share: Share = Field(0.4, description="a set larger than this share of the node's memory is streamed")
+    keep_models: Literal["front", "all"] = Field("front", description="whose weights stay in the store at the end")
+    options: dict[str, Any] = Field(default_factory=dict, description="for a trial of your own")
+
+
+class Bound(Section):
+    """Limits of a metric."""
+
+    max: Real | None = None
+    min: Real | None = None
+
+    @model_validator(mode="after")
+    def _one_is_given(self) -> Bound:
+        if self.max is None and self.min is None:
+            raise ValueError("give max, min or both")
+        if self.max is not None and self.min is not None and self.min > self.max:
+            raise ValueError(f"min {self.min:g} is above max {self.max:g}")
+        return self
+
+
+SamplerName = Literal["grid", "random", "qmc", "tpe", "nsga2", "nsga3", "gp", "cmaes"]
+
+
+class EarlyStopping(Section):
+    """Which trials end before their last epoch. In the YAML also the rule's name alone."""
+
+    rule: Literal["none", "asha", "moasha"] = "none"
+    first: Integer = Field(1, ge=1, description="epochs of the first rung; each further one has `factor` times as many")
+    factor: Integer = Field(3, ge=2, description="at a rung one in so many trials goes on")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_name(cls, value: Any) -> Any:
+        return {"rule": value} if isinstance(value, str) else value
+
+
+class Search(Section):
+    """How points of the space are proposed and judged."""
+
+    sampler: SamplerName = "grid"
+    trials: Integer = Field(60, ge=1, description="budget of every sampler but grid")
+    seed: Integer = Field(0, ge=0, le=_SEEDS)
+    objectives: dict[str, Direction] = Field(default={"val_accuracy": "max", "macs": "min"}, min_length=1)
+    constraints: dict[str, Bound] = Field(default_factory=dict)
+    early_stopping: EarlyStopping = EarlyStopping()
+
+
+def _gpus(value: Any) -> Any:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if value != "auto" and not (number and (0 <= value < 1 or value == int(value) > 0)):
+        raise ValueError(
+            f"must be a whole number, a part of one GPU such as 0.5, or auto, not {shown(value)}{meant(value)}"
+        )
+    return value
+
+
+class Resources(Section):
+    """What one trial takes of the cluster."""
+
+    cpus: Real = Field(1.0, gt=0, description="of each worker: threads, and readers of images")
+    gpus: Annotated[float | Literal["auto"], BeforeValidator(_gpus)] = Field(
+        0.0, description="of each worker; 0.5: two share a GPU; auto: as many as its memory holds"
+    )
+    workers: Integer = Field(1, ge=1, description="that train one trial together, each on its share of every batch")
+    max_concurrent: Integer | None = Field(None, ge=1, description="null: as many as the cluster holds")
+    max_failures: Integer = Field(3, ge=0, description="restarts of a trial whose worker died; lost nodes do not count")
+
+    @model_validator(mode="after")
+    def _workers_have_whole_gpus(self) -> Resources:
+        if self.workers > 1 and (self.gpus == "auto" or 0 < self.gpus < 1):
+            raise ValueError(
+                f"workers: {self.workers} need gpus: 0 or a whole number, not {self.gpus}: trials that share a GPU "
+                "have one worker"
+            )
+        return self
+
+    @property
+    def share(self) -> float:
+        """The GPUs of a worker; those of ``auto`` are not known before they are measured, and 0 until then."""
+        return 0.0 if self.gpus == "auto" else self.gpus
+
+
+def _dimensions(value: Any) -> Any:
+    if not isinstance(value, Mapping) or not value:
+        raise ValueError("must be a mapping from a name to a list of choices or a range")
+    return {str(name): parse_dimension(str(name), spec) for name, spec in value.items()}
+
+
+class StudyConfig(Section):
+    """A study: one question."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+    study: str
+    trial: str
+    space: Annotated[dict[str, Dimension], BeforeValidator(_dimensions)]
+    settings: Settings = Settings()
+    search: Search = Search()
+    resources: Resources = Resources()
+    data_root: str = "data"
+    storage: str = "results"
+    tracking_uri: str | None = None
+
+    @field_validator("study")
+    @classmethod
+    def _name(cls, value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9_.-]{1,100}", value) or value.strip(".") == "":
+            raise ValueError(f"a study's name has 1 to 100 letters, digits, '-', '_' and '.', not {shown(value)}")
+        if value.lower() in _TAKEN or value.lower().startswith("mlflow.db"):
+            raise ValueError(f"{value!r} is the name of something that every storage holds beside its studies")
+        return value
+
+    @field_validator("trial")
+    @classmethod
+    def _import_string(cls, value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", value):
+            raise ValueError(f"a trial is named as package.module:function, not {shown(value)}")
+        return value
+
+    @field_validator("storage")
+    @classmethod
+    def _folder_or_url(cls, value: str) -> str:
+        if not value or ("://" in value and not re.fullmatch(r"[a-z][a-z0-9+.-]*://\S+", value)):
+            place = shown(uris.masked(value))
+            raise ValueError(f"a storage is a folder, or a URL such as s3://bucket/results, not {place}")
+        return value
+
+    def resolved(self) -> dict[str, Any]:
+        """The whole study with every default, as plain YAML values."""
+        plain: dict[str, Any] = self.model_dump(mode="json", exclude={"space"})
+        space = {name: dimension.to_yaml() for name, dimension in self.space.items()}
+        return {"study": plain.pop("study"), "trial": plain.pop("trial"), "space": space, **plain}
+
+    def masked(self) -> dict[str, Any]:
+        """`resolved` without the secrets of URIs, to be shown and written; what they reach cannot be reached by it."""
+        known = {name: uris.masked(uri) for name in ("storage", "tracking_uri") if (uri := getattr(self, name))}
+        return uris.hidden_in(self.resolved()) | known
+
+
+def load_study(path: Location, overrides: Mapping[str, Any] | None = None) -> StudyConfig:
+    """Read and check a study.
+
+    Args:
+        path: the YAML file, on a disk or in an object store.
+        overrides: dotted keys and values that replace those of the file, as ``--set`` gives them.
+
+    Raises:
+        InputError: the file cannot be read, is no YAML mapping, or has a bad key or value.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{cut(str(path), 300)}: cannot be read: {_why(error)}") from None
+    try:
+        document = plain_yaml.load(text)
+    except ValueError as error:
+        raise InputError(f"{path}: is not valid YAML: {error}") from None
+    if not isinstance(document, dict):
+        raise InputError(f"{path}: must be a mapping with the keys study, trial and space")
+    for key, value in (overrides or {}).items():
+        _set(document, key, value)
+    return parse_study(document, str(path))
+
+
+def parse_study(document: Mapping[str, Any], source: str = "study") -> StudyConfig:
+    """Check a study that is already a mapping. Raises InputError, whose messages begin with `source`."""
+    try:
+        plain_yaml.check(document)
+        return StudyConfig.model_validate(document)
+    except ValidationError as error:
+        raise InputError("\n".join(f"{source}: {line}" for line in _explain(error))) from None
+    except ValueError as error:
+        raise InputError(f"{source}: {error}") from None
+
+
+def override_settings(settings: Settings, values: Mapping[str, Any]) -> Settings:
+    """`settings` with some values replaced by their dotted names, checked like the YAML.
+
+    Raises:
+        InputError: a name that does not exist or a value that is not allowed.
+    """
+    document = settings.model_dump(mode="json")
+    for key, value in values.items():
+        _set(document, key, value)
+    try:
+        return Settings.model_validate(document)
+    except ValidationError as error:
+        raise InputError("; ".join(_explain(error, prefix=("settings",)))) from None
+
+
+def parse_assignment(text: str) -> tuple[str, Any]:
+    """``key.path=value`` with a YAML value, as ``--set`` takes it. Raises InputError."""
+    key, equals, value = text.partition("=")
+    if not equals or not re.fullmatch(r"[\w-]+(\.[\w-]+)*", key):
+        raise InputError(f"--set {cut(text)}: must be key.path=value, for example settings.train.epochs=2")
+    try:
+        return key, plain_yaml.load(value)
+    except ValueError as error:
+        raise InputError(f"--set {cut(text)}: the value is not valid YAML: {error}") from None
+
+
+def _why(error: OSError | UnicodeDecodeError) -> str:
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return f"it is no UTF-8 text: {error.reason} at byte {error.start}"
+
+
+def _set(document: dict[str, Any], dotted: str, value: Any) -> None:
+    """Replace the value at a dotted key; a name that itself has dots (a dimension) is found whole."""
+    node, parts = document, dotted.split(".")
+    while len(parts) > 1:
+        if ".".join(parts) in node:
+            break
+        child = node.setdefault(parts[0], {})
+        if not isinstance(child, dict):
+            raise InputError(f"{cut(dotted)}: {shown(parts[0])} is no mapping, so nothing can be set below it")
+        node, parts = child, parts[1:]
+    node[".".join(parts)] = value
+
+
+def _explain(error: ValidationError, prefix: tuple[str, ...] = ()) -> list[str]:
+    """One line for each mistake: key, value, what is allowed."""
+    found = error.errors(include_url=False)
+    lines = [uris.hidden(_explain_one(item, prefix)) for item in found[:_MOST_LINES]]
+    return lines if len(found) <= _MOST_LINES else [*lines, f"and {len(found) - _MOST_LINES} more mistakes"]
+
+
+def _explain_one(item: Mapping[str, Any], prefix: tuple[str, ...]) -> str:
+    location = prefix + tuple(str(part) for part in item["loc"] if part not in {"function-before", "dict"})
+    key = cut(".".join(location)) or "study"
+    value = shown(uris.hidden_in(item.get("input")))
+    match item["type"]:
+        case "extra_forbidden":
+            allowed = sorted(_section(location[:-1]).model_fields)
+            return f"{key}: unknown key.{_near(location[-1], allowed)} Allowed here: {', '.join(allowed)}."
+        case "missing":
+            return f"{key}: is required"
+        case "literal_error":
+            names = re.findall(r"'([^']*)'", str(item.get("ctx", {}).get("expected", "")))
+            return f"{key}: {value} is not allowed.{_near(str(item.get('input')), names)} Allowed: {', '.join(names)}."
+        case "too_short":
+            return f"{key}: {value} is not allowed: at least one entry is needed"
+        case "value_error":
+            return f"{key}: {item['msg'].removeprefix('Value error, ')}"
+        case _:
+            return f"{key}: {value} is not allowed: {item['msg'][0].lower()}{item['msg'][1:]}"
+
+
+def _near(name: str, names: list[str]) -> str:
+    close = difflib.get_close_matches(cut(name), names, n=1, cutoff=0.6)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def _section(location: tuple[str, ...]) -> type[Section]:
+    """The section of the schema that a location lies in, for the list of its keys."""
+    section: type[Section] = StudyConfig
+    for name in location:
+        field = section.model_fields.get(name)
+        candidates = [field.annotation, *get_args(field.annotation)] if field else []
+        nested = [c for c in candidates if isinstance(c, type) and issubclass(c, Section)]
+        nested += [a for c in candidates for a in get_args(c) if isinstance(a, type) and issubclass(a, Section)]
+        section = nested[0] if nested else section
+    return section

@@ -1,0 +1,143 @@
+"""A network as an ONNX file with a batch of any size, in float32 or int8; and such a file as a network of torch."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import onnx
+import onnxruntime
+import torch
+from torch import Tensor, nn
+
+from rssearch.cost.counting import duplicate
+from rssearch.storage import scratch
+
+OPSET = 20  # what torch's exporter writes without conversion; onnxruntime reads it since 1.17
+INPUT, OUTPUT = "image", "logits"
+TOLERANCE = 1e-4  # of the logits between torch and onnxruntime, relative to the largest where that is above 1
+
+
+def to_onnx(model: nn.Module, input_shape: tuple[int, int, int]) -> bytes:
+    """Export a network in eval mode.
+
+    Args:
+        model: from float32 [B, C, H, W] to one tensor [B, ...]; it is left as it is, wherever it is.
+        input_shape: (C, H, W), fixed in the file; B is free.
+
+    Returns:
+        The ONNX model, weights included: input ``image``, output ``logits``.
+    """
+    twin = duplicate(model).float().cpu().eval()
+    images = torch.zeros(2, *input_shape)  # a batch of one would be taken for a constant
+    with _quiet("torch.onnx"), contextlib.redirect_stdout(io.StringIO()):
+        program = torch.onnx.export(
+            twin,
+            (images,),
+            dynamo=True,
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            opset_version=OPSET,
+            verbose=False,
+        )
+    assert program is not None
+    return bytes(program.model_proto.SerializeToString())
+
+
+class OnnxNetwork(nn.Module):
+    """An ONNX model as a network on the CPU: what measures a network of torch measures it as well.
+
+    Args:
+        content: as `to_onnx` writes it.
+        threads: None: torch's present number.
+    """
+
+    def __init__(self, content: bytes, threads: int | None = None) -> None:
+        super().__init__()
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.log_severity_level = threads or torch.get_num_threads(), 3
+        self.session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits of float32 [B, C, H, W]."""
+        (logits,) = self.session.run([OUTPUT], {INPUT: images.numpy()})
+        return torch.from_numpy(logits)
+
+    def __deepcopy__(self, _memo: dict[int, Any]) -> OnnxNetwork:
+        """Itself: a session has no state that a pass changes."""
+        return self
+
+
+def difference(model: nn.Module, content: bytes, images: Tensor) -> tuple[float, float]:
+    """How far the ONNX model is from the network that it was made of.
+
+    Args:
+        model: the network, on the CPU in eval mode.
+        content: the ONNX model.
+        images: float32 [B, C, H, W], normalised.
+
+    Returns:
+        The largest absolute difference of the logits, and the largest logit.
+    """
+    with torch.inference_mode():
+        expected, found = model(images), OnnxNetwork(content)(images)
+    return (found - expected).abs().max().item(), expected.abs().max().item()
+
+
+def to_int8(content: bytes, calibration: Iterable[Tensor]) -> bytes:
+    """Quantise weights and activations to 8 bits (static; QDQ nodes; a scale for each channel of the weights).
+
+    Activations are unsigned, over the range that the calibration images give them. Weights use 7 of their 8 bits: x86
+    processors without VNNI add two products in 16 bits, which 8 bits each would overflow.
+
+    Args:
+        content: the float32 model, as `to_onnx` writes it.
+        calibration: batches float32 [B, C, H, W] of training images, normalised, not augmented.
+
+    Returns:
+        The ONNX model, with the same input and output.
+    """
+    from onnxruntime import quantization
+
+    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.batches = ({INPUT: images.numpy()} for images in calibration)
+
+        def get_next(self) -> dict[str, Any] | None:
+            return next(self.batches, None)
+
+    with scratch.folder("rssearch-int8-") as folder, _quiet():
+        target = folder / "int8.onnx"
+        quantization.quantize_static(
+            onnx.load_from_string(content),
+            target,
+            Reader(),
+            quant_format=quantization.QuantFormat.QDQ,
+            per_channel=True,
+            reduce_range=True,
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+            calibrate_method=quantization.CalibrationMethod.MinMax,
+        )
+        return target.read_bytes()
+
+
+@contextlib.contextmanager
+def _quiet(name: str | None = None) -> Iterator[None]:
+    """Without the messages of a logger about itself; errors are raised."""
+    logger, handler = logging.getLogger(name), logging.NullHandler()
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    logger.addHandler(handler)  # a warning to a root logger without one would give it one for good
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)

@@ -1,0 +1,1 @@
+"""Pixels of image files, and tiles of scenes. NumPy and Pillow alone: prediction works without torch."""

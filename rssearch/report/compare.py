@@ -1,0 +1,244 @@
+"""Several studies side by side: whose front is better, by how much, and for how much computing.
+
+Fronts are those of single trials, also where a study varies the seed. They are compared per dataset, by the objectives
+that all studies share, each study within its own constraints.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from rssearch.errors import InputError, unknown
+from rssearch.escaping import printable
+from rssearch.front.pareto import Direction, hypervolume
+from rssearch.front.trials import Front, fronts
+from rssearch.metrics import human, title_of
+from rssearch.report.comparison import Comparison, Entry, coverage
+from rssearch.report.recorded import Recorded
+from rssearch.storage.journal import Journal
+from rssearch.storage.location import Location, write_atomic
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+SCHEMA = "rssearch.compare/2"  # the number grows when a reader of the old layout would misread the new one
+FORMATS = ("table", "json", "png", "all")
+
+
+def compare(studies: Sequence[Recorded]) -> list[Comparison]:
+    """Compare studies on each dataset that at least two of them have trials on.
+
+    Raises:
+        InputError: there are fewer than two studies, one is named twice, or they share no objective or no dataset.
+    """
+    names = [found.study for found in studies]
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise InputError(f"compare: {', '.join(names) or 'nothing'}: must be at least two different studies")
+    objectives = _shared_objectives(studies)
+    found: dict[str | None, list[tuple[Recorded, Front]]] = {}
+    for study in studies:
+        for front in fronts(study.rows, objectives, study.constraints, study.references):
+            if front.trials:
+                found.setdefault(front.dataset, []).append((study, front))
+    shared = {dataset: pairs for dataset, pairs in found.items() if len(pairs) > 1}
+    if not shared:
+        each = {
+            study.study: [str(d) for d, pairs in found.items() if any(s is study for s, _ in pairs)]
+            for study in studies
+        }
+        listed = "; ".join(
+            f"{name} has {', '.join(sorted(datasets)) or 'no trials'}" for name, datasets in each.items()
+        )
+        raise InputError(f"compare: no two of the studies have trials on the same dataset: {listed}")
+    return [_compare(dataset, shared[dataset], objectives) for dataset in sorted(shared, key=lambda name: name or "")]
+
+
+def _shared_objectives(studies: Sequence[Recorded]) -> dict[str, Direction]:
+    shared = {
+        name: direction
+        for name, direction in studies[0].objectives.items()
+        if all(study.objectives.get(name) == direction for study in studies)
+    }
+    if not shared:
+        listed = "; ".join(
+            f"{study.study} has {', '.join(f'{name} ({d})' for name, d in study.objectives.items())}"
+            for study in studies
+        )
+        raise InputError(f"compare: the studies share no objective: {listed}")
+    return shared
+
+
+def _compare(
+    dataset: str | None, pairs: Sequence[tuple[Recorded, Front]], objectives: Mapping[str, Direction]
+) -> Comparison:
+    directions = list(objectives.values())
+    reference = _worst([front.reference for _, front in pairs if front.reference is not None], objectives)
+    quality = next((name for name, direction in objectives.items() if direction == "max"), next(iter(objectives)))
+    points = [[[float(row[name]) for name in objectives] for row in front.members] for _, front in pairs]
+    volumes = [hypervolume(p, list(reference.values()), directions) if reference and p else 0.0 for p in points]
+    unit = math.prod(reference[name] for name, d in objectives.items() if d == "min") if reference else 0.0
+    pick = max if objectives[quality] == "max" else min
+    entries = [
+        Entry(
+            study=study.study,
+            trials=len(front.trials),
+            finished=len(front.members) + len(front.dominated),
+            front=len(front.members),
+            hypervolume=volume,
+            relative_hypervolume=volume / unit if unit > 0 else None,
+            difference=volume / volumes[0] - 1 if volumes[0] else None,
+            best=pick((float(row[quality]) for row in front.members), default=None),
+            seconds=_seconds(study, front),
+        )
+        for (study, front), volume in zip(pairs, volumes, strict=True)
+    ]
+    return Comparison(
+        dataset=dataset,
+        objectives=objectives,
+        reference=reference,
+        quality=quality,
+        entries=entries,
+        coverage=[[coverage(one, other, directions) for other in points] for one in points],
+        fronts=[front for _, front in pairs],
+    )
+
+
+def _worst(references: Sequence[Mapping[str, float]], objectives: Mapping[str, Direction]) -> dict[str, float] | None:
+    if not references:
+        return None
+    worst = {"max": min, "min": max}
+    return {name: worst[direction](each[name] for each in references) for name, direction in objectives.items()}
+
+
+def _seconds(study: Recorded, front: Front) -> float:
+    records = Journal(study.folder / "trials.jsonl").records
+    spans = [records[row["key"]] for row in front.trials]
+    return float(sum(span["ended"] - span["started"] for span in spans if "started" in span and "ended" in span))
+
+
+def format_comparison(
+    studies: Sequence[Recorded],
+    format: str,  # noqa: A002 - the option's name
+    out: Location | None = None,
+) -> list[RenderableType] | str | list[Location]:
+    """A comparison as the command line shows it.
+
+    Args:
+        studies: two or more.
+        format: table, json, png or all.
+        out: the folder for compare.json and compare.png; without it json comes back as text.
+
+    Returns:
+        Tables, a text, or the paths that were written.
+
+    Raises:
+        InputError: the format is not known or needs a folder that is not given, or the studies cannot be compared.
+    """
+    if format not in FORMATS:
+        raise unknown("format", format, FORMATS)
+    if out is None and format in ("png", "all"):
+        raise InputError(f"format {format} makes files: give --out DIR")
+    found = compare(studies)
+    if format == "table":
+        return [table for each in found for table in tables(each)]
+    text = to_json(found)
+    if out is None:
+        return text
+    files: dict[str, bytes] = {}
+    if format in ("json", "all"):
+        files["compare.json"] = text.encode()
+    if format in ("png", "all"):
+        from rssearch.report.compare_plot import png
+
+        files["compare.png"] = png(found)
+    for name, content in files.items():
+        write_atomic(out / name, content)
+    return [out / name for name in files]
+
+
+def to_json(found: Sequence[Comparison]) -> str:
+    """The comparisons as JSON."""
+    document = {
+        "schema": SCHEMA,
+        "objectives": dict(found[0].objectives),
+        "datasets": [
+            {
+                "dataset": each.dataset,
+                "reference": each.reference,
+                "quality": each.quality,
+                "studies": [asdict(entry) for entry in each.entries],
+                "coverage": {
+                    one.study: {other.study: share for other, share in zip(each.entries, shares, strict=True)}
+                    for one, shares in zip(each.entries, each.coverage, strict=True)
+                },
+            }
+            for each in found
+        ],
+    }
+    return json.dumps(document, indent=2, allow_nan=False) + "\n"
+
+
+def tables(found: Comparison) -> list[RenderableType]:
+    """The comparison on one dataset for the console: the studies, and what share of each front the others cover."""
+    from rich.text import Text
+
+    reference = ", ".join(f"{title_of(n)} {human(n, value)}" for n, value in (found.reference or {}).items())
+    title = f"{found.dataset}: " if found.dataset else ""
+    head = [
+        "Study",
+        "Trials",
+        "Counted",
+        "On the\nfront",
+        "Relative\nhypervolume",
+        "To the\nfirst",
+        f"Best\n{found.quality}",
+        "Compute",
+    ]
+    rows = [
+        [
+            *(entry.study, str(entry.trials), str(entry.finished), str(entry.front)),
+            f"{entry.hypervolume if entry.relative_hypervolume is None else entry.relative_hypervolume:.4g}",
+            "" if entry.difference is None else f"{100 * entry.difference:+.2f} %",
+            human(found.quality, entry.best),
+            _duration(entry.seconds),
+        ]
+        for entry in found.entries
+    ]
+    shares = [
+        [
+            f"{one.study} covers",
+            *("" if one is other else human("_ratio", share) for other, share in zip(found.entries, line, strict=True)),
+        ]
+        for one, line in zip(found.entries, found.coverage, strict=True)
+    ]
+    covered = ["Of the front of", *(entry.study for entry in found.entries)]
+    return [
+        Text(f"{title}hypervolumes up to {reference or 'no reference'}", style="bold"),
+        _table(head, rows),
+        _table(covered, shares),
+        Text("Fronts are those of single trials. A front covers a trial if it has one as good in all objectives.\n"),
+    ]
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> RenderableType:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    result = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    for index, name in enumerate(head):
+        result.add_column(Text(printable(name)), justify="right" if index else "left", overflow="fold")
+    for row in rows:
+        result.add_row(*(Text(printable(cell)) for cell in row))
+    return result
+
+
+def _duration(seconds: float) -> str:
+    """Seconds as people say them: 42 s, 12.5 min, 3.1 h."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,154 @@
+"""Early stopping: asynchronous successive halving by one objective (ASHA) or by several (MOASHA).
+
+`Halving` decides and knows nothing of Ray; `TuneScheduler` is the thin adapter that Ray Tune calls.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rssearch.errors import InputError
+from rssearch.front.pareto import Direction, layers
+
+RULES = {
+    "none": "every trial trains to its last epoch",
+    "asha": "asynchronous successive halving by the one objective that epochs report",
+    "moasha": "the same by non-dominated sorting of all objectives, such as accuracy so far against MACs",
+}
+
+
+class Halving:
+    """Which trials go on at the rungs: after first, first * factor, first * factor^2, ... epochs.
+
+    A trial is judged at each rung once, when it reaches it: it goes on if it is among the best ceil(n / factor) of the
+    n trials that have reached the rung so far, itself included. So no trial waits for another one (Li et al. 2020, "A
+    system for massively parallel hyperparameter tuning": the variant that stops instead of pausing).
+
+    Trials are ordered by their non-dominated layers, and where the limit lies within a layer by an epsilon-net of it:
+    the best by the first objective, then always the one that is furthest from those before, each objective in units of
+    its span over the rung (Schmucker et al. 2021, "Multi-objective asynchronous successive halving", arXiv:2106.12639).
+    With one objective that is the order of its values. Equal points share their fate, for better: trials that are
+    all alike all go on.
+
+    Args:
+        objectives: names and directions.
+        first: epochs of the first rung.
+        factor: one in so many trials goes on.
+    """
+
+    def __init__(self, objectives: Mapping[str, Direction], *, first: int = 1, factor: int = 3) -> None:
+        self.objectives, self.first, self.factor = dict(objectives), first, factor
+        # What a trial was worth at a rung, by its key; only trials of one group (a dataset) are compared.
+        self._reached: dict[tuple[str | None, int], dict[str, tuple[float, ...]]] = defaultdict(dict)
+
+    def rung(self, epoch: int) -> int | None:
+        """The epochs of the highest rung at or below `epoch`; None before the first one."""
+        if epoch < self.first:
+            return None
+        rung = self.first
+        while rung * self.factor <= epoch:
+            rung *= self.factor
+        return rung
+
+    def has(self, key: str, group: str | None, epoch: int) -> bool:
+        """Whether a trial has nothing to be judged by after this epoch: it is below all rungs, or known at its rung."""
+        rung = self.rung(epoch)
+        return rung is None or key in self._reached[group, rung]
+
+    def enter(self, key: str, group: str | None, epoch: int, metrics: Mapping[str, Any]) -> bool:
+        """Write down what a trial is worth at the rung that it has reached.
+
+        Returns:
+            Whether that is known: it is not where an objective is missing or not finite.
+        """
+        values = [metrics.get(name) for name in self.objectives]
+        rung = self.rung(epoch)
+        if rung is None or not all(isinstance(value, int | float) and math.isfinite(value) for value in values):
+            return False
+        self._reached[group, rung][key] = tuple(float(value) for value in values if value is not None)
+        return True
+
+    def goes_on(self, key: str, group: str | None, epoch: int, metrics: Mapping[str, Any]) -> bool:
+        """Whether a trial may train on after this epoch.
+
+        Args:
+            key: of the trial.
+            group: only trials of the same group are compared.
+            epoch: how many it has trained; the first report at or above a rung counts for it.
+            metrics: the objectives so far. A trial that lacks one is not judged.
+        """
+        if self.has(key, group, epoch) or not self.enter(key, group, epoch, metrics):
+            return True
+        rung = self.rung(epoch)
+        assert rung is not None
+        reached = self._reached[group, rung]
+        points = np.array([*reached.values()])
+        return among_best(points, list(self.objectives.values()), math.ceil(len(points) / self.factor))
+
+
+def among_best(points: NDArray[np.float64], directions: Sequence[Direction], count: int) -> bool:
+    """Whether the last of the points is among the best `count`, in the order that `Halving` describes.
+
+    Args:
+        points: [N, M].
+        directions: ``max`` or ``min`` for each of the M objectives.
+        count: at least 1.
+    """
+    layer = layers(points, directions)
+    left = count - int((layer < layer[-1]).sum())
+    if left <= 0:
+        return False
+    span = np.ptp(points, axis=0)
+    scaled = points / np.where(span > 0, span, 1.0)
+    if directions[0] == "max":
+        scaled[:, 0] *= -1
+    peers = np.unique(scaled[layer == layer[-1]], axis=0)  # by rising cost in the first objective
+    own = int(np.flatnonzero((peers == scaled[-1]).all(axis=1))[0])
+    return left >= len(peers) or own in _spread(peers, left)
+
+
+def _spread(points: NDArray[np.float64], count: int) -> list[int]:
+    """The first point, and always the one that is furthest from all before, until there are `count`. [N, M]."""
+    chosen = [0]
+    distance = np.linalg.norm(points - points[0], axis=1)
+    while len(chosen) < count:
+        chosen.append(int(distance.argmax()))
+        distance = np.minimum(distance, np.linalg.norm(points - points[chosen[-1]], axis=1))
+    return chosen
+
+
+def judged_by(
+    rule: str, objectives: Mapping[str, Direction], reported: Sequence[str], module: str
+) -> dict[str, Direction]:
+    """The objectives that a rule judges by.
+
+    Args:
+        rule: ``asha`` or ``moasha``.
+        objectives: of the study.
+        reported: what the trial's module reports in every epoch (its `EPOCH_METRICS`).
+        module: its name, for the message.
+
+    Raises:
+        InputError: no objective is reported by epoch, or more than one is, and the rule is for one.
+    """
+    by_epoch = {name: direction for name, direction in objectives.items() if name in reported}
+    if not by_epoch:
+        shown = f"those of {module} report {', '.join(reported)}" if reported else f"{module} has no EPOCH_METRICS"
+        raise InputError(
+            f"search.early_stopping: {rule} needs an objective that trials report in every epoch, and none of "
+            f"{', '.join(objectives)} is one; {shown}"
+        )
+    if rule == "moasha":
+        return dict(objectives)
+    if len(by_epoch) > 1:
+        raise InputError(
+            f"search.early_stopping: asha judges by one objective, and epochs report {len(by_epoch)} of them "
+            f"({', '.join(by_epoch)}); take moasha"
+        )
+    return by_epoch

@@ -1,0 +1,1 @@
+"""The story of a study: define, plan, run, record, read back."""

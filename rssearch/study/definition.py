@@ -1,0 +1,247 @@
+"""A study's question: its points and their keys, checked before anything starts."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rssearch.config import imports
+from rssearch.config.schema import Resources, StudyConfig
+from rssearch.config.space import Choice, Point, contains, content_key, ends, grid, grid_size, sample, size_text
+from rssearch.errors import InputError, TrialFailed, unknown
+from rssearch.metrics import number
+from rssearch.sampling.early_stopping import judged_by
+from rssearch.sampling.sampler import check_sampler
+from rssearch.storage import uris
+from rssearch.storage.artifacts import Store
+from rssearch.storage.journal import Journal, Record
+from rssearch.storage.location import absolute, address, locate
+from rssearch.trial.interface import Preparation, resolve, takes_session
+from rssearch.trial.session import Context, Session, point_settings
+
+_log = logging.getLogger(__name__)
+
+_NOT_IN_KEY = {"download", "memory_share", "keep_models", "latency"}  # settings that do not change a trial's result
+_LATER = {"patches"}  # left out of the key at their defaults: studies of before they existed keep their keys
+_SAME_MEMORY = {"seed", "methods", "search"}  # dimensions, and what preparations add, that change no footprint
+_GRID_LIMIT = 100_000
+_LISTED = 10_000  # cells of a space that is only sampled: a check takes a millisecond
+_SAMPLE = 1000  # points of a space with more cells than that
+_MEASURED = 20  # baselines of a sampled space whose memory is measured one by one
+LOOKED_AT = 100  # points of a space that is only sampled; a cost may take a tenth of a second
+
+
+def spread(points: list[Point], most: int) -> list[Point]:
+    """At most so many points, evenly from the first to the last."""
+    if len(points) <= most:
+        return points
+    return [points[round(index * (len(points) - 1) / (most - 1))] for index in range(most)]
+
+
+def sample_note(count: int) -> str:
+    """What is to be said where not every point of a space was checked."""
+    return f"a sample of {count} points was checked: the space has too many to check each"
+
+
+class Question:
+    """What a study asks: its configuration, its trial's module, the points that can be known beforehand.
+
+    Attributes:
+        points: every cell of a grid, and of a countable space of at most `_LISTED` cells; of another one points that
+            stand for it, see `rssearch.config.space.sample`.
+        sampled: whether there are other points, too.
+        judged: the objectives by which trials are stopped early; empty where none is.
+        reported: the metrics that every epoch reports, as far as the trial's module says so.
+        requested: what objectives and constraints name of the metrics that are found out only then.
+    """
+
+    def __init__(self, config: StudyConfig) -> None:
+        """Find the trial and check every point. Raises InputError; nothing is written."""
+        self.config = config
+        self.function, self.module = resolve(config.trial)
+        chosen = (value for d in config.space.values() if isinstance(d, Choice) for value in d.values)
+        self._sources = imports.sources([config.trial, *(value for value in chosen if isinstance(value, str))])
+        place = locate(config.storage)
+        self.storage = absolute(place) if isinstance(place, Path) else place
+        self.data_root = absolute(config.data_root)
+        self.folder = self.storage / config.study
+        self.store = Store(self.storage)
+        fields = type(config.settings).model_fields
+        plain = {name for name in _LATER if getattr(config.settings, name) == fields[name].default}
+        self._settings = config.settings.model_dump(mode="json", exclude=_NOT_IN_KEY | plain)
+        if not config.settings.model.networks:
+            del self._settings["model"]["networks"]
+        if config.resources.workers > 1 and not takes_session(self.function):
+            raise InputError(
+                f"resources.workers: {config.trial} takes no session, so it cannot train on {config.resources.workers} "
+                "workers"
+            )
+        check_sampler(config.search, config.space)
+        self._check_metrics()
+        named = {*config.search.objectives, *config.search.constraints}
+        self.requested = tuple(sorted(named.intersection(getattr(self.module, "ON_REQUEST", ()))))
+        rule = config.search.early_stopping.rule
+        reported: tuple[str, ...] = tuple(getattr(self.module, "EPOCH_METRICS", ()))
+        module = self.module.__name__
+        self.reported = reported
+        self.judged = {} if rule == "none" else judged_by(rule, config.search.objectives, reported, module)
+        size = grid_size(config.space)
+        on_grid = config.search.sampler == "grid"
+        self.sampled = size is None or size > (_GRID_LIMIT if on_grid else _LISTED)
+        if on_grid and size is not None and self.sampled:
+            raise InputError(
+                f"space: the grid has {size_text(size)} cells, more than {_GRID_LIMIT}; take another sampler"
+            )
+        self.points = sample(config.space, _SAMPLE) if self.sampled else list(grid(config.space))
+        check, check_search = self.hook("check"), self.hook("check_search")
+        for point in self.points:
+            if check is not None:
+                check(point, config.settings)
+            if check_search is not None:
+                check_search(point, config.search)
+            self._check_batches(point)
+            self.key(point)
+
+    def _check_metrics(self) -> None:
+        """Refuse objectives and constraints that no trial will report, where the trial's module lists its metrics."""
+        known = getattr(self.module, "METRICS", None)
+        if known is None:
+            return
+        for section in ("objectives", "constraints"):
+            for name in getattr(self.config.search, section):
+                if name not in known:
+                    raise InputError(f"search.{section}.{name}: {unknown('metric', name, known)}")
+
+    def _check_batches(self, point: Point) -> None:
+        """Refuse batches that leave nothing for some of a trial's workers."""
+        workers, local = self.config.resources.workers, point_settings(self.config.settings, point)
+        for name, recipe in (("train", local.train), ("finetune", local.finetune)):
+            if recipe.batch_size < workers:
+                raise InputError(
+                    f"settings.{name}.batch_size: {recipe.batch_size} is less than resources.workers, {workers}: each "
+                    "worker needs an image of every batch"
+                )
+
+    def hook(self, name: str) -> Callable[..., Any] | None:
+        """A function that the trial's module offers, or None."""
+        found = getattr(self.module, name, None)
+        return found if callable(found) else None
+
+    def key(self, point: Point) -> str:
+        """The content key of a trial: equal when everything that determines its result is equal."""
+        identity = self.hook("identity")
+        more = identity(point, self.config.settings, self.data_root) if identity else None
+        about = {"trial": self.config.trial, "point": point, "settings": self._settings, "more": more}
+        return content_key(about | ({"requested": self.requested} if self.requested else {}))
+
+    def title(self, point: Mapping[str, Any]) -> str:
+        """A point in a few words: names as they are, numbers with their dimension, constants left out."""
+        words = []
+        for name, dimension in self.config.space.items():
+            if isinstance(dimension, Choice) and len(dimension.values) == 1 and name not in ("model", "method"):
+                continue
+            value = point.get(name)
+            shown = f"{value:.4g}" if isinstance(value, float) else value
+            words.append(str(value) if isinstance(value, str) else f"{name}={shown}")
+        return uris.hidden(" ".join(words)) or self.config.study
+
+    def params(self, point: Mapping[str, Any]) -> dict[str, Any]:
+        """What MLflow shows as the parameters of a trial."""
+        size = self.config.settings.input_size
+        return uris.hidden_in({**point, **({} if size is None else {"input_size": size})})
+
+    def context(
+        self, shared: Mapping[str, Any] | None = None, token: str | None = None, resources: Resources | None = None
+    ) -> Context:
+        """What the workers get; `resources` where they are not those of the YAML."""
+        needs = resources or self.config.resources
+        return Context(
+            study=self.config.study,
+            storage=address(self.storage),
+            data_root=str(self.data_root),
+            settings=self.config.settings,
+            cpus=needs.cpus,
+            gpus=needs.share,
+            shared=shared or {},
+            token=token,
+            workers=needs.workers,
+            sources=self._sources,
+            requested=self.requested,
+            constraints=self.config.search.constraints,
+        )
+
+    def cost(self, point: Point) -> dict[str, Any]:
+        """What is known of a trial before it is trained, by its hook; empty where nothing is."""
+        hook = self.hook("cost")
+        return dict(hook(point, Session(self.context(), "", point))) if hook else {}
+
+    def preparations(self, points: Iterable[Point]) -> list[Preparation]:
+        """What the points need to be there before they start."""
+        hook = self.hook("preparations")
+        return list(hook(points, self.config.settings, self.data_root, self.store)) if hook else []
+
+    def sure_preparations(self) -> list[Preparation]:
+        """Those that trials need wherever in its ranges a point lies."""
+        found = self.preparations(self.points)
+        if not self.sampled:
+            return found
+        pairs = {content_key(pair): pair for pair in (ends(self.config.space, point) for point in self.points)}
+        sure: set[str] = set()
+        for pair in pairs.values():
+            low, high = ({needed.key for needed in self.preparations([point])} for point in pair)
+            sure |= low & high
+        return [needed for needed in found if needed.key in sure]
+
+    def epochs(self, point: Point) -> int | None:
+        """How many epochs a trial reports; None where its module does not say."""
+        hook = self.hook("epochs")
+        return None if hook is None else int(hook(point, self.config.settings))
+
+    def hungriest(self) -> dict[str, Point]:
+        """The points whose memory says what a trial may take, by the key of their record in the store.
+
+        They are those of the baselines, which no pruned network exceeds, or else (also where a space is only sampled,
+        and each trial may have its own baseline) the one with the most MACs. Seeds make no difference. Empty where the
+        trial's module does not measure memory.
+        """
+        if self.hook("footprint") is None:
+            return {}
+        points = [dict(needed.point) for needed in self.preparations(self.points)]
+        if not points or (self.sampled and len(points) > _MEASURED):
+            points = [self._most_macs()]
+        plain = [{name: value for name, value in p.items() if name not in _SAME_MEMORY} for p in points]
+        about = {"trial": self.config.trial, "settings": self._settings}
+        about |= {"code": imports.digest(self._sources)} if self._sources else {}
+        return {f"footprint-{content_key({**about, 'point': point})}": point for point in plain}
+
+    def _most_macs(self) -> Point:
+        points = spread(self.points, LOOKED_AT)
+        costs = []
+        for point in points:
+            try:
+                costs.append(self.cost(point).get("macs", 0))
+            except (TrialFailed, InputError):  # out of reach, and so never run
+                costs.append(-1)
+        return points[costs.index(max(costs))]
+
+    def current(self, journal: Journal, kind: str = "trial") -> list[Record]:
+        """The records that answer this question: in the space, with today's settings, data and code.
+
+        Args:
+            journal: of the study.
+            kind: ``trial`` for those that have ended, ``running`` for those that were interrupted.
+        """
+        trials = [r for r in journal.records.values() if r.get("kind", "trial") == kind]
+        ours = [r for r in trials if contains(self.config.space, r["point"]) and self.key(r["point"]) == r["key"]]
+        damaged = [r["key"] for r in ours if self._misread(r)]
+        if damaged:
+            _log.warning("%s: an objective of %s is no number; it runs again", journal.path, ", ".join(damaged))
+        return [r for r in ours if r["key"] not in damaged]
+
+    def _misread(self, record: Record) -> bool:
+        """Whether a finished trial has an objective that is there and no number: no trial ends so."""
+        found = record.get("metrics", {})
+        values = [found[name] for name in self.config.search.objectives if found.get(name) is not None]
+        return record.get("status") == "finished" and any(number(value) is None for value in values)

@@ -1,0 +1,63 @@
+"""Early stopping in a study: what its trials are worth so far, and what those of earlier sessions were worth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rssearch.config.space import Point
+from rssearch.sampling.early_stopping import Halving
+from rssearch.storage.journal import Record
+from rssearch.study.definition import Question
+from rssearch.study.recorder import Recorder
+
+Metrics = dict[str, Any]
+
+
+class EarlyStopping:
+    """The rule of a study, ready to go on where an earlier session ended.
+
+    Args:
+        question: of the study; it names the objectives that trials are judged by.
+        recorder: keeps what trials are judged by, and knows the epochs of earlier sessions.
+        cost: metrics of a point that are known before it is trained.
+    """
+
+    def __init__(self, question: Question, recorder: Recorder, cost: Callable[[Point], Metrics]) -> None:
+        rule = question.config.search.early_stopping
+        self.question, self.recorder, self._cost = question, recorder, cost
+        self.halving = Halving(question.judged, first=rule.first, factor=rule.factor)
+        self._beforehand = [name for name in question.judged if name not in question.reported]
+        for record in (*recorder.interrupted.values(), *recorder.records.values()):
+            self._remember(record)
+
+    def goes_on(self, key: str, point: Mapping[str, Any], metrics: Metrics) -> bool:
+        """Whether a trial may go on after an epoch. The last epoch ends no trial early."""
+        plain, epoch = dict(point), self.recorder.step(key, metrics)
+        group = plain.get("dataset")  # qualities on different datasets cannot be compared
+        if self._is_last(plain, epoch) or self.halving.has(key, group, epoch):
+            return True
+        if not self.halving.goes_on(key, group, epoch, self._worth(plain, metrics)):
+            return False
+        if self.halving.has(key, group, epoch):  # else it could not be judged
+            self.recorder.goes_on(key, plain, metrics)
+        return True
+
+    def _remember(self, record: Record) -> None:
+        """Put the epochs of a trial of an earlier session into the rungs that they reached."""
+        point = record["point"]
+        for number, metrics in enumerate(record.get("history") or (), 1):
+            place = record["key"], point.get("dataset"), int(metrics.get("epoch") or number)
+            if not self.halving.has(*place) and not self._is_last(point, place[2]):
+                self.halving.enter(*place, self._worth(point, metrics, record.get("metrics")))
+
+    def _is_last(self, point: Point, epoch: int) -> bool:
+        last = self.question.epochs(point)
+        return last is not None and epoch >= last
+
+    def _worth(self, point: Point, metrics: Mapping[str, Any], final: Mapping[str, Any] | None = None) -> Metrics:
+        """What a trial is judged by after an epoch: what the epoch reported, and what is known from the beginning."""
+        if not self._beforehand:
+            return dict(metrics)
+        known = final if final and all(name in final for name in self._beforehand) else self._cost(point)
+        return {**metrics, **{name: known[name] for name in self._beforehand if name in known}}

@@ -1,0 +1,195 @@
+"""What a study would run and what that would cost, known without training anything."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from rssearch.backend import gpu_sharing
+from rssearch.config.schema import Resources, StudyConfig
+from rssearch.config.space import Point
+from rssearch.errors import InputError, TrialFailed
+from rssearch.front.constraints import violations
+from rssearch.storage.journal import Journal, Record
+from rssearch.study.definition import LOOKED_AT, Question, sample_note, spread
+from rssearch.study.progress import duration
+from rssearch.trial.interface import Preparation
+from rssearch.trial.session import Session
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The size of a study.
+
+    Attributes:
+        trials: the budget, or the cells of the grid.
+        checked: points of the space that were looked at.
+        sampled: whether these are a sample, because the space has too many others.
+        macs: smallest and largest MACs of the points whose cost is known; of a large sampled space, of `LOOKED_AT`
+            points spread over it.
+        macs_unknown: points whose cost depends on scores that are not computed yet.
+        infeasible: points that will be refused for their cost.
+        trial: what one trial takes of a cluster, in words.
+        at_once: trials that this machine can hold together; None where that has to be measured.
+        hours: compute of one slot for what is left.
+        resolved: the YAML with every default, without secrets.
+    """
+
+    study: str
+    sampler: str
+    trials: int
+    checked: int
+    sampled: bool
+    finished: int
+    stopped: int
+    baselines: int
+    baselines_ready: int
+    scores_to_compute: int
+    searches: int
+    searches_ready: int
+    macs: tuple[int, int] | None
+    macs_unknown: int
+    infeasible: int
+    trial: str
+    at_once: int | None
+    hours: float | None
+    hours_basis: str
+    resolved: dict[str, Any] = field(repr=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """For the console."""
+        unknown = f"; {self.macs_unknown} depend on scores that are not computed yet" if self.macs_unknown else ""
+        macs = f"{_short(self.macs[0])} to {_short(self.macs[1])}" if self.macs else "not known before the trials"
+        stopped = f", {self.stopped} stopped" if self.stopped else ""
+        refused = f", {self.infeasible} infeasible by their cost" if self.infeasible else ""
+        hours = (
+            "unknown" if self.hours is None else f"about {duration(self.hours * 3600)} of one slot ({self.hours_basis})"
+        )
+        at_once = "" if self.at_once is None else f"; {self.at_once} at once on this machine"
+        searches = f"searches   {self.searches}, {self.searches_ready} ready"
+        checked = f"space      {sample_note(self.checked)}"
+        return [
+            f"study      {self.study} ({self.sampler})",
+            f"trials     {self.trials}, {self.finished} finished{stopped}{refused}",
+            *([checked] if self.sampled else []),
+            f"baselines  {self.baselines}, {self.baselines_ready} ready; scores to compute: {self.scores_to_compute}",
+            *([searches] if self.searches else []),
+            f"MACs       {macs}{unknown}",
+            f"resources  {self.trial}{at_once}",
+            f"compute    {hours}",
+        ]
+
+
+def plan(config: StudyConfig) -> Plan:
+    """Look at a study without training or writing anything.
+
+    Raises:
+        InputError: the study cannot be run as it is.
+    """
+    question = Question(config)
+    journal = Journal(question.folder / "trials.jsonl")
+    ended = question.current(journal)
+    finished = [r for r in ended if r["status"] == "finished"]
+    stopped = sum(r["status"] == "stopped" for r in ended) if question.judged else 0
+    budget = len(question.points) if config.search.sampler == "grid" else config.search.trials
+    needed = question.preparations(question.points)
+    known, unknown, infeasible = [], 0, 0
+    points = question.points if config.search.sampler == "grid" else spread(question.points, LOOKED_AT)
+    for point in points:
+        try:
+            metrics = question.cost(point)
+        except (TrialFailed, InputError):  # such as a MACs ratio that is out of reach
+            infeasible += 1
+            continue
+        if "macs" not in metrics:
+            unknown += 1
+            continue
+        known.append(int(metrics["macs"]))
+        infeasible += any(v > 0 for v in violations(config.search.constraints, metrics).values())
+    hours, basis = _estimate(question, finished, budget - len(finished) - stopped, needed)
+    return Plan(
+        study=config.study,
+        sampler=config.search.sampler,
+        trials=budget,
+        checked=len(question.points),
+        sampled=question.sampled,
+        finished=len(finished),
+        stopped=stopped,
+        baselines=min(budget, sum("baselines" in p.parts for p in needed)),
+        baselines_ready=sum(p.parts.get("baselines") == 0 for p in needed),
+        scores_to_compute=min(budget, sum(p.parts.get("scores", 0) for p in needed)),
+        searches=min(budget, sum("searches" in p.parts for p in needed)),
+        searches_ready=sum(p.parts.get("searches") == 0 for p in needed),
+        macs=(min(known), max(known)) if known else None,
+        macs_unknown=unknown if question.hook("cost") else 0,
+        infeasible=infeasible,
+        trial=_takes(question),
+        at_once=_at_once(config.resources),
+        hours=hours,
+        hours_basis=basis,
+        resolved=config.masked(),
+    )
+
+
+def _estimate(
+    question: Question, finished: list[Record], left: int, needed: list[Preparation]
+) -> tuple[float | None, str]:
+    """Hours of compute for the trials that are left and the baselines that are not ready, and how they were found.
+
+    A search takes two steps for each step of a training.
+    """
+    settings, estimate = question.config.settings, question.hook("estimate")
+    times = [r["ended"] - r["started"] for r in finished]
+
+    def probe(point: Point, epochs: int) -> float:
+        assert estimate is not None
+        return float(estimate(point, Session(question.context(), "", point), epochs))
+
+    if times:
+        trial, basis = sum(times) / len(times), "from past trials"
+    elif estimate is None:
+        return None, ""
+    else:
+        models = {p.get("model"): p for p in question.points}
+        trial = sum(probe(p, settings.finetune.epochs) for p in models.values()) / len(models)
+        basis = "from a timing probe on this machine"
+    todo = [(p.point, p.parts.get("baselines", 0) + 2 * p.parts.get("searches", 0)) for p in needed]
+    before = 0.0
+    if estimate is not None:
+        before = sum(trainings * probe(point, settings.train.epochs) for point, trainings in todo if trainings)
+        before *= min(1.0, left / len(todo)) if question.config.search.sampler != "grid" and todo else 1.0
+    return (before + trial * max(0, left)) / 3600, basis
+
+
+def _takes(question: Question) -> str:
+    """What one trial takes of a cluster."""
+    needs = question.config.resources
+    if needs.gpus == "auto":
+        taken = gpu_sharing.recorded(question.store, question.hungriest())
+        known = "measured at the start" if taken is None else f"{taken / 2**30:.2f} GiB of its memory, as measured"
+        gpus = f"a share of a GPU ({known})"
+    else:
+        gpus = f"{needs.gpus:g} GPUs"
+    one = f"{needs.cpus:g} CPUs, {gpus}"
+    return f"a trial takes {one}" if needs.workers == 1 else f"a trial takes {needs.workers} workers, each {one}"
+
+
+def _at_once(needs: Resources) -> int | None:
+    """Trials that this machine can hold together."""
+    if needs.gpus == "auto":
+        return None
+    import torch
+
+    from rssearch.data.decode import available_cpus
+
+    here = {"CPU": available_cpus(), "GPU": torch.cuda.device_count()}
+    room = gpu_sharing.slots([here], needs.cpus, needs.share, needs.workers)
+    return min(room, needs.max_concurrent or room)
+
+
+def _short(macs: int) -> str:
+    return f"{macs / 1e9:.3g} G" if macs >= 1e9 else f"{macs / 1e6:.3g} M"

@@ -1,0 +1,321 @@
+"""What happens in a study, written down: the journal, MLflow, the display, trials.csv, the report."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rssearch.config.space import Point
+from rssearch.front import references, seeds
+from rssearch.front.trials import Row, front_rows, fronts
+from rssearch.report import files as report
+from rssearch.storage import scratch
+from rssearch.storage.journal import Journal, Record, dimension_columns, flat
+from rssearch.storage.location import Location, local_copies, names, remove, write_atomic
+from rssearch.study.definition import Question
+from rssearch.study.progress import Display, best_text
+from rssearch.tracking.client import Tracker
+from rssearch.trial.interface import CHECKPOINTS, PREDICTIONS
+
+MODELS = "models"
+_OURS = re.compile(r"study\.yaml|environment\.json|(trials|means)\.csv|front\.\w+")  # in the folder of a study
+_REPORT_SECONDS = 5.0  # between two writings of trials.csv while trials end
+_FRONT_SECONDS = 0.5  # between two looks at the front
+_SHARE = 0.05  # of the time, at most, for each of the two: both take longer with every trial
+
+
+def clear_leftovers(question: Question) -> None:
+    """Remove the temporary files of sessions that were killed while they wrote, unless somebody uses them."""
+    if isinstance(question.folder, Path):
+        scratch.clear_files(question.folder, lambda name: _OURS.fullmatch(name) is not None)
+        scratch.clear_files(question.folder / PREDICTIONS, lambda name: name.endswith(".png"))
+    question.store.clear_leftovers()
+
+
+class Recorder:
+    """Takes every event of a session once, and keeps all records of it in step."""
+
+    def __init__(self, question: Question, journal: Journal, tracker: Tracker, display: Display) -> None:
+        self.question, self.journal, self.tracker, self.display = question, journal, tracker, display
+        self.records: dict[str, Record] = {r["key"]: r for r in question.current(journal)}
+        self.interrupted: dict[str, Record] = {r["key"]: r for r in question.current(journal, "running")}
+        objectives, scale = question.config.search.objectives, references.scale(question.config)
+        self.references = references.read(question.folder, objectives, scale)
+        self._live: dict[str, dict[str, Any]] = {}
+        self._front_pace, self._csv_pace = _Pace(_FRONT_SECONDS), _Pace(_REPORT_SECONDS)
+        self._finished_seen = -1
+
+    # events
+
+    def begin(self, key: str, title: str) -> None:
+        """A job is on a worker."""
+        self._alive(key)
+        self.display.running(key, title)
+
+    def _alive(self, key: str) -> dict[str, Any]:
+        """What is known of a running job; its epochs begin with those of an interrupted session."""
+        before = self.interrupted.get(key, {}).get("history", ())
+        return self._live.setdefault(key, {"started": time.time(), "history": [*before]})
+
+    def step(self, key: str, metrics: Mapping[str, Any]) -> int:
+        """The number of an epoch that a job reports now."""
+        return int(metrics.get("epoch") or len(self._alive(key)["history"]) + 1)
+
+    def goes_on(self, key: str, point: Point, metrics: Mapping[str, Any]) -> None:
+        """A trial was judged and goes on: what it was judged by is kept, in case the session ends before the trial."""
+        known = self.journal.records.get(key)
+        about = {"kind": "running", "point": point} if known is None else {}
+        self.journal.add({"key": key, **about, "history": [*self._alive(key)["history"], _plain(metrics)]})
+
+    def epoch(self, key: str, title: str, params: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
+        """A job reported an epoch."""
+        plain, step = _plain(metrics), self.step(key, metrics)
+        history = self._alive(key)["history"]
+        while history and history[-1].get("epoch", 0) >= step:  # a worker died, and its trial went some epochs back
+            history.pop()
+        history.append(plain)
+        self.tracker.epoch(key, title, params, plain, step)
+        known = [name for name in ("val_accuracy", "val_miou") if isinstance(plain.get(name), float)]
+        shown = "".join(f", {name} {plain[name]:.3f}" for name in known)
+        self.display.running(key, title, f"epoch {step}{shown}")
+
+    def trial_ended(self, key: str, point: Point, end: Mapping[str, Any]) -> None:
+        """A trial ended: finished, stopped, failed or infeasible."""
+        title = self.question.title(point)
+        record = self._record("trial", key, point, title, self.question.params(point), end)
+        self.records[key] = self.journal.records[key]
+        self.look_at_front(now=self.display.left <= 1)
+        self.display.ended(key, record["status"])
+        if record["status"] == "failed":
+            self.display.say(f"failed: {title}: {record['reason']}")
+        self._notes(title, end)
+        if self._csv_pace.is_due():
+            self._write_csv()
+
+    def baseline_ended(self, key: str, point: Point, title: str, end: Mapping[str, Any]) -> None:
+        """A baseline and its scores are there, or will not be."""
+        if self._live.get(key, {}).get("history"):  # else it was in the store, and only scores were computed
+            params = {name: value for name, value in point.items() if name in ("dataset", "model", "seed")}
+            self._record("baseline", key, point, title, params, end)
+        self._live.pop(key, None)
+        self.display.ended(key, end["status"])
+        if end["status"] != "finished":
+            self.display.say(f"failed: {title}: {end.get('reason')}")
+        self._notes(title, end)
+
+    def measured(self, key: str, end: Mapping[str, Any]) -> None:
+        """A member of the front was measured."""
+        self._live.pop(key, None)
+        self.display.ended(key, end["status"])
+        title = self.records[key]["title"]
+        if end["status"] == "finished":
+            self.journal.add({"key": key, "measured": _plain(end["metrics"] or {})})
+            self.records[key] = self.journal.records[key]
+        else:
+            self.display.say(f"not measured: {title}: {end.get('reason')}")
+        self._notes(title, end)
+
+    def looked(self, key: str, title: str, end: Mapping[str, Any]) -> None:
+        """A job ended that looked at something and leaves no record."""
+        self._live.pop(key, None)
+        self.display.ended(key, end["status"])
+        if end["status"] != "finished":
+            self.display.say(f"not found: {title}: {end.get('reason')}")
+        self._notes(title, end)
+
+    def retried(self, title: str, reason: str) -> None:
+        """A job's worker died, and the job goes on elsewhere."""
+        self.display.say(f"{title}: its worker died ({reason}); it goes on from its last checkpoint")
+
+    def _record(
+        self, kind: str, key: str, point: Point, title: str, params: Mapping[str, Any], end: Mapping[str, Any]
+    ) -> Record:
+        live, now = self._live.pop(key, {}), time.time()
+        metrics = dict(end.get("metrics") or {})
+        history = metrics.pop("history", None) or live.get("history") or []
+        record = {
+            "kind": kind,
+            "key": key,
+            "title": title,
+            "point": point,
+            "params": dict(params),
+            "status": end["status"],
+            "reason": end.get("reason"),
+            "metrics": _plain(metrics),
+            "history": [_plain(epoch) for epoch in history],
+            "best": self._best_of(history),
+            "started": live.get("started", now),
+            "ended": now,
+            "measured": None,
+        }
+        self.journal.add(record)
+        self.question.store.remove(CHECKPOINTS, key)
+        self.tracker.ended(record)
+        return record
+
+    def _best_of(self, history: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+        """The best value of each objective over the epochs that reported it."""
+        best = {}
+        for name, direction in self.question.config.search.objectives.items():
+            values = [e[name] for e in history if _is_number(e.get(name))]
+            if values:
+                best[f"best/{name}"] = max(values) if direction == "max" else min(values)
+        return best
+
+    def _notes(self, title: str, end: Mapping[str, Any]) -> None:
+        for note in end.get("notes", ()):
+            self.display.say(f"{title}: {note}")
+        if end.get("traceback") and self.display.verbose:
+            self.display.say(end["traceback"])
+
+    # the state of the study
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One flat row for each trial that answers the question."""
+        return [flat(record) for record in self.records.values()]
+
+    def dimensions(self) -> list[str]:
+        """The columns of the space's dimensions."""
+        return dimension_columns(self.question.config.space, self.rows())
+
+    def front(self) -> list[dict[str, Any]]:
+        """The rows of the front's members."""
+        search = self.question.config.search
+        return front_rows(self.rows(), search.objectives, search.constraints)
+
+    def fix_references(self, unpruned: Iterable[Row] = ()) -> None:
+        """Keep what is known by now of what hypervolumes are measured from; what is kept already stays."""
+        config, search = self.question.config, self.question.config.search
+        found = references.fixed(self.references, self.rows(), search.objectives, search.constraints, unpruned)
+        if found != self.references:
+            references.write(self.question.folder, found, search.objectives, references.scale(config))
+        self.references = found
+
+    def worth_measuring(self) -> list[str]:
+        """Keys of the front's members and, where seeds vary, of all trials of the configurations on the front of means.
+
+        Their test split is read, and their weights and pictures are kept.
+        """
+        search, rows = self.question.config.search, self.rows()
+        means = front_rows(seeds.shown(rows, self.dimensions()), search.objectives, search.constraints)
+        keys = [key for row in means for key in row.get("keys", [row["key"]])]
+        return list(dict.fromkeys([*(row["key"] for row in self.front()), *keys]))
+
+    def failures(self) -> list[Record]:
+        """The records of the trials that failed."""
+        return [record for record in self.records.values() if record["status"] == "failed"]
+
+    def look_at_front(self, *, now: bool = False) -> None:
+        """Show the best trial and the hypervolume, and put it on the summary run."""
+        if now or self._front_pace.is_due():
+            with self._front_pace:
+                self._show_front()
+
+    def _show_front(self) -> None:
+        search, rows = self.question.config.search, self.rows()
+        finished = sum(row["status"] == "finished" for row in rows)
+        found = fronts(rows, search.objectives, search.constraints, self.references)
+        members = [row for front in found for row in front.members]
+        if not members:
+            return
+        name, direction = next(iter(search.objectives.items()))
+        self.display.best = best_text((max if direction == "max" else min)(members, key=lambda row: row[name]), name)
+        volumes = [front.relative_hypervolume for front in found if front.relative_hypervolume is not None]
+        if volumes:
+            self.display.hypervolume = sum(volumes) / len(volumes)
+            if finished != self._finished_seen:
+                best = {
+                    f"best/{name}": (max if direction == "max" else min)(row[name] for row in members)
+                    for name, direction in search.objectives.items()
+                }
+                seen = {"hypervolume": self.display.hypervolume, "trials_finished": finished}
+                self.tracker.summary(seen | best, finished)
+        self._finished_seen = finished
+
+    def _write_csv(self) -> None:
+        with self._csv_pace:
+            report.write_trials_csv(self.question.folder / "trials.csv", self.rows())
+
+    def _write_pictures(self, keys: Collection[str]) -> dict[str, Location]:
+        """What the best trials predict, from the store into the study's folder; others' pictures leave it."""
+        folder = self.question.folder / PREDICTIONS
+        pictures: dict[str, Location] = {}
+        for key in sorted(keys):
+            if self.records[key].get("measured") and (files := self.question.store.get(PREDICTIONS, key)):
+                pictures[key] = folder / f"{key}.png"
+                write_atomic(pictures[key], files["predictions.png"])
+        remove(folder, {*names(folder)}.difference(path.name for path in pictures.values()))
+        return pictures
+
+    def _others(self) -> set[str]:
+        """Trials of the other studies in this storage: what several have is stored once, and may be on their front."""
+        own, storage = self.question.folder, self.question.folder.parent
+        folders = [path.parent for path in storage.glob("*/study.yaml") if path.parent.name != own.name]
+        return {key for folder in folders for key in Journal(folder / self.journal.path.name).records}
+
+    def close(self, status: str) -> None:
+        """Write the report, send what MLflow lacks, and keep the weights that are asked for."""
+        self.fix_references()
+        self.look_at_front(now=True)
+        self._write_csv()
+        config, folder, rows = self.question.config, self.question.folder, self.rows()
+        pareto = {row["key"] for row in self.front()}
+        worth = {*self.worth_measuring()}
+        pictures = self._write_pictures(worth)
+        files = report.write_front(
+            folder,
+            rows,
+            config.search.objectives,
+            study=config.study,
+            constraints=config.search.constraints,
+            dimensions=self.dimensions(),
+            references=self.references,
+            folder=folder,
+        )
+        if status == "FINISHED" and config.settings.keep_models == "front":
+            for key in self.records.keys() - worth - self._others():
+                self.question.store.remove(MODELS, key)
+        counts = {s: sum(row["status"] == s for row in rows) for s in ("finished", "stopped", "failed", "infeasible")}
+        baselines = [r for r in self.journal.records.values() if r.get("kind") == "baseline"]
+        listed = [folder / "study.yaml", folder / "environment.json", folder / "trials.csv", *files]
+        with local_copies(listed) as attached, local_copies(pictures.values()) as drawn:
+            unsent = self.tracker.close(
+                [*self.records.values(), *baselines],
+                status=status,
+                pareto=pareto,
+                pictures=dict(zip(pictures, drawn, strict=True)),
+                files=attached,
+                metrics={f"trials_{name}": count for name, count in counts.items()} | {"front_size": len(pareto)},
+            )
+        if left := self.tracker.left(unsent, self.journal.path):
+            self.display.say(left)
+
+
+class _Pace:
+    """When the work of a `with` block is due again: after some seconds, and after a multiple of what it took."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds, self._begun, self._due = seconds, 0.0, 0.0
+
+    def is_due(self) -> bool:
+        return time.monotonic() >= self._due
+
+    def __enter__(self) -> None:
+        self._begun = time.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        now = time.monotonic()
+        self._due = now + max(self._seconds, (now - self._begun) / _SHARE)
+
+
+def _plain(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Metrics as JSON takes them; what is not finite becomes None."""
+    return {n: None if isinstance(v, float) and not math.isfinite(v) else v for n, v in metrics.items()}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,146 @@
+"""Studies in virtual time: schedulers, samplers and resume on thousands of trials in seconds, without Ray.
+
+The study is the real one (question, proposals, early stopping, journal, report), and so are its trials, which are
+called in this process and must be cheap. Only time is made up: an epoch lasts as long as its metric ``seconds`` says.
+`trials.curves` has trials that follow learning curves, drawn or recorded.
+"""
+
+from __future__ import annotations
+
+import heapq
+import io
+from collections.abc import Callable, Mapping
+from itertools import count
+from typing import Any
+
+from rich.console import Console
+
+from rssearch.backend.tune import Job, Listener, Stop
+from rssearch.config.schema import Resources, StudyConfig
+from rssearch.errors import InputError, TrialFailed
+from rssearch.sampling.sampler import quiet
+from rssearch.storage.journal import Journal
+from rssearch.study.definition import Question
+from rssearch.study.progress import Display
+from rssearch.study.recorder import Recorder
+from rssearch.study.run import Stages
+from rssearch.tracking.client import Tracker
+from rssearch.trial.interface import Metrics, resolve
+from rssearch.trial.session import Context, Session
+from rssearch.trial.worker import call
+
+EPOCH_SECONDS = 1.0  # of an epoch whose metrics do not say
+
+
+class Simulator:
+    """Runs jobs on `slots` slots in virtual time; `run_jobs` stands in for `rssearch.backend.tune.run_jobs`.
+
+    Attributes:
+        now: virtual seconds since the simulator was made.
+        busy: virtual seconds that all slots together were in use.
+    """
+
+    def __init__(self, slots: int) -> None:
+        self.slots, self.now, self.busy = slots, 0.0, 0.0
+
+    def run_jobs(
+        self,
+        ask: Callable[[], Job | None],
+        target: str,
+        context: Context,
+        resources: Resources,
+        listener: Listener,
+        *,
+        stop: Stop,
+        verbose: bool,  # noqa: ARG002
+    ) -> None:
+        """Run jobs until `ask` gives None and all have ended; the arguments are those of the real one.
+
+        The first slots to be free get the next jobs. Nothing happens at the same time: events of one moment keep the
+        order in which their epochs began.
+        """
+        function, _ = resolve(target)
+        slots = min(self.slots, resources.max_concurrent or self.slots)
+        events: list[tuple[float, int, Job, list[Metrics], dict[str, Any]]] = []  # when an epoch ends, and what follows
+        number, more = count(), True
+
+        def wait(job: Job, epochs: list[Metrics], end: dict[str, Any]) -> None:
+            seconds = float(epochs[0].get("seconds", EPOCH_SECONDS)) if epochs else 0.0
+            self.busy += seconds
+            heapq.heappush(events, (self.now + seconds, next(number), job, epochs, end))
+
+        while True:
+            while more and len(events) < slots:
+                job = ask()
+                if job is None:
+                    more = False
+                    break
+                listener.started(*job)
+                wait(job, *_called(function, context, *job))
+            if not events:
+                return
+            self.now, _, job, epochs, end = heapq.heappop(events)
+            if stop.requested:
+                raise KeyboardInterrupt
+            if not epochs:
+                listener.ended(*job, end)
+                continue
+            key, point = job
+            goes_on = listener.goes_on is None or listener.goes_on(key, point, epochs[0])
+            listener.epoch(key, point, epochs[0])
+            if goes_on:
+                wait(job, epochs[1:], end)
+            else:
+                listener.ended(key, point, {"status": "stopped", "metrics": epochs[0]})
+
+
+def _called(
+    function: Callable[..., Any], context: Context, key: str, point: Mapping[str, Any]
+) -> tuple[list[Metrics], dict[str, Any]]:
+    """What a trial reports after each epoch, and how it ends."""
+    epochs: list[Metrics] = []
+    session = Session(context, key, dict(point), epochs.append)
+    try:
+        result = call(function, {**point, "settings": context.settings.model_dump(mode="json")}, session)
+    except (TrialFailed, InputError) as error:
+        return epochs, {"status": "failed", "reason": str(error)}
+    return epochs, {"status": "finished", "metrics": dict(result)}
+
+
+class Untracked(Tracker):
+    """A record in MLflow that is not kept: thousands of runs take minutes to write."""
+
+    def __init__(self) -> None:
+        pass
+
+    def close(self, *_: Any, **__: Any) -> int:
+        """Nothing waits."""
+        return 0
+
+    def left(self, *_: Any) -> None:
+        """Nothing is missing."""
+
+    def _say(self, name: str, **arguments: Any) -> None:
+        pass
+
+
+def simulate(config: StudyConfig, simulator: Simulator, tracker: Tracker | None = None) -> Recorder:
+    """Run a study in virtual time, or go on with it. Its journal is written; its report where the recorder is closed.
+
+    Args:
+        config: the study.
+        simulator: what it runs on.
+        tracker: the record in MLflow; None: none.
+
+    Raises:
+        InputError: the study cannot be run as it is.
+    """
+    quiet()
+    question = Question(config)
+    display = Display(Console(file=io.StringIO()))
+    recorder = Recorder(question, Journal(question.folder / "trials.jsonl"), tracker or Untracked(), display)
+    stages = Stages(question, recorder, {}, None, Stop(), simulator.run_jobs)
+    stages.prepare()
+    stages.search()
+    stages.measure()
+    return recorder

@@ -1,0 +1,377 @@
+"""The one training loop: fit, evaluate, recalibrate.
+
+Weight decay is applied to every parameter, biases and batch normalisation included, as the pruning papers' recipes do.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from rssearch.config.schema import Augment, Recipe
+from rssearch.data import loader
+from rssearch.device import Precision, autocast, laid_out, mode, place, reproducible, seed_epoch
+from rssearch.errors import InputError, TrialFailed
+from rssearch.models import attention
+from rssearch.train import checkpoint, losses, segmentation
+from rssearch.train import micro_batches as microbatch
+from rssearch.train.checkpoint import StepRecord
+from rssearch.train.data_parallel import ALONE, Crew
+
+if TYPE_CHECKING:
+    from rssearch.data import AnyDataset
+
+OnEpoch = Callable[[dict[str, float], Callable[[], bytes]], None]
+
+LABEL_LOSSES = {"cross_entropy": losses.cross_entropy, "adaptive_mining": losses.adaptive_mining}
+LOOK_EVERY = 50  # steps
+
+
+def pick_device() -> torch.device:
+    """The GPU that this process may use, or else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def fit(
+    model: nn.Module,
+    train: AnyDataset,
+    val: AnyDataset,
+    recipe: Recipe,
+    *,
+    augment: Augment | None,
+    seed: int,
+    device: torch.device,
+    teacher: nn.Module | None = None,
+    resume: bytes | None = None,
+    on_epoch: OnEpoch | None = None,
+    after_epoch: Callable[[int], None] | None = None,
+    elasticity: StepRecord | None = None,
+    micro_batches: int = 1,
+    crew: Crew = ALONE,
+) -> list[dict[str, float]]:
+    """Train a network in place, and move it to the device.
+
+    The same arguments give the same weights: bit for bit on a CPU; on a GPU as far as cuDNN's deterministic kernels
+    reach. Every epoch draws its random numbers from (seed, epoch) alone, so a resumed run equals an uninterrupted one,
+    and the caller's random state is left as it was.
+
+    Args:
+        model: the network; gives logits [B, K], or [B, K, H, W] for masks.
+        train: images to learn from.
+        val: images to measure each epoch on.
+        recipe: how to train. With epochs 0 nothing is learned; a recalibration that it asks for is still done. With
+            `attention` the network has squeeze-and-excitation during the training, and so in the records and
+            checkpoints; in the end its mean over `train` (without augmentation) is folded into the normalisations, and
+            the network has its own structure again. So it has if the training fails.
+        augment: random changes of the training images; None for none.
+        seed: of the order of the images, the augmentation and dropout.
+        device: where to train.
+        teacher: gives the logits to distil from, in evaluation mode; needed if recipe.distill is above 0, else unused.
+        resume: a checkpoint of the same recipe and seed, as made by the callable that `on_epoch` gets.
+        on_epoch: called after each epoch with its record and a callable that makes a checkpoint of this moment.
+        after_epoch: called with the number of each epoch (from 0) once it is trained, before it is validated and a
+            checkpoint can be made; it may change the weights in place.
+        elasticity: reset at the start of the last epoch, and updated in each of its steps with the loss and the plain
+            gradients. It is in the checkpoints: with that of the last epoch it is whole again.
+        micro_batches: parts in which a batch goes through the network where memory is short; the gradients of a step
+            are still those of its whole batch, see `rssearch.train.micro_batches.backward`.
+        crew: the workers that train together; each calls this with the same arguments, and reads its share of every
+            batch. The leader alone measures, and has the callbacks and the record.
+
+    Returns:
+        One record for each epoch, those before a resumption included: epoch (from 1), train_loss (mean over the
+        images, in training mode), what `evaluate` measures on `val` (val_loss, val_accuracy or val_miou, ...), lr (of
+        the last step), seconds (of training and validation), images_per_second (of training), and micro_batches where
+        there were several.
+
+    Raises:
+        PeerLostError: another worker of the crew died.
+        TrialFailed: the loss is NaN or infinite; no checkpoint of that epoch is made. Or memory does not even suffice
+            for the smallest micro-batches.
+        OutOfMemory: memory does not suffice; with twice as many micro-batches it may.
+        InputError: the recipe needs a teacher and there is none; attention cannot be inserted into this network; the
+            checkpoint is of another recipe or seed, or is the last and has no elasticity; a split is too small.
+    """
+    if recipe.distill > 0 and teacher is None:
+        raise InputError(f"distill {recipe.distill:g} needs a teacher")
+    place(model, device)
+    if teacher is not None:
+        place(teacher, device).eval()
+    rows = loader.rows(len(train), recipe.batch_size, train=True)
+    identity = {"recipe": recipe.model_dump(mode="json"), "seed": seed}
+    history: list[dict[str, float]] = []
+    attended = _attended(model, train, recipe, seed, device) if recipe.attention else nullcontext()
+    with reproducible(device), attended:
+        optimizer = make_optimizer(model, recipe)
+        if resume is not None:
+            history = checkpoint.restore(resume, identity, model, optimizer, elasticity, device)
+        elif recipe.recalibrate_batches:
+            recalibrate(
+                model, train, recipe.recalibrate_batches, batch_size=recipe.batch_size, device=device, seed=seed,
+                precision=recipe.precision,
+            )  # fmt: skip
+        for epoch in range(len(history), recipe.epochs):
+            begin = time.perf_counter()
+            crew.align(model)
+            seed_epoch(seed, epoch, device, crew.rank)
+            data = loader.batches(
+                train, recipe.batch_size, device=device, train=True, augment=augment, seed=seed, epoch=epoch,
+                worker=(crew.rank, crew.size),
+            )  # fmt: skip
+            watch = elasticity if epoch == recipe.epochs - 1 else None
+            # Micro-batches have statistics of their own anyway, and one worker may have more of them than another.
+            whole = crew.normalising(model) if micro_batches == 1 else nullcontext()
+            with microbatch.told(-(-recipe.batch_size // crew.size), micro_batches), whole:
+                log = _train_epoch(
+                    model, zip(rows, data, strict=True), optimizer, recipe, epoch=epoch, steps=len(rows),
+                    teacher=teacher, watch=watch, micro_batches=micro_batches, crew=crew,
+                )  # fmt: skip
+            if not crew.leads:
+                continue
+            trained = time.perf_counter()
+            if after_epoch is not None:
+                after_epoch(epoch)
+            try:
+                measured = evaluate(
+                    model, val, batch_size=-(-recipe.batch_size // micro_batches), device=device,
+                    precision=recipe.precision,
+                )  # fmt: skip
+            except TrialFailed as error:
+                raise TrialFailed(f"{error}, after epoch {epoch + 1}, learning rate {log.rate:g}") from None
+            record = {
+                "epoch": epoch + 1,
+                "train_loss": log.total / log.images,
+                **{f"val_{name}": value for name, value in measured.items()},
+                "lr": log.rate,
+                "seconds": time.perf_counter() - begin,
+                "images_per_second": log.images / (trained - begin),
+            }
+            if micro_batches > 1:
+                record["micro_batches"] = micro_batches
+            history.append(record)
+            if on_epoch is not None:
+                on_epoch(dict(record), lambda: checkpoint.write(identity, model, optimizer, elasticity, history))
+    return history
+
+
+def evaluate(
+    model: nn.Module, dataset: AnyDataset, *, batch_size: int, device: torch.device, precision: Precision = "auto"
+) -> dict[str, float]:
+    """Measure a network in evaluation mode; the mode of the model is restored.
+
+    Returns:
+        loss (cross entropy) and accuracy (top 1, in [0, 1]); for segmentation loss, miou and pixel_accuracy, all over
+        the labelled pixels of the patches. `rssearch.train.segmentation.evaluate_scenes` measures whole scenes.
+
+    Raises:
+        TrialFailed: the loss is NaN or infinite, so that the accuracy would mean nothing.
+        InputError: the dataset has no images, or no labelled pixel.
+    """
+    if not len(dataset):
+        raise InputError("there are no images to measure the network on: give that split a larger share")
+    tally = segmentation.Tally(dataset.num_classes, device) if dataset.task == "segmentation" else _Tally(device)
+    with mode(model, training=False), torch.inference_mode(), autocast(device, precision):
+        for x, y in loader.batches(dataset, batch_size, device=device, train=False):
+            tally.add(model(laid_out(x)), y)
+    return tally.metrics()
+
+
+class _Tally:
+    """Loss and hits of many batches of images. They stay on the device until `metrics`."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.loss = torch.zeros((), device=device)
+        self.hits = torch.zeros((), dtype=torch.int64, device=device)
+        self.images = 0
+
+    def add(self, logits: Tensor, labels: Tensor) -> None:
+        self.loss += losses.cross_entropy(logits, labels) * len(labels)
+        self.hits += (logits.argmax(dim=1) == labels).sum()
+        self.images += len(labels)
+
+    def metrics(self) -> dict[str, float]:
+        loss = self.loss.item() / self.images
+        if not math.isfinite(loss):
+            raise TrialFailed(f"the loss on {self.images} images outside the training is {loss}")
+        return {"loss": loss, "accuracy": self.hits.item() / self.images}
+
+
+def recalibrate(
+    model: nn.Module,
+    dataset: AnyDataset,
+    batches: int,
+    *,
+    batch_size: int,
+    device: torch.device,
+    seed: int,
+    precision: Precision = "auto",
+) -> None:
+    """Measure the running statistics of batch normalisation anew, in place, on at most `batches` training batches.
+
+    Pruning shifts the activations that the old statistics describe. They are reset and replaced by the plain average of
+    mean and variance over the batches, without augmentation; nothing else changes, and dropout stays off.
+    """
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    if not norms or not batches:
+        return
+    momenta = [norm.momentum for norm in norms]
+    data = loader.batches(dataset, batch_size, device=device, train=True, augment=None, seed=seed, epoch=0)
+    with mode(model, training=False), torch.no_grad(), autocast(device, precision):
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # PyTorch's sign for a cumulative average
+            norm.train()
+        try:
+            for x, _ in islice(data, batches):
+                model(laid_out(x))
+        finally:
+            for norm, momentum in zip(norms, momenta, strict=True):
+                norm.momentum = momentum
+
+
+def learning_rate(recipe: Recipe, step: int, steps: int, warmup: int) -> float:
+    """Learning rate of one step.
+
+    It grows linearly over the first `warmup` steps and reaches recipe.lr at the last of them. Then ``cosine`` falls
+    from recipe.lr towards 0, which the step after the last would have; ``step`` is multiplied by gamma at each
+    milestone, a share of all steps; ``constant`` stays.
+
+    Args:
+        recipe: schedule, lr, milestones and gamma are used.
+        step: counted from 0 over all epochs.
+        steps: of all epochs.
+        warmup: steps of the warm-up.
+    """
+    if step < warmup:
+        return recipe.lr * (step + 1) / warmup
+    match recipe.schedule:
+        case "cosine":
+            return recipe.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
+        case "step":
+            return recipe.lr * recipe.gamma ** sum(step >= round(share * steps) for share in recipe.milestones)
+        case "constant":
+            return recipe.lr
+
+
+class _LossLog:
+    """The losses of one epoch. They stay on the device, because each look at them makes the host wait for it."""
+
+    def __init__(self, epoch: int, steps: int) -> None:
+        self.epoch, self.steps = epoch, steps
+        self.images = self.step = 0
+        self.rate = 0.0
+        self.total = 0.0
+        self.pending: list[tuple[Tensor, int, float]] = []
+
+    def add(self, loss: Tensor, images: int, rate: float) -> None:
+        self.pending.append((loss.detach(), images, rate))
+        self.rate = rate
+        if len(self.pending) == LOOK_EVERY:
+            self.look()
+
+    def look(self) -> None:
+        """Move the losses to the sums. Raises TrialFailed at the first that is not finite."""
+        if not self.pending:
+            return
+        losses_, sizes, rates = zip(*self.pending, strict=True)
+        self.pending = []
+        for value, size, rate in zip(torch.stack(losses_).tolist(), sizes, rates, strict=True):
+            self.step += 1
+            if not math.isfinite(value):
+                where = f"epoch {self.epoch + 1}, step {self.step} of {self.steps}, learning rate {rate:g}"
+                raise TrialFailed(f"the training loss is {value} in {where}")
+            self.total += value * size
+            self.images += size
+
+
+def _train_epoch(
+    model: nn.Module,
+    data: Iterable[tuple[slice, tuple[Tensor, Tensor]]],
+    optimizer: torch.optim.Optimizer,
+    recipe: Recipe,
+    *,
+    epoch: int,
+    steps: int,
+    teacher: nn.Module | None,
+    watch: StepRecord | None,
+    micro_batches: int,
+    crew: Crew,
+) -> _LossLog:
+    """One pass over the data, with every loss looked at; each batch comes with its place in the epoch."""
+    model.train()
+    scales = [m.weight for m in model.modules() if isinstance(m, _BatchNorm) and m.affine and m.weight.requires_grad]
+    if watch is not None:
+        watch.reset()
+    log = _LossLog(epoch, steps)
+    warmup = round(recipe.warmup_epochs * steps)
+    for step, (row, (images, labels)) in enumerate(data):
+        x, weight = laid_out(images), crew.weight(labels)
+        rate = learning_rate(recipe, epoch * steps + step, recipe.epochs * steps, warmup)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.zero_grad()
+        own = microbatch.backward(partial(_loss, model, teacher, recipe, weight), x, labels, micro_batches)
+        loss = crew.add_up(model, own)
+        if watch is not None:
+            watch.update(loss)
+        if recipe.bn_l1 > 0:
+            _penalise(scales, recipe.bn_l1)
+        optimizer.step()
+        log.add(loss, row.stop - row.start, rate)
+    log.look()
+    return log
+
+
+def _loss(
+    model: nn.Module, teacher: nn.Module | None, recipe: Recipe, weight: Tensor | float, x: Tensor, y: Tensor
+) -> Tensor:
+    with autocast(x.device, recipe.precision):
+        logits = model(x)
+        hard = LABEL_LOSSES[recipe.loss](logits, y, recipe.label_smoothing)
+        if teacher is None or recipe.distill == 0:
+            return weight * hard
+        with torch.no_grad():
+            taught = teacher(x)
+        soft = losses.distillation(logits, taught, recipe.temperature, y)
+        return weight * ((1 - recipe.distill) * hard + recipe.distill * soft)
+
+
+def _penalise(scales: Sequence[Tensor], factor: float) -> None:
+    """Add the subgradient of factor * |scale| to the gradients (network slimming, Liu et al., ICCV 2017)."""
+    with torch.no_grad():
+        for scale in scales:
+            if scale.grad is not None:
+                scale.grad.add_(scale.sign(), alpha=factor)
+
+
+@contextmanager
+def _attended(model: nn.Module, train: AnyDataset, recipe: Recipe, seed: int, device: torch.device) -> Iterator[None]:
+    """Attention in the network, folded at the end; merely removed if the training fails."""
+    attention.insert(model, seed=seed)
+    try:
+        yield
+        batches = loader.batches(train, recipe.batch_size, device=device, train=False)
+        with autocast(device, recipe.precision):
+            mean = attention.mean_attention(model, ((laid_out(x), y) for x, y in batches))
+        attention.fold(model, mean)
+    finally:
+        attention.remove(model)
+
+
+def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """The optimizer of a recipe, over all parameters that learn."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay)
+    return torch.optim.SGD(
+        parameters, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov, weight_decay=recipe.weight_decay
+    )

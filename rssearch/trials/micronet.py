@@ -1,0 +1,188 @@
+"""One trial of an architecture search for segmentation: build an encoder-decoder, train it, measure it.
+
+The dimensions are the options of the network: for ``micronet``, the default, the atrous rates, the levels, the base
+width, the shares of the fire modules and the kind of skip. A trained network is kept as a baseline: trials of a pruning
+study that ask for the same one find it, and the other way round.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+
+from rssearch import models
+from rssearch.config.schema import Search, Settings
+from rssearch.cost import counting as costs
+from rssearch.cost import memory
+from rssearch.data import AnySet
+from rssearch.errors import InputError, unknown
+from rssearch.models.micronet import parse_rates
+from rssearch.models.unet import Design, EncoderDecoder
+from rssearch.nas import atrous
+from rssearch.pruning.surgery import SPEC_FORMAT
+from rssearch.trial.session import Session, point_settings
+from rssearch.trials import latency, prune, tasks
+from rssearch.trials.baselines import NO_METHOD, baseline, build_model, images_of, rehearse
+
+Config = dict[str, Any]
+Metrics = dict[str, Any]
+
+PLAIN = ("dataset", "model", "seed")
+CASCADES = ("rates", "decoder_rates")
+COST_METRICS = ("macs", "params", "conv_linear_macs", "receptive_field", "coverage")
+EPOCH_METRICS = tasks.measured("segmentation")
+ON_REQUEST = tuple(latency.MEASURED)
+METRICS = (*EPOCH_METRICS, *COST_METRICS, "train_seconds", *ON_REQUEST)
+
+
+# What the study asks before it starts
+
+
+def check(point: Config, settings: Settings) -> None:
+    """Refuse a point that cannot be run. Raises InputError."""
+    if not isinstance(point.get("dataset"), str):
+        raise InputError("space.dataset: is required, as a list of names")
+    name, local = point.get("model", "micronet"), point_settings(settings, point)
+    with tasks.named("space.model"):
+        known = [*PLAIN, *models.options_of(name)]
+    for dimension in point:
+        if "." not in dimension and dimension not in known:
+            raise InputError(f"space: {unknown(f'dimension of {name}', dimension, known)}")
+    criterion = local.options.get("cascades", "dense")
+    if criterion not in get_args(atrous.Criterion):
+        raise InputError(f"settings.options.cascades: {unknown('criterion', criterion, get_args(atrous.Criterion))}")
+    with tasks.named("space"):
+        plain = _plain(point, settings)
+    tasks.check(plain, point_settings(settings, plain))
+    for cascade in _cascades(_design(plain, settings)):
+        if not atrous.fulfils(cascade, criterion):
+            raise InputError(
+                f"space.rates: the cascade {','.join(map(str, cascade))} reaches {atrous.coverage(cascade):.0%} of its "
+                f"receptive field, and so is not {criterion!r} as settings.options.cascades asks; "
+                f"it may be {', '.join(get_args(atrous.Criterion))}"
+            )
+
+
+def check_search(point: Config, search: Search) -> None:
+    """Refuse objectives and constraints that no trial reports. Raises InputError."""
+    tasks.check_search(point, search, METRICS)
+
+
+def identity(point: Config, settings: Settings, data_root: Path) -> Config:
+    """What determines a trial besides its point and settings."""
+    return prune.identity(point, settings, data_root)
+
+
+def epochs(point: Config, settings: Settings) -> int:
+    """How many epochs a trial reports: those of its training."""
+    return point_settings(settings, point).train.epochs
+
+
+def share(
+    points: Iterable[Config], settings: Settings, data_root: Path, progress: Callable[[str, int, int], None]
+) -> dict[str, AnySet]:
+    """Every set of scenes of the study, decoded once."""
+    return prune.share([_plain(point, settings) for point in points], settings, data_root, progress)
+
+
+# What runs on a worker
+
+
+def run(config: Config, session: Session) -> Metrics:
+    """Train the network of a point, and measure it."""
+    begin = time.perf_counter()
+    plain, inner = _inner(config, session)
+    images = images_of(plain, inner)
+    latency.measured(build_model(plain, inner, images), images.input_shape, session)
+    model, trained = baseline(plain, inner, reported=True)
+    prune.keep(plain, inner, model, {"format": SPEC_FORMAT, "layers": {}})
+    return {
+        **{name: value for name, value in {"model": plain["model"], "seed": 0}.items() if name not in config},
+        **trained,
+        **cost(config, session),
+        **session.known,
+        "trial_seconds": time.perf_counter() - begin,
+        "split_hash": images.split_hash,
+        "images_skipped": len(images.skipped),
+    }
+
+
+def cost(point: Config, session: Session) -> Metrics:
+    """MACs, parameters, the receptive field in pixels of the whole network, and the lowest coverage of its cascades."""
+    plain, inner = _inner(point, session)
+    about = prune.about_data(plain, inner.settings, inner.data_root)
+    design = _design(plain, inner.settings)
+    with torch.device("meta"):  # shapes alone
+        network = EncoderDecoder(about.num_classes, about.input_shape[0], design)
+    profile = costs.profile(network, about.input_shape)
+    return {
+        "macs": profile.macs,
+        "params": profile.params,
+        "conv_linear_macs": profile.conv_linear_macs,
+        "receptive_field": atrous.encoder_decoder_field(design.encoder, design.decoder),
+        "coverage": min(map(atrous.coverage, _cascades(design))),
+    }
+
+
+def unpruned(point: Config, session: Session) -> Metrics:
+    """What hypervolumes are measured from: how many classes there are. No network is there before the search."""
+    plain, inner = _inner(point, session)
+    return {"classes": prune.about_data(plain, inner.settings, inner.data_root).num_classes}
+
+
+def measure(config: Config, session: Session) -> Metrics:
+    """Quality on the whole scenes of the test split, and latencies alone on the machine."""
+    return prune.measure(*_inner(config, session))
+
+
+def footprint(config: Config, session: Session) -> Metrics:
+    """What training the network of a point takes of a GPU's memory."""
+    plain, inner = _inner(config, session)
+    return asdict(memory.measure(lambda: rehearse(plain, inner, [inner.settings.train])))
+
+
+def estimate(point: Config, session: Session, _epochs: int) -> float:
+    """Seconds of training on this machine: by the recipe of the training, as nothing is fine-tuned."""
+    plain, inner = _inner(point, session)
+    recipe = inner.settings.train
+    return recipe.epochs * prune.epoch_seconds(plain, inner, recipe.batch_size)
+
+
+# A point of this study as one of a pruning study
+
+
+def _plain(point: Mapping[str, Any], settings: Settings) -> Config:
+    """The same network as a point of `trials.prune`: what it is made of stands in the options of its model.
+
+    Raises:
+        InputError: rates that cannot be read.
+    """
+    name = point.get("model", "micronet")
+    fixed = (*PLAIN, "settings")  # what a running trial gets beside its point
+    own = {option: value for option, value in point.items() if "." not in option and option not in fixed}
+    own |= {option: parse_rates(str(own[option])) for option in CASCADES if own.get(option) is not None}
+    networks = point_settings(settings, point).model.networks
+    return {
+        **{key: value for key, value in point.items() if "." in key or key in PLAIN},
+        "model": name,
+        "method": NO_METHOD,
+        "model.networks": {**networks, name: {**networks.get(name, {}), **own}},
+    }
+
+
+def _inner(point: Config, session: Session) -> tuple[Config, Session]:
+    plain = _plain(point, session.context.settings)
+    return plain, Session(session.context, session.key, plain, session.report)
+
+
+def _design(plain: Config, settings: Settings) -> Design:
+    return models.design_of(plain["model"], point_settings(settings, plain).model.given(plain["model"]))
+
+
+def _cascades(design: Design) -> list[tuple[int, ...]]:
+    return [cascade for cascade in (*design.encoder, *design.decoder) if cascade]

@@ -1,0 +1,162 @@
+"""rssearch.report.compare: several studies by one reference, their coverage, and their fronts in one plot."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from PIL import Image
+
+from rssearch.errors import InputError
+from rssearch.report.compare import compare, tables
+from rssearch.report.comparison import coverage
+from rssearch.report.recorded import read
+from rssearch.storage.journal import Journal
+from tests.support.commands import refused, run
+from tests.support.records import ended
+
+MAX_MIN: Any = ["max", "min"]
+A = {"a1": (0.6, 20), "a2": (0.8, 60), "a3": (0.5, 70)}  # a3 is dominated
+B = {"b1": (0.7, 20), "b2": (0.75, 70)}
+
+
+def write(
+    storage: Path, study: str, points: Mapping[str, tuple[float, float]], *, dataset: str = "lakes", **search: Any
+) -> None:
+    """A study's folder as a search leaves it; each trial lasted ten seconds, and the baseline has 100 MACs."""
+    folder = storage / study
+    folder.mkdir(parents=True, exist_ok=True)
+    document = {"study": study, "trial": "tests.support.toy:plain", "space": {"rate": [0.5]}, "search": search}
+    (folder / "study.yaml").write_text(yaml.safe_dump(document))
+    journal = Journal(folder / "trials.jsonl")
+    for index, (key, (quality, cost)) in enumerate(points.items()):
+        metrics = {"val_accuracy": quality, "macs": cost, "baseline_val_accuracy": 0.9, "baseline_macs": 100}
+        times = {"started": 100.0 * index, "ended": 100.0 * index + 10}
+        journal.add(ended(key, point={"dataset": dataset, "rate": 0.5}, metrics=metrics, **times))
+    with (folder / "trials.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["key"], *([key] for key in journal.records)])
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Path:
+    write(tmp_path, "a", A)
+    write(tmp_path, "b", B)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "share"),
+    [
+        ([(0.6, 20), (0.8, 60)], [(0.7, 20), (0.75, 70)], 0.5),  # (0.8, 60) dominates (0.75, 70)
+        ([(0.7, 20), (0.75, 70)], [(0.6, 20), (0.8, 60)], 0.5),
+        ([(0.7, 20)], [(0.7, 20)], 1.0),  # equal points cover each other
+        ([(0.9, 30)], [(0.8, 20)], 0.0),
+        ([], [(0.8, 20)], 0.0),
+        ([(0.8, 20)], [], None),
+    ],
+)
+def test_coverage(one: Any, other: Any, share: float | None) -> None:
+    assert coverage(one, other, MAX_MIN) == share
+
+
+def test_a_table_by_hand(storage: Path) -> None:
+    (found,) = compare([read("a", storage), read("b", storage)])
+    assert (found.dataset, found.quality, found.reference) == (
+        "lakes",
+        "val_accuracy",
+        {"val_accuracy": 0, "macs": 100},
+    )
+    a, b = found.entries
+    assert (a.study, a.trials, a.finished, a.front, a.best, a.seconds) == ("a", 3, 3, 2, 0.8, 30)
+    assert (b.study, b.trials, b.finished, b.front, b.best, b.seconds) == ("b", 2, 2, 2, 0.75, 20)
+    assert a.hypervolume == pytest.approx(0.6 * 40 + 0.8 * 40)
+    assert b.hypervolume == pytest.approx(0.7 * 50 + 0.75 * 30)
+    assert a.relative_hypervolume == pytest.approx(0.56)
+    assert (a.difference, b.difference) == (0, pytest.approx(0.575 / 0.56 - 1))
+    assert found.coverage == [[1, 0.5], [0.5, 1]]
+
+
+def test_the_reference_is_common(storage: Path) -> None:
+    """Without a baseline each study alone would take its own worst cost."""
+    for name in ("a", "b"):
+        journal = Journal(storage / name / "trials.jsonl")
+        for record in list(journal.records.values()):
+            journal.add(record | {"metrics": {n: record["metrics"][n] for n in ("val_accuracy", "macs")}})
+    (found,) = compare([read("a", storage), read("b", storage)])
+    assert found.reference == {"val_accuracy": 0, "macs": 70}
+    assert [entry.hypervolume for entry in found.entries] == [pytest.approx(0.6 * 40 + 0.8 * 10), pytest.approx(35)]
+
+
+def test_each_study_keeps_its_own_constraints(storage: Path) -> None:
+    write(storage, "b", B, constraints={"macs": {"max": 50}})
+    (found,) = compare([read("a", storage), read("b", storage)])
+    assert [(entry.trials, entry.finished, entry.front) for entry in found.entries] == [(3, 3, 2), (2, 1, 1)]
+
+
+def test_shared_objectives_and_datasets_count(storage: Path) -> None:
+    write(storage, "c", {"c1": (0.7, 30)}, dataset="roads")
+    write(storage, "d", {"d1": (0.7, 30)}, objectives={"val_accuracy": "max"})
+    (found,) = compare([read(name, storage) for name in ("a", "b", "c")])
+    assert [entry.study for entry in found.entries] == ["a", "b"]
+    (found,) = compare([read("a", storage), read("d", storage)])
+    assert found.objectives == {"val_accuracy": "max"}
+    assert [entry.front for entry in found.entries] == [1, 1]
+
+
+def test_nothing_in_common_is_told_with_names(storage: Path) -> None:
+    write(storage, "c", {"c1": (0.7, 30)}, dataset="roads")
+    write(storage, "d", {"d1": (0.7, 30)}, objectives={"macs": "max"})
+    with pytest.raises(InputError, match=r"no two of the studies .* same dataset: a has lakes; c has roads"):
+        compare([read("a", storage), read("c", storage)])
+    with pytest.raises(
+        InputError, match=r"share no objective: a has val_accuracy \(max\), macs \(min\); d has macs \(max\)"
+    ):
+        compare([read("a", storage), read("d", storage)])
+    refused(run("compare", "a", "--storage", str(storage)), "at least two different studies")
+    refused(run("compare", "a", "a", "--storage", str(storage)), "a, a: must be at least two different studies")
+    refused(run("compare", "a", "nosuch", "--storage", str(storage)), "there is no study 'nosuch'", "a, b, c, d")
+    refused(run("compare", "a", "b", "--storage", str(storage), "--format", "pdf"), "'pdf'", "all, json, png, table")
+    refused(run("compare", "a", "b", "--storage", str(storage), "--format", "png"), "give --out DIR")
+
+
+def test_a_study_without_a_finished_trial_is_empty_and_not_an_error(storage: Path) -> None:
+    write(storage, "b", B, constraints={"macs": {"max": 1}})
+    (found,) = compare([read("b", storage), read("a", storage)])
+    b, a = found.entries
+    assert (b.front, b.hypervolume, b.best, b.difference, a.difference) == (0, 0, None, None, None)
+    assert found.coverage == [[None, 0], [None, 1]]
+    assert len(tables(found)) == 4
+
+
+def test_the_command_prints_and_writes(storage: Path, tmp_path: Path) -> None:
+    shown = run("compare", "a", "b", "--storage", str(storage))
+    assert shown.status == 0
+    for text in (
+        "lakes: hypervolumes up to Validation accuracy 0.0 %, MACs 100",
+        "+2.68 %",
+        "a covers",
+        "single trials",
+    ):
+        assert text in " ".join(shown.out.split())
+    document = json.loads(run("compare", "a", "b", "--storage", str(storage), "--format", "json").out)
+    (lakes,) = document["datasets"]
+    assert lakes["coverage"] == {"a": {"a": 1, "b": 0.5}, "b": {"a": 0.5, "b": 1}}
+    assert [study["front"] for study in lakes["studies"]] == [2, 2]
+    out = tmp_path / "out"
+    written = run("compare", "a", "b", "--storage", str(storage), "--format", "all", "--out", str(out))
+    assert written.out.split() == [str(out / "compare.json"), str(out / "compare.png")]
+    assert json.loads((out / "compare.json").read_text()) == document
+    assert Image.open(io.BytesIO((out / "compare.png").read_bytes())).size == (1500, 900)
+
+
+def test_two_datasets_are_two_panels(storage: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write(storage, name, {f"{name}r": (0.5, 50)}, dataset="roads")
+    assert run("compare", "a", "b", "--storage", str(storage), "--format", "png", "--out", str(tmp_path)).status == 0
+    assert Image.open(tmp_path / "compare.png").size == (2400, 900)

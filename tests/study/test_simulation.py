@@ -1,0 +1,247 @@
+"""Whole studies in virtual time: samplers, early stopping and resume, on trials by the hundred."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rssearch.backend.tune import Listener, Stop
+from rssearch.config.schema import Resources, StudyConfig, parse_study
+from rssearch.front.pareto import hypervolume
+from rssearch.storage.journal import Journal
+from rssearch.storage.location import write_atomic
+from rssearch.study.definition import Question
+from rssearch.study.recorder import MODELS, Recorder
+from rssearch.study.simulation import Simulator, simulate
+from rssearch.trials import curves
+
+EPOCHS = 27
+SPACE: dict[str, Any] = {"rate": {"low": 0.0, "high": 0.9}, "lr": {"low": 1e-3, "high": 1.0, "log": True}}
+RULES = ("none", "asha", "moasha")
+
+
+def make(folder: Path, rule: Any = "none", sampler: str = "random", trials: int = 60, **more: Any) -> StudyConfig:
+    objectives = {"val_accuracy": "max"} if sampler == "cmaes" else {"val_accuracy": "max", "macs": "min"}
+    space = SPACE | ({} if sampler == "cmaes" else {"method": ["a", "b", "c", "d"]})
+    if sampler == "grid":
+        space = {"rate": [n / 10 for n in range(10)], "method": ["a", "b", "c"], "lr": [0.01, 0.1]}
+    search = {"sampler": sampler, "trials": trials, "objectives": objectives, "early_stopping": rule}
+    return parse_study(
+        {
+            "study": "s",
+            "trial": "trials.curves:synthetic",
+            "space": space,
+            "settings": {"train": {"epochs": EPOCHS}},
+            "search": search | more.pop("search", {}),
+            "storage": str(folder),
+            **more,
+        }
+    )
+
+
+def spent(recorder: Recorder) -> int:
+    """Epochs of all trials."""
+    return sum(len(record["history"]) for record in recorder.records.values())
+
+
+def volume(recorder: Recorder) -> float:
+    """The relative hypervolume of the front."""
+    points = [[row["val_accuracy"], row["macs"]] for row in recorder.front()]
+    return hypervolume(points, [curves.CHANCE, curves.MACS], ["max", "min"]) / curves.MACS
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("sampler", ["grid", "random", "qmc", "tpe", "nsga2", "nsga3", "gp", "cmaes"])
+def test_every_sampler_spends_its_budget_under_every_rule(tmp_path: Path, sampler: str, rule: str) -> None:
+    trials = 12 if sampler == "gp" else 60
+    recorder = simulate(make(tmp_path, rule, sampler, trials), Simulator(5))
+    statuses = Counter(record["status"] for record in recorder.records.values())
+    assert statuses.total() == trials
+    assert statuses.keys() == ({"finished"} if rule == "none" else {"finished", "stopped"})
+    lines = (tmp_path / "s" / "trials.jsonl").read_text().splitlines()
+    ended = [record["key"] for record in map(json.loads, lines) if "status" in record]
+    assert len(ended) == len(set(ended)) == trials  # none twice
+    for record in recorder.records.values():
+        epochs = [epoch["epoch"] for epoch in record["history"]]
+        assert epochs == list(range(1, len(epochs) + 1))
+        if record["status"] == "stopped":
+            assert epochs[-1] in (1, 3, 9)  # rungs; that of 27 is the end
+            assert record["metrics"].items() >= record["history"][-1].items()
+            assert record["reason"] == f"{rule}: not among the best after epoch {epochs[-1]}"
+        else:
+            assert epochs[-1] == EPOCHS
+    assert {row["status"] for row in recorder.front()} == {"finished"}
+
+
+@pytest.mark.parametrize("rule", ["asha", "moasha"])
+@pytest.mark.parametrize("events", [1, 17, 100, 333])
+def test_a_killed_study_goes_on_as_its_record_says(tmp_path: Path, rule: str, events: int) -> None:
+    """What the disk holds after so many epochs, as a kill would leave it, is copied, and the study goes on there."""
+    left = tmp_path / "left"
+
+    class Killed(Simulator):
+        def run_jobs(self, *arguments: Any, **more: Any) -> None:
+            *before, listener = arguments
+            seen = iter(range(1, events + 1))
+
+            def epoch(*about: Any) -> None:
+                listener.epoch(*about)
+                if next(seen, None) == events:
+                    shutil.copytree(tmp_path / "whole" / "s", left / "s")
+
+            super().run_jobs(*before, replace(listener, epoch=epoch), **more)
+
+    simulate(make(tmp_path / "whole", rule), Killed(5))
+    before = Journal(left / "s" / "trials.jsonl").records
+    ended = {key: record for key, record in before.items() if "status" in record}
+    interrupted = before.keys() - ended.keys()
+    recorder = simulate(make(left, rule), Simulator(5))
+    after = recorder.records
+    assert len(after) == 60
+    assert {key: after[key] for key in ended} == ended  # nothing lost, nothing run again
+    assert interrupted <= after.keys()
+    lines = [json.loads(line) for line in (left / "s" / "trials.jsonl").read_text().splitlines()]
+    times = Counter(record["key"] for record in lines if "status" in record)
+    assert set(times.values()) == {1}
+    assert Counter(r["status"] for r in after.values()).keys() == {"finished", "stopped"}
+
+
+def test_decisions_after_a_resume_know_every_trial_of_before(tmp_path: Path) -> None:
+    """The rungs of a study that is made again from its journal are those that it had, also of trials under way."""
+    from rssearch.study.early_stopping import EarlyStopping
+
+    rungs: list[Any] = []
+    config = make(tmp_path, "moasha")
+
+    class Watched(Simulator):
+        def run_jobs(self, *arguments: Any, **more: Any) -> None:
+            *before, listener = arguments
+            seen = iter(range(1, 41))
+            rule = listener.goes_on.__self__
+
+            def started(*about: Any) -> None:
+                listener.started(*about)
+                if next(seen, None) == 40:
+                    question = Question(config)
+                    journal = Journal(question.folder / "trials.jsonl")
+                    again = Recorder(question, journal, rule.recorder.tracker, rule.recorder.display)
+                    made = EarlyStopping(question, again, question.cost).halving
+                    rungs.extend(copy.deepcopy([rule.halving._reached, made._reached]))
+
+            super().run_jobs(*before, replace(listener, started=started), **more)
+
+    simulate(config, Watched(5))
+    had, made = ({place: values for place, values in reached.items() if values} for reached in rungs)
+    assert had == made
+    assert {rung for _, rung in had} == {1, 3, 9}
+
+
+def test_stopped_trials_stay_stopped_until_the_rule_is_lifted(tmp_path: Path) -> None:
+    first = simulate(make(tmp_path, "asha"), Simulator(5))
+    journal = (tmp_path / "s" / "trials.jsonl").read_bytes()
+    simulate(make(tmp_path, "asha"), Simulator(5))
+    assert (tmp_path / "s" / "trials.jsonl").read_bytes() == journal
+    lifted = simulate(make(tmp_path, "none"), Simulator(5))
+    assert {record["status"] for record in lifted.records.values()} == {"finished"}
+    assert lifted.records.keys() == first.records.keys()
+
+
+def test_two_thousand_trials_and_a_failing_one(tmp_path: Path) -> None:
+    recorder = simulate(make(tmp_path, "moasha", trials=2000), Simulator(50))
+    assert len(recorder.records) == 2000
+    stopped = sum(record["status"] == "stopped" for record in recorder.records.values())
+    assert 0.9 < stopped / 2000 < 0.99  # one in 27 of those that three rungs judge, and those of the beginning
+    recorded = make(tmp_path, settings={"options": {"journal": str(tmp_path / "none.jsonl")}}, study="other")
+    missing = parse_study(recorded.resolved() | {"trial": "trials.curves:recorded"})
+    assert {record["status"] for record in simulate(missing, Simulator(2)).records.values()} == {"failed"}
+
+
+def test_stopping_early_keeps_the_front_for_a_fraction_of_the_epochs(tmp_path: Path) -> None:
+    shares = {}
+    for seed in range(5):
+        search = {"search": {"seed": seed}}
+        whole = simulate(make(tmp_path / f"none{seed}", trials=300, **search), Simulator(20))
+        early = simulate(make(tmp_path / f"early{seed}", "moasha", trials=300, **search), Simulator(20))
+        assert early.records.keys() == whole.records.keys()  # random draws do not depend on results
+        assert spent(early) < 0.25 * spent(whole)
+        shares[seed] = volume(early) / volume(whole)
+    assert min(shares.values()) > 0.97, shares
+    assert sum(shares.values()) / 5 > 0.98, shares
+
+
+def test_a_recorded_study_is_repeated(tmp_path: Path) -> None:
+    config = make(tmp_path, sampler="grid")
+    whole = simulate(config, Simulator(3))
+    options = {"train": {"epochs": EPOCHS}, "options": {"journal": str(tmp_path / "s" / "trials.jsonl")}}
+    again = parse_study(config.resolved() | {"study": "again", "trial": "trials.curves:recorded", "settings": options})
+    simulator = Simulator(3)
+    repeated = simulate(again, simulator)
+
+    def results(recorder: Recorder) -> list[Any]:
+        return sorted((str(r["point"]), r["metrics"], r["history"]) for r in recorder.records.values())
+
+    assert results(repeated) == results(whole)
+    early = simulate(
+        parse_study(
+            again.resolved() | {"study": "early", "search": config.search.model_dump() | {"early_stopping": "asha"}}
+        ),
+        Simulator(3),
+    )
+    assert spent(early) < 0.5 * spent(whole)
+    assert simulator.busy == pytest.approx(sum(e["seconds"] for r in whole.records.values() for e in r["history"]))
+
+
+def jobs(count: int) -> Iterator[Any]:
+    return iter([(str(n), {"rate": n / 10, "lr": 0.1}) for n in range(count)])
+
+
+def test_virtual_time_keeps_every_slot_busy(tmp_path: Path) -> None:
+    """Four trials of one second an epoch each on two slots: two, and then two."""
+    config = make(tmp_path)
+    context, waiting, ended = Question(config).context(), jobs(4), []
+    simulator = Simulator(2)
+    listener = Listener(
+        started=lambda *_: None, epoch=lambda *_: None, retried=lambda *_: None,
+        ended=lambda key, _, end: ended.append((simulator.now, key, end["status"])),
+    )  # fmt: skip
+    target = "tests.support.toy:counted"
+    simulator.run_jobs(lambda: next(waiting, None), target, context, Resources(), listener, stop=Stop(), verbose=False)
+    assert ended == [(3.0, "0", "finished"), (3.0, "1", "finished"), (6.0, "2", "finished"), (6.0, "3", "finished")]
+    assert (simulator.now, simulator.busy) == (6.0, 12.0)
+
+
+def test_a_stop_interrupts_it(tmp_path: Path) -> None:
+    stop, waiting = Stop(), jobs(4)
+    listener = Listener(
+        started=lambda *_: None, epoch=lambda *_: setattr(stop, "requested", True), retried=lambda *_: None,
+        ended=lambda *_: None,
+    )  # fmt: skip
+    with pytest.raises(KeyboardInterrupt):
+        Simulator(2).run_jobs(
+            lambda: next(waiting, None), "tests.support.toy:counted", Question(make(tmp_path)).context(), Resources(),
+            listener, stop=stop, verbose=False,
+        )  # fmt: skip
+
+
+def test_weights_stay_that_another_study_may_have_on_its_front(tmp_path: Path) -> None:
+    """A trial that two studies have is stored once."""
+    one, other = (
+        simulate(make(tmp_path, trials=n, study=name), Simulator(2)) for name, n in (("one", 20), ("other", 8))
+    )
+    shared = {*one.records} & {*other.records}
+    assert len(shared) == 8, "the same seed draws the same points"
+    for recorder in (one, other):
+        write_atomic(recorder.question.folder / "study.yaml", b"study")
+    store = one.question.store
+    for key in one.records:
+        store.put(MODELS, key, {"model.safetensors": b"weights"})
+    one.close("FINISHED")
+    assert {*store.keys(MODELS)} == {*one.worth_measuring()} | shared != {*one.records}
