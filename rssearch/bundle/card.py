@@ -137,7 +137,7 @@ _IMPORTS = {
     "classification": "from rssearch import bundle\nfrom rssearch.imaging.pixels import decode",
     "segmentation": """\
 from rssearch import bundle
-from rssearch.pixels import decode
+from rssearch.imaging.pixels import decode
 from rssearch.train.segmentation import predict_scene""",
 }
 _USE = {

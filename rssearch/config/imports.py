@@ -28,6 +28,11 @@ _SHAPE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 _VERSIONED = {"rssearch"}  # says itself what of it changes a result
 _INSTALLED = {"site-packages", "dist-packages"}
 
+# What ``trials.NAME`` in a YAML may mean. A list, because in a checkout a file beside these is a user's.
+SHIPPED_TRIALS = frozenset(
+    {"baselines", "channel_nas", "curves", "finetune", "latency", "micronet", "prune", "searches", "tasks"}
+)
+
 Sources = tuple[tuple[str, bytes], ...]  # path relative to a folder that Python searches, and content
 
 
@@ -43,7 +48,7 @@ def module_name(name: str) -> str:
     """
     path = Path(*name.split(".")).with_suffix(".py")
     ours = Path(__file__).parents[1] / path
-    if path.parts[0] != "trials" or not ours.is_file():
+    if name.removeprefix("trials.") not in SHIPPED_TRIALS or not name.startswith("trials."):
         return name
     found = next((file for place in sys.path if (file := Path(place or ".") / path).is_file()), ours)
     return f"rssearch.{name}" if found.read_bytes() == ours.read_bytes() else name
@@ -69,6 +74,11 @@ def load(target: str) -> tuple[Any, ModuleType]:
     if not hasattr(module, attribute):
         raise InputError(f"{target}: {name} has no function {attribute!r}")
     return getattr(module, attribute), module
+
+
+def is_shipped(target: str) -> bool:
+    """Whether an import string names code of this package."""
+    return module_name(target.partition(":")[0]).partition(".")[0] in _VERSIONED
 
 
 @lru_cache(maxsize=64)
@@ -132,6 +142,8 @@ def _search_here() -> None:
 def _root(top: str) -> Path | None:
     """The folder that holds the source of a top-level module; None where it has none."""
     spec = find_spec(top)
+    if spec is not None and spec.origin is None and spec.submodule_search_locations:  # a folder without __init__.py
+        return Path(next(iter(spec.submodule_search_locations))).parent
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         return None
     return Path(spec.origin).parents[1 if spec.submodule_search_locations else 0]

@@ -80,6 +80,8 @@ class Question:
             )
         check_sampler(config.search, config.space)
         self._check_metrics()
+        # A shipped trial says itself what of its code changes a result, see its `identity`.
+        self._user_code = {} if imports.is_shipped(config.trial) else {"user_code": imports.fingerprint(config.trial)}
         named = {*config.search.objectives, *config.search.constraints}
         self.requested = tuple(sorted(named.intersection(getattr(self.module, "ON_REQUEST", ()))))
         rule = config.search.early_stopping.rule
@@ -134,7 +136,8 @@ class Question:
         identity = self.hook("identity")
         more = identity(point, self.config.settings, self.data_root) if identity else None
         about = {"trial": self.config.trial, "point": point, "settings": self._settings, "more": more}
-        return content_key(about | ({"requested": self.requested} if self.requested else {}))
+        about |= {"requested": self.requested} if self.requested else {}
+        return content_key(about | self._user_code)
 
     def title(self, point: Mapping[str, Any]) -> str:
         """A point in a few words: names as they are, numbers with their dimension, constants left out."""

@@ -176,10 +176,16 @@ def _touch(uri: str) -> None:
 
 
 def hurry() -> None:
-    """Let MLflow try once to open a database, not ten times within 100 seconds: who calls it tries again."""
+    """Let MLflow try once to open a database, not ten times within 100 seconds: who calls it tries again.
+
+    It makes the folder of a SQLite file, too, where that is gone: but a storage that was deleted under a running study
+    is not made again.
+    """
     import mlflow.store.db.utils as databases
 
     databases.MAX_RETRY_COUNT = 1
+    if hasattr(databases, "_make_parent_dirs_if_sqlite"):  # not in every release
+        databases._make_parent_dirs_if_sqlite = lambda db_uri: None  # noqa: ARG005
 
 
 def settle(uri: str, root: Path, study: str | None = None) -> None:

@@ -26,7 +26,7 @@ from tests.support.machines import TOOLS, Machines, machines
 
 pytestmark = [pytest.mark.machines, pytest.mark.slow, pytest.mark.ray]
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 HEAD, WORKER = "10.77.0.2", "10.77.0.3"
 STUDY = {
     "study": "tiny",

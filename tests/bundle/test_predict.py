@@ -34,7 +34,7 @@ from tests.support.bundles import CLASSES, image_set, pictures, pruned_network, 
 from tests.support.files import plain_png, tiff
 from tests.support.scenes import tiny
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TILES = {"size": 8, "overlap": 3}
 COLOURS = [[0, 114, 178], [213, 94, 0], [0, 158, 115]]
 

@@ -25,7 +25,7 @@ from rssearch.sampling.sampler import CAPABILITIES
 from rssearch.tracking import client
 from tests.support.commands import Result, refused, run, study_with
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 RSSEARCH = str(Path(sys.executable).with_name("rssearch"))  # as it is installed
 COMMANDS = ["plan", "search", "front", "export", "ui", "models", "methods", "samplers", "papers", "data"]
 TOY: dict[str, Any] = {"study": "toy", "trial": "tests.support.toy:plain", "space": {"rate": [0.25, 0.5]}}
@@ -217,8 +217,8 @@ def test_a_signal_to_ui_alone_ends_what_it_has_started(number: signal.Signals, t
         f"Path({str(tmp_path / 'part')!r}).rename({str(tmp_path / 'child')!r}); time.sleep(600)",
     )
     program = (
-        "import os, sys; from rssearch import tracking; tracking._PATIENCE = 0.5\n"
-        f"sys.exit(tracking._run_until_stopped([sys.executable, '-c', {'; '.join(parts)!r}], os.environ))"
+        "import os, sys; from rssearch.tracking import client; client._PATIENCE = 0.5\n"
+        f"sys.exit(client._run_until_stopped([sys.executable, '-c', {'; '.join(parts)!r}], os.environ))"
     )
     process = subprocess.Popen([sys.executable, "-c", program])
     try:

@@ -127,7 +127,7 @@ def test_a_machine_without_the_modules_gets_their_sources(write: Write, tmp_path
     elsewhere.mkdir()
     (elsewhere / f"{name}.py").write_text("def f(): return 'an older one'\n")
     code = (
-        "import pickle, sys; from rssearch import imports\n"
+        "import pickle, sys; from rssearch.config import imports\n"
         "imports.install(pickle.loads(sys.stdin.buffer.read()))\n"
         f"found, module = imports.load('{name}:f')\n"
         f"print(found(), imports.fingerprint('{name}:f'), module.__file__)\n"

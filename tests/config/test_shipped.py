@@ -19,7 +19,7 @@ def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_every_yaml_of_the_package_is_shipped_under_its_path() -> None:
-    root = Path(__file__).parent.parent / "search_spaces"
+    root = (Path(__file__).parents[2] / "search_spaces").resolve()
     assert {root / f"{name}.yaml" for name in SHIPPED} == set(root.rglob("*.yaml"))
     assert {"quickstart", "eurosat_methods"} <= set(SHIPPED)
 

@@ -7,8 +7,7 @@ import pytest
 
 from rssearch import data
 from rssearch.errors import InputError
-
-from .fakes import cifar10
+from tests.support.fakes import cifar10
 
 
 @pytest.fixture

@@ -11,8 +11,7 @@ from rssearch.data.contents import readable, scan, shown
 from rssearch.data.listing import from_files
 from rssearch.errors import DataWarning, InputError
 from tests.support.commands import refused, run
-
-from .fakes import encoded, own_scenes, picture, tree, zipped
+from tests.support.fakes import encoded, own_scenes, picture, tree, zipped
 
 BAD = os.fsdecode(b"Stra\xdfe")  # as an archive made on Windows is unpacked on Linux
 

@@ -13,8 +13,7 @@ from rssearch.data import IGNORE
 from rssearch.data.describe import describe
 from rssearch.data.loader import batches
 from rssearch.errors import InputError
-
-from .fakes import FAKES
+from tests.support.fakes import FAKES
 
 IMAGES = [name for name in FAKES if data.task(name) == "classification"]
 SCENES = [name for name in FAKES if data.task(name) == "segmentation"]

@@ -18,8 +18,7 @@ from rssearch.study import run as study
 from rssearch.study.environment import environment
 from rssearch.study.progress import Display
 from tests.support.commands import run
-
-from .fakes import cifar10, own_scenes, tree
+from tests.support.fakes import cifar10, own_scenes, tree
 
 NOTE = (
     "3 of the 7 images of the given test split are also in the training split, byte for byte (test/a/x1.png = "

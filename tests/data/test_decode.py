@@ -7,8 +7,7 @@ from rssearch import data
 from rssearch.data.decode import pixel_sums, resize_all
 from rssearch.errors import InputError
 from rssearch.imaging.pixels import decode
-
-from .fakes import encoded, picture, tree, zipped
+from tests.support.fakes import encoded, picture, tree, zipped
 
 
 def test_pixel_sums():

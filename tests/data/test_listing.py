@@ -10,8 +10,7 @@ from rssearch.data import eurosat, registry
 from rssearch.data.contents import scan
 from rssearch.data.listing import Files, from_files
 from rssearch.errors import InputError
-
-from .fakes import picture, tree, zipped
+from tests.support.fakes import picture, tree, zipped
 
 CLASSES = list(eurosat.FAMILY.expected)
 

@@ -14,8 +14,7 @@ from rssearch.data.imageset import ImageSet, normalise
 from rssearch.data.loader import batches, num_batches
 from rssearch.data.streaming import Stream, node_memory
 from rssearch.errors import InputError
-
-from .fakes import tree, zipped
+from tests.support.fakes import tree, zipped
 
 OFF = Augment(crop=0, hflip=False, vflip=False, rotate90=False, jitter=0)
 

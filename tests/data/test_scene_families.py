@@ -9,8 +9,7 @@ from rssearch.config.schema import Patches
 from rssearch.data import IGNORE, dubai
 from rssearch.errors import InputError
 from rssearch.imaging.pixels import large_images
-
-from . import fakes
+from tests.support import fakes
 
 LOAD = {"patches": Patches(size=16), "workers": 1}
 

@@ -17,8 +17,7 @@ from rssearch.data.buildings import Drawings
 from rssearch.data.decode import pixel_sums
 from rssearch.data.loader import batches
 from rssearch.errors import InputError
-
-from .fakes import own_scenes, zipped
+from tests.support.fakes import own_scenes, zipped
 
 
 @pytest.fixture

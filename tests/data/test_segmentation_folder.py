@@ -11,9 +11,8 @@ from rssearch.config.schema import Patches, Split
 from rssearch.data import IGNORE
 from rssearch.data.describe import describe
 from rssearch.errors import InputError
+from tests.support.fakes import own_scenes, picture, zipped
 from tests.support.files import plain_png, png, tiff
-
-from .fakes import own_scenes, picture, zipped
 
 LOAD = {"patches": Patches(size=8), "workers": 1}
 

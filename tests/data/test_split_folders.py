@@ -11,8 +11,7 @@ from rssearch.data.contents import scan
 from rssearch.data.listing import from_files
 from rssearch.data.split_folders import split_of
 from rssearch.errors import DataWarning, InputError
-
-from .fakes import own_scenes, picture, tree, zipped
+from tests.support.fakes import own_scenes, picture, tree, zipped
 
 PAIRS = [("train", "test"), ("Train", "Test"), ("TRAIN", "VAL"), ("training", "testing"), ("Training", "Validation")]
 

@@ -17,7 +17,7 @@ from rssearch.config.schema import load_study, parse_study
 from rssearch.pruning.allocate import ALLOCATIONS
 from rssearch.sampling.sampler import CAPABILITIES
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("*.py"))
 
 
@@ -65,7 +65,7 @@ def test_the_page_of_methods_names_all_of_them_with_their_allocation_and_options
 
 def test_the_page_on_reliability_names_tests_that_there_are() -> None:
     page = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
-    commands = re.findall(r"`(?:-s )?(tests/\w+\.py) -k (\w+)`", page)
+    commands = re.findall(r"`(?:-s )?(tests/[\w/]+\.py) -k (\w+)`", page)
     assert len(commands) == page.count(" -k ") > 10
     for file, part in commands:
         names = re.findall(r"^def (test_\w+)", (ROOT / file).read_text(encoding="utf-8"), flags=re.MULTILINE)

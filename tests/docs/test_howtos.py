@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-HOWTOS = Path(__file__).parent.parent / "docs" / "howto"
+HOWTOS = Path(__file__).parents[2] / "docs" / "howto"
 PAGES = sorted(page.stem for page in HOWTOS.glob("*.md") if page.stem != "index")
 BLOCK = re.compile(r'^```(?P<kind>\w+)(?: title="(?P<title>[^"]+)")?\n(?P<text>.*?)^```$', re.MULTILINE | re.DOTALL)
 

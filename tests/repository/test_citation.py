@@ -11,7 +11,7 @@ import yaml
 
 import rssearch
 
-CITATION: dict[str, Any] = yaml.safe_load((Path(__file__).parent.parent / "CITATION.cff").read_text(encoding="utf-8"))
+CITATION: dict[str, Any] = yaml.safe_load((Path(__file__).parents[2] / "CITATION.cff").read_text(encoding="utf-8"))
 
 
 def test_it_is_of_the_format_and_of_this_version() -> None:

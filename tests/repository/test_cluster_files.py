@@ -23,7 +23,7 @@ from rssearch import cli
 from rssearch.config import shipped
 from tests.support.buckets import s3  # noqa: F401
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 CLUSTERS = ("cluster.yaml", "cluster.local.yaml")
 PAGES = ("README.md", "docs/clusters.md")
 
@@ -48,7 +48,7 @@ def test_ray_accepts_the_file_and_it_brings_what_the_installation_needs(name: st
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     packages = {pattern.removesuffix("*") for pattern in project["tool"]["setuptools"]["packages"]["find"]["include"]}
     texts = {project["project"]["readme"], *project["project"]["license-files"]}
-    assert mounts.keys() == packages | texts | {"pyproject.toml", "constraints.txt"}
+    assert mounts.keys() == packages | {"trials", "search_spaces"} | texts | {"pyproject.toml", "constraints.txt"}
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     names = {part for line in tracked.splitlines() for part in Path(line).parts}
     assert not names & {pattern.removeprefix("**/") for pattern in config["rsync_exclude"]}
@@ -101,6 +101,10 @@ def test_a_submitted_job_takes_the_code_along_and_nothing_else(tmp_path: Path) -
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split(
         "\n"
     )
+    links = [name for name in tracked if (ROOT / name).is_symlink()]
+    for name in links:
+        tree.mkdir(exist_ok=True)
+        (tree / name).symlink_to((ROOT / name).readlink())
     for name in (name for name in tracked if (ROOT / name).is_file()):
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         (tree / name).write_bytes((ROOT / name).read_bytes())
@@ -118,7 +122,14 @@ def test_a_submitted_job_takes_the_code_along_and_nothing_else(tmp_path: Path) -
     left = {"docs", "tests", "benchmarks"}
     assert set(zipfile.ZipFile(package).namelist()) >= {"search.py", "trials/prune.py", "rssearch/data/__init__.py"}
     files = {name for name in zipfile.ZipFile(package).namelist() if not name.endswith("/")}
-    assert files == {name for name in tracked if name and name.split("/")[0] not in left}
+    behind = {
+        f"{link}{name.removeprefix(f'rssearch/{link}')}"
+        for link in links
+        for name in tracked
+        if f"rssearch/{link}/" in name
+    }
+    assert links == ["search_spaces", "trials"]
+    assert files == {name for name in tracked if name and name.split("/")[0] not in left} - {*links} | behind
     assert package.stat().st_size < 2 << 20
 
 

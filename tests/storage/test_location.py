@@ -308,10 +308,10 @@ FULL = """
 import logging, sys
 from pathlib import Path
 from rssearch.config import Settings
-from rssearch.journal import Journal
-from rssearch.store import Store
+from rssearch.storage.journal import Journal
+from rssearch.storage.artifacts import Store
 from rssearch.trial import Context, Session
-from tests.records import ended
+from tests.support.records import ended
 logging.basicConfig(level="WARNING", stream=sys.stdout, format="%(message)s")
 root = Path(sys.argv[1])
 session = Session(Context("s", str(root), "data", Settings()), "k", {})

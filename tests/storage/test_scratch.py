@@ -19,12 +19,12 @@ from rssearch.study.definition import Question
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from rssearch import scratch, storage
+from rssearch.storage import location, scratch
 place = Path(sys.argv[1])
 with scratch.folder("rssearch-x-", place) as folder:
     (folder / "content").write_text("half")
     os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)  # in the middle of the file
-    storage.write_atomic(place / "trials.csv", "key")
+    location.write_atomic(place / "trials.csv", "key")
 """
 
 

@@ -23,7 +23,7 @@ from tests.support.servers import PATIENCE, end_family
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
-PROJECT = Path(__file__).parent.parent
+PROJECT = Path(__file__).parents[2]
 KILLS = 20
 
 

@@ -20,7 +20,7 @@ from rssearch.storage.journal import Journal
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
-PROJECT = Path(__file__).parent.parent
+PROJECT = Path(__file__).parents[2]
 TRIALS, EPOCHS = 6, 4
 
 

@@ -295,3 +295,13 @@ def test_others_experiments_in_a_common_database_stay(tmp_path: Path) -> None:
     assert now() == places | {"s": (tmp_path / "mlartifacts" / "s").as_uri()}
     settle(uri, tmp_path / "mlartifacts")
     assert now() == places | {name: (tmp_path / "mlartifacts" / name).as_uri() for name in "st"}
+
+
+def test_a_folder_that_is_gone_is_not_made_again(tmp_path: Path) -> None:
+    """MLflow would make it, and with it the storage that somebody has deleted under a running study."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    tracking_database.hurry()
+    with pytest.raises(Exception, match="unable to open database file"):
+        SqlAlchemyStore(f"sqlite:///{tmp_path}/gone/mlflow.db", str(tmp_path / "mlruns"))
+    assert not (tmp_path / "gone").exists()

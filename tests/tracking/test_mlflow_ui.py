@@ -28,7 +28,7 @@ __all__ = ["browser"]  # a fixture
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results"
 STUDY = "eurosat-methods"
 SCREENSHOTS = os.environ.get("RSSEARCH_SCREENSHOTS")

@@ -25,7 +25,7 @@ from tests.support.servers import MlflowServer, Postgres, end_family, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
-PROJECT = Path(__file__).parent.parent
+PROJECT = Path(__file__).parents[2]
 STUDIES = 8
 
 

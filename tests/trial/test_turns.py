@@ -15,7 +15,7 @@ from rssearch.trial import turns
 PATIENCE = 60.0
 HOLDER = """
 import pathlib, sys
-from rssearch import turns
+from rssearch.trial import turns
 with turns.training(pathlib.Path(sys.argv[1])):
     print("in", flush=True)
     sys.stdin.read()

@@ -107,7 +107,11 @@ def test_memory_is_measured_again_where_code_of_ones_own_changed(tmp_path: Path)
         space = {"dataset": ["synthetic_scenes"], "model": ["tests.support.own:tiny"], "method": ["l1"], "rate": [0.5]}
         document = {"study": "s", "trial": "trials.prune:run", "space": space, "storage": str(tmp_path)}
         question = Question(parse_study(document))
-        assert [path for path, _ in question.context().sources] == ["tests/__init__.py", "tests/support/own.py"]
+        assert [path for path, _ in question.context().sources] == [
+            "tests/__init__.py",
+            "tests/support/__init__.py",
+            "tests/support/own.py",
+        ]
         question._sources = sources
         return set(question.hungriest())
 

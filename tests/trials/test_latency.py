@@ -123,8 +123,8 @@ def test_a_prediction_times_each_layer_once_and_is_known_beforehand_from_then_on
     files = first.store.get(LINES, line)
     assert files is not None
     known = json.loads(files["line.json"])
-    assert known["sums_ms"] == sorted(known["sums_ms"], reverse=True)
-    assert len(known["measured_ms"]) == 4
+    assert len(known["sums_ms"]) == len(known["measured_ms"]) == 4
+    assert min(known["sums_ms"]) > 0
     assert len(first.store.keys(TABLES)) == 1
     # Another number of threads is another machine; and a driver without a GPU knows nothing of trials on GPUs.
     assert PREDICTED not in prune.cost(

@@ -1,0 +1,5 @@
+"""``python -m rssearch`` is ``rssearch``."""
+
+from rssearch.cli import main
+
+main()
