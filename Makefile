@@ -12,7 +12,7 @@ export RAY_USAGE_STATS_ENABLED ?= 0
 export MLFLOW_DISABLE_TELEMETRY ?= true
 export NO_MKDOCS_2_WARNING ?= 1
 
-.PHONY: quickstart test test-fast check docs install dev clean
+.PHONY: quickstart test test-fast coverage check docs install dev clean
 
 quickstart: install
 	$(BIN)/rssearch search search_spaces/quickstart.yaml
@@ -21,7 +21,10 @@ test: dev
 	$(BIN)/pytest
 
 test-fast: dev
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow" -n 2 --dist loadfile
+
+coverage: dev
+	$(BIN)/pytest -m "not slow" --cov --cov-report=xml --cov-report=term
 
 check: dev
 	$(BIN)/ruff check .

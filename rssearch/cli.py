@@ -22,7 +22,6 @@ from rssearch.study.console import PlainConsole, plain_logs, write
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 data_app = typer.Typer(help="Datasets: list, fetch, verify.", no_args_is_help=True)
@@ -69,6 +68,7 @@ TrialKey = Annotated[
     str | None, typer.Option(metavar="KEY", help="The trial with this key, or with the only key that begins so.")
 ]
 Wish = Annotated[str, typer.Option(metavar="WISH", help="knee, accuracy, or macs<=X with X such as 20e6 or 20M.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DatasetRoot = Annotated[Path, typer.Option("--data-root", metavar="DIR", help="Where the datasets are.")]
 
 
@@ -263,6 +263,19 @@ def register(
 
 
 @app.command()
+def studies(storage: StudyStorage = "results", as_json: AsJson = False) -> None:
+    """The studies of a storage."""
+    from rssearch.report import recorded
+
+    rows = []
+    for found in recorded.all_of(storage):
+        statuses = [row["status"] for row in found.rows]
+        members = sum(len(front.members) for front in found.front())
+        rows.append((found.study, len(statuses), statuses.count("finished"), statuses.count("failed"), members))
+    _list(("study", "trials", "finished", "failed", "front"), rows, as_json)
+
+
+@app.command()
 def ui(
     storage: StudyStorage = "results",
     tracking_uri: TrackingUri = None,
@@ -282,17 +295,17 @@ def ui(
 
 
 @app.command()
-def models() -> None:
+def models(as_json: AsJson = False) -> None:
     """The networks that a study may name."""
     from rssearch import models as registry
 
     rows = [(name, ", ".join(registry.MODELS[name].options) or "none") for name in registry.list_models()]
     more = [("torchvision:NAME", "any other classifier of torchvision"), ("MODULE:NAME", "what your function takes")]
-    _print_table(("model", "options"), [*rows, *more])
+    _list(("model", "options"), [*rows, *more], as_json)
 
 
 @app.command()
-def methods() -> None:
+def methods(as_json: AsJson = False) -> None:
     """The pruning methods that a study may name."""
     from rssearch.pruning.methods import METHODS
 
@@ -302,11 +315,11 @@ def methods() -> None:
     rows.append(("channel_nas", "lowest score of a differentiable channel search", "global", "yes"))
     rows.append(("none", "nothing; the network is fine-tuned like the others", "", "no"))
     rows.append(("MODULE:NAME", "what your function scores lowest", "uniform", "yes"))
-    _print_table(("method", "what it removes first", "allocation", "sees data"), rows)
+    _list(("method", "what it removes first", "allocation", "sees data"), rows, as_json)
 
 
 @app.command()
-def samplers() -> None:
+def samplers(as_json: AsJson = False) -> None:
     """The samplers, and what each can do."""
     from rssearch.sampling.sampler import CAPABILITIES
 
@@ -319,23 +332,21 @@ def samplers() -> None:
             "learning from constraints": can.constraints,
         }
         rows.append((name, can.summary, ", ".join(what for what, has in lacks.items() if not has)))
-    _print_table(("sampler", "what it is", "what it cannot do"), rows)
+    _list(("sampler", "what it is", "what it cannot do"), rows, as_json)
 
 
 @app.command()
 def papers(
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="A paper; without it they are listed.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """The papers' tables beside recomputed parameters and MACs."""
     from rssearch import papers as published
 
     if name is None:
         rows = [(paper.name, paper.title, paper.summary) for paper in published.PAPERS.values()]
-        if as_json:
-            console.print_json(json.dumps([dict(zip(("paper", "title", "summary"), row, strict=True)) for row in rows]))
-        else:
-            _print_table(("paper", "title", "what can be reproduced"), rows)
+        titles = ("paper", "title", "summary" if as_json else "what can be reproduced")
+        _list(titles, rows, as_json)
         return
     table = published.recompute(published.get(name))
     if as_json:
@@ -348,12 +359,20 @@ def papers(
 
 
 @data_app.command("list")
-def data_list() -> None:
+def data_list(as_json: AsJson = False) -> None:
     """The datasets that a study may name."""
     from rssearch import data
 
     rows = [(row["name"], row["summary"], row["download"]) for row in data.summary()]
-    _print_table(("dataset", "what it is", "download"), rows)
+    _list(("dataset", "what it is", "download"), rows, as_json)
+
+
+def _list(titles: Sequence[str], rows: Iterable[Sequence[Any]], as_json: bool) -> None:
+    """A table, or the same as JSON: a list of objects whose keys are the titles."""
+    if as_json:
+        console.print_json(json.dumps([dict(zip(titles, row, strict=True)) for row in rows]))
+    else:
+        _print_table(titles, [[str(cell) for cell in row] for row in rows])
 
 
 def _print_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -14,11 +14,11 @@ import torch
 from matplotlib.figure import Figure
 
 from rssearch import data, models, nas
-from rssearch.config.schema import Augment, ChannelSearch, Recipe, Split
-from rssearch.cost.counting import profile
+from rssearch.config import Augment, ChannelSearch, Recipe, Split
+from rssearch.cost import profile
 from rssearch.nas.search import Run
 from rssearch.pruning.picture import draw
-from rssearch.train.loop import evaluate, fit, pick_device
+from rssearch.train import evaluate, fit, pick_device
 
 device = pick_device()
 images = data.load("synthetic_scenes", Path(mkdtemp()), input_size=32, split=Split())

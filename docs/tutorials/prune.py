@@ -16,11 +16,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from rssearch import data, models, pruning
-from rssearch.config.schema import Augment, Recipe, Split
-from rssearch.cost.counting import profile
+from rssearch.config import Augment, Recipe, Split
+from rssearch.cost import profile
 from rssearch.data import loader
 from rssearch.models import attention
-from rssearch.train.loop import evaluate, fit, pick_device
+from rssearch.train import evaluate, fit, pick_device
 
 device = pick_device()
 images = data.load("synthetic_scenes", Path(tempfile.mkdtemp()), input_size=32, split=Split())

@@ -7,6 +7,7 @@ from rssearch.lazy import exports
 if TYPE_CHECKING:
     from rssearch.config.schema import Augment as Augment
     from rssearch.config.schema import Bound as Bound
+    from rssearch.config.schema import ChannelSearch as ChannelSearch
     from rssearch.config.schema import Patches as Patches
     from rssearch.config.schema import Recipe as Recipe
     from rssearch.config.schema import Resources as Resources
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Augment",
     "Bound",
+    "ChannelSearch",
     "Patches",
     "Recipe",
     "Resources",
@@ -34,6 +36,7 @@ __all__ = [
 _MODULES = {
     "Augment": "schema",
     "Bound": "schema",
+    "ChannelSearch": "schema",
     "Patches": "schema",
     "Recipe": "schema",
     "Resources": "schema",

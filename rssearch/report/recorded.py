@@ -96,6 +96,21 @@ def read(study: str, storage: str | Path) -> Recorded:
     )
 
 
+def all_of(storage: str | Path) -> list[Recorded]:
+    """Every study of a storage, by name; those whose files are damaged are left out with a warning.
+
+    Raises:
+        InputError: the storage cannot be used.
+    """
+    found = []
+    for name in sorted(path.parent.name for path in locate(storage).glob("*/study.yaml")):
+        try:
+            found.append(read(name, storage))
+        except InputError as error:
+            _log.warning("%s is left out: %s", name, error)
+    return found
+
+
 def choose(found: Recorded, *, trial: str | None = None, best: str = "knee") -> dict[str, Any]:
     """One trial of a study. Where seeds vary, a configuration is chosen by its means, and of it the best trial.
 
