@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from rssearch.backend import nodes
 from rssearch.config.schema import parse_study
 from rssearch.errors import InputError
 from rssearch.storage import shared_folder
@@ -82,7 +83,7 @@ def test_a_storage_that_a_node_does_not_see_is_refused(hidden: Path) -> None:
 def test_a_node_that_comes_later_ends_the_study_and_spoils_no_trial(
     hidden: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shared_folder, "check_nodes", lambda folder, token: None)  # as if it had come since
+    monkeypatch.setattr(nodes, "check_nodes", lambda folder, token: None)  # as if it had come since
     with pytest.raises(InputError, match=f"^storage: {hidden}/s is not shared by all nodes"):
         run(hidden, "lasting")
     assert all(record["status"] == "finished" for record in Journal(hidden / "s" / "trials.jsonl").records.values())
