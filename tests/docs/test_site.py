@@ -92,7 +92,7 @@ def test_the_reference_has_the_public_names_with_their_arguments(site: Path) -> 
         "front.knee",
         "bundle.load",
         "trial.Session",
-        "seeds.means",
+        "front.seeds.means",
     ):
         assert f'id="rssearch.{name}"' in reference, name
     assert "macs_ratio" in reference
