@@ -28,6 +28,8 @@ from rssearch.storage.journal import Journal
 from rssearch.study import run
 from rssearch.trial.session import Context, Session
 from rssearch.trials import baselines, prune
+from rssearch.trials.keys import BASELINES, SCORES
+from rssearch.trials.pruning_trial import PruningTrial
 
 METHODS = ["random", "l1", "bn_scale", "taylor", "lfp"]
 RATES = [0.2, 0.4, 0.6, 0.8]
@@ -93,15 +95,17 @@ def measure(folder: Path, checked: int) -> list[dict]:
     warm_up(config, folder / "warm", points[0], shared)
 
     here = session(config, storage, points[0], shared)
-    train = timed(lambda: baselines.baseline(points[0], here))
-    score = {m: timed(lambda m=m: baselines.scores(points[0] | {"method": m}, here)) for m in METHODS}
+    train = timed(lambda: baselines.baseline(PruningTrial.open(points[0], here)))
+    score = {
+        m: timed(lambda m=m: baselines.scores(PruningTrial.open(points[0] | {"method": m}, here))) for m in METHODS
+    }
     rows = [row("baseline", train), *(row("score", seconds, {"method": m}) for m, seconds in score.items())]
     print(f"baseline {train:.1f} s; scores " + ", ".join(f"{m} {seconds:.2f} s" for m, seconds in score.items()))
 
     wall = timed(lambda: run_study(config))
     store, records = Store(storage), list(Journal(storage / "cache" / "trials.jsonl").records.values())
-    made = {kind: len(store.keys(kind)) for kind in (baselines.BASELINES, baselines.SCORES)}
-    if made != {baselines.BASELINES: 1, baselines.SCORES: len(METHODS)} or len(records) != len(points):
+    made = {kind: len(store.keys(kind)) for kind in (BASELINES, SCORES)}
+    if made != {BASELINES: 1, SCORES: len(METHODS)} or len(records) != len(points):
         raise RuntimeError(f"the study did not use the store as it should: {made}, {len(records)} records")
     trial = {(r["point"]["method"], r["point"]["rate"]): r["metrics"] for r in records}
     for (method, rate), metrics in trial.items():
@@ -125,7 +129,7 @@ def warm_up(config: StudyConfig, storage: Path, point: dict, shared: dict) -> No
     """Let torch start its threads and kernels outside of what is measured."""
     quick = {"train": config.settings.train.model_copy(update={"epochs": 1})}
     local = config.model_copy(update={"settings": config.settings.model_copy(update=quick)})
-    baselines.baseline(point, session(local, storage, point, shared))
+    baselines.baseline(PruningTrial.open(point, session(local, storage, point, shared)))
 
 
 def run_study(config: StudyConfig) -> None:

@@ -35,6 +35,8 @@ from rssearch.pruning.surgery import cut
 from rssearch.train.loop import evaluate, fit
 from rssearch.trial.session import Context, Session
 from rssearch.trials import baselines, searches
+from rssearch.trials.point import CHANNEL_NAS
+from rssearch.trials.pruning_trial import PruningTrial
 
 COLUMNS = ("dataset", "model", "seed", "structure", "weights", "asked_macs_ratio", "macs_ratio", "params_ratio")
 COLUMNS += ("removed_fraction", "val_accuracy", "test_accuracy", "widths", "seconds", "device")
@@ -66,13 +68,13 @@ def run(args: argparse.Namespace) -> None:
 
 def trained(point: dict, session: Session, name: str, weights: str) -> dict:
     """One structure, trained and measured."""
-    local, images = session.settings, baselines.images_of(point, session)
-    dense, _ = baselines.baseline(point, session)
+    local, images = session.settings, PruningTrial.open(point, session).images
+    dense, _, _ = baselines.baseline(PruningTrial.open(point, session))
     graph = pruning.trace(dense.eval(), torch.zeros(1, *images.input_shape))
     widths = structure(point, session, graph, name)
     # Fresh weights are slices of a fresh network; batch normalisation makes their scale no matter.
-    source = dense if weights == "inherited" else baselines.build_model(point, session, images).eval()
-    kept = strongest(baselines.scores(point, session), widths)
+    source = dense if weights == "inherited" else PruningTrial.open(point, session).build_model().eval()
+    kept = strongest(baselines.scores(PruningTrial.open(point, session)), widths)
     model, _ = cut(source, graph, kept)
     recipe: Recipe = local.finetune if weights == "inherited" else local.train
     parts = [images.split(split) for split in ("train", "val", "test")]
@@ -85,12 +87,12 @@ def trained(point: dict, session: Session, name: str, weights: str) -> dict:
 def structure(point: dict, session: Session, graph: ChannelGraph, name: str) -> dict[str, int]:
     """How many channels each group keeps."""
     if name == "channel search":
-        kept = searches.derived(point | {"method": baselines.CHANNEL_NAS}, session).kept
+        kept = searches.derived(PruningTrial.open(point | {"method": CHANNEL_NAS}, session)).kept
     elif name == "random":
         kept = random_structure(graph, point["macs_ratio"], point["seed"])
     else:
         method = RANKED[name]
-        scores = baselines.scores(point | {"method": method}, session)
+        scores = baselines.scores(PruningTrial.open(point | {"method": method}, session))
         kept = allocate(graph, scores, allocation=METHODS[method].allocation, macs_ratio=point["macs_ratio"])
     return {group: len(channels) for group, channels in kept.items()}
 
@@ -119,10 +121,10 @@ def picture(args: argparse.Namespace) -> None:
     """The scores of the first seed's search, and what is kept of each layer."""
     context = Context("channel_structures", str(args.work / "store"), str(args.data_root), settings(args))
     point = {"dataset": args.dataset, "model": args.model, "seed": args.seeds[0], "macs_ratio": args.ratios[0]}
-    point |= {"method": baselines.CHANNEL_NAS}
+    point |= {"method": CHANNEL_NAS}
     session = Session(context, content_key(point), point)
-    _, gates, _ = searches.searched(point, session)
-    draw(gates.by_group(), searches.derived(point, session).kept).savefig(args.png, dpi=150)
+    _, gates, _ = searches.searched(PruningTrial.open(point, session))
+    draw(gates.by_group(), searches.derived(PruningTrial.open(point, session)).kept).savefig(args.png, dpi=150)
 
 
 def table(args: argparse.Namespace) -> None:

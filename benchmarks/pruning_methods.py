@@ -35,6 +35,9 @@ from rssearch.models.resnet_cifar import IndexShortcut
 from rssearch.train.loop import evaluate, fit, pick_device
 from rssearch.trial.session import Context, Session
 from rssearch.trials import baselines, prune
+from rssearch.trials.keys import Keys
+from rssearch.trials.point import NO_METHOD, PruningPoint
+from rssearch.trials.pruning_trial import PruningTrial
 
 COLUMNS = ("dataset", "model", "seed", "method", "asked_macs_ratio", "macs_ratio", "params_ratio", "removed_fraction")
 COLUMNS += ("baseline_test_accuracy", "baseline_val_accuracy", "val_accuracy", "test_accuracy", "seconds", "device")
@@ -125,10 +128,10 @@ _tested: dict[str, float] = {}
 
 def tested_baseline(point: dict, session: Session) -> float:
     """The accuracy of a point's baseline on the test split."""
-    key = content_key(baselines.baseline_inputs(point, session.settings, session.data_root))
+    key = content_key(Keys(PruningPoint(point, session.settings), session.data_root).baseline_inputs)
     if key not in _tested:
-        model, _ = baselines.baseline(point, session)
-        test = baselines.images_of(point, session).split("test")
+        model, _, _ = baselines.baseline(PruningTrial.open(point, session))
+        test = PruningTrial.open(point, session).images.split("test")
         _tested[key] = evaluate(model.to(session.device), test, batch_size=512, device=session.device)["accuracy"]
     return _tested[key]
 
@@ -136,9 +139,9 @@ def tested_baseline(point: dict, session: Session) -> float:
 def peer(name: str, point: dict, context: Context) -> dict:
     """A pruner of torch_pruning on the plain baseline: its rate by bisection, then the same fine-tuning."""
     session = Session(context, content_key(point | {"peer": name}), point)
-    point = point | {"method": prune.NO_METHOD}
-    images, local = baselines.images_of(point, session), session.settings
-    dense, base = baselines.baseline(point, session)
+    point = point | {"method": NO_METHOD}
+    images, local = PruningTrial.open(point, session).images, session.settings
+    dense, base, _ = baselines.baseline(PruningTrial.open(point, session))
     dense.to(session.device).eval()
     whole = counting.profile(dense, images.input_shape)
     score_batches = loader.batches(

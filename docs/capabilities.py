@@ -15,7 +15,7 @@ from rssearch.errors import InputError
 from rssearch.pruning.allocate import ALLOCATIONS
 from rssearch.sampling.sampler import CAPABILITIES
 from rssearch.trials import prune
-from rssearch.trials.baselines import CHANNEL_NAS, NO_METHOD
+from rssearch.trials.point import CHANNEL_NAS, NO_METHOD
 
 PAGE = Path(__file__).with_suffix(".md")
 BEGIN, END = "<!-- {}: written by capabilities.py -->\n", "<!-- end -->\n"

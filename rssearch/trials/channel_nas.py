@@ -11,7 +11,7 @@ from rssearch.storage.artifacts import Store
 from rssearch.trial.interface import Preparation
 from rssearch.trial.session import Session
 from rssearch.trials import prune
-from rssearch.trials.baselines import CHANNEL_NAS
+from rssearch.trials.point import CHANNEL_NAS
 
 Config = dict[str, Any]
 Metrics = dict[str, Any]

@@ -19,6 +19,7 @@ from rssearch.storage.artifacts import Files
 from rssearch.storage.lock import lock
 from rssearch.trial import turns
 from rssearch.trial.session import Session
+from rssearch.trials.architecture import Architecture
 
 Metrics = dict[str, Any]
 Shape = tuple[int, int, int]
@@ -50,7 +51,7 @@ def of_front(model: nn.Module, shape: Shape, session: Session) -> Metrics:
     return latency.measure_all(model, shape, wanted, device=session.device, alone=turns.measuring)
 
 
-def predicted(model: nn.Module, whole: nn.Module, shape: Shape, about: Metrics, session: Session) -> None:
+def predicted(model: nn.Module, whole: nn.Module, network: Architecture, session: Session) -> None:
     """Predict the latency of a pruned network where the study asks for it; times what the table lacks.
 
     The session takes note of it. Raises Infeasible where it breaks a constraint.
@@ -58,32 +59,31 @@ def predicted(model: nn.Module, whole: nn.Module, shape: Shape, about: Metrics, 
     Args:
         model: the pruned network.
         whole: the unpruned one, for the line.
-        shape: (C, H, W).
-        about: what determines the unpruned one.
+        network: what the unpruned one's shapes depend on.
         session: of the trial.
     """
     if PREDICTED not in session.context.requested:
         return
-    files = session.store.get_or_build(LINES, _line_key(about, session), lambda: _fit(whole, shape, session))
+    shape = network.shape
+    files = session.store.get_or_build(LINES, _line_key(network, session), lambda: _fit(whole, shape, session))
     total = latency_table.layer_sum(latency_table.layers(model, shape), _timed(model, shape, session))
     assert total is not None
     session.know({PREDICTED: _line(files)(total)})
 
 
-def looked_up(build: Callable[[], nn.Module], shape: Shape, about: Metrics, session: Session) -> Metrics:
+def looked_up(build: Callable[[], nn.Module], network: Architecture, session: Session) -> Metrics:
     """The same prediction where nothing has to be timed for it, on a machine like those of the trials; else nothing.
 
     Args:
         build: makes the pruned network.
-        shape: (C, H, W).
-        about: what determines the unpruned one.
+        network: what the unpruned one's shapes depend on.
         session: of the point.
     """
     if (session.context.gpus > 0) != (session.device.type == "cuda"):
         return {}
-    if (files := session.store.get(LINES, _line_key(about, session))) is None:
+    if (files := session.store.get(LINES, _line_key(network, session))) is None:
         return {}
-    total = latency_table.layer_sum(latency_table.layers(build(), shape), _table(session))
+    total = latency_table.layer_sum(latency_table.layers(build(), network.shape), _table(session))
     return {} if total is None else {PREDICTED: _line(files)(total)}
 
 
@@ -97,8 +97,8 @@ def _machine(session: Session) -> Metrics:
     return {"device": name, "threads": _threads(session), "torch": torch.__version__, "batch": 1}
 
 
-def _line_key(about: Metrics, session: Session) -> str:
-    return content_key({"machine": _machine(session), "network": about})
+def _line_key(network: Architecture, session: Session) -> str:
+    return content_key({"machine": _machine(session), "network": network.inputs()})
 
 
 def _line(files: Files) -> Line:

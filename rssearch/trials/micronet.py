@@ -26,8 +26,11 @@ from rssearch.models.unet import Design, EncoderDecoder
 from rssearch.nas import atrous
 from rssearch.pruning.surgery import SPEC_FORMAT
 from rssearch.trial.session import Session, point_settings
-from rssearch.trials import latency, prune, tasks
-from rssearch.trials.baselines import NO_METHOD, baseline, build_model, images_of, rehearse
+from rssearch.trials import baselines, checks, latency, planned, results, tasks
+from rssearch.trials.keys import Keys
+from rssearch.trials.network_trial import NetworkTrial
+from rssearch.trials.planned import PlannedTrial
+from rssearch.trials.point import NO_METHOD, PruningPoint
 
 Config = dict[str, Any]
 Metrics = dict[str, Any]
@@ -40,7 +43,7 @@ ON_REQUEST = tuple(latency.MEASURED)
 METRICS = (*EPOCH_METRICS, *COST_METRICS, "train_seconds", *ON_REQUEST)
 
 
-# What the study asks before it starts
+# What the driver asks
 
 
 def check(point: Config, settings: Settings) -> None:
@@ -48,7 +51,7 @@ def check(point: Config, settings: Settings) -> None:
     if not isinstance(point.get("dataset"), str):
         raise InputError("space.dataset: is required, as a list of names")
     name, local = point.get("model", "micronet"), point_settings(settings, point)
-    with tasks.named("space.model"):
+    with checks.named("space.model"):
         known = [*PLAIN, *models.options_of(name)]
     for dimension in point:
         if "." not in dimension and dimension not in known:
@@ -56,10 +59,10 @@ def check(point: Config, settings: Settings) -> None:
     criterion = local.options.get("cascades", "dense")
     if criterion not in get_args(atrous.Criterion):
         raise InputError(f"settings.options.cascades: {unknown('criterion', criterion, get_args(atrous.Criterion))}")
-    with tasks.named("space"):
-        plain = _plain(point, settings)
-    tasks.check(plain, point_settings(settings, plain))
-    for cascade in _cascades(_design(plain, settings)):
+    with checks.named("space"):
+        resolved = _resolved(point, settings)
+    checks.check_task(resolved)
+    for cascade in _cascades(_design(resolved)):
         if not atrous.fulfils(cascade, criterion):
             raise InputError(
                 f"space.rates: the cascade {','.join(map(str, cascade))} reaches {atrous.coverage(cascade):.0%} of its "
@@ -70,12 +73,12 @@ def check(point: Config, settings: Settings) -> None:
 
 def check_search(point: Config, search: Search) -> None:
     """Refuse objectives and constraints that no trial reports. Raises InputError."""
-    tasks.check_search(point, search, METRICS)
+    tasks.check_search(point["dataset"], search, METRICS)
 
 
 def identity(point: Config, settings: Settings, data_root: Path) -> Config:
     """What determines a trial besides its point and settings."""
-    return prune.identity(point, settings, data_root)
+    return Keys(_resolved(point, settings), data_root).identity()
 
 
 def epochs(point: Config, settings: Settings) -> int:
@@ -87,39 +90,16 @@ def share(
     points: Iterable[Config], settings: Settings, data_root: Path, progress: Callable[[str, int, int], None]
 ) -> dict[str, AnySet]:
     """Every set of scenes of the study, decoded once."""
-    return prune.share([_plain(point, settings) for point in points], settings, data_root, progress)
-
-
-# What runs on a worker
-
-
-def run(config: Config, session: Session) -> Metrics:
-    """Train the network of a point, and measure it."""
-    begin = time.perf_counter()
-    plain, inner = _inner(config, session)
-    images = images_of(plain, inner)
-    latency.measured(build_model(plain, inner, images), images.input_shape, session)
-    model, trained = baseline(plain, inner, reported=True)
-    prune.keep(plain, inner, model, {"format": SPEC_FORMAT, "layers": {}})
-    return {
-        **{name: value for name, value in {"model": plain["model"], "seed": 0}.items() if name not in config},
-        **trained,
-        **cost(config, session),
-        **session.known,
-        "trial_seconds": time.perf_counter() - begin,
-        "split_hash": images.split_hash,
-        "images_skipped": len(images.skipped),
-    }
+    return planned.share([PlannedTrial(_resolved(point, settings), data_root) for point in points], progress)
 
 
 def cost(point: Config, session: Session) -> Metrics:
     """MACs, parameters, the receptive field in pixels of the whole network, and the lowest coverage of its cascades."""
-    plain, inner = _inner(point, session)
-    about = prune.about_data(plain, inner.settings, inner.data_root)
-    design = _design(plain, inner.settings)
+    trial = _planned(point, session)
+    design, described = _design(trial.point), trial.description
     with torch.device("meta"):  # shapes alone
-        network = EncoderDecoder(about.num_classes, about.input_shape[0], design)
-    profile = costs.profile(network, about.input_shape)
+        network = EncoderDecoder(described.num_classes, described.input_shape[0], design)
+    profile = costs.profile(network, described.input_shape)
     return {
         "macs": profile.macs,
         "params": profile.params,
@@ -131,33 +111,53 @@ def cost(point: Config, session: Session) -> Metrics:
 
 def unpruned(point: Config, session: Session) -> Metrics:
     """What hypervolumes are measured from: how many classes there are. No network is there before the search."""
-    plain, inner = _inner(point, session)
-    return {"classes": prune.about_data(plain, inner.settings, inner.data_root).num_classes}
-
-
-def measure(config: Config, session: Session) -> Metrics:
-    """Quality on the whole scenes of the test split, and latencies alone on the machine."""
-    return prune.measure(*_inner(config, session))
-
-
-def footprint(config: Config, session: Session) -> Metrics:
-    """What training the network of a point takes of a GPU's memory."""
-    plain, inner = _inner(config, session)
-    return asdict(memory.measure(lambda: rehearse(plain, inner, [inner.settings.train])))
+    return {"classes": _planned(point, session).description.num_classes}
 
 
 def estimate(point: Config, session: Session, _epochs: int) -> float:
     """Seconds of training on this machine: by the recipe of the training, as nothing is fine-tuned."""
-    plain, inner = _inner(point, session)
-    recipe = inner.settings.train
-    return recipe.epochs * prune.epoch_seconds(plain, inner, recipe.batch_size)
+    trial = _planned(point, session)
+    recipe = trial.point.train_recipe
+    return recipe.epochs * trial.epoch_seconds(recipe.batch_size, session.device)
+
+
+# What runs on a worker
+
+
+def run(config: Config, session: Session) -> Metrics:
+    """Train the network of a point, and measure it."""
+    began = time.perf_counter()
+    trial = _opened(config, session)
+    latency.measured(trial.build_model(), trial.images.input_shape, session)
+    trained = baselines.baseline(trial, reported=True)
+    results.keep(trial, trained.model, {"format": SPEC_FORMAT, "layers": {}})
+    return {
+        **{name: value for name, value in {"model": trial.point.model, "seed": 0}.items() if name not in config},
+        **trained.metrics,
+        **cost(config, session),
+        **session.known,
+        "trial_seconds": time.perf_counter() - began,
+        "split_hash": trial.images.split_hash,
+        "images_skipped": len(trial.images.skipped),
+    }
+
+
+def measure(config: Config, session: Session) -> Metrics:
+    """Quality on the whole scenes of the test split, and latencies alone on the machine."""
+    return results.of_front_member(_opened(config, session))
+
+
+def footprint(config: Config, session: Session) -> Metrics:
+    """What training the network of a point takes of a GPU's memory."""
+    trial = _opened(config, session)
+    return asdict(memory.measure(lambda: trial.rehearse([trial.point.train_recipe])))
 
 
 # A point of this study as one of a pruning study
 
 
-def _plain(point: Mapping[str, Any], settings: Settings) -> Config:
-    """The same network as a point of `trials.prune`: what it is made of stands in the options of its model.
+def _resolved(point: Mapping[str, Any], settings: Settings) -> PruningPoint:
+    """The same network as a point of a pruning study: what it is made of stands in the options of its model.
 
     Raises:
         InputError: rates that cannot be read.
@@ -167,21 +167,25 @@ def _plain(point: Mapping[str, Any], settings: Settings) -> Config:
     own = {option: value for option, value in point.items() if "." not in option and option not in fixed}
     own |= {option: parse_rates(str(own[option])) for option in CASCADES if own.get(option) is not None}
     networks = point_settings(settings, point).model.networks
-    return {
+    values = {
         **{key: value for key, value in point.items() if "." in key or key in PLAIN},
         "model": name,
         "method": NO_METHOD,
         "model.networks": {**networks, name: {**networks.get(name, {}), **own}},
     }
+    return PruningPoint(values, settings)
 
 
-def _inner(point: Config, session: Session) -> tuple[Config, Session]:
-    plain = _plain(point, session.context.settings)
-    return plain, Session(session.context, session.key, plain, session.report)
+def _planned(point: Config, session: Session) -> PlannedTrial:
+    return PlannedTrial(_resolved(point, session.context.settings), session.data_root)
 
 
-def _design(plain: Config, settings: Settings) -> Design:
-    return models.design_of(plain["model"], point_settings(settings, plain).model.given(plain["model"]))
+def _opened(config: Config, session: Session) -> NetworkTrial:
+    return NetworkTrial(_resolved(config, session.context.settings), session)
+
+
+def _design(point: PruningPoint) -> Design:
+    return models.design_of(point.model, point.options)
 
 
 def _cascades(design: Design) -> list[tuple[int, ...]]:

@@ -1,41 +1,27 @@
-"""What classification and segmentation do not have in common: metrics, settings, and the test split."""
+"""What classification and segmentation do not have in common: metrics, the test split, what a deployment needs."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from functools import lru_cache
+from collections.abc import Sequence
 from typing import Any, TypedDict
 
 import numpy as np
 import torch
 from torch import nn
 
-from rssearch import data, models
-from rssearch.config.schema import Patches, Search, Settings
+from rssearch import data
+from rssearch.config.schema import Search
 from rssearch.data import AnySet, SceneSet
-from rssearch.data.registry import check_input_size
 from rssearch.errors import InputError
 from rssearch.report import predictions
 from rssearch.train.loop import evaluate
 from rssearch.train.segmentation import evaluate_scenes
 from rssearch.trials import latency
 
-Config = dict[str, Any]
 Metrics = dict[str, Any]
 
 QUALITIES = {"classification": ("accuracy",), "segmentation": ("miou", "pixel_accuracy")}  # the first is the objective
 COST_METRICS = ("macs", "params", "conv_linear_macs", "macs_ratio", "params_ratio", "removed_fraction")
-
-
-@contextmanager
-def named(place: str) -> Iterator[None]:
-    """Put the key that is wrong before the message."""
-    try:
-        yield
-    except InputError as error:
-        raise InputError(f"{place}: {error}") from None
 
 
 def measured(task: str) -> tuple[str, ...]:
@@ -48,58 +34,25 @@ def metrics(task: str) -> tuple[str, ...]:
     return (*measured(task), *COST_METRICS, "train_seconds")
 
 
-def check(point: Config, local: Settings) -> None:
-    """Refuse a network, its options, or settings that do not go with the dataset. Raises InputError."""
-    dataset, model, patches = point["dataset"], point["model"], local.patches
-    with named("space.dataset"):
-        task = data.task(dataset)
-    with named("space.model"):
-        _check_options(model, json.dumps(local.model.given(model)))
-        if (own := models.task_of(model)) != task:
-            fit = ", ".join(name for name in models.list_models() if models.task_of(name) == task)
-            raise InputError(f"{model!r} is a network for {own}, but {dataset!r} needs one for {task}: {fit}")
-    with named("settings.model.networks"):
-        for name, options in local.model.model_dump(mode="json")["networks"].items():
-            _check_options(name, json.dumps(options))
-    if task == "classification":
-        if patches != Patches():
-            raise InputError(f"settings.patches: {dataset!r} is a dataset for {task}, which is not cut into patches")
-        return
-    try:
-        check_input_size(dataset, local.input_size)
-    except InputError as error:
-        raise InputError(f"settings.{error}") from None
-    if local.augment.crop >= patches.size:
-        raise InputError(
-            f"settings.augment.crop: {local.augment.crop} must be less than settings.patches.size, {patches.size}"
-        )
-
-
-@lru_cache(maxsize=256)
-def _check_options(model: str, options: str) -> None:
-    """`rssearch.models.check_options`, once for the many points of a study: it may build the network."""
-    models.check_options(model, json.loads(options))
-
-
-def check_search(point: Config, search: Search, known: Sequence[str] | None = None) -> None:
-    """Refuse objectives and constraints that no trial on the point's dataset reports.
+def check_search(dataset: str, search: Search, reported: Sequence[str] | None = None) -> None:
+    """Refuse objectives and constraints that no trial on a dataset reports.
 
     Args:
-        point: names the dataset.
+        dataset: its name.
         search: has the objectives and constraints.
-        known: what trials report; None for those of a pruning study.
+        reported: what trials report; None for those of a pruning study.
 
     Raises:
         InputError: something else is named.
     """
-    task = data.task(point["dataset"])
-    known = known or (*metrics(task), *latency.METRICS)
+    task = data.task(dataset)
+    reported = reported or (*metrics(task), *latency.METRICS)
     for section in ("objectives", "constraints"):
         for name in getattr(search, section):
-            if name not in known:
+            if name not in reported:
                 raise InputError(
-                    f"search.{section}.{name}: {point['dataset']!r} is a dataset for {task}, whose trials report "
-                    f"{', '.join(known)}; set search.objectives: {{{known[0]}: max, macs: min}}"
+                    f"search.{section}.{name}: {dataset!r} is a dataset for {task}, whose trials report "
+                    f"{', '.join(reported)}; set search.objectives: {{{reported[0]}: max, macs: min}}"
                 )
 
 
@@ -141,7 +94,7 @@ def picture(model: nn.Module, images: AnySet, batch_size: int, device: torch.dev
     return predictions.png(found, images.classes) if found else None
 
 
-def about(images: AnySet) -> Config:
+def deployment(images: AnySet) -> Metrics:
     """What a deployed network needs to know of its task and its images."""
     return {
         "task": images.task,

@@ -208,7 +208,7 @@ def test_ui_answers_on_loopback_without_its_uri_in_an_argument_and_ends_whole(tm
 
 
 def _runs(process: psutil.Process) -> bool:
-    """Not so a process that has ended and that nobody has waited for: where the first process of a container does not."""
+    """Not so a process that has ended, and that nobody has waited for, as in a container without an init."""
     return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
 
 

@@ -12,6 +12,7 @@ from rssearch.errors import InputError
 from rssearch.storage.artifacts import Store
 from rssearch.trial.session import Context, Session
 from rssearch.trials import channel_nas, prune, searches
+from rssearch.trials.pruning_trial import PruningTrial
 from tests.trials.test_prune import POINT
 
 HALF = {name: value for name, value in POINT.items() if name not in {"rate", "method"}} | {"macs_ratio": 0.5}
@@ -33,7 +34,7 @@ def test_a_trial_meets_its_budget_and_shares_its_search(storage: Path, data_root
     assert 0 <= measured["test_accuracy"] <= 1
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(searches.nas, "Run", lambda *_: pytest.fail("searched again"))
-        _, gates, history = searches.searched(NAMED, run_in)
+        _, gates, history = searches.searched(PruningTrial.open(NAMED, run_in))
     assert len(history) == settings.train.epochs
     assert gates.temperature == history[-1]["temperature"]
 
@@ -51,7 +52,7 @@ def test_one_search_serves_several_ratios(settings: Settings, data_root: Path, t
     assert prune.prepare(dict(search.point), run_in)["epoch"] == settings.train.epochs
     assert prune.preparations(points, led, data_root, store)[1].done
     assert not baseline.done
-    ratios = [searches.derived(point, run_in).report["macs_ratio"] for point in points]
+    ratios = [searches.derived(PruningTrial.open(point, run_in)).report["macs_ratio"] for point in points]
     assert ratios == pytest.approx([0.7, 0.5, 0.3], rel=0.01)
 
 

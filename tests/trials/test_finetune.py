@@ -13,7 +13,10 @@ from rssearch import pruning
 from rssearch.config.schema import Settings, override_settings
 from rssearch.storage.artifacts import Store
 from rssearch.trial.session import Context, Session
-from rssearch.trials import baselines, prune
+from rssearch.trials import prune, results
+from rssearch.trials.keys import Keys
+from rssearch.trials.point import NO_METHOD, PruningPoint
+from rssearch.trials.pruning_trial import PruningTrial
 from tests.trials.test_prune import POINT
 
 HALF = {name: value for name, value in POINT.items() if name != "rate"} | {"macs_ratio": 0.5}
@@ -39,14 +42,12 @@ def stopped_after(run_in: Session, epochs: int) -> Session:
 
 
 def weights(run_in: Session) -> dict[str, torch.Tensor]:
-    files = run_in.store.get(prune.MODELS, run_in.key)
+    files = run_in.store.get(results.MODELS, run_in.key)
     assert files is not None
     return load_tensors(files["model.safetensors"])
 
 
-@pytest.mark.parametrize(
-    ("method", "steps"), [("l1", 3), ("lfp", 2), ("compound", 2), ("sfp", 1), (prune.NO_METHOD, 1)]
-)
+@pytest.mark.parametrize(("method", "steps"), [("l1", 3), ("lfp", 2), ("compound", 2), ("sfp", 1), (NO_METHOD, 1)])
 @pytest.mark.parametrize("stop", [1, 2, 3])
 def test_an_interrupted_trial_ends_as_an_uninterrupted_one(
     storage: Path,
@@ -127,17 +128,17 @@ def test_soft_methods_need_no_scores_beforehand(tmp_path: Path, data_root: Path,
 
 def test_methods_that_train_otherwise_have_baselines_of_their_own(data_root: Path, settings: Settings) -> None:
     def inputs(method: str, local: Settings = settings) -> Any:
-        return baselines.baseline_inputs(HALF | {"method": method}, local, data_root)
+        return Keys(PruningPoint(HALF | {"method": method}, local), data_root).baseline_inputs
 
     plain = inputs("l1")
-    assert all(inputs(m) == plain for m in ("lfp", "bn_scale", "compound", "aml", "sfp", prune.NO_METHOD))
+    assert all(inputs(m) == plain for m in ("lfp", "bn_scale", "compound", "aml", "sfp", NO_METHOD))
     assert inputs("slimming")["recipe"] == plain["recipe"] | {"bn_l1": 1e-4}
     assert inputs("cap")["recipe"] == plain["recipe"] | {"attention": True}
     assert inputs("remotetrimmer") == inputs("cap")
     stronger = override_settings(settings, {"train.bn_l1": 1e-3})
     assert inputs("slimming", stronger)["recipe"]["bn_l1"] == 1e-3  # what the study sets, stays
     losses = {
-        m: baselines.finetune_recipe(HALF | {"method": m}, settings).loss for m in ("cap", "aml", "remotetrimmer")
+        m: PruningPoint(HALF | {"method": m}, settings).finetune_recipe.loss for m in ("cap", "aml", "remotetrimmer")
     }
     assert losses == {"cap": "cross_entropy", "aml": "adaptive_mining", "remotetrimmer": "adaptive_mining"}
 
@@ -145,11 +146,9 @@ def test_methods_that_train_otherwise_have_baselines_of_their_own(data_root: Pat
 def test_a_method_with_attention_runs(tmp_path: Path, data_root: Path, settings: Settings) -> None:
     point = HALF | {"method": "remotetrimmer"}
     run_in = open_session(tmp_path, data_root, settings, point, "attention")
-    model, base = baselines.baseline(point, run_in)
-    assert (
-        model.state_dict().keys()
-        == baselines.build_model(point, run_in, baselines.images_of(point, run_in)).state_dict().keys()
-    )
+    trial = PruningTrial.open(point, run_in)
+    model, base, _ = trial.baseline
+    assert model.state_dict().keys() == trial.build_model().state_dict().keys()
     assert base["val_accuracy"] == base["history"][-1]["val_accuracy"]
     assert "folded_val_accuracy" in base
     result = prune.run(point, run_in)

@@ -9,17 +9,17 @@ import pytest
 
 from rssearch.config import imports
 from rssearch.config.schema import parse_study
-from rssearch.config.space import content_key
 from rssearch.study.definition import Question
-from rssearch.trials import baselines, prune, searches
+from rssearch.trials import keys as keys_module
+from rssearch.trials.keys import Keys
+from rssearch.trials.point import PruningPoint
 
 ROOT = Path("data")
 
 
 @pytest.fixture(autouse=True)
 def _any_data(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (baselines, prune):
-        monkeypatch.setattr(module, "fingerprint", lambda *_: "f" * 64)
+    monkeypatch.setattr(keys_module, "fingerprint", lambda *_: "f" * 64)
 
 
 def keys(
@@ -35,13 +35,13 @@ def keys(
     question = Question(parse_study(document))
     (point,), local = question.points, question.config.settings
     searched = {name: value for name, value in point.items() if name != "rate"} | {"macs_ratio": 0.5}
-    baseline = content_key(baselines.baseline_inputs(point, local, ROOT))
+    plain = Keys(PruningPoint(point, local), ROOT)
     return {
         "trial": question.key(point),
-        "baseline": baseline,
-        "data": baselines.data_key(point, local, ROOT),
-        "score": baselines.score_key(baseline, "lfp", local),
-        "search": content_key(searches.search_inputs(searched, local, ROOT)),
+        "baseline": plain.baseline,
+        "data": plain.data,
+        "score": plain.scores,
+        "search": Keys(PruningPoint(searched, local), ROOT).search,
     }
 
 
@@ -82,13 +82,13 @@ def test_the_source_of_ones_own_network_and_method_is_part_of_what_depends_on_it
         space = {"dataset": ["synthetic_scenes"], "model": [model], "method": [method], "macs_ratio": [0.5]}
         question = Question(parse_study({**document, "space": space}))
         (point,), local = question.points, question.config.settings
-        baseline = content_key(baselines.baseline_inputs(point, local, ROOT))
+        found = Keys(PruningPoint(point, local), ROOT)
         return {
             "trial": question.key(point),
-            "baseline": baseline,
-            "data": baselines.data_key(point, local, ROOT),
-            "score": baselines.score_key(baseline, method, local),
-            "search": content_key(searches.search_inputs(point, local, ROOT)),
+            "baseline": found.baseline,
+            "data": found.data,
+            "score": found.scores,
+            "search": found.search,
         }
 
     def changed(before: dict[str, str], after: dict[str, str]) -> set[str]:

@@ -16,8 +16,9 @@ from rssearch.errors import Infeasible, InputError
 from rssearch.study.definition import Question
 from rssearch.trial import turns
 from rssearch.trial.session import Context, Session
-from rssearch.trials import baselines, micronet, prune
+from rssearch.trials import baselines, micronet, network_trial, prune
 from rssearch.trials.latency import LINES, METRICS, PREDICTED, TABLES
+from rssearch.trials.pruning_trial import PruningTrial
 
 POINT = {"dataset": "folder:scenes", "model": "resnet20", "method": "l1", "rate": 0.5, "seed": 0}
 QUICK = {"WARMUP": 1, "PASSES": 3, "FEWEST": 3}
@@ -70,8 +71,8 @@ def test_a_constraint_ends_a_trial_before_its_training(
     reports: list[dict[str, Any]] = []
     more = {"requested": ("latency_ms",), "constraints": {"latency_ms": Bound(max=1e-6)}}
     run_in = session(storage, data_root, settings, "slow", reports, **more)
-    baselines.scores(POINT, run_in)
-    monkeypatch.setattr(baselines, "fit", None)
+    baselines.scores(PruningTrial.open(POINT, run_in))
+    monkeypatch.setattr(network_trial, "fit", None)
     with pytest.raises(Infeasible) as error:
         prune.run(POINT, run_in)
     assert error.value.metrics["latency_ms"] > 1e-6
@@ -97,7 +98,7 @@ def test_the_timing_is_alone_and_the_training_has_a_share(
 
     for kind in ("training", "measuring"):
         monkeypatch.setattr(turns, kind, noted(kind))
-    baselines.scores(POINT, session(storage, data_root, settings, "turns"))
+    baselines.scores(PruningTrial.open(POINT, session(storage, data_root, settings, "turns")))
     prune.run(POINT, session(storage, data_root, settings, "turns", requested=("latency_ms",)))
     measuring = ["measuring", "measuring ends"]
     assert log == [*measuring, "training", "gives way", "gives way", "training ends"]

@@ -21,7 +21,9 @@ from rssearch.nas import atrous
 from rssearch.study import run as study
 from rssearch.study.definition import Question
 from rssearch.trial.session import Context, Session
-from rssearch.trials import baselines, micronet, prune
+from rssearch.trials import baselines, micronet, network_trial, prune
+from rssearch.trials.planned import PlannedTrial
+from rssearch.trials.pruning_trial import PruningTrial
 
 POINT = {"dataset": "synthetic_buildings", "rates": "1,2", "levels": 2, "base": 8, "seed": 0}
 SETTINGS = {
@@ -87,18 +89,18 @@ def test_the_trained_network_is_a_pruning_studys_baseline(
     settings: Settings,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(baselines, "fit", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr(network_trial, "fit", lambda *_, **__: pytest.fail("trained again"))
     local = override_settings(settings, {"model.networks": {"micronet": NETWORK}})
     (needed,) = prune.preparations([PRUNED], local, storage, session(storage, local, PRUNED).store)
     assert needed.done
-    _, metrics = baselines.baseline(PRUNED, session(storage, local, PRUNED))
+    _, metrics, _ = baselines.baseline(PruningTrial.open(PRUNED, session(storage, local, PRUNED)))
     result, _ = trained
     assert {name: metrics[name] for name in metrics} == {name: result[name] for name in metrics}
 
 
 def test_a_pruning_studys_baseline_is_a_trained_network(tmp_path: Path, settings: Settings) -> None:
     local = override_settings(settings, {"model.networks": {"micronet": NETWORK}, "train.epochs": 1})
-    _, metrics = baselines.baseline(PRUNED, session(tmp_path, local, PRUNED))
+    _, metrics, _ = baselines.baseline(PruningTrial.open(PRUNED, session(tmp_path, local, PRUNED)))
     reports: list[dict[str, Any]] = []
     short = override_settings(settings, {"train.epochs": 1})
     point = POINT | {"model": "micronet"}
@@ -141,7 +143,7 @@ def test_networks_are_named_by_their_rates(storage: Path, settings: Settings) ->
 def test_the_plan_estimates_by_the_epochs_of_the_training(
     storage: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prune, "epoch_seconds", lambda _, run_in, batch_size: 10.0 * batch_size)
+    monkeypatch.setattr(PlannedTrial, "epoch_seconds", lambda _, batch_size, device: 10.0 * batch_size)
     assert micronet.estimate(POINT, session(storage, settings, POINT), 99) == 2 * 10 * 16
 
 

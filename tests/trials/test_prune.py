@@ -15,7 +15,10 @@ from rssearch.errors import InputError
 from rssearch.pruning import list_methods
 from rssearch.trial.interface import PREDICTIONS
 from rssearch.trial.session import Context, Session
-from rssearch.trials import baselines, prune, tasks
+from rssearch.trials import baselines, network_trial, prune, tasks
+from rssearch.trials.keys import Keys
+from rssearch.trials.point import NO_METHOD, PruningPoint
+from rssearch.trials.pruning_trial import PruningTrial
 
 POINT = {"dataset": "folder:scenes", "model": "resnet20", "method": "l1", "rate": 0.5, "seed": 0}
 
@@ -59,19 +62,19 @@ def test_baseline_and_scores_are_made_once(
     storage: Path, data_root: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_in = session(storage, data_root, settings, POINT, "k2")
-    baselines.scores(POINT, run_in)
+    baselines.scores(PruningTrial.open(POINT, run_in))
 
     def fail(*_: Any, **__: Any) -> None:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(baselines, "fit", fail)
+    monkeypatch.setattr(network_trial, "fit", fail)
     monkeypatch.setattr("rssearch.pruning.score", fail)
-    first, second = baselines.scores(POINT, run_in), baselines.scores(POINT | {"rate": 0.3}, run_in)
+    first, second = (baselines.scores(PruningTrial.open(point, run_in)) for point in (POINT, POINT | {"rate": 0.3}))
     assert first.keys() == second.keys()
     assert all((first[name] == second[name]).all() for name in first)
 
 
-@pytest.mark.parametrize("method", [*list_methods(), prune.NO_METHOD])
+@pytest.mark.parametrize("method", [*list_methods(), NO_METHOD])
 @pytest.mark.parametrize("amount", [{"rate": 0.5}, {"macs_ratio": 0.5}], ids=["rate", "macs_ratio"])
 def test_cost_is_known_before_training_and_is_what_comes_out(
     storage: Path, data_root: Path, settings: Settings, method: str, amount: dict[str, float]
@@ -79,11 +82,11 @@ def test_cost_is_known_before_training_and_is_what_comes_out(
     point = {"dataset": "folder:scenes", "model": "resnet20", "method": method, "seed": 0, **amount}
     quick = settings.model_copy(update={"finetune": settings.finetune.model_copy(update={"epochs": 0})})
     run_in = session(storage, data_root, quick, point, f"cost-{method}-{amount}")
-    prune.prepare(point | {"methods": [method] if method != prune.NO_METHOD else []}, run_in)
+    prune.prepare(point | {"methods": [method] if method != NO_METHOD else []}, run_in)
     before = prune.cost(point, run_in)
     after = prune.run(point, run_in)
     assert before == {name: after[name] for name in before}
-    if method == prune.NO_METHOD:
+    if method == NO_METHOD:
         assert after["macs_ratio"] == 1
     elif "macs_ratio" in amount:
         assert after["macs_ratio"] == pytest.approx(0.5, rel=0.01)
@@ -157,11 +160,11 @@ def test_a_dotted_dimension_changes_the_settings_of_its_trial(
     point = POINT | {"finetune.epochs": 1, "train.epochs": 1}
     run_in = session(tmp_path, data_root, settings, point, "k")
     assert [e["epoch"] for e in prune.run(point, run_in)["history"]] == [1]
-    plain = baselines.baseline_inputs(POINT, settings, data_root)
-    assert baselines.baseline_inputs(point, run_in.settings, data_root) != plain
+    plain = Keys(PruningPoint(POINT, settings), data_root).baseline_inputs
+    assert Keys(PruningPoint(point, run_in.settings), data_root).baseline_inputs != plain
     only_tuned = POINT | {"finetune.epochs": 1}
     local = session(tmp_path, data_root, settings, only_tuned, "k").settings
-    assert baselines.baseline_inputs(only_tuned, local, data_root) == plain
+    assert Keys(PruningPoint(only_tuned, local), data_root).baseline_inputs == plain
 
 
 def test_identity_follows_the_data(tmp_path: Path, data_root: Path, settings: Settings) -> None:
@@ -208,7 +211,7 @@ def test_distillation_takes_the_baseline_as_teacher(tmp_path: Path, data_root: P
             "the method needs attention=True, which the study's recipe does not allow",
         ),
         ({"method": "cap", "model": "mobilenet_v2"}, "but not into MobileNetV2"),
-        ({"method": "sfp", "rate": None, "macs_ratio": 0.5, "pruning.steps": 2}, "prunes anew in each epoch"),
+        ({"method": "sfp", "rate": None, "macs_ratio": 0.5, "pruning.steps": 2}, "prunes again in each epoch"),
         ({"pruning.options": {"lfp": {"log": "log2"}}}, "unknown log of lfp 'log2'"),
         ({"pruning.options": {"l1": {"log": "log1p"}}}, "method 'l1' has no option 'log'"),
         ({"finetune.lrr": 0.3}, "Did you mean 'lr'?"),

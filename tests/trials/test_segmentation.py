@@ -24,7 +24,8 @@ from rssearch.study.definition import Question
 from rssearch.study.run import search
 from rssearch.trial.interface import PREDICTIONS
 from rssearch.trial.session import Context, Session
-from rssearch.trials import baselines, prune, tasks
+from rssearch.trials import baselines, keys, prune, tasks
+from rssearch.trials.pruning_trial import PruningTrial
 
 POINT = {"dataset": "segmentation_folder:scenes", "model": "unet", "method": "l1", "macs_ratio": 0.5, "seed": 0}
 RECIPE = {"epochs": 2, "batch_size": 8, "lr": 0.05}
@@ -121,10 +122,10 @@ def test_without_a_test_split_the_picture_is_of_the_validation_split(
 ) -> None:
     local = override_settings(settings, {"split.train": 0.75, "split.test": 0.0})
     run_in = session(tmp_path, data_root, local, POINT, "k")
-    images = baselines.images_of(POINT, run_in)
-    picture = tasks.picture(baselines.build_model(POINT, run_in, images), images, 8, run_in.device)
+    trial = PruningTrial.open(POINT, run_in)
+    picture = tasks.picture(trial.build_model(), trial.images, 8, run_in.device)
     assert picture is not None
-    assert len(images.indices["test"]) == 0
+    assert len(trial.images.indices["test"]) == 0
 
 
 def test_the_costs_are_those_of_a_patch(storage: Path, data_root: Path, settings: Settings) -> None:
@@ -140,7 +141,7 @@ def test_the_plan_probes_a_step_on_masks(storage: Path, data_root: Path, setting
 
 
 def test_the_baseline_records_the_metrics_of_segmentation(storage: Path, data_root: Path, settings: Settings) -> None:
-    _, metrics = baselines.baseline(POINT, session(storage, data_root, settings, POINT, "k"))
+    _, metrics, _ = baselines.baseline(PruningTrial.open(POINT, session(storage, data_root, settings, POINT, "k")))
     assert {"val_miou", "val_pixel_accuracy", "val_loss"} <= set(metrics)
     assert "val_accuracy" not in metrics
 
@@ -288,7 +289,7 @@ def test_objectives_of_another_task_are_refused(point: dict[str, Any], search: d
 
 
 def test_objectives_of_the_task_are_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prune, "fingerprint", lambda *_: "f")
+    monkeypatch.setattr(keys, "fingerprint", lambda *_: "f")
     objectives = {"val_miou": "max", "val_pixel_accuracy": "max", "macs": "min"}
     assert len(study(POINT, {"objectives": objectives}).points) == 1
 

@@ -1,0 +1,119 @@
+"""The content keys under which trials share images, baselines, scores and channel searches."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from rssearch import data, models, pruning
+from rssearch.config.space import content_key
+from rssearch.trials.images import fingerprint
+from rssearch.trials.point import PruningPoint
+
+BASELINES, SCORES, SEARCHES = "baselines", "scores", "searches"  # where they lie in the store, each by its key
+# Raise a number when that part computes something else than before: what the old code computed is then not reused.
+CODE = {"data": 1, "train": 2, "score": 2, "search": 1, "cut": 1}
+
+
+class Keys:
+    """The keys of one point, and what determines them; each is computed once.
+
+    Args:
+        point: resolved.
+        data_root: folder of the datasets.
+    """
+
+    def __init__(self, point: PruningPoint, data_root: Path) -> None:
+        self.point, self.data_root = point, data_root
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The content of the dataset."""
+        return fingerprint(self.point.dataset, str(self.data_root), self.point.settings.download)
+
+    @cached_property
+    def data_inputs(self) -> dict[str, Any]:
+        """What determines an image set."""
+        point, settings = self.point, self.point.settings
+        in_patches = data.task(point.dataset) == "segmentation"
+        return {
+            "dataset": point.dataset,
+            "fingerprint": self.fingerprint,
+            "input_size": settings.input_size,
+            "split": settings.split.model_dump(mode="json"),
+            "on_error": settings.on_error,
+            **({"patches": settings.patches.model_dump(mode="json")} if in_patches else {}),
+            "code": CODE["data"],
+        }
+
+    @cached_property
+    def data(self) -> str:
+        """The name of the image set among a study's shared objects."""
+        return content_key(self.data_inputs)
+
+    @cached_property
+    def baseline_inputs(self) -> dict[str, Any]:
+        """What determines a baseline."""
+        return self._training_inputs | {
+            "recipe": self.point.train_recipe.model_dump(mode="json"),
+            "code": CODE["train"],
+        }
+
+    @cached_property
+    def baseline(self) -> str:
+        """The key of the baseline."""
+        return content_key(self.baseline_inputs)
+
+    @cached_property
+    def scores(self) -> str:
+        """The key of the baseline's scores by the point's method."""
+        point, settings = self.point, self.point.settings.pruning
+        needs_data = pruning.get_method(point.method_name).needs_data
+        return content_key(
+            {
+                "baseline": self.baseline,
+                "method": point.method_name,
+                "options": point.method_options,
+                "batches": [settings.score_batches, settings.score_batch_size] if needs_data else None,
+                "code": CODE["score"],
+                **user_code(method=point.method_name),
+            }
+        )
+
+    @cached_property
+    def search_inputs(self) -> dict[str, Any]:
+        """What determines a channel search."""
+        settings = self.point.settings
+        return self._training_inputs | {
+            "recipe": settings.train.model_dump(mode="json"),
+            "nas": settings.nas.model_dump(mode="json") | {"target": self.point.target},
+            "code": CODE["search"],
+        }
+
+    @cached_property
+    def search(self) -> str:
+        """The key of the channel search."""
+        return content_key(self.search_inputs)
+
+    def identity(self) -> dict[str, Any]:
+        """What determines a trial besides its point and settings."""
+        return {"data": self.fingerprint, "code": CODE, **user_code(self.point.model, self.point.method_name)}
+
+    @cached_property
+    def _training_inputs(self) -> dict[str, Any]:
+        return {
+            "data": self.data_inputs,
+            "model": self.point.model,
+            "options": self.point.options,
+            "augment": self.point.settings.augment.model_dump(mode="json"),
+            "seed": self.point.seed,
+            **user_code(self.point.model),
+        }
+
+
+def user_code(model: str | None = None, method: str | None = None) -> dict[str, Any]:
+    """What a key holds of user-defined code: nothing where networks and methods are those of the registries."""
+    sources = {"model": model and models.code_of(model), "method": method and pruning.code_of(method)}
+    given = {name: code for name, code in sources.items() if code}
+    return {"own_code": given} if given else {}  # the name is part of the keys on disk

@@ -1,0 +1,168 @@
+"""A trial on its worker: the images, the network with its seeded weights, and how it is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from rssearch import models, pruning
+from rssearch.config.schema import Recipe
+from rssearch.data import AnySet
+from rssearch.pruning import ChannelGraph, Elasticity
+from rssearch.train.data_parallel import ALONE
+from rssearch.train.loop import OnEpoch, evaluate, fit
+from rssearch.trial import turns
+from rssearch.trial.session import Session
+from rssearch.trials import images
+from rssearch.trials.architecture import Architecture
+from rssearch.trials.keys import Keys
+from rssearch.trials.point import PruningPoint
+
+History = list[dict[str, float]]
+
+
+class NetworkTrial:
+    """A point on the worker that trains its network; the images are mapped or loaded once.
+
+    Args:
+        point: resolved.
+        session: of the trial.
+    """
+
+    def __init__(self, point: PruningPoint, session: Session) -> None:
+        self.point, self.session, self.settings = point, session, point.settings
+        self.device = session.device
+        self.keys = Keys(point, session.data_root)
+
+    @cached_property
+    def images(self) -> AnySet:
+        """Its image set: mapped from the object store, or loaded where the study did not share it."""
+        shared: AnySet | None = self.session.shared(self.keys.data)
+        if shared is not None:
+            return shared
+        return images.load(self.point, self.session.data_root, workers=max(1, int(self.session.context.cpus)))
+
+    @cached_property
+    def architecture(self) -> Architecture:
+        """Its network before pruning."""
+        return Architecture(self.point.model, self.point.options_text, self.images.input_shape, self.images.num_classes)
+
+    def build_model(self) -> nn.Module:
+        """Its network with its seeded initial parameters."""
+        channels, size, _ = self.images.input_shape
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.point.seed)
+            return models.create(
+                self.point.model, self.images.num_classes, in_channels=channels, input_size=size, **self.point.options
+            )
+
+    def trace(self, model: nn.Module) -> ChannelGraph:
+        """The coupled channels of a network, on its device."""
+        device = next(model.parameters()).device
+        return pruning.trace(model, torch.zeros(1, *self.images.input_shape, device=device))
+
+    def train(
+        self,
+        model: nn.Module,
+        recipe: Recipe,
+        *,
+        teacher: nn.Module | None = None,
+        resume: bytes | None = None,
+        on_epoch: OnEpoch | None = None,
+        after_epoch: Callable[[int], None] | None = None,
+        elasticity: Elasticity | None = None,
+    ) -> History:
+        """Train a network in place, as `rssearch.train.fit` does, together with the other workers of the trial."""
+        crew = self.session.context.crew or ALONE
+        crew.call(_train_along, self.point.values, model=model, recipe=recipe, teacher=teacher, resume=resume)
+        with in_turns(self.session, on_epoch) as then:
+            return fit(
+                model,
+                self.images.split("train"),
+                self.images.split("val"),
+                recipe,
+                augment=self.settings.augment,
+                seed=self.point.seed,
+                device=self.device,
+                micro_batches=self.session.micro_batches,
+                crew=crew,
+                teacher=teacher,
+                resume=resume,
+                on_epoch=then,
+                after_epoch=after_epoch,
+                elasticity=elasticity,
+            )
+
+    def validate(self, model: nn.Module, batch_size: int) -> dict[str, float]:
+        """What a network reaches on the validation split, named as metrics are."""
+        found = evaluate(model, self.images.split("val"), batch_size=batch_size, device=self.device)
+        return {f"val_{name}": value for name, value in found.items()}
+
+    def rehearse(self, recipes: Sequence[Recipe]) -> None:
+        """Take a few steps by each recipe with the whole network, and keep nothing."""
+        split = self.images.split("train")
+        for recipe in recipes:
+            if recipe.epochs == 0:
+                continue
+            few = split.part(np.arange(min(len(split), 3 * recipe.batch_size)))
+            model, teacher = self.build_model(), self.build_model()
+            fit(
+                model,
+                few,
+                few,
+                recipe.model_copy(update={"epochs": 1, "recalibrate_batches": 0}),
+                augment=self.settings.augment,
+                seed=0,
+                device=self.device,
+                teacher=teacher if recipe.distill > 0 else None,
+                elasticity=Elasticity(model),
+            )
+
+    def shared_session(self, key: str, *, reported: bool = False) -> Session:
+        """A session for what trials share: whichever of them makes it, another can resume from its checkpoint.
+
+        Its epochs are reported where this session is that artifact's own preparation, or where they are the trial's
+        own ones (`reported`); not as those of a trial that had to make it on the way.
+        """
+        own = self.session
+        return Session(own.context, key, {}, own.report if reported or own.key == key else None)
+
+
+def _train_along(config: dict[str, Any], session: Session, *, model: nn.Module, recipe: Recipe, **more: Any) -> None:
+    """What the other workers of a trial do when the first one trains."""
+    NetworkTrial(PruningPoint(config, session.context.settings), session).train(model, recipe, **more)
+
+
+@contextmanager
+def in_turns(session: Session, on_epoch: OnEpoch | None) -> Iterator[OnEpoch | None]:
+    """Have a share of the machine where the study's trials measure, and yield it after each epoch.
+
+    Of the workers of one trial the first one's share alone counts: the others wait for it in their first step.
+    """
+    if not session.context.requested or not (session.context.crew or ALONE).leads:
+        yield on_epoch
+        return
+    with turns.training() as give_way:
+
+        def then(record: dict[str, float], checkpoint: Callable[[], bytes]) -> None:
+            if on_epoch is not None:
+                on_epoch(record, checkpoint)
+            give_way()
+
+        yield then
+
+
+def reporter(session: Session) -> OnEpoch:
+    """What is called after each epoch: keeps the checkpoint, then tells the study."""
+
+    def on_epoch(record: dict[str, float], checkpoint: Callable[[], bytes]) -> None:
+        session.save_checkpoint(checkpoint())
+        session.report(record)
+
+    return on_epoch

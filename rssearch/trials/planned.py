@@ -1,0 +1,153 @@
+"""What the driver asks of a pruning study before its trials run: no image is decoded, nothing is trained."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load as load_tensors
+from torch import nn
+
+from rssearch import pruning
+from rssearch.config.schema import Settings
+from rssearch.data import AnySet
+from rssearch.data.describe import Description
+from rssearch.pruning import ChannelGraph
+from rssearch.pruning.channels import Kept
+from rssearch.storage.artifacts import Store
+from rssearch.trial.interface import Preparation
+from rssearch.trials import architecture, images
+from rssearch.trials.architecture import Architecture
+from rssearch.trials.keys import BASELINES, SCORES, SEARCHES, Keys
+from rssearch.trials.point import CHANNEL_NAS, PruningPoint
+
+Metrics = dict[str, Any]
+
+
+class PlannedTrial:
+    """A point with what can be known of it without its images and weights.
+
+    Args:
+        point: resolved.
+        data_root: folder of the datasets.
+    """
+
+    def __init__(self, point: PruningPoint, data_root: Path) -> None:
+        self.point, self.data_root = point, data_root
+        self.keys = Keys(point, data_root)
+
+    @cached_property
+    def description(self) -> Description:
+        """Shape, classes and number of its images."""
+        return images.describe(self.point, self.data_root)
+
+    @cached_property
+    def architecture(self) -> Architecture:
+        """Its network before pruning."""
+        point, described = self.point, self.description
+        return Architecture(point.model, point.options_text, described.input_shape, described.num_classes)
+
+    @property
+    def graph(self) -> ChannelGraph:
+        """The coupled channels of its network."""
+        return architecture.graph(self.architecture)
+
+    def kept(self, store: Store) -> Kept | None:
+        """The channels that it will keep; None where they depend on scores or on training that is not there yet."""
+        point = self.point
+        if point.method_name == CHANNEL_NAS or point.settings.pruning.steps > 1:
+            return None
+        if point.method is None:
+            return {}
+        files = store.get(SCORES, self.keys.scores) if store.has(SCORES, self.keys.scores) else None
+        if files is None and (point.allocation != "uniform" or point.method.allocation == "joint"):
+            return None
+        # How many channels a uniform allocation keeps does not depend on the weights.
+        ranks = (
+            load_tensors(files["scores.safetensors"])
+            if files
+            else architecture.untrained_scores(self.architecture, point.method_name)
+        )
+        return point.allocate(self.graph, ranks, point.macs_ratio)
+
+    def cost(self, kept: Kept | None) -> Metrics:
+        """MACs and parameters with these channels, and before pruning."""
+        return pruning.cost_report(self.graph, kept)
+
+    def pruned(self, kept: Kept) -> nn.Module:
+        """Its network with these channels and random weights."""
+        return pruning.apply_spec(self.architecture.build(), pruning.make_spec(self.graph, kept))
+
+    def epoch_seconds(self, batch_size: int, device: torch.device) -> float:
+        """Seconds of an epoch of its whole network on this machine, from a few steps."""
+        per_image = architecture.seconds_per_image(self.architecture, batch_size, device)
+        return per_image * self.description.num_images * self.point.settings.split.train
+
+
+def resolved(points: Iterable[Mapping[str, Any]], settings: Settings, data_root: Path) -> list[PlannedTrial]:
+    """The points of a study, each resolved."""
+    return [PlannedTrial(PruningPoint(point, settings), data_root) for point in points]
+
+
+def share(trials: Iterable[PlannedTrial], progress: Callable[[str, int, int], None]) -> dict[str, AnySet]:
+    """Every image set of the study, decoded once."""
+    sets: dict[str, AnySet] = {}
+    for trial in trials:
+        if trial.keys.data not in sets:
+            sets[trial.keys.data] = images.load(trial.point, trial.data_root, partial(progress, trial.point.dataset))
+    return sets
+
+
+def preparations(trials: Iterable[PlannedTrial], store: Store) -> list[Preparation]:
+    """The channel searches that the trials need, and their baselines, each with the scores that are asked of it.
+
+    Methods that score again in each epoch of the fine-tuning ask for no scores beforehand.
+    """
+    searches: dict[str, Preparation] = {}
+    of_baseline: dict[str, list[PlannedTrial]] = defaultdict(list)
+    for trial in trials:
+        if trial.point.method_name == CHANNEL_NAS and trial.keys.search not in searches:
+            searches[trial.keys.search] = _search(trial, store)
+        of_baseline[trial.keys.baseline].append(trial)
+    return [*(_baseline(sharing, store) for sharing in of_baseline.values()), *searches.values()]
+
+
+def _search(trial: PlannedTrial, store: Store) -> Preparation:
+    point, key = trial.point, trial.keys.search
+    done = store.has(SEARCHES, key)
+    return Preparation(
+        key=f"search-{key}",
+        title=f"channel search {point.model} on {point.dataset}, {point.target:g} of the MACs{_seed(point)}",
+        point={**point.values, "search": True},
+        done=done,
+        parts={"searches": int(not done)},
+    )
+
+
+def _baseline(sharing: list[PlannedTrial], store: Store) -> Preparation:
+    """The baseline of the trials that share one, with the scores that are missing."""
+    first = sharing[0]
+    point, key = first.point, first.keys.baseline
+    methods = {t.point.method_name for t in sharing if t.point.method is not None and not t.point.is_soft}
+    missing = [
+        method
+        for method in sorted(methods)
+        if not store.has(SCORES, Keys(point.with_method(method), first.data_root).scores)
+    ]
+    done = store.has(BASELINES, key)
+    changes = f", {' and '.join(point.method.train)}" if point.method and point.method.train else ""
+    return Preparation(
+        key=f"baseline-{key}",
+        title=f"baseline {point.model} on {point.dataset}{_seed(point)}{changes}",
+        point={**point.values, "methods": missing},
+        done=done and not missing,
+        parts={"baselines": int(not done), "scores": len(missing)},
+    )
+
+
+def _seed(point: PruningPoint) -> str:
+    return f", seed {point.values['seed']}" if "seed" in point.values else ""

@@ -1,0 +1,91 @@
+"""What a trial reports at its end and keeps of its network, and what only members of the front are measured for."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+from safetensors.torch import load as load_tensors
+from torch import nn
+
+from rssearch import pruning
+from rssearch.cost import counting as costs
+from rssearch.errors import TrialFailed
+from rssearch.pruning.surgery import kept_by
+from rssearch.trial.interface import PREDICTIONS
+from rssearch.trials import architecture, latency, tasks
+from rssearch.trials.baselines import weights
+from rssearch.trials.finetune import FineTuned, Spec
+from rssearch.trials.network_trial import NetworkTrial
+from rssearch.trials.pruning_trial import PruningTrial
+
+Metrics = dict[str, Any]
+
+MODELS = "models"  # where trained networks lie in the store, each by its trial's key
+
+
+def of_pruning(trial: PruningTrial, tuned: FineTuned) -> Metrics:
+    """The metrics of a pruned and fine-tuned network."""
+    images, baseline = trial.images, trial.baseline.metrics
+    return {
+        **({} if "seed" in trial.point.values else {"seed": 0}),
+        **trial.validate(tuned.model, trial.settings.finetune.batch_size),
+        **_cost(trial, tuned),
+        **trial.session.known,
+        **{f"baseline_val_{name}": baseline[f"val_{name}"] for name in tasks.QUALITIES[images.task]},
+        "train_seconds": sum(epoch["seconds"] for epoch in tuned.history),
+        "trial_seconds": time.perf_counter() - trial.began,
+        "split_hash": images.split_hash,
+        "images_skipped": len(images.skipped),
+        "history": tuned.history,
+    }
+
+
+def _cost(trial: NetworkTrial, tuned: FineTuned) -> Metrics:
+    """What the network costs, counted on it and from its kept channels."""
+    graph = architecture.graph(trial.architecture)
+    promised = pruning.cost_report(graph, kept_by(graph, tuned.spec))
+    profile = costs.profile(tuned.model, trial.images.input_shape)
+    if profile.macs != promised["macs"] or profile.params != promised["params"]:
+        raise TrialFailed(
+            f"the pruned {trial.point.model} has {profile.macs} MACs and {profile.params} parameters, but its kept "
+            f"channels promised {promised['macs']} and {promised['params']}"
+        )
+    uncounted = {"macs_uncounted": ", ".join(profile.uncounted)} if profile.uncounted else {}
+    return promised | {"macs_counter": profile.counter} | uncounted
+
+
+def keep(trial: NetworkTrial, model: nn.Module, spec: Spec) -> None:
+    """Put a trained network into the store, with what a member of the front and an export need."""
+    about = {"model": trial.point.model, "options": trial.point.options, **tasks.deployment(trial.images)}
+    files = {
+        "model.safetensors": weights(model),
+        "spec.json": json.dumps(spec).encode(),
+        "about.json": json.dumps(about).encode(),
+    }
+    trial.session.store.put(MODELS, trial.session.key, files)
+
+
+def of_front_member(trial: NetworkTrial) -> Metrics:
+    """Quality on the test split, and the latencies of `settings.latency` alone on the machine.
+
+    A network for segmentation leaves a picture of its predictions in the store.
+    """
+    images, session = trial.images, trial.session
+    model = _kept(trial).to(trial.device).eval()
+    batch_size = trial.settings.finetune.batch_size
+    result = tasks.tested(model, images, batch_size, trial.device)
+    if picture := tasks.picture(model, images, batch_size, trial.device):
+        session.store.put(PREDICTIONS, session.key, {"predictions.png": picture})
+    return result | latency.of_front(model, images.input_shape, session)
+
+
+def _kept(trial: NetworkTrial) -> nn.Module:
+    """The network that `keep` has put into the store. Raises TrialFailed if it is gone."""
+    files = trial.session.store.get(MODELS, trial.session.key)
+    if files is None:
+        raise TrialFailed(f"the weights of {trial.session.key} are gone from the store")
+    model = pruning.apply_spec(trial.build_model(), json.loads(files["spec.json"]))
+    model.load_state_dict(load_tensors(files["model.safetensors"]))
+    return model
