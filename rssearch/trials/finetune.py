@@ -53,8 +53,7 @@ def _in_steps(trial: PruningTrial, on_shape: OnShape) -> FineTuned:
     dense, session = trial.baseline.model, trial.session
     targets = pruning.check_steps(trial.settings.pruning.steps, trial.point.macs_ratio)
     recipes = _divided(trial.point.finetune_recipe, len(targets))
-    whole = trial.trace(dense)
-    state = _State(0, pruning.make_spec(whole, {}), [], None)
+    state = _State(0, pruning.make_spec(trial.graph, {}), [], None)
     model = dense
     if (kept := session.load_checkpoint()) is not None:
         state = _State.unpack(kept)
@@ -63,7 +62,7 @@ def _in_steps(trial: PruningTrial, on_shape: OnShape) -> FineTuned:
     for step in range(state.step, len(targets)):
         last = step == len(targets) - 1
         if state.checkpoint is None:
-            macs = None if trial.point.macs_ratio is None else targets[step] * whole.macs()
+            macs = None if trial.point.macs_ratio is None else targets[step] * trial.graph.macs()
             model, surgery = _cut(trial, model, macs, elasticity, first=step == 0)
             state = _State(step, pruning.compose(state.spec, surgery), state.history, None)
         if last:
@@ -128,9 +127,9 @@ def _cut(
         derived = searches.derived(trial)
         return derived.model, derived.spec
     if point.method_name == NO_METHOD:
-        return pruning.cut(model, trial.trace(model), {})
+        return pruning.cut(model, trial.graph, {})
     if first:
-        graph, ranks = trial.trace(model), trial.scores
+        graph, ranks = trial.graph, trial.scores
     else:
         graph, ranks = baselines.score(trial, model, elasticity)
     ratio = None if macs is None else min(1.0, macs / graph.macs())

@@ -19,7 +19,7 @@ from rssearch.train.data_parallel import ALONE
 from rssearch.train.loop import OnEpoch, evaluate, fit
 from rssearch.trial import turns
 from rssearch.trial.session import Session
-from rssearch.trials import images
+from rssearch.trials import architecture, images
 from rssearch.trials.architecture import Architecture
 from rssearch.trials.keys import Keys
 from rssearch.trials.point import PruningPoint
@@ -61,6 +61,11 @@ class NetworkTrial:
             return models.create(
                 self.point.model, self.images.num_classes, in_channels=channels, input_size=size, **self.point.options
             )
+
+    @property
+    def graph(self) -> ChannelGraph:
+        """The coupled channels of its network before pruning."""
+        return architecture.graph(self.architecture)
 
     def trace(self, model: nn.Module) -> ChannelGraph:
         """The coupled channels of a network, on its device."""

@@ -14,7 +14,7 @@ from rssearch.cost import counting as costs
 from rssearch.errors import TrialFailed
 from rssearch.pruning.surgery import kept_by
 from rssearch.trial.interface import PREDICTIONS
-from rssearch.trials import architecture, latency, tasks
+from rssearch.trials import latency, tasks
 from rssearch.trials.baselines import weights
 from rssearch.trials.finetune import FineTuned, Spec
 from rssearch.trials.network_trial import NetworkTrial
@@ -44,7 +44,7 @@ def of_pruning(trial: PruningTrial, tuned: FineTuned) -> Metrics:
 
 def _cost(trial: NetworkTrial, tuned: FineTuned) -> Metrics:
     """What the network costs, counted on it and from its kept channels."""
-    graph = architecture.graph(trial.architecture)
+    graph = trial.graph
     promised = pruning.cost_report(graph, kept_by(graph, tuned.spec))
     profile = costs.profile(tuned.model, trial.images.input_shape)
     if profile.macs != promised["macs"] or profile.params != promised["params"]:
