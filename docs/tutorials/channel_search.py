@@ -3,7 +3,7 @@
 #
 # Pruning methods score the filters of a trained network. A channel search trains a score for every channel along with
 # the weights, while a cost loss pulls the expected MACs to the budget. No study, no Ray: run this file as it is
-# (`python docs/tutorials/channel_search.py`, about two minutes on a laptop), or cell by cell in an editor that knows
+# (`python docs/tutorials/channel_search.py`, about a minute on a laptop), or cell by cell in an editor that knows
 # `# %%`. The pictures go to the working directory.
 
 # %%
@@ -21,7 +21,7 @@ from rssearch.pruning.picture import draw
 from rssearch.train import evaluate, fit, pick_device
 
 device = pick_device()
-images = data.load("synthetic_scenes", Path(mkdtemp()), input_size=32, split=Split())
+images = data.load("synthetic_scenes", Path(mkdtemp()), input_size=16, split=Split())
 train, val = images.split("train"), images.split("val")
 
 # %% [markdown]

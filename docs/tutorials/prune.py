@@ -2,7 +2,7 @@
 # # Prune a network of your own
 #
 # No study, no Ray: a trained network, three lines, a smaller network. Run this file as it is (`python
-# docs/tutorials/prune.py`, about a minute on a laptop), or cell by cell in an editor that knows `# %%`.
+# docs/tutorials/prune.py`, about half a minute on a laptop), or cell by cell in an editor that knows `# %%`.
 # The images are drawn by the program; with your own, only `train`, `val` and `batches` change.
 
 # %%
@@ -23,7 +23,7 @@ from rssearch.models import attention
 from rssearch.train import evaluate, fit, pick_device
 
 device = pick_device()
-images = data.load("synthetic_scenes", Path(tempfile.mkdtemp()), input_size=32, split=Split())
+images = data.load("synthetic_scenes", Path(tempfile.mkdtemp()), input_size=16, split=Split())
 train, val = images.split("train"), images.split("val")
 
 # %% [markdown]
