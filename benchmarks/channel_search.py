@@ -22,8 +22,8 @@ from torch import Tensor
 from rssearch import models, nas
 from rssearch.config.schema import Recipe
 from rssearch.data import ImageSet
-from rssearch.device import laid_out
-from rssearch.train.loop import make_optimizer, pick_device
+from rssearch.device import pick_device, to_memory_format
+from rssearch.train.loop import make_optimizer
 
 SIZE, CLASSES = 32, 10
 
@@ -56,7 +56,7 @@ class Sides:
         self.plain_model = model.to(device).train()
         self.optimizer = make_optimizer(self.plain_model, recipe)
         self.run.model.train()
-        self.x = laid_out(torch.randn(batch, 3, SIZE, SIZE).to(device))
+        self.x = to_memory_format(torch.randn(batch, 3, SIZE, SIZE).to(device))
         self.y = (torch.arange(batch) % CLASSES).to(device)
 
     def plain(self) -> None:

@@ -32,7 +32,7 @@ from rssearch.pruning import METHODS, ChannelGraph
 from rssearch.pruning.allocate import allocate
 from rssearch.pruning.picture import draw
 from rssearch.pruning.surgery import cut
-from rssearch.train.loop import evaluate, fit
+from rssearch.train import TrainContext, evaluate, fit
 from rssearch.trial.session import Context, Session
 from rssearch.trials import baselines, searches
 from rssearch.trials.point import CHANNEL_NAS
@@ -78,7 +78,7 @@ def trained(point: dict, session: Session, name: str, weights: str) -> dict:
     model, _ = cut(source, graph, kept)
     recipe: Recipe = local.finetune if weights == "inherited" else local.train
     parts = [images.split(split) for split in ("train", "val", "test")]
-    fit(model, *parts[:2], recipe, augment=local.augment, seed=point["seed"], device=session.device)
+    fit(model, *parts[:2], recipe, augment=local.augment, context=TrainContext(session.device, point["seed"]))
     val, test = (evaluate(model, part, batch_size=512, device=session.device)["accuracy"] for part in parts[1:])
     report = pruning.cost_report(graph, kept)
     return report | {"val_accuracy": val, "test_accuracy": test, "widths": " ".join(map(str, widths.values()))}

@@ -18,9 +18,8 @@ import torch.nn.functional as F
 from _common import load, write_rows
 
 from rssearch import models
-from rssearch.device import laid_out, place
+from rssearch.device import pick_device, place, to_memory_format
 from rssearch.pruning import Elasticity
-from rssearch.train.loop import pick_device
 
 SIZE, CLASSES = 32, 10
 
@@ -31,7 +30,7 @@ class Training:
     def __init__(self, name: str, batch: int, device: torch.device) -> None:
         torch.manual_seed(0)
         self.model = place(models.create(name, CLASSES), device).train()
-        self.images = laid_out(torch.randn(batch, 3, SIZE, SIZE).to(device))
+        self.images = to_memory_format(torch.randn(batch, 3, SIZE, SIZE).to(device))
         self.labels = torch.randint(0, CLASSES, (batch,)).to(device)
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
         self.elasticity = Elasticity(self.model)

@@ -23,7 +23,7 @@ from rssearch import models
 from rssearch.backend import gpu_sharing
 from rssearch.config.schema import Recipe
 from rssearch.cost import memory
-from rssearch.device import autocast, laid_out, place
+from rssearch.device import autocast, place, to_memory_format
 from rssearch.train.loop import make_optimizer
 from rssearch.train.losses import cross_entropy
 
@@ -39,7 +39,7 @@ class Training:
         self.device = torch.device("cuda")
         self.model = place(models.create(name, 10, input_size=size), self.device).train()
         self.optimizer = make_optimizer(self.model, Recipe(lr=1e-3))
-        self.x = laid_out(torch.randn(batch, 3, size, size, device=self.device))
+        self.x = to_memory_format(torch.randn(batch, 3, size, size, device=self.device))
         self.y = torch.randint(10, (batch,), device=self.device)
 
     def steps(self, number: int) -> None:

@@ -30,9 +30,10 @@ from rssearch.config.schema import Settings
 from rssearch.config.space import content_key
 from rssearch.cost import counting
 from rssearch.data import loader
+from rssearch.device import pick_device
 from rssearch.front.seeds import paired
 from rssearch.models.resnet_cifar import IndexShortcut
-from rssearch.train.loop import evaluate, fit, pick_device
+from rssearch.train import TrainContext, evaluate, fit
 from rssearch.trial.session import Context, Session
 from rssearch.trials import baselines, prune
 from rssearch.trials.keys import Keys
@@ -159,8 +160,8 @@ def peer(name: str, point: dict, context: Context) -> dict:
     _, model = best
     profile = counting.profile(model, images.input_shape)
     fit(
-        model, images.split("train"), images.split("val"), local.finetune, augment=local.augment, seed=point["seed"],
-        device=session.device,
+        model, images.split("train"), images.split("val"), local.finetune, augment=local.augment,
+        context=TrainContext(session.device, point["seed"]),
     )  # fmt: skip
     batch = local.finetune.batch_size
     val, test = (evaluate(model, images.split(s), batch_size=batch, device=session.device) for s in ("val", "test"))

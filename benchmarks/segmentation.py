@@ -21,8 +21,8 @@ from _common import load, write_rows
 from rssearch import models
 from rssearch.config.schema import Recipe
 from rssearch.cost.counting import profile
-from rssearch.device import laid_out, place
-from rssearch.train.loop import make_optimizer, pick_device
+from rssearch.device import pick_device, place, to_memory_format
+from rssearch.train.loop import make_optimizer
 from rssearch.train.losses import cross_entropy
 
 NETWORKS = ("unet", "miniaturized_net", "micronet:1,2,3", "micronet")
@@ -36,7 +36,7 @@ class Training:
         torch.manual_seed(0)
         self.model = place(models.create(name, 2), self.device).train()
         self.optimizer = make_optimizer(self.model, Recipe(lr=1e-3))
-        self.x = laid_out(torch.randn(batch, 3, size, size, device=self.device))
+        self.x = to_memory_format(torch.randn(batch, 3, size, size, device=self.device))
         self.y = torch.randint(2, (batch, size, size), device=self.device)
 
     def step(self) -> float:

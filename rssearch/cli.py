@@ -67,7 +67,7 @@ StudyStorage = Annotated[str, typer.Option("--storage", metavar="PLACE", help="W
 TrialKey = Annotated[
     str | None, typer.Option(metavar="KEY", help="The trial with this key, or with the only key that begins so.")
 ]
-Wish = Annotated[str, typer.Option(metavar="WISH", help="knee, accuracy, or macs<=X with X such as 20e6 or 20M.")]
+Selection = Annotated[str, typer.Option(metavar="WISH", help="knee, accuracy, or macs<=X with X such as 20e6 or 20M.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DatasetRoot = Annotated[Path, typer.Option("--data-root", metavar="DIR", help="Where the datasets are.")]
 
@@ -193,7 +193,7 @@ def export(
     out: Annotated[Path, typer.Option(metavar="DIR", help="The folder of the bundle; it must be new or empty.")],
     storage: StudyStorage = "results",
     trial: TrialKey = None,
-    best: Wish = "knee",
+    best: Selection = "knee",
     data_root: DataRoot = None,
     check: Annotated[
         bool, typer.Option("--check", help="Measure model.onnx on the test images, beside the study's own number.")
@@ -246,7 +246,7 @@ def register(
     study: StudyName,
     storage: StudyStorage = "results",
     trial: TrialKey = None,
-    best: Wish = "knee",
+    best: Selection = "knee",
     name: Annotated[str | None, typer.Option(metavar="NAME", help="The model's name; default: the study's.")] = None,
     tracking_uri: TrackingUri = None,
 ) -> None:

@@ -13,13 +13,18 @@ from torch import Tensor, nn
 Precision = Literal["auto", "fp32", "bf16"]
 
 
+def pick_device() -> torch.device:
+    """The GPU that this process may use, or else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def place(model: nn.Module, device: torch.device) -> nn.Module:
     """Move a model to the device, in the memory layout that the device is fast with."""
     model.to(device)
     return model.to(memory_format=torch.channels_last) if device.type == "cuda" else model
 
 
-def laid_out(x: Tensor) -> Tensor:
+def to_memory_format(x: Tensor) -> Tensor:
     """Images in the same layout as the model."""
     return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cuda" else x
 

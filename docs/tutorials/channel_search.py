@@ -16,9 +16,10 @@ from matplotlib.figure import Figure
 from rssearch import data, models, nas
 from rssearch.config import Augment, ChannelSearch, Recipe, Split
 from rssearch.cost import profile
+from rssearch.device import pick_device
 from rssearch.nas.search import Run
 from rssearch.pruning.picture import draw
-from rssearch.train import evaluate, fit, pick_device
+from rssearch.train import evaluate, fit
 
 device = pick_device()
 images = data.load("synthetic_scenes", Path(mkdtemp()), input_size=16, split=Split())
@@ -38,7 +39,7 @@ found = nas.search(model, train, macs_ratio=0.5, recipe=recipe, augment=Augment(
 print(f"{found.report['macs']:,} of {profile(model, images.input_shape).macs:,} MACs: {found.report['macs_ratio']:.1%}")
 
 finetune = Recipe(epochs=2, lr=0.02, recalibrate_batches=10)
-fit(found.model, train, val, finetune, augment=Augment(), seed=0, device=device)
+fit(found.model, train, val, finetune, augment=Augment())
 print(f"fine-tuned: accuracy {evaluate(found.model, val, batch_size=256, device=device)['accuracy']:.1%}")
 
 # %% [markdown]
@@ -81,6 +82,6 @@ run = Run(model, train, 0.5, recipe, ChannelSearch(), Augment(), 0, device)
 run.finish()
 for ratio in (0.7, 0.5, 0.3):
     derived = nas.derive(run.model, run.gates, macs_ratio=ratio)
-    fit(derived.model, train, val, finetune, augment=Augment(), seed=0, device=device)
+    fit(derived.model, train, val, finetune, augment=Augment())
     accuracy = evaluate(derived.model, val, batch_size=256, device=device)["accuracy"]
     print(f"{derived.report['macs_ratio']:.1%} of the MACs: accuracy {accuracy:.1%}")

@@ -19,8 +19,9 @@ from rssearch import data, models, pruning
 from rssearch.config import Augment, Recipe, Split
 from rssearch.cost import profile
 from rssearch.data import loader
+from rssearch.device import pick_device
 from rssearch.models import attention
-from rssearch.train import evaluate, fit, pick_device
+from rssearch.train import evaluate, fit
 
 device = pick_device()
 images = data.load("synthetic_scenes", Path(tempfile.mkdtemp()), input_size=16, split=Split())
@@ -37,7 +38,7 @@ torch.manual_seed(0)
 model = models.create("resnet20", images.num_classes)
 elasticity = pruning.Elasticity(model)
 recipe = Recipe(epochs=4, lr=0.1)
-fit(model, train, val, recipe, augment=Augment(), seed=0, device=device, elasticity=elasticity)
+fit(model, train, val, recipe, augment=Augment(), elasticity=elasticity)
 accuracy = evaluate(model, val, batch_size=256, device=device)["accuracy"]
 print(f"trained: {profile(model, images.input_shape).macs:,} MACs, accuracy {accuracy:.1%}")
 
@@ -53,7 +54,7 @@ half = pruning.prune(model, example, "l1", macs_ratio=0.5)
 print(f"{half.report['macs']:,} MACs left: {half.report['macs_ratio']:.1%}")
 
 finetune = Recipe(epochs=1, lr=0.01, recalibrate_batches=10)
-fit(half.model, train, val, finetune, augment=Augment(), seed=0, device=device)
+fit(half.model, train, val, finetune, augment=Augment())
 print(f"fine-tuned: accuracy {evaluate(half.model, val, batch_size=256, device=device)['accuracy']:.1%}")
 
 # %% [markdown]
@@ -101,7 +102,7 @@ gradually = pruning.prune(
     macs_ratio=0.5,
     steps=2,
     data=batches,
-    train=lambda net: fit(net, train, val, finetune, augment=Augment(), seed=0, device=device),
+    train=lambda net: fit(net, train, val, finetune, augment=Augment()),
 )
 print(f"in {gradually.report['steps']} steps: {gradually.report['macs_ratio']:.1%} of the MACs left")
 

@@ -56,7 +56,7 @@ def recorded(store: Store, keys: Iterable[str]) -> int | None:
     return max(taken) if taken and len(taken) == len(found) else None
 
 
-def told(share: float, taken: int | None, memories: Sequence[int]) -> str:
+def describe_share(share: float, taken: int | None, memories: Sequence[int]) -> str:
     """What ``gpus: auto`` came to, in a line."""
     if not memories:
         return "gpus: auto: the cluster has no GPU, trials stay on the CPU"

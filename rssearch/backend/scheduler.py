@@ -12,7 +12,7 @@ class TuneScheduler(FIFOScheduler):
     """Lets Ray Tune stop the trials that do not go on.
 
     Args:
-        goes_on: hears the key, the point and the metrics of every epoch that a trial reports.
+        should_continue: is asked with the key, the point and the metrics of every epoch that a trial reports.
         reported: the metrics of an epoch in a result of Ray Tune; None for another result, such as a trial's last.
 
     Attributes:
@@ -21,11 +21,11 @@ class TuneScheduler(FIFOScheduler):
 
     def __init__(
         self,
-        goes_on: Callable[[str, Mapping[str, Any], dict[str, Any]], bool],
+        should_continue: Callable[[str, Mapping[str, Any], dict[str, Any]], bool],
         reported: Callable[[dict[str, Any]], dict[str, Any] | None],
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._goes_on, self._reported = goes_on, reported
+        self._should_continue, self._reported = should_continue, reported
         self.stopped: set[str] = set()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -36,7 +36,7 @@ class TuneScheduler(FIFOScheduler):
         """The decision, before Tune's callbacks see the result."""
         key, point = trial.config["key"], trial.config["point"]
         metrics = self._reported(result)
-        if metrics is None or self._goes_on(key, point, metrics):
+        if metrics is None or self._should_continue(key, point, metrics):
             return str(TrialScheduler.CONTINUE)
         self.stopped.add(key)
         return str(TrialScheduler.STOP)

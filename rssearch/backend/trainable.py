@@ -20,7 +20,7 @@ from rssearch.trial.worker import Notes, call, call_within_memory, loaded, relea
 _log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
-    from rssearch.train.data_parallel import Workers
+    from rssearch.train.data_parallel import DistributedWorkerGroup
 
 
 def supervised(config: dict[str, Any], *, target: str, context: Context) -> None:
@@ -92,7 +92,7 @@ def _work(
     context: Context,
     key: str,
     micro_batches: int,
-    crew: Workers,
+    worker_group: DistributedWorkerGroup,
     on_report: Callable[[Metrics], None],
 ) -> tuple[Any, list[str]] | None:
     """What each worker does: the leader calls the trial's function, the others train with it."""
@@ -100,14 +100,14 @@ def _work(
     if context.token is not None and (reason := shared_folder.problem(folder, context.token)):
         raise shared_folder.refusal(folder, {node(): reason})
     imports.install(context.sources)
-    function, context = loaded(target), replace(context, crew=crew)
+    function, context = loaded(target), replace(context, worker_group=worker_group)
     use_cpus(context.cpus)
-    if not crew.leads:
-        for helped, point, more in crew.jobs():
+    if not worker_group.is_main:
+        for helped, point, more in worker_group.jobs():
             helped(point, Session(context, key, point, micro_batches=micro_batches), **more)
         return None
     notes = Notes()
     logging.getLogger("rssearch").addHandler(notes)
     result = call(function, config, Session(context, key, config, on_report, micro_batches))
-    crew.dismiss()
+    worker_group.close()
     return result, notes.lines

@@ -54,7 +54,7 @@ class Listener:
         epoch: it reported.
         retried: its worker died (why), and it is started again.
         ended: it ended: status, metrics or reason, notes.
-        goes_on: whether it may go on after an epoch, asked before `epoch` hears of it; None: always.
+        should_continue: whether it may continue after an epoch, asked before `epoch` hears of it; None: always.
         alive: called at every step of Tune's loop; what it raises ends the run.
     """
 
@@ -62,7 +62,7 @@ class Listener:
     epoch: Callable[[str, Mapping[str, Any], dict[str, Any]], None]
     retried: Callable[[str, Mapping[str, Any], str], None]
     ended: Callable[[str, dict[str, Any], dict[str, Any]], None]
-    goes_on: Callable[[str, Mapping[str, Any], dict[str, Any]], bool] | None = None
+    should_continue: Callable[[str, Mapping[str, Any], dict[str, Any]], bool] | None = None
     alive: Callable[[], None] = lambda: None
 
 
@@ -262,7 +262,7 @@ def run_jobs(
     own = {"cpu": resources.cpus, "gpu": resources.share}
     needs = own if resources.workers == 1 else {"cpu": 0.0, "memory": 1.0}
     trainable = tune.with_resources(tune.with_parameters(supervised, target=target, context=context), needs)
-    scheduler = TuneScheduler(listener.goes_on or (lambda *_: True), _reported)
+    scheduler = TuneScheduler(listener.should_continue or (lambda *_: True), _reported)
     with scratch.folder("rssearch-study-") as folder, stop.carefully():
         tune.Tuner(
             trainable,

@@ -10,13 +10,13 @@ from typing import Any
 
 from rssearch.errors import PeerLostError
 from rssearch.storage import scratch
-from rssearch.train.data_parallel import Workers
+from rssearch.train.data_parallel import DistributedWorkerGroup
 
 _PATIENCE = 30 * 24 * 3600  # seconds: the others wait while the leader scores or searches; Ray notices who dies
 
 
 def launch(
-    work: Callable[[Workers, Callable[[Any], None]], Any],
+    work: Callable[[DistributedWorkerGroup, Callable[[Any], None]], Any],
     on_report: Callable[[Any], None],
     *,
     workers: int,
@@ -26,7 +26,8 @@ def launch(
     """Run a function on new workers of the Ray cluster by Ray Train, as part of a trial of Ray Tune.
 
     Args:
-        work: called on each worker with the crew, and with what passes a report on to `on_report`; can be pickled.
+        work: called on each worker with its worker group, and with what passes a report on to `on_report`; can be
+            pickled.
         on_report: called here, with each report in turn, while the workers go on.
         workers: how many.
         cpus: of each worker.
@@ -47,7 +48,7 @@ def launch(
     reports = Queue(actor_options={"num_cpus": 0})
     with scratch.folder("rssearch-workers-") as folder:  # Ray Train wants a place; nothing is kept
         trainer = TorchTrainer(
-            lambda: work(Workers(), reports.put),
+            lambda: work(DistributedWorkerGroup(), reports.put),
             scaling_config=ScalingConfig(
                 num_workers=workers, use_gpu=gpus > 0, resources_per_worker={"CPU": cpus, "GPU": gpus}
             ),

@@ -319,7 +319,7 @@ def _dimensions(value: Any) -> Any:
 
 
 class StudyConfig(Section):
-    """A study: one question."""
+    """A study: one YAML file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 

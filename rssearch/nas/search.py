@@ -20,13 +20,13 @@ from torch import Tensor, nn
 
 from rssearch.config.schema import Augment, ChannelSearch, Recipe
 from rssearch.data import AnyDataset, loader
-from rssearch.device import autocast, laid_out, place, reproducible, seed_epoch
+from rssearch.device import autocast, pick_device, place, reproducible, seed_epoch, to_memory_format
 from rssearch.errors import InputError, TrialFailed
 from rssearch.nas.derive import derive, fold
 from rssearch.nas.gates import Gates
 from rssearch.pruning.graph import trace
 from rssearch.pruning.pruned import PrunedModel
-from rssearch.train.loop import LABEL_LOSSES, OnEpoch, learning_rate, make_optimizer, pick_device
+from rssearch.train.loop import LABEL_LOSSES, OnEpoch, learning_rate, make_optimizer
 
 _PARTS = ("model", "gates", "weight_optimizer", "score_optimizer")
 
@@ -211,7 +211,7 @@ class Run:
         return loss.detach(), cost.detach()
 
     def _loss(self, x: Tensor, y: Tensor) -> Tensor:
-        x = laid_out(x)
+        x = to_memory_format(x)
         with autocast(x.device, self.recipe.precision):
             return LABEL_LOSSES[self.recipe.loss](self.model(x), y, self.recipe.label_smoothing)
 

@@ -74,7 +74,7 @@ class Halving:
         self._reached[group, rung][key] = tuple(float(value) for value in values if value is not None)
         return True
 
-    def goes_on(self, key: str, group: str | None, epoch: int, metrics: Mapping[str, Any]) -> bool:
+    def should_continue(self, key: str, group: str | None, epoch: int, metrics: Mapping[str, Any]) -> bool:
         """Whether a trial may train on after this epoch.
 
         Args:
@@ -123,7 +123,7 @@ def _spread(points: NDArray[np.float64], count: int) -> list[int]:
     return chosen
 
 
-def judged_by(
+def stopping_objectives(
     rule: str, objectives: Mapping[str, Direction], reported: Sequence[str], module: str
 ) -> dict[str, Direction]:
     """The objectives that a rule judges by.

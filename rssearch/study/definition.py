@@ -1,4 +1,4 @@
-"""A study's question: its points and their keys, checked before anything starts."""
+"""What a study defines: its points and their keys, checked before anything starts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rssearch.config.schema import Resources, StudyConfig
 from rssearch.config.space import Choice, Point, contains, content_key, ends, grid, grid_size, sample, size_text
 from rssearch.errors import InputError, TrialFailed, unknown
 from rssearch.metrics import number
-from rssearch.sampling.early_stopping import judged_by
+from rssearch.sampling.early_stopping import stopping_objectives
 from rssearch.sampling.sampler import check_sampler
 from rssearch.storage import uris
 from rssearch.storage.artifacts import Store
@@ -45,7 +45,7 @@ def sample_note(count: int) -> str:
     return f"a sample of {count} points was checked: the space has too many to check each"
 
 
-class Question:
+class StudyDefinition:
     """What a study asks: its configuration, its trial's module, the points that can be known beforehand.
 
     Attributes:
@@ -88,7 +88,9 @@ class Question:
         reported: tuple[str, ...] = tuple(getattr(self.module, "EPOCH_METRICS", ()))
         module = self.module.__name__
         self.reported = reported
-        self.judged = {} if rule == "none" else judged_by(rule, config.search.objectives, reported, module)
+        self.early_stopping_objectives = (
+            {} if rule == "none" else stopping_objectives(rule, config.search.objectives, reported, module)
+        )
         size = grid_size(config.space)
         on_grid = config.search.sampler == "grid"
         self.sampled = size is None or size > (_GRID_LIMIT if on_grid else _LISTED)
@@ -202,7 +204,7 @@ class Question:
         hook = self.hook("epochs")
         return None if hook is None else int(hook(point, self.config.settings))
 
-    def hungriest(self) -> dict[str, Point]:
+    def peak_memory_points(self) -> dict[str, Point]:
         """The points whose memory says what a trial may take, by the key of their record in the store.
 
         They are those of the baselines, which no pruned network exceeds, or else (also where a space is only sampled,
@@ -230,7 +232,7 @@ class Question:
         return points[costs.index(max(costs))]
 
     def current(self, journal: Journal, kind: str = "trial") -> list[Record]:
-        """The records that answer this question: in the space, with today's settings, data and code.
+        """The records that belong to this study: in the space, with today's settings, data and code.
 
         Args:
             journal: of the study.

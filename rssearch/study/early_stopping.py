@@ -8,7 +8,7 @@ from typing import Any
 from rssearch.config.space import Point
 from rssearch.sampling.early_stopping import Halving
 from rssearch.storage.journal import Record
-from rssearch.study.definition import Question
+from rssearch.study.definition import StudyDefinition
 from rssearch.study.recorder import Recorder
 
 Metrics = dict[str, Any]
@@ -18,29 +18,29 @@ class EarlyStopping:
     """The rule of a study, ready to go on where an earlier session ended.
 
     Args:
-        question: of the study; it names the objectives that trials are judged by.
-        recorder: keeps what trials are judged by, and knows the epochs of earlier sessions.
+        definition: of the study; it names the objectives that trials are compared by.
+        recorder: keeps what trials are compared by, and knows the epochs of earlier sessions.
         cost: metrics of a point that are known before it is trained.
     """
 
-    def __init__(self, question: Question, recorder: Recorder, cost: Callable[[Point], Metrics]) -> None:
-        rule = question.config.search.early_stopping
-        self.question, self.recorder, self._cost = question, recorder, cost
-        self.halving = Halving(question.judged, first=rule.first, factor=rule.factor)
-        self._beforehand = [name for name in question.judged if name not in question.reported]
+    def __init__(self, definition: StudyDefinition, recorder: Recorder, cost: Callable[[Point], Metrics]) -> None:
+        rule = definition.config.search.early_stopping
+        self.definition, self.recorder, self._cost = definition, recorder, cost
+        self.halving = Halving(definition.early_stopping_objectives, first=rule.first, factor=rule.factor)
+        self._beforehand = [name for name in definition.early_stopping_objectives if name not in definition.reported]
         for record in (*recorder.interrupted.values(), *recorder.records.values()):
             self._remember(record)
 
-    def goes_on(self, key: str, point: Mapping[str, Any], metrics: Metrics) -> bool:
+    def should_continue(self, key: str, point: Mapping[str, Any], metrics: Metrics) -> bool:
         """Whether a trial may go on after an epoch. The last epoch ends no trial early."""
         plain, epoch = dict(point), self.recorder.step(key, metrics)
         group = plain.get("dataset")  # qualities on different datasets cannot be compared
         if self._is_last(plain, epoch) or self.halving.has(key, group, epoch):
             return True
-        if not self.halving.goes_on(key, group, epoch, self._worth(plain, metrics)):
+        if not self.halving.should_continue(key, group, epoch, self._worth(plain, metrics)):
             return False
         if self.halving.has(key, group, epoch):  # else it could not be judged
-            self.recorder.goes_on(key, plain, metrics)
+            self.recorder.record_rung(key, plain, metrics)
         return True
 
     def _remember(self, record: Record) -> None:
@@ -52,7 +52,7 @@ class EarlyStopping:
                 self.halving.enter(*place, self._worth(point, metrics, record.get("metrics")))
 
     def _is_last(self, point: Point, epoch: int) -> bool:
-        last = self.question.epochs(point)
+        last = self.definition.epochs(point)
         return last is not None and epoch >= last
 
     def _worth(self, point: Point, metrics: Mapping[str, Any], final: Mapping[str, Any] | None = None) -> Metrics:

@@ -11,7 +11,7 @@ from rssearch.config.space import Point
 from rssearch.errors import InputError, TrialFailed
 from rssearch.front.constraints import violations
 from rssearch.storage.journal import Journal, Record
-from rssearch.study.definition import LOOKED_AT, Question, sample_note, spread
+from rssearch.study.definition import LOOKED_AT, StudyDefinition, sample_note, spread
 from rssearch.study.progress import duration
 from rssearch.trial.interface import Preparation
 from rssearch.trial.session import Session
@@ -90,18 +90,18 @@ def plan(config: StudyConfig) -> Plan:
     Raises:
         InputError: the study cannot be run as it is.
     """
-    question = Question(config)
-    journal = Journal(question.folder / "trials.jsonl")
-    ended = question.current(journal)
+    definition = StudyDefinition(config)
+    journal = Journal(definition.folder / "trials.jsonl")
+    ended = definition.current(journal)
     finished = [r for r in ended if r["status"] == "finished"]
-    stopped = sum(r["status"] == "stopped" for r in ended) if question.judged else 0
-    budget = len(question.points) if config.search.sampler == "grid" else config.search.trials
-    needed = question.preparations(question.points)
+    stopped = sum(r["status"] == "stopped" for r in ended) if definition.early_stopping_objectives else 0
+    budget = len(definition.points) if config.search.sampler == "grid" else config.search.trials
+    needed = definition.preparations(definition.points)
     known, unknown, infeasible = [], 0, 0
-    points = question.points if config.search.sampler == "grid" else spread(question.points, LOOKED_AT)
+    points = definition.points if config.search.sampler == "grid" else spread(definition.points, LOOKED_AT)
     for point in points:
         try:
-            metrics = question.cost(point)
+            metrics = definition.cost(point)
         except (TrialFailed, InputError):  # such as a MACs ratio that is out of reach
             infeasible += 1
             continue
@@ -110,13 +110,13 @@ def plan(config: StudyConfig) -> Plan:
             continue
         known.append(int(metrics["macs"]))
         infeasible += any(v > 0 for v in violations(config.search.constraints, metrics).values())
-    hours, basis = _estimate(question, finished, budget - len(finished) - stopped, needed)
+    hours, basis = _estimate(definition, finished, budget - len(finished) - stopped, needed)
     return Plan(
         study=config.study,
         sampler=config.search.sampler,
         trials=budget,
-        checked=len(question.points),
-        sampled=question.sampled,
+        checked=len(definition.points),
+        sampled=definition.sampled,
         finished=len(finished),
         stopped=stopped,
         baselines=min(budget, sum("baselines" in p.parts for p in needed)),
@@ -125,9 +125,9 @@ def plan(config: StudyConfig) -> Plan:
         searches=min(budget, sum("searches" in p.parts for p in needed)),
         searches_ready=sum(p.parts.get("searches") == 0 for p in needed),
         macs=(min(known), max(known)) if known else None,
-        macs_unknown=unknown if question.hook("cost") else 0,
+        macs_unknown=unknown if definition.hook("cost") else 0,
         infeasible=infeasible,
-        trial=_takes(question),
+        trial=_takes(definition),
         at_once=_at_once(config.resources),
         hours=hours,
         hours_basis=basis,
@@ -136,40 +136,40 @@ def plan(config: StudyConfig) -> Plan:
 
 
 def _estimate(
-    question: Question, finished: list[Record], left: int, needed: list[Preparation]
+    definition: StudyDefinition, finished: list[Record], left: int, needed: list[Preparation]
 ) -> tuple[float | None, str]:
     """Hours of compute for the trials that are left and the baselines that are not ready, and how they were found.
 
     A search takes two steps for each step of a training.
     """
-    settings, estimate = question.config.settings, question.hook("estimate")
+    settings, estimate = definition.config.settings, definition.hook("estimate")
     times = [r["ended"] - r["started"] for r in finished]
 
     def probe(point: Point, epochs: int) -> float:
         assert estimate is not None
-        return float(estimate(point, Session(question.context(), "", point), epochs))
+        return float(estimate(point, Session(definition.context(), "", point), epochs))
 
     if times:
         trial, basis = sum(times) / len(times), "from past trials"
     elif estimate is None:
         return None, ""
     else:
-        models = {p.get("model"): p for p in question.points}
+        models = {p.get("model"): p for p in definition.points}
         trial = sum(probe(p, settings.finetune.epochs) for p in models.values()) / len(models)
         basis = "from a timing probe on this machine"
     todo = [(p.point, p.parts.get("baselines", 0) + 2 * p.parts.get("searches", 0)) for p in needed]
     before = 0.0
     if estimate is not None:
         before = sum(trainings * probe(point, settings.train.epochs) for point, trainings in todo if trainings)
-        before *= min(1.0, left / len(todo)) if question.config.search.sampler != "grid" and todo else 1.0
+        before *= min(1.0, left / len(todo)) if definition.config.search.sampler != "grid" and todo else 1.0
     return (before + trial * max(0, left)) / 3600, basis
 
 
-def _takes(question: Question) -> str:
+def _takes(definition: StudyDefinition) -> str:
     """What one trial takes of a cluster."""
-    needs = question.config.resources
+    needs = definition.config.resources
     if needs.gpus == "auto":
-        taken = gpu_sharing.recorded(question.store, question.hungriest())
+        taken = gpu_sharing.recorded(definition.store, definition.peak_memory_points())
         known = "measured at the start" if taken is None else f"{taken / 2**30:.2f} GiB of its memory, as measured"
         gpus = f"a share of a GPU ({known})"
     else:

@@ -16,7 +16,7 @@ from rssearch.report import files as report
 from rssearch.storage import scratch
 from rssearch.storage.journal import Journal, Record, dimension_columns, flat
 from rssearch.storage.location import Location, local_copies, names, remove, write_atomic
-from rssearch.study.definition import Question
+from rssearch.study.definition import StudyDefinition
 from rssearch.study.progress import Display, best_text
 from rssearch.tracking.client import Tracker
 from rssearch.trial.interface import CHECKPOINTS, PREDICTIONS
@@ -28,23 +28,23 @@ _FRONT_SECONDS = 0.5  # between two looks at the front
 _SHARE = 0.05  # of the time, at most, for each of the two: both take longer with every trial
 
 
-def clear_leftovers(question: Question) -> None:
+def clear_leftovers(definition: StudyDefinition) -> None:
     """Remove the temporary files of sessions that were killed while they wrote, unless somebody uses them."""
-    if isinstance(question.folder, Path):
-        scratch.clear_files(question.folder, lambda name: _OURS.fullmatch(name) is not None)
-        scratch.clear_files(question.folder / PREDICTIONS, lambda name: name.endswith(".png"))
-    question.store.clear_leftovers()
+    if isinstance(definition.folder, Path):
+        scratch.clear_files(definition.folder, lambda name: _OURS.fullmatch(name) is not None)
+        scratch.clear_files(definition.folder / PREDICTIONS, lambda name: name.endswith(".png"))
+    definition.store.clear_leftovers()
 
 
 class Recorder:
     """Takes every event of a session once, and keeps all records of it in step."""
 
-    def __init__(self, question: Question, journal: Journal, tracker: Tracker, display: Display) -> None:
-        self.question, self.journal, self.tracker, self.display = question, journal, tracker, display
-        self.records: dict[str, Record] = {r["key"]: r for r in question.current(journal)}
-        self.interrupted: dict[str, Record] = {r["key"]: r for r in question.current(journal, "running")}
-        objectives, scale = question.config.search.objectives, references.scale(question.config)
-        self.references = references.read(question.folder, objectives, scale)
+    def __init__(self, definition: StudyDefinition, journal: Journal, tracker: Tracker, display: Display) -> None:
+        self.definition, self.journal, self.tracker, self.display = definition, journal, tracker, display
+        self.records: dict[str, Record] = {r["key"]: r for r in definition.current(journal)}
+        self.interrupted: dict[str, Record] = {r["key"]: r for r in definition.current(journal, "running")}
+        objectives, scale = definition.config.search.objectives, references.scale(definition.config)
+        self.references = references.read(definition.folder, objectives, scale)
         self._live: dict[str, dict[str, Any]] = {}
         self._front_pace, self._csv_pace = _Pace(_FRONT_SECONDS), _Pace(_REPORT_SECONDS)
         self._finished_seen = -1
@@ -65,8 +65,8 @@ class Recorder:
         """The number of an epoch that a job reports now."""
         return int(metrics.get("epoch") or len(self._alive(key)["history"]) + 1)
 
-    def goes_on(self, key: str, point: Point, metrics: Mapping[str, Any]) -> None:
-        """A trial was judged and goes on: what it was judged by is kept, in case the session ends before the trial."""
+    def record_rung(self, key: str, point: Point, metrics: Mapping[str, Any]) -> None:
+        """A trial continues after a rung: what it was compared by is kept, should the session end before the trial."""
         known = self.journal.records.get(key)
         about = {"kind": "running", "point": point} if known is None else {}
         self.journal.add({"key": key, **about, "history": [*self._alive(key)["history"], _plain(metrics)]})
@@ -85,8 +85,8 @@ class Recorder:
 
     def trial_ended(self, key: str, point: Point, end: Mapping[str, Any]) -> None:
         """A trial ended: finished, stopped, failed or infeasible."""
-        title = self.question.title(point)
-        record = self._record("trial", key, point, title, self.question.params(point), end)
+        title = self.definition.title(point)
+        record = self._record("trial", key, point, title, self.definition.params(point), end)
         self.records[key] = self.journal.records[key]
         self.look_at_front(now=self.display.left <= 1)
         self.display.ended(key, record["status"])
@@ -119,7 +119,7 @@ class Recorder:
             self.display.say(f"not measured: {title}: {end.get('reason')}")
         self._notes(title, end)
 
-    def looked(self, key: str, title: str, end: Mapping[str, Any]) -> None:
+    def probe_ended(self, key: str, title: str, end: Mapping[str, Any]) -> None:
         """A job ended that looked at something and leaves no record."""
         self._live.pop(key, None)
         self.display.ended(key, end["status"])
@@ -153,14 +153,14 @@ class Recorder:
             "measured": None,
         }
         self.journal.add(record)
-        self.question.store.remove(CHECKPOINTS, key)
+        self.definition.store.remove(CHECKPOINTS, key)
         self.tracker.ended(record)
         return record
 
     def _best_of(self, history: Iterable[Mapping[str, Any]]) -> dict[str, float]:
         """The best value of each objective over the epochs that reported it."""
         best = {}
-        for name, direction in self.question.config.search.objectives.items():
+        for name, direction in self.definition.config.search.objectives.items():
             values = [e[name] for e in history if _is_number(e.get(name))]
             if values:
                 best[f"best/{name}"] = max(values) if direction == "max" else min(values)
@@ -175,32 +175,32 @@ class Recorder:
     # the state of the study
 
     def rows(self) -> list[dict[str, Any]]:
-        """One flat row for each trial that answers the question."""
+        """One flat row for each trial that belongs to the study."""
         return [flat(record) for record in self.records.values()]
 
     def dimensions(self) -> list[str]:
         """The columns of the space's dimensions."""
-        return dimension_columns(self.question.config.space, self.rows())
+        return dimension_columns(self.definition.config.space, self.rows())
 
     def front(self) -> list[dict[str, Any]]:
         """The rows of the front's members."""
-        search = self.question.config.search
+        search = self.definition.config.search
         return front_rows(self.rows(), search.objectives, search.constraints)
 
     def fix_references(self, unpruned: Iterable[Row] = ()) -> None:
         """Keep what is known by now of what hypervolumes are measured from; what is kept already stays."""
-        config, search = self.question.config, self.question.config.search
+        config, search = self.definition.config, self.definition.config.search
         found = references.fixed(self.references, self.rows(), search.objectives, search.constraints, unpruned)
         if found != self.references:
-            references.write(self.question.folder, found, search.objectives, references.scale(config))
+            references.write(self.definition.folder, found, search.objectives, references.scale(config))
         self.references = found
 
-    def worth_measuring(self) -> list[str]:
+    def front_candidates(self) -> list[str]:
         """Keys of the front's members and, where seeds vary, of all trials of the configurations on the front of means.
 
         Their test split is read, and their weights and pictures are kept.
         """
-        search, rows = self.question.config.search, self.rows()
+        search, rows = self.definition.config.search, self.rows()
         means = front_rows(seeds.shown(rows, self.dimensions()), search.objectives, search.constraints)
         keys = [key for row in means for key in row.get("keys", [row["key"]])]
         return list(dict.fromkeys([*(row["key"] for row in self.front()), *keys]))
@@ -216,7 +216,7 @@ class Recorder:
                 self._show_front()
 
     def _show_front(self) -> None:
-        search, rows = self.question.config.search, self.rows()
+        search, rows = self.definition.config.search, self.rows()
         finished = sum(row["status"] == "finished" for row in rows)
         found = fronts(rows, search.objectives, search.constraints, self.references)
         members = [row for front in found for row in front.members]
@@ -238,14 +238,14 @@ class Recorder:
 
     def _write_csv(self) -> None:
         with self._csv_pace:
-            report.write_trials_csv(self.question.folder / "trials.csv", self.rows())
+            report.write_trials_csv(self.definition.folder / "trials.csv", self.rows())
 
     def _write_pictures(self, keys: Collection[str]) -> dict[str, Location]:
         """What the best trials predict, from the store into the study's folder; others' pictures leave it."""
-        folder = self.question.folder / PREDICTIONS
+        folder = self.definition.folder / PREDICTIONS
         pictures: dict[str, Location] = {}
         for key in sorted(keys):
-            if self.records[key].get("measured") and (files := self.question.store.get(PREDICTIONS, key)):
+            if self.records[key].get("measured") and (files := self.definition.store.get(PREDICTIONS, key)):
                 pictures[key] = folder / f"{key}.png"
                 write_atomic(pictures[key], files["predictions.png"])
         remove(folder, {*names(folder)}.difference(path.name for path in pictures.values()))
@@ -253,7 +253,7 @@ class Recorder:
 
     def _others(self) -> set[str]:
         """Trials of the other studies in this storage: what several have is stored once, and may be on their front."""
-        own, storage = self.question.folder, self.question.folder.parent
+        own, storage = self.definition.folder, self.definition.folder.parent
         folders = [path.parent for path in storage.glob("*/study.yaml") if path.parent.name != own.name]
         return {key for folder in folders for key in Journal(folder / self.journal.path.name).records}
 
@@ -262,9 +262,9 @@ class Recorder:
         self.fix_references()
         self.look_at_front(now=True)
         self._write_csv()
-        config, folder, rows = self.question.config, self.question.folder, self.rows()
+        config, folder, rows = self.definition.config, self.definition.folder, self.rows()
         pareto = {row["key"] for row in self.front()}
-        worth = {*self.worth_measuring()}
+        worth = {*self.front_candidates()}
         pictures = self._write_pictures(worth)
         files = report.write_front(
             folder,
@@ -278,7 +278,7 @@ class Recorder:
         )
         if status == "FINISHED" and config.settings.keep_models == "front":
             for key in self.records.keys() - worth - self._others():
-                self.question.store.remove(MODELS, key)
+                self.definition.store.remove(MODELS, key)
         counts = {s: sum(row["status"] == s for row in rows) for s in ("finished", "stopped", "failed", "infeasible")}
         baselines = [r for r in self.journal.records.values() if r.get("kind") == "baseline"]
         listed = [folder / "study.yaml", folder / "environment.json", folder / "trials.csv", *files]

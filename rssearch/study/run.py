@@ -28,7 +28,7 @@ from rssearch.storage.journal import Journal, flat
 from rssearch.storage.location import check_writable, remove, write_atomic
 from rssearch.storage.lock import Held, lock
 from rssearch.study.console import PlainConsole
-from rssearch.study.definition import Question, sample_note
+from rssearch.study.definition import StudyDefinition, sample_note
 from rssearch.study.early_stopping import EarlyStopping
 from rssearch.study.environment import environment
 from rssearch.study.planning import Plan, plan
@@ -76,31 +76,31 @@ def search(
     """
     from rssearch.backend.tune import Stop, connected, gpu_memories, run_jobs
 
-    question, console = Question(config), console or PlainConsole()
-    uri, artifacts = client.home(question.storage, config.tracking_uri)
-    check_writable(question.storage)
+    definition, console = StudyDefinition(config), console or PlainConsole()
+    uri, artifacts = client.home(definition.storage, config.tracking_uri)
+    check_writable(definition.storage)
     database.check(uri)
     with ExitStack() as stack:
         stack.enter_context(connected(address, config.resources, verbose=verbose))
         stop = stack.enter_context(Stop().listening())
         display = stack.enter_context(Display(console, verbose=verbose))
-        if question.sampled:
-            display.say(sample_note(len(question.points)))
-        data = _read(question, display)
-        stack.enter_context(_alone(question, stop))
-        clear_leftovers(question)
-        token = shared_folder.leave_token(question.folder)
-        nodes.check_nodes(question.folder, token)
+        if definition.sampled:
+            display.say(sample_note(len(definition.points)))
+        data = _read(definition, display)
+        stack.enter_context(_alone(definition, stop))
+        clear_leftovers(definition)
+        token = shared_folder.leave_token(definition.folder)
+        nodes.check_nodes(definition.folder, token)
         tracker = client.Tracker(uri, config.study, artifacts / config.study)
         tracker.open()
         tracker.describe(views.experiment_tags(config.study, config.search.objectives, config.space))
-        journal = Journal(question.folder / "trials.jsonl")
+        journal = Journal(definition.folder / "trials.jsonl")
         if fresh:
-            _begin_anew(question, journal, tracker)
-        write_atomic(question.folder / "study.yaml", plain_yaml.dump(config.masked()))
-        write_atomic(question.folder / "environment.json", environment(data.values()))
-        recorder = Recorder(question, journal, tracker, display)
-        session = Stages(question, recorder, _shared(data), token, stop, run_jobs)
+            _start_from_scratch(definition, journal, tracker)
+        write_atomic(definition.folder / "study.yaml", plain_yaml.dump(config.masked()))
+        write_atomic(definition.folder / "environment.json", environment(data.values()))
+        recorder = Recorder(definition, journal, tracker, display)
+        session = Stages(definition, recorder, _shared(data), token, stop, run_jobs)
         status = "FINISHED"
         try:
             session.pack(gpu_memories)
@@ -116,20 +116,20 @@ def search(
         if not _close(recorder, status, token):
             return GONE
         if status == "KILLED":
-            display.say(f"interrupted; `rssearch search` goes on from here ({question.folder})")
+            display.say(f"interrupted; `rssearch search` goes on from here ({definition.folder})")
             return INTERRUPTED
     _say_result(recorder, console, uri)
     return SOME_FAILED if recorder.failures() else DONE
 
 
-def _read(question: Question, display: Display) -> dict[str, Any]:
+def _read(definition: StudyDefinition, display: Display) -> dict[str, Any]:
     """The data that all trials share. Nothing has been written yet, should an image be refused."""
-    share = question.hook("share")
+    share = definition.hook("share")
     if share is None:
         return {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataWarning)  # said below, on the study's console
-        objects = share(question.points, question.config.settings, question.data_root, display.reading)
+        objects = share(definition.points, definition.config.settings, definition.data_root, display.reading)
     for found in objects.values():
         for note in getattr(found, "notes", ()):
             display.say(f"{found.name}: {note}")
@@ -147,7 +147,7 @@ def _shared(data: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def _alone(question: Question, stop: Stop) -> Iterator[None]:
+def _alone(definition: StudyDefinition, stop: Stop) -> Iterator[None]:
     """A lock that only one driver of a study can hold. Raises InputError; a driver that loses it stops."""
 
     def lost() -> None:
@@ -155,10 +155,10 @@ def _alone(question: Question, stop: Stop) -> Iterator[None]:
 
     with ExitStack() as stack:
         try:
-            stack.enter_context(lock(question.folder / ".lock", wait=False, lost=lost))
+            stack.enter_context(lock(definition.folder / ".lock", wait=False, lost=lost))
         except Held:
             raise InputError(
-                f"study {question.config.study} is being run by another process on {question.folder}"
+                f"study {definition.config.study} is being run by another process on {definition.folder}"
             ) from None
         yield
 
@@ -166,7 +166,7 @@ def _alone(question: Question, stop: Stop) -> Iterator[None]:
 def _close(recorder: Recorder, status: str, token: str) -> bool:
     """Close the records of a session; False where their place is gone, which is said and not made again."""
     try:
-        shared_folder.check_there(recorder.question.folder, token)
+        shared_folder.check_there(recorder.definition.folder, token)
     except StorageGoneError as error:
         recorder.tracker.abandon()
         recorder.display.say(str(error))
@@ -175,11 +175,11 @@ def _close(recorder: Recorder, status: str, token: str) -> bool:
     return True
 
 
-def _begin_anew(question: Question, journal: Journal, tracker: client.Tracker) -> None:
-    for key in {*journal.records, *map(question.key, question.points)}:
-        question.store.remove(CHECKPOINTS, key)
+def _start_from_scratch(definition: StudyDefinition, journal: Journal, tracker: client.Tracker) -> None:
+    for key in {*journal.records, *map(definition.key, definition.points)}:
+        definition.store.remove(CHECKPOINTS, key)
     journal.archive()
-    remove(question.folder, [references.FILE])
+    remove(definition.folder, [references.FILE])
     tracker.supersede()
 
 
@@ -187,7 +187,7 @@ class Stages:
     """The stages of one session of a study.
 
     Args:
-        question: of the study.
+        definition: of the study.
         recorder: hears everything.
         shared: the data, in Ray's object store.
         token: of the session, for `rssearch.storage.shared_folder`; None: all trials run in this process.
@@ -197,14 +197,14 @@ class Stages:
 
     def __init__(
         self,
-        question: Question,
+        definition: StudyDefinition,
         recorder: Recorder,
         shared: Mapping[str, Any],
         token: str | None,
         stop: Stop,
         run_jobs: Callable[..., None],
     ) -> None:
-        self.question, self.config, self.recorder = question, question.config, recorder
+        self.definition, self.config, self.recorder = definition, definition.config, recorder
         self.shared, self.token, self.stop, self.run_jobs = shared, token, stop, run_jobs
         self.failed_baselines: dict[str, str] = {}
         self.uris = uris.within(self.config.resolved())
@@ -220,18 +220,18 @@ class Stages:
             return
         memories = gpu_memories()
         alone = self.resources.model_copy(update={"gpus": 1.0})
-        points = self.question.hungriest() if memories else {}
-        store = self.question.store
+        points = self.definition.peak_memory_points() if memories else {}
+        store = self.definition.store
         todo = {key: point for key, point in points.items() if not store.has(FOOTPRINTS, key)}
         jobs = iter(todo.items())
 
         def title(_: str, point: Mapping[str, Any]) -> str:
-            return f"memory of {self.question.title(point)}"
+            return f"memory of {self.definition.title(point)}"
 
         def ended(key: str, point: Point, end: dict[str, Any]) -> None:
             if end["status"] == "finished":
                 store.put(FOOTPRINTS, key, {"footprint.json": json.dumps(end["metrics"]).encode()})
-            self.recorder.looked(key, title(key, point), end)
+            self.recorder.probe_ended(key, title(key, point), end)
 
         if todo:
             self.recorder.display.start("measuring memory", len(todo))
@@ -239,7 +239,7 @@ class Stages:
         taken = gpu_sharing.recorded(store, points)
         share = 0.0 if not memories else 1.0 if taken is None else gpu_sharing.fraction(taken, min(memories))
         self.resources = self.resources.model_copy(update={"gpus": share})
-        self.recorder.display.say(gpu_sharing.told(share, taken, memories))
+        self.recorder.display.say(gpu_sharing.describe_share(share, taken, memories))
 
     def prepare(self) -> None:
         """Make what is missing of the baselines and scores.
@@ -247,7 +247,7 @@ class Stages:
         Of a sampled space there may be more of them than there will be trials, or they depend on what is drawn from a
         range: then each trial makes what it needs.
         """
-        todo = [p for p in self.question.sure_preparations() if not p.done]
+        todo = [p for p in self.definition.sure_preparations() if not p.done]
         few = self.config.search.sampler != "grid" and len(todo) > self.config.search.trials
         if few or not todo:
             return
@@ -270,13 +270,13 @@ class Stages:
 
         Failed trials are tried again; stopped ones are trained to their end once nothing is stopped early any more.
         """
-        self.recorder.fix_references(unpruned(self.question, self.recorder.references))
-        again = {"failed"} if self.question.judged else {"failed", "stopped"}
+        self.recorder.fix_references(unpruned(self.definition, self.recorder.references))
+        again = {"failed"} if self.definition.early_stopping_objectives else {"failed", "stopped"}
         known = [r for r in self.recorder.records.values() if r["status"] not in again]
         proposer = Proposer(
             self.config.space,
             self.config.search,
-            key_of=self.question.key,
+            key_of=self.definition.key,
             known=[Outcome(r["key"], r["point"], r["status"], r["metrics"]) for r in known],
             cost=self._cost,
             on_infeasible=lambda o: self.recorder.trial_ended(
@@ -299,34 +299,38 @@ class Stages:
 
         def ask() -> Job | None:
             while (job := proposer.ask()) is not None:
-                needs = self.question.preparations([job[1]]) if self.failed_baselines else []
+                needs = self.definition.preparations([job[1]]) if self.failed_baselines else []
                 reasons = [self.failed_baselines[p.key] for p in needs if p.key in self.failed_baselines]
                 if not reasons:
                     return job
                 ended(*job, {"status": "failed", "reason": f"its baseline failed: {reasons[0]}"})
             return None
 
-        rule = EarlyStopping(self.question, self.recorder, self._cost) if self.question.judged else None
+        rule = (
+            EarlyStopping(self.definition, self.recorder, self._cost)
+            if self.definition.early_stopping_objectives
+            else None
+        )
         counts = Counter(r["status"] for r in known)
         self.recorder.display.start(
             "trials", proposer.total, counts["finished"], infeasible=counts["infeasible"], stopped=counts["stopped"]
         )
         self.recorder.look_at_front(now=True)
-        function, goes_on = self.config.trial.partition(":")[2], rule.goes_on if rule else None
-        self._run(ask, function, lambda _, point: self.question.title(point), ended, goes_on=goes_on)
+        function, should_continue = self.config.trial.partition(":")[2], rule.should_continue if rule else None
+        self._run(ask, function, lambda _, point: self.definition.title(point), ended, should_continue=should_continue)
 
     def _cost(self, point: Point) -> dict[str, Any]:
         try:
-            return self.question.cost(point)
+            return self.definition.cost(point)
         except (TrialFailed, InputError) as error:  # such as a MACs ratio that is out of reach; the trial will say so
-            _log.info("%s: %s", self.question.title(point), error)
+            _log.info("%s: %s", self.definition.title(point), error)
             return {}
 
     def measure(self) -> None:
         """What only the front's members are worth, one after another with the machine to themselves."""
-        if self.question.hook("measure") is None:
+        if self.definition.hook("measure") is None:
             return
-        members = [self.recorder.records[key] for key in self.recorder.worth_measuring()]
+        members = [self.recorder.records[key] for key in self.recorder.front_candidates()]
         todo = [record for record in members if self._lacks(record.get("measured") or {})]
         if not todo:
             return
@@ -338,7 +342,7 @@ class Stages:
 
         alone = self.resources.model_copy(update={"max_concurrent": 1, "workers": 1})
         self._run(
-            lambda: next(jobs, None), "measure", lambda _, point: self.question.title(point), ended, resources=alone
+            lambda: next(jobs, None), "measure", lambda _, point: self.definition.title(point), ended, resources=alone
         )
 
     def _look_there(self) -> None:
@@ -349,13 +353,13 @@ class Stages:
     def _check_there(self) -> None:
         """Raise StorageGoneError where the study's folder is no longer what this session began in."""
         if self.token is not None:
-            shared_folder.check_there(self.question.folder, self.token)
+            shared_folder.check_there(self.definition.folder, self.token)
 
     def _lacks(self, measured: Mapping[str, Any]) -> bool:
         """Whether a member of the front has not been measured, or lacks a latency that is listed by now."""
         listed = {metric(*pair) for pair in self.config.settings.latency.pairs()}
         timed = any(name.startswith("latency_") for name in measured)  # else its trial's module measures none
-        return not measured or (timed and not listed.difference(self.question.requested) <= measured.keys())
+        return not measured or (timed and not listed.difference(self.definition.requested) <= measured.keys())
 
     def _run(
         self,
@@ -364,11 +368,11 @@ class Stages:
         title: Callable[[str, Mapping[str, Any]], str],
         ended: Callable[[str, Point, dict[str, Any]], None],
         resources: Resources | None = None,
-        goes_on: Callable[[str, Mapping[str, Any], dict[str, Any]], bool] | None = None,
+        should_continue: Callable[[str, Mapping[str, Any], dict[str, Any]], bool] | None = None,
     ) -> None:
         from rssearch.backend.tune import Listener
 
-        recorder, question, resources = self.recorder, self.question, resources or self.resources
+        recorder, definition, resources = self.recorder, self.definition, resources or self.resources
 
         def clean(said: Any) -> Any:  # reasons and notes quote what libraries say
             return uris.hidden_in(said, *self.uris)
@@ -380,22 +384,22 @@ class Stages:
         listener = Listener(
             started=lambda key, point: recorder.begin(key, title(key, point)),
             epoch=lambda key, point, metrics: recorder.epoch(
-                key, title(key, point), question.params(point), clean(metrics)
+                key, title(key, point), definition.params(point), clean(metrics)
             ),
             retried=lambda key, point, reason: recorder.retried(title(key, point), clean(reason)),
             ended=recorded,
-            goes_on=goes_on,
+            should_continue=should_continue,
             alive=self._look_there,
         )
         target = f"{self.config.trial.partition(':')[0]}:{function}"
-        context, verbose = question.context(self.shared, self.token, resources), recorder.display.verbose
+        context, verbose = definition.context(self.shared, self.token, resources), recorder.display.verbose
         self.run_jobs(ask, target, context, resources, listener, stop=self.stop, verbose=verbose)
 
 
 def _say_result(recorder: Recorder, console: Console, uri: str) -> None:
     """The front, and where everything is."""
-    question = recorder.question
-    config, search_ = question.config, question.config.search
+    definition = recorder.definition
+    config, search_ = definition.config, definition.config.search
     console.print(
         files.format_front(
             recorder.rows(),
@@ -416,7 +420,7 @@ def _say_result(recorder: Recorder, console: Console, uri: str) -> None:
     where = f"--storage {config.storage}" if config.tracking_uri is None else f"--tracking-uri {uri}"
     where = uris.hidden(where, config.storage, uri)
     for text in (
-        f"files      {question.folder}/: front.html, front.png, trials.csv",
+        f"files      {definition.folder}/: front.html, front.png, trials.csv",
         f"MLflow UI  rssearch ui {where}",
     ):
         console.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -1,6 +1,6 @@
 """Studies in virtual time: schedulers, samplers and resume on thousands of trials in seconds, without Ray.
 
-The study is the real one (question, proposals, early stopping, journal, report), and so are its trials, which are
+The study is the real one (definition, proposals, early stopping, journal, report), and so are its trials, which are
 called in this process and must be cheap. Only time is made up: an epoch lasts as long as its metric ``seconds`` says.
 `trials.curves` has trials that follow learning curves, drawn or recorded.
 """
@@ -20,7 +20,7 @@ from rssearch.config.schema import Resources, StudyConfig
 from rssearch.errors import InputError, TrialFailed
 from rssearch.sampling.sampler import quiet
 from rssearch.storage.journal import Journal
-from rssearch.study.definition import Question
+from rssearch.study.definition import StudyDefinition
 from rssearch.study.progress import Display
 from rssearch.study.recorder import Recorder
 from rssearch.study.run import Stages
@@ -86,9 +86,9 @@ class Simulator:
                 listener.ended(*job, end)
                 continue
             key, point = job
-            goes_on = listener.goes_on is None or listener.goes_on(key, point, epochs[0])
+            should_continue = listener.should_continue is None or listener.should_continue(key, point, epochs[0])
             listener.epoch(key, point, epochs[0])
-            if goes_on:
+            if should_continue:
                 wait(job, epochs[1:], end)
             else:
                 listener.ended(key, point, {"status": "stopped", "metrics": epochs[0]})
@@ -136,10 +136,10 @@ def simulate(config: StudyConfig, simulator: Simulator, tracker: Tracker | None 
         InputError: the study cannot be run as it is.
     """
     quiet()
-    question = Question(config)
+    definition = StudyDefinition(config)
     display = Display(Console(file=io.StringIO()))
-    recorder = Recorder(question, Journal(question.folder / "trials.jsonl"), tracker or Untracked(), display)
-    stages = Stages(question, recorder, {}, None, Stop(), simulator.run_jobs)
+    recorder = Recorder(definition, Journal(definition.folder / "trials.jsonl"), tracker or Untracked(), display)
+    stages = Stages(definition, recorder, {}, None, Stop(), simulator.run_jobs)
     stages.prepare()
     stages.search()
     stages.measure()

@@ -13,10 +13,10 @@ _SAME_NETWORK = ("seed", "methods")  # a dimension, and what preparations add, t
 _log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
-    from rssearch.study.definition import Question
+    from rssearch.study.definition import StudyDefinition
 
 
-def unpruned(question: Question, known: References) -> list[dict[str, Any]]:
+def unpruned(definition: StudyDefinition, known: References) -> list[dict[str, Any]]:
     """A row for each network of a study before pruning, as far as its trial's module knows them without training.
 
     Nothing is looked at where all references are `known`.
@@ -24,16 +24,16 @@ def unpruned(question: Question, known: References) -> list[dict[str, Any]]:
     from rssearch.study.definition import LOOKED_AT, spread
     from rssearch.trial.session import Session
 
-    hook, objectives = question.hook("unpruned"), question.config.search.objectives
-    if hook is None or all(known.get(dataset_of(p), {}).keys() >= objectives.keys() for p in question.points):
+    hook, objectives = definition.hook("unpruned"), definition.config.search.objectives
+    if hook is None or all(known.get(dataset_of(p), {}).keys() >= objectives.keys() for p in definition.points):
         return []
-    points = [dict(needed.point) for needed in question.sure_preparations()] or question.points
+    points = [dict(needed.point) for needed in definition.sure_preparations()] or definition.points
     plain = [{name: value for name, value in point.items() if name not in _SAME_NETWORK} for point in points]
     distinct = list({content_key(few): point for few, point in zip(plain, points, strict=True)}.values())
     rows = []
     for point in spread(distinct, LOOKED_AT):
         try:
-            rows.append({"dataset": dataset_of(point), **hook(point, Session(question.context(), "", point))})
+            rows.append({"dataset": dataset_of(point), **hook(point, Session(definition.context(), "", point))})
         except (TrialFailed, InputError) as error:  # the trial will say so
-            _log.info("%s: %s", question.title(point), error)
+            _log.info("%s: %s", definition.title(point), error)
     return rows

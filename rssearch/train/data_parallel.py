@@ -24,7 +24,7 @@ from rssearch.errors import PeerLostError
 Job = tuple[Callable[..., Any], dict[str, Any], dict[str, Any]]  # function, config, and what else it takes
 
 
-class Crew:
+class WorkerGroup:
     """Who trains a network together. By itself a worker alone, who has to agree with nobody.
 
     Attributes:
@@ -35,34 +35,34 @@ class Crew:
     rank, size = 0, 1
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this worker runs the trial."""
         return self.rank == 0
 
     def call(self, function: Callable[..., Any], config: dict[str, Any], **more: Any) -> None:
         """Have the other workers call an importable function (config, session, ...); the leader calls it by itself."""
 
-    def align(self, model: nn.Module) -> None:
+    def broadcast(self, model: nn.Module) -> None:
         """Take over the leader's weights and buffers."""
 
-    def weight(self, targets: Tensor) -> Tensor | float:  # noqa: ARG002
+    def loss_weight(self, targets: Tensor) -> Tensor | float:  # noqa: ARG002
         """The share of this worker's labelled samples in those of all: what its mean loss counts in the batch's."""
         return 1.0
 
-    def add_up(self, model: nn.Module, loss: Tensor) -> Tensor:  # noqa: ARG002
+    def all_reduce(self, model: nn.Module, loss: Tensor) -> Tensor:  # noqa: ARG002
         """Replace the gradients by their sums over the workers, and give the sum of the losses, a scalar."""
         return loss
 
     @contextmanager
-    def normalising(self, model: nn.Module) -> Iterator[None]:  # noqa: ARG002
+    def synchronised_batch_norm(self, model: nn.Module) -> Iterator[None]:  # noqa: ARG002
         """Let batch normalisation measure whole batches, not a share of them; the modules are put back at the end."""
         yield
 
 
-ALONE = Crew()
+ALONE = WorkerGroup()
 
 
-class Workers(Crew):
+class DistributedWorkerGroup(WorkerGroup):
     """Several workers, as one of them sees them. PyTorch's default process group connects them."""
 
     def __init__(self) -> None:
@@ -71,10 +71,10 @@ class Workers(Crew):
     # What the leader tells the others
 
     def call(self, function: Callable[..., Any], config: dict[str, Any], **more: Any) -> None:  # noqa: D102
-        if self.leads:
+        if self.is_main:
             self._tell((function, config, more))
 
-    def dismiss(self) -> None:
+    def close(self) -> None:
         """Let the other workers go: the trial has ended."""
         self._tell(None)
 
@@ -85,12 +85,12 @@ class Workers(Crew):
 
     def _tell(self, job: Job | None) -> Job | None:
         buffer = io.BytesIO()
-        if self.leads:
+        if self.is_main:
             torch.save(job, buffer)
         sent = [buffer.getvalue()]
         with _together():
             dist.broadcast_object_list(sent, src=0, device=torch.device("cpu"))
-        if self.leads:
+        if self.is_main:
             return job
         # Networks of the leader's GPU arrive on the CPU. They are pickled, by this trial's own leader.
         heard: Job | None = torch.load(io.BytesIO(sent[0]), map_location="cpu", weights_only=False)
@@ -98,21 +98,21 @@ class Workers(Crew):
 
     # What all do in each step and epoch
 
-    def align(self, model: nn.Module) -> None:  # noqa: D102
+    def broadcast(self, model: nn.Module) -> None:  # noqa: D102
         for tensor in model.state_dict().values():
             whole = tensor.contiguous()
             with _together():
                 dist.broadcast(whole, src=0)
             tensor.copy_(whole)
 
-    def weight(self, targets: Tensor) -> Tensor:  # noqa: D102
+    def loss_weight(self, targets: Tensor) -> Tensor:  # noqa: D102
         if targets.dim() == 1:
             own = torch.tensor(float(len(targets)), device=targets.device)
         else:
             own = (targets != IGNORE).sum().float()
         return own / self.total(own).clamp_min(1)
 
-    def add_up(self, model: nn.Module, loss: Tensor) -> Tensor:  # noqa: D102
+    def all_reduce(self, model: nn.Module, loss: Tensor) -> Tensor:  # noqa: D102
         # One message for all of them: networks of this size are sent within a fraction of a step.
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
         total = self.total(torch.cat([*(g.reshape(-1) for g in gradients), loss.detach().reshape(1)]))
@@ -129,7 +129,7 @@ class Workers(Crew):
         return summed
 
     @contextmanager
-    def normalising(self, model: nn.Module) -> Iterator[None]:  # noqa: D102
+    def synchronised_batch_norm(self, model: nn.Module) -> Iterator[None]:  # noqa: D102
         found = [
             (parent, name, norm)
             for parent in model.modules()
@@ -154,19 +154,19 @@ class Workers(Crew):
 class _WholeBatchNorm(nn.Module):
     """What `torch.nn.SyncBatchNorm` does on GPUs alone: a normalisation by mean and variance of all workers' images."""
 
-    def __init__(self, norm: _BatchNorm, crew: Workers) -> None:
+    def __init__(self, norm: _BatchNorm, worker_group: DistributedWorkerGroup) -> None:
         super().__init__()
-        self.norm, self.crew = norm, crew
+        self.norm, self.worker_group = norm, worker_group
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise [B, C, ...], B the images of this worker."""
         norm = self.norm
         others, shape = [0, *range(2, x.dim())], [1, -1] + [1] * (x.dim() - 2)
         values = x.float()
-        count = self.crew.total(torch.tensor(x.numel() / x.shape[1], device=x.device))
-        mean: Tensor = _Sum.apply(values.sum(others), self.crew) / count
+        count = self.worker_group.total(torch.tensor(x.numel() / x.shape[1], device=x.device))
+        mean: Tensor = _Sum.apply(values.sum(others), self.worker_group) / count
         centred = values - mean.view(shape)
-        variance: Tensor = _Sum.apply(centred.square().sum(others), self.crew) / count
+        variance: Tensor = _Sum.apply(centred.square().sum(others), self.worker_group) / count
         if norm.running_mean is not None and norm.running_var is not None and norm.num_batches_tracked is not None:
             norm.num_batches_tracked.add_(1)
             step = 1 / norm.num_batches_tracked.item() if norm.momentum is None else norm.momentum
@@ -182,13 +182,13 @@ class _Sum(torch.autograd.Function):
     """The sum over the workers. Each has its part of the loss, so gradients add up likewise."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, crew: Workers) -> Tensor:
-        ctx.crew = crew
-        return crew.total(values)
+    def forward(ctx: Any, values: Tensor, worker_group: DistributedWorkerGroup) -> Tensor:
+        ctx.worker_group = worker_group
+        return worker_group.total(values)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return ctx.crew.total(gradient), None
+        return ctx.worker_group.total(gradient), None
 
 
 @contextmanager

@@ -19,13 +19,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from rssearch.config.schema import Augment, Recipe
 from rssearch.data import loader
-from rssearch.device import Precision, autocast, laid_out, mode, place, reproducible, seed_epoch
+from rssearch.device import Precision, autocast, mode, place, reproducible, seed_epoch, to_memory_format
 from rssearch.errors import InputError, TrialFailed
 from rssearch.models import attention
 from rssearch.train import checkpoint, losses, segmentation
 from rssearch.train import micro_batches as microbatch
 from rssearch.train.checkpoint import StepRecord
-from rssearch.train.data_parallel import ALONE, Crew
+from rssearch.train.context import TrainContext
 
 if TYPE_CHECKING:
     from rssearch.data import AnyDataset
@@ -36,11 +36,6 @@ LABEL_LOSSES = {"cross_entropy": losses.cross_entropy, "adaptive_mining": losses
 LOOK_EVERY = 50  # steps
 
 
-def pick_device() -> torch.device:
-    """The GPU that this process may use, or else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def fit(
     model: nn.Module,
     train: AnyDataset,
@@ -48,15 +43,12 @@ def fit(
     recipe: Recipe,
     *,
     augment: Augment | None,
-    seed: int,
-    device: torch.device,
+    context: TrainContext | None = None,
     teacher: nn.Module | None = None,
     resume: bytes | None = None,
     on_epoch: OnEpoch | None = None,
     after_epoch: Callable[[int], None] | None = None,
     elasticity: StepRecord | None = None,
-    micro_batches: int = 1,
-    crew: Crew = ALONE,
 ) -> list[dict[str, float]]:
     """Train a network in place, and move it to the device.
 
@@ -73,8 +65,7 @@ def fit(
             checkpoints; in the end its mean over `train` (without augmentation) is folded into the normalisations, and
             the network has its own structure again. So it has if the training fails.
         augment: random changes of the training images; None for none.
-        seed: of the order of the images, the augmentation and dropout.
-        device: where to train.
+        context: device, seed, micro-batches and worker group; None for the default of each.
         teacher: gives the logits to distil from, in evaluation mode; needed if recipe.distill is above 0, else unused.
         resume: a checkpoint of the same recipe and seed, as made by the callable that `on_epoch` gets.
         on_epoch: called after each epoch with its record and a callable that makes a checkpoint of this moment.
@@ -82,10 +73,6 @@ def fit(
             checkpoint can be made; it may change the weights in place.
         elasticity: reset at the start of the last epoch, and updated in each of its steps with the loss and the plain
             gradients. It is in the checkpoints: with that of the last epoch it is whole again.
-        micro_batches: parts in which a batch goes through the network where memory is short; the gradients of a step
-            are still those of its whole batch, see `rssearch.train.micro_batches.backward`.
-        crew: the workers that train together; each calls this with the same arguments, and reads its share of every
-            batch. The leader alone measures, and has the callbacks and the record.
 
     Returns:
         One record for each epoch, those before a resumption included: epoch (from 1), train_loss (mean over the
@@ -94,7 +81,7 @@ def fit(
         there were several.
 
     Raises:
-        PeerLostError: another worker of the crew died.
+        PeerLostError: another worker of the group died.
         TrialFailed: the loss is NaN or infinite; no checkpoint of that epoch is made. Or memory does not even suffice
             for the smallest micro-batches.
         OutOfMemory: memory does not suffice; with twice as many micro-batches it may.
@@ -103,13 +90,15 @@ def fit(
     """
     if recipe.distill > 0 and teacher is None:
         raise InputError(f"distill {recipe.distill:g} needs a teacher")
+    context = context or TrainContext()
+    device, seed = context.device, context.seed
     place(model, device)
     if teacher is not None:
         place(teacher, device).eval()
     rows = loader.rows(len(train), recipe.batch_size, train=True)
     identity = {"recipe": recipe.model_dump(mode="json"), "seed": seed}
     history: list[dict[str, float]] = []
-    attended = _attended(model, train, recipe, seed, device) if recipe.attention else nullcontext()
+    attended = _attended(model, train, recipe, context) if recipe.attention else nullcontext()
     with reproducible(device), attended:
         optimizer = make_optimizer(model, recipe)
         if resume is not None:
@@ -121,42 +110,27 @@ def fit(
             )  # fmt: skip
         for epoch in range(len(history), recipe.epochs):
             begin = time.perf_counter()
-            crew.align(model)
-            seed_epoch(seed, epoch, device, crew.rank)
+            watch = elasticity if epoch == recipe.epochs - 1 else None
             data = loader.batches(
                 train, recipe.batch_size, device=device, train=True, augment=augment, seed=seed, epoch=epoch,
-                worker=(crew.rank, crew.size),
+                worker=(context.worker_group.rank, context.worker_group.size),
             )  # fmt: skip
-            watch = elasticity if epoch == recipe.epochs - 1 else None
-            # Micro-batches have statistics of their own anyway, and one worker may have more of them than another.
-            whole = crew.normalising(model) if micro_batches == 1 else nullcontext()
-            with microbatch.told(-(-recipe.batch_size // crew.size), micro_batches), whole:
-                log = _train_epoch(
-                    model, zip(rows, data, strict=True), optimizer, recipe, epoch=epoch, steps=len(rows),
-                    teacher=teacher, watch=watch, micro_batches=micro_batches, crew=crew,
-                )  # fmt: skip
-            if not crew.leads:
+            log = _train_epoch(model, rows, data, optimizer, recipe, context, epoch, teacher, watch)
+            if not context.worker_group.is_main:
                 continue
             trained = time.perf_counter()
             if after_epoch is not None:
                 after_epoch(epoch)
-            try:
-                measured = evaluate(
-                    model, val, batch_size=-(-recipe.batch_size // micro_batches), device=device,
-                    precision=recipe.precision,
-                )  # fmt: skip
-            except TrialFailed as error:
-                raise TrialFailed(f"{error}, after epoch {epoch + 1}, learning rate {log.rate:g}") from None
             record = {
                 "epoch": epoch + 1,
                 "train_loss": log.total / log.images,
-                **{f"val_{name}": value for name, value in measured.items()},
+                **_validate(model, val, recipe, context, log),
                 "lr": log.rate,
                 "seconds": time.perf_counter() - begin,
                 "images_per_second": log.images / (trained - begin),
             }
-            if micro_batches > 1:
-                record["micro_batches"] = micro_batches
+            if context.micro_batches > 1:
+                record["micro_batches"] = context.micro_batches
             history.append(record)
             if on_epoch is not None:
                 on_epoch(dict(record), lambda: checkpoint.write(identity, model, optimizer, elasticity, history))
@@ -181,7 +155,7 @@ def evaluate(
     tally = segmentation.Tally(dataset.num_classes, device) if dataset.task == "segmentation" else _Tally(device)
     with mode(model, training=False), torch.inference_mode(), autocast(device, precision):
         for x, y in loader.batches(dataset, batch_size, device=device, train=False):
-            tally.add(model(laid_out(x)), y)
+            tally.add(model(to_memory_format(x)), y)
     return tally.metrics()
 
 
@@ -232,7 +206,7 @@ def recalibrate(
             norm.train()
         try:
             for x, _ in islice(data, batches):
-                model(laid_out(x))
+                model(to_memory_format(x))
         finally:
             for norm, momentum in zip(norms, momenta, strict=True):
                 norm.momentum = momentum
@@ -295,32 +269,51 @@ class _LossLog:
 
 def _train_epoch(
     model: nn.Module,
-    data: Iterable[tuple[slice, tuple[Tensor, Tensor]]],
+    rows: Sequence[slice],
+    data: Iterable[tuple[Tensor, Tensor]],
     optimizer: torch.optim.Optimizer,
     recipe: Recipe,
-    *,
+    context: TrainContext,
     epoch: int,
-    steps: int,
     teacher: nn.Module | None,
     watch: StepRecord | None,
-    micro_batches: int,
-    crew: Crew,
 ) -> _LossLog:
-    """One pass over the data, with every loss looked at; each batch comes with its place in the epoch."""
+    """One pass over the data, with every loss looked at; `rows` are the places of the batches in the epoch."""
+    workers = context.worker_group
+    workers.broadcast(model)
+    seed_epoch(context.seed, epoch, context.device, workers.rank)
+    # Micro-batches have statistics of their own anyway, and one worker may have more of them than another.
+    whole = workers.synchronised_batch_norm(model) if context.micro_batches == 1 else nullcontext()
+    with microbatch.oom_context(-(-recipe.batch_size // workers.size), context.micro_batches), whole:
+        return _steps(model, rows, data, optimizer, recipe, context, epoch, teacher, watch)
+
+
+def _steps(
+    model: nn.Module,
+    rows: Sequence[slice],
+    data: Iterable[tuple[Tensor, Tensor]],
+    optimizer: torch.optim.Optimizer,
+    recipe: Recipe,
+    context: TrainContext,
+    epoch: int,
+    teacher: nn.Module | None,
+    watch: StepRecord | None,
+) -> _LossLog:
     model.train()
     scales = [m.weight for m in model.modules() if isinstance(m, _BatchNorm) and m.affine and m.weight.requires_grad]
     if watch is not None:
         watch.reset()
+    steps = len(rows)
     log = _LossLog(epoch, steps)
     warmup = round(recipe.warmup_epochs * steps)
-    for step, (row, (images, labels)) in enumerate(data):
-        x, weight = laid_out(images), crew.weight(labels)
+    for step, (row, (images, labels)) in enumerate(zip(rows, data, strict=True)):
+        x, weight = to_memory_format(images), context.worker_group.loss_weight(labels)
         rate = learning_rate(recipe, epoch * steps + step, recipe.epochs * steps, warmup)
         for group in optimizer.param_groups:
             group["lr"] = rate
         optimizer.zero_grad()
-        own = microbatch.backward(partial(_loss, model, teacher, recipe, weight), x, labels, micro_batches)
-        loss = crew.add_up(model, own)
+        own = microbatch.backward(partial(_loss, model, teacher, recipe, weight), x, labels, context.micro_batches)
+        loss = context.worker_group.all_reduce(model, own)
         if watch is not None:
             watch.update(loss)
         if recipe.bn_l1 > 0:
@@ -329,6 +322,18 @@ def _train_epoch(
         log.add(loss, row.stop - row.start, rate)
     log.look()
     return log
+
+
+def _validate(
+    model: nn.Module, val: AnyDataset, recipe: Recipe, context: TrainContext, log: _LossLog
+) -> dict[str, float]:
+    """What a network reaches after an epoch, named as metrics are."""
+    batch_size = -(-recipe.batch_size // context.micro_batches)
+    try:
+        found = evaluate(model, val, batch_size=batch_size, device=context.device, precision=recipe.precision)
+    except TrialFailed as error:
+        raise TrialFailed(f"{error}, after epoch {log.epoch + 1}, learning rate {log.rate:g}") from None
+    return {f"val_{name}": value for name, value in found.items()}
 
 
 def _loss(
@@ -354,14 +359,15 @@ def _penalise(scales: Sequence[Tensor], factor: float) -> None:
 
 
 @contextmanager
-def _attended(model: nn.Module, train: AnyDataset, recipe: Recipe, seed: int, device: torch.device) -> Iterator[None]:
+def _attended(model: nn.Module, train: AnyDataset, recipe: Recipe, context: TrainContext) -> Iterator[None]:
     """Attention in the network, folded at the end; merely removed if the training fails."""
-    attention.insert(model, seed=seed)
+    device = context.device
+    attention.insert(model, seed=context.seed)
     try:
         yield
         batches = loader.batches(train, recipe.batch_size, device=device, train=False)
         with autocast(device, recipe.precision):
-            mean = attention.mean_attention(model, ((laid_out(x), y) for x, y in batches))
+            mean = attention.mean_attention(model, ((to_memory_format(x), y) for x, y in batches))
         attention.fold(model, mean)
     finally:
         attention.remove(model)

@@ -26,7 +26,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def told(batch_size: int, micro_batches: int) -> Iterator[None]:
+def oom_context(batch_size: int, micro_batches: int) -> Iterator[None]:
     """Name what was too large where memory runs out.
 
     Raises:

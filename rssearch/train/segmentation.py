@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from rssearch.data import IGNORE
-from rssearch.device import Precision, autocast, laid_out, mode
+from rssearch.device import Precision, autocast, mode, to_memory_format
 from rssearch.errors import InputError, TrialFailed
 from rssearch.imaging.tiling import axis
 from rssearch.train import losses
@@ -196,7 +196,7 @@ def _strips(
                 torch.inference_mode(),
                 autocast(device, precision),
             ):
-                logits = model(laid_out(tiles.to(device))).float()
+                logits = model(to_memory_format(tiles.to(device))).float()
             if total is None:
                 total = logits.new_zeros(logits.shape[1], size, len(across))
                 if carried is not None:

@@ -20,7 +20,7 @@ from rssearch.trial.interface import CHECKPOINTS, Metrics
 if TYPE_CHECKING:
     import torch
 
-    from rssearch.train.data_parallel import Crew
+    from rssearch.train.data_parallel import WorkerGroup
 
 _log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class Context:
     workers: int = 1  # that train one trial together; cpus and gpus are of each
     requested: tuple[str, ...] = ()  # of the module's ON_REQUEST, what objectives and constraints name
     constraints: Mapping[str, Bound] = field(default_factory=dict)
-    crew: Crew | None = None  # these workers, seen from the one that this is; None: alone
+    worker_group: WorkerGroup | None = None  # these workers, seen from the one that this is; None: alone
     sources: imports.Sources = ()  # of the user's own modules, see `rssearch.config.imports`
 
 
@@ -60,7 +60,7 @@ class Session:
     Attributes:
         micro_batches: into how many parts `rssearch.train.fit` shall divide each batch. A trial that ends with
             OutOfMemory is called again with twice as many.
-        known: what the trial has found out by `know`.
+        static_metrics: what the trial has found out by `report_static_metrics`.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Session:
         self.settings = point_settings(context.settings, point)
         self.store = Store(context.storage)
         self.data_root = Path(context.data_root)
-        self.known: Metrics = {}
+        self.static_metrics: Metrics = {}
         self._on_report = on_report
         self._warned = False
 
@@ -94,9 +94,9 @@ class Session:
     def report(self, metrics: Metrics) -> None:
         """Tell the study about an epoch."""
         if self._on_report is not None:
-            self._on_report(metrics | {n: v for n, v in self.known.items() if isinstance(v, int | float)})
+            self._on_report(metrics | {n: v for n, v in self.static_metrics.items() if isinstance(v, int | float)})
 
-    def know(self, metrics: Metrics) -> None:
+    def report_static_metrics(self, metrics: Metrics) -> None:
         """Take note of metrics that are final before the training; every epoch reports them along.
 
         Raises:
@@ -104,9 +104,9 @@ class Session:
         """
         from rssearch.front.constraints import violations
 
-        self.known |= metrics
+        self.static_metrics |= metrics
         if any(excess > 0 for excess in violations(self.context.constraints, metrics).values()):
-            raise Infeasible(self.known)
+            raise Infeasible(self.static_metrics)
 
     def load_checkpoint(self) -> bytes | None:
         """The checkpoint of the last epoch of this trial, if it was interrupted."""

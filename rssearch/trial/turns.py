@@ -39,12 +39,12 @@ def training(folder: Path | None = None) -> Iterator[Callable[[], None]]:
                 fcntl.flock(gate, fcntl.LOCK_SH)
                 fcntl.flock(turn, fcntl.LOCK_SH)
 
-        def give_way() -> None:
+        def yield_turn() -> None:
             fcntl.flock(turn, fcntl.LOCK_UN)
             enter()
 
         enter()
-        yield give_way
+        yield yield_turn
 
 
 @contextmanager

@@ -40,7 +40,7 @@ def measured(model: nn.Module, shape: Shape, session: Session) -> Metrics:
     found = latency.measure_all(
         model, shape, wanted, device=session.device, threads=_threads(session), alone=turns.measuring
     )
-    session.know(found)
+    session.report_static_metrics(found)
     return found
 
 
@@ -68,7 +68,7 @@ def predicted(model: nn.Module, whole: nn.Module, network: Architecture, session
     files = session.store.get_or_build(LINES, _line_key(network, session), lambda: _fit(whole, shape, session))
     total = latency_table.layer_sum(latency_table.layers(model, shape), _timed(model, shape, session))
     assert total is not None
-    session.know({PREDICTED: _line(files)(total)})
+    session.report_static_metrics({PREDICTED: _line(files)(total)})
 
 
 def looked_up(build: Callable[[], nn.Module], network: Architecture, session: Session) -> Metrics:

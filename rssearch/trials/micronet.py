@@ -135,7 +135,7 @@ def run(config: Config, session: Session) -> Metrics:
         **{name: value for name, value in {"model": trial.point.model, "seed": 0}.items() if name not in config},
         **trained.metrics,
         **cost(config, session),
-        **session.known,
+        **session.static_metrics,
         "trial_seconds": time.perf_counter() - began,
         "split_hash": trial.images.split_hash,
         "images_skipped": len(trial.images.skipped),

@@ -15,6 +15,7 @@ from rssearch import models, pruning
 from rssearch.config.schema import Recipe
 from rssearch.data import AnySet
 from rssearch.pruning import ChannelGraph, Elasticity
+from rssearch.train.context import TrainContext
 from rssearch.train.data_parallel import ALONE
 from rssearch.train.loop import OnEpoch, evaluate, fit
 from rssearch.trial import turns
@@ -84,8 +85,9 @@ class NetworkTrial:
         elasticity: Elasticity | None = None,
     ) -> History:
         """Train a network in place, as `rssearch.train.fit` does, together with the other workers of the trial."""
-        crew = self.session.context.crew or ALONE
-        crew.call(_train_along, self.point.values, model=model, recipe=recipe, teacher=teacher, resume=resume)
+        worker_group = self.session.context.worker_group or ALONE
+        worker_group.call(_train_along, self.point.values, model=model, recipe=recipe, teacher=teacher, resume=resume)
+        context = TrainContext(self.device, self.point.seed, self.session.micro_batches, worker_group)
         with in_turns(self.session, on_epoch) as then:
             return fit(
                 model,
@@ -93,10 +95,7 @@ class NetworkTrial:
                 self.images.split("val"),
                 recipe,
                 augment=self.settings.augment,
-                seed=self.point.seed,
-                device=self.device,
-                micro_batches=self.session.micro_batches,
-                crew=crew,
+                context=context,
                 teacher=teacher,
                 resume=resume,
                 on_epoch=then,
@@ -123,8 +122,7 @@ class NetworkTrial:
                 few,
                 recipe.model_copy(update={"epochs": 1, "recalibrate_batches": 0}),
                 augment=self.settings.augment,
-                seed=0,
-                device=self.device,
+                context=TrainContext(self.device),
                 teacher=teacher if recipe.distill > 0 else None,
                 elasticity=Elasticity(model),
             )
@@ -150,15 +148,15 @@ def in_turns(session: Session, on_epoch: OnEpoch | None) -> Iterator[OnEpoch | N
 
     Of the workers of one trial the first one's share alone counts: the others wait for it in their first step.
     """
-    if not session.context.requested or not (session.context.crew or ALONE).leads:
+    if not session.context.requested or not (session.context.worker_group or ALONE).is_main:
         yield on_epoch
         return
-    with turns.training() as give_way:
+    with turns.training() as yield_turn:
 
         def then(record: dict[str, float], checkpoint: Callable[[], bytes]) -> None:
             if on_epoch is not None:
                 on_epoch(record, checkpoint)
-            give_way()
+            yield_turn()
 
         yield then
 

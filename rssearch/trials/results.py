@@ -32,7 +32,7 @@ def of_pruning(trial: PruningTrial, tuned: FineTuned) -> Metrics:
         **({} if "seed" in trial.point.values else {"seed": 0}),
         **trial.validate(tuned.model, trial.settings.finetune.batch_size),
         **_cost(trial, tuned),
-        **trial.session.known,
+        **trial.session.static_metrics,
         **{f"baseline_val_{name}": baseline[f"val_{name}"] for name in tasks.QUALITIES[images.task]},
         "train_seconds": sum(epoch["seconds"] for epoch in tuned.history),
         "trial_seconds": time.perf_counter() - trial.began,

@@ -84,10 +84,10 @@ def test_a_study_says_so_on_its_console_and_in_its_record(leaky, recwarn):
         return {"one": data.load("folder:mine", root, workers=1), "own": "what a trial of one's own shares"}
 
     console = StringIO()
-    question = SimpleNamespace(
+    definition = SimpleNamespace(
         hook=lambda name: {"share": share}[name], points=[], config=SimpleNamespace(settings=None), data_root=leaky
     )
-    objects = study._read(question, Display(Console(file=console, width=80)))
+    objects = study._read(definition, Display(Console(file=console, width=80)))
     assert console.getvalue() == f"folder:mine: {NOTE}\n"
     assert [warning for warning in recwarn if warning.category is DataWarning] == []  # once is enough
     (told,) = json.loads(environment(objects.values()))["data"]

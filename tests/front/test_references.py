@@ -85,9 +85,9 @@ def test_settings_that_change_every_cost_begin_a_new_one(tmp_path: Path, monkeyp
 def test_a_fresh_study_begins_a_new_one(tmp_path: Path) -> None:
     folder = tmp_path / "s"
     references.write(folder, {None: {"macs": 1.0}}, TWO, SCALE)
-    question: Any = SimpleNamespace(folder=folder, points=[], key=None, store=Store(tmp_path))
+    definition: Any = SimpleNamespace(folder=folder, points=[], key=None, store=Store(tmp_path))
     tracker: Any = SimpleNamespace(supersede=lambda: None)
-    run._begin_anew(question, Journal(folder / "trials.jsonl"), tracker)
+    run._start_from_scratch(definition, Journal(folder / "trials.jsonl"), tracker)
     assert not (folder / "reference.json").exists()
 
 

@@ -193,12 +193,12 @@ def test_of_a_configuration_the_best_seed_is_taken() -> None:
 def test_all_seeds_of_the_front_of_means_are_worth_measuring() -> None:
     search = SimpleNamespace(objectives=TWO, constraints={})
     about: Any = SimpleNamespace(
-        question=SimpleNamespace(config=SimpleNamespace(search=search)),
+        definition=SimpleNamespace(config=SimpleNamespace(search=search)),
         rows=study,
         dimensions=lambda: ASKED,
         front=lambda: fronts.front_rows(study(), TWO),
     )
-    keys = Recorder.worth_measuring(about)
+    keys = Recorder.front_candidates(about)
     assert len(keys) == len(set(keys))
     means = {f"{rate}-{seed}" for rate in (0.9, 0.5) for seed in range(3)} | {"0.3-0", "0.3-1"}
     assert set(keys) == means | {"0.6-0"}  # the lucky seed is on the front of trials

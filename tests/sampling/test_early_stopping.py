@@ -13,8 +13,8 @@ from rssearch.backend.scheduler import TuneScheduler
 from rssearch.config.schema import parse_study
 from rssearch.errors import InputError
 from rssearch.front.pareto import non_dominated
-from rssearch.sampling.early_stopping import Halving, among_best, judged_by
-from rssearch.study.definition import Question
+from rssearch.sampling.early_stopping import Halving, among_best, stopping_objectives
+from rssearch.study.definition import StudyDefinition
 from tests.support.commands import study_with
 
 ONE: Any = {"val_accuracy": "max"}
@@ -32,54 +32,54 @@ def test_a_trial_goes_on_among_the_best_third_of_those_before_it() -> None:
     halving = Halving(ONE)
     values = [0.5, 0.4, 0.6, 0.55, 0.1, 0.2, 0.58, 0.65]
     # ceil(n / 3) of the first n go on: the best 1 of 1, 2 and 3, the best 2 of 4 to 6, the best 3 of 7 and 8.
-    assert [halving.goes_on(str(n), None, 1, {"val_accuracy": v}) for n, v in enumerate(values)] == [
+    assert [halving.should_continue(str(n), None, 1, {"val_accuracy": v}) for n, v in enumerate(values)] == [
         True, False, True, True, False, False, True, True,
     ]  # fmt: skip
 
 
 def test_a_trial_is_judged_once_at_each_rung_by_its_first_report_there() -> None:
     halving = Halving(ONE)
-    assert halving.goes_on("a", None, 1, {"val_accuracy": 0.5})
-    assert not halving.goes_on("b", None, 2, {"val_accuracy": 0.4})  # it reports every second epoch
-    assert halving.goes_on("a", None, 2, {"val_accuracy": 0.1})  # between two rungs
-    assert halving.goes_on("b", None, 2, {"val_accuracy": 0.0})  # told again after its worker died
-    assert halving.goes_on("a", None, 3, {"val_accuracy": 0.1})  # the first at the second rung
-    assert not halving.goes_on("c", None, 5, {"val_accuracy": 0.05})
+    assert halving.should_continue("a", None, 1, {"val_accuracy": 0.5})
+    assert not halving.should_continue("b", None, 2, {"val_accuracy": 0.4})  # it reports every second epoch
+    assert halving.should_continue("a", None, 2, {"val_accuracy": 0.1})  # between two rungs
+    assert halving.should_continue("b", None, 2, {"val_accuracy": 0.0})  # told again after its worker died
+    assert halving.should_continue("a", None, 3, {"val_accuracy": 0.1})  # the first at the second rung
+    assert not halving.should_continue("c", None, 5, {"val_accuracy": 0.05})
 
 
 def test_smaller_is_better_where_the_objective_says_so() -> None:
     halving = Halving({"val_loss": "min"}, factor=2)
-    assert [halving.goes_on(k, None, 1, {"val_loss": v}) for k, v in [("a", 2.0), ("b", 3.0), ("c", 1.0)]] == [
+    assert [halving.should_continue(k, None, 1, {"val_loss": v}) for k, v in [("a", 2.0), ("b", 3.0), ("c", 1.0)]] == [
         True, False, True,
     ]  # fmt: skip
 
 
 def test_datasets_are_not_compared() -> None:
     halving = Halving(ONE)
-    assert halving.goes_on("a", "easy", 1, {"val_accuracy": 0.9})
-    assert halving.goes_on("b", "hard", 1, {"val_accuracy": 0.1})
+    assert halving.should_continue("a", "easy", 1, {"val_accuracy": 0.9})
+    assert halving.should_continue("b", "hard", 1, {"val_accuracy": 0.1})
 
 
 @pytest.mark.parametrize("value", [None, math.nan, math.inf], ids=str)
 def test_a_trial_without_a_finite_objective_is_not_judged_and_judges_nobody(value: float | None) -> None:
     halving = Halving(TWO)
-    assert halving.goes_on("a", None, 1, {"val_accuracy": 0.5, "macs": 1.0})
-    assert halving.goes_on("b", None, 1, {"val_accuracy": value, "macs": 1.0})
-    assert halving.goes_on("c", None, 1, {"val_accuracy": 0.9})
+    assert halving.should_continue("a", None, 1, {"val_accuracy": 0.5, "macs": 1.0})
+    assert halving.should_continue("b", None, 1, {"val_accuracy": value, "macs": 1.0})
+    assert halving.should_continue("c", None, 1, {"val_accuracy": 0.9})
     assert not halving.has("b", None, 1)
-    assert not halving.goes_on("d", None, 1, {"val_accuracy": 0.4, "macs": 1.0})  # 2 of 2
+    assert not halving.should_continue("d", None, 1, {"val_accuracy": 0.4, "macs": 1.0})  # 2 of 2
 
 
 def test_equal_trials_share_their_fate() -> None:
     halving = Halving(ONE)
-    assert all(halving.goes_on(str(n), None, 1, {"val_accuracy": 0.1}) for n in range(20))
+    assert all(halving.should_continue(str(n), None, 1, {"val_accuracy": 0.1}) for n in range(20))
 
 
 def test_as_many_go_on_as_theory_says() -> None:
     """In random order the n-th trial is among the best k of n with probability k / n, whatever the values are."""
     rng, count = np.random.default_rng(0), 3000
     halving = Halving(ONE, factor=3)
-    kept = sum(halving.goes_on(str(n), None, 1, {"val_accuracy": v}) for n, v in enumerate(rng.random(count)))
+    kept = sum(halving.should_continue(str(n), None, 1, {"val_accuracy": v}) for n, v in enumerate(rng.random(count)))
     chances = np.array([math.ceil(n / 3) / n for n in range(1, count + 1)])
     assert abs(kept - chances.sum()) < 4 * math.sqrt((chances * (1 - chances)).sum())
 
@@ -133,14 +133,14 @@ def ranked(points: np.ndarray, directions: Any) -> list[int]:
 
 
 def test_what_rules_judge_by() -> None:
-    assert judged_by("asha", TWO, ("val_accuracy",), "m") == ONE
-    assert judged_by("moasha", TWO, ("val_accuracy",), "m") == TWO
+    assert stopping_objectives("asha", TWO, ("val_accuracy",), "m") == ONE
+    assert stopping_objectives("moasha", TWO, ("val_accuracy",), "m") == TWO
     with pytest.raises(InputError, match=r"asha judges by one objective.*val_accuracy, val_loss.*take moasha"):
-        judged_by("asha", {**TWO, "val_loss": "min"}, ("val_accuracy", "val_loss"), "m")
+        stopping_objectives("asha", {**TWO, "val_loss": "min"}, ("val_accuracy", "val_loss"), "m")
     with pytest.raises(InputError, match=r"none of macs is one; those of m report val_accuracy"):
-        judged_by("moasha", {"macs": "min"}, ("val_accuracy",), "m")
+        stopping_objectives("moasha", {"macs": "min"}, ("val_accuracy",), "m")
     with pytest.raises(InputError, match=r"none of val_accuracy, macs is one; m has no EPOCH_METRICS"):
-        judged_by("asha", TWO, (), "m")
+        stopping_objectives("asha", TWO, (), "m")
 
 
 @pytest.mark.parametrize(
@@ -179,26 +179,28 @@ def test_mistakes_are_named(written: Any, message: str) -> None:
 def test_trials_that_report_no_objective_by_epoch_are_refused_before_anything_starts() -> None:
     document = study_with({"search/early_stopping": "asha", "search/objectives": {"macs": "min"}})
     with pytest.raises(InputError, match=r"trials\.prune report val_accuracy, val_loss, val_miou"):
-        Question(parse_study(document))
+        StudyDefinition(parse_study(document))
     searches = study_with({"search/early_stopping": "moasha", "trial": "trials.channel_nas:run"})
     searches["space"] = {"dataset": ["synthetic_scenes"], "model": ["resnet20"], "macs_ratio": [0.5]}
     with pytest.raises(InputError, match=r"trials\.channel_nas has no EPOCH_METRICS"):
-        Question(parse_study(searches))
+        StudyDefinition(parse_study(searches))
 
 
 def test_the_last_epoch_of_a_pruning_trial_is_that_of_its_fine_tuning() -> None:
-    question = Question(parse_study(study_with({"settings/finetune": {"epochs": 9}, "space/finetune.epochs": [3, 7]})))
-    assert [question.epochs(point) for point in question.points] == [3, 7]
+    definition = StudyDefinition(
+        parse_study(study_with({"settings/finetune": {"epochs": 9}, "space/finetune.epochs": [3, 7]}))
+    )
+    assert [definition.epochs(point) for point in definition.points] == [3, 7]
 
 
 def test_tune_is_told_to_stop_and_hears_of_nothing_but_epochs() -> None:
     heard: list[tuple[str, dict[str, Any], dict[str, Any]]] = []
 
-    def goes_on(key: str, point: Any, metrics: dict[str, Any]) -> bool:
+    def should_continue(key: str, point: Any, metrics: dict[str, Any]) -> bool:
         heard.append((key, point, metrics))
         return metrics["val_accuracy"] > 0.5
 
-    scheduler = TuneScheduler(goes_on, lambda result: result.get("metrics"))
+    scheduler = TuneScheduler(should_continue, lambda result: result.get("metrics"))
     trial = SimpleNamespace(config={"key": "k", "point": {"rate": 0.5}})
     assert scheduler.on_trial_result(None, trial, {"metrics": {"val_accuracy": 0.6}}) == "CONTINUE"
     assert scheduler.on_trial_result(None, trial, {"event": "end"}) == "CONTINUE"

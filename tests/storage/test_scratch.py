@@ -14,7 +14,7 @@ from rssearch.config.schema import parse_study
 from rssearch.storage import scratch
 from rssearch.storage.location import write_atomic
 from rssearch.study import recorder
-from rssearch.study.definition import Question
+from rssearch.study.definition import StudyDefinition
 
 KILLED = """
 import os, signal, sys
@@ -89,7 +89,7 @@ def test_a_session_clears_its_own_leftovers_alone(tmp_path: Path) -> None:
     for name in (*left, *kept):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    recorder.clear_leftovers(Question(parse_study(config)))
+    recorder.clear_leftovers(StudyDefinition(parse_study(config)))
     assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()) == sorted(kept)
 
 

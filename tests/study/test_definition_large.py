@@ -11,7 +11,7 @@ from rssearch.config.schema import parse_study
 from rssearch.config.space import content_key
 from rssearch.errors import InputError
 from rssearch.sampling.sampler import CAPABILITIES, Proposer
-from rssearch.study.definition import Question
+from rssearch.study.definition import StudyDefinition
 from rssearch.study.planning import plan
 from tests.support.commands import study_with
 
@@ -57,20 +57,20 @@ def test_a_small_space_is_checked_whole(tmp_path: Path) -> None:
 
 def test_a_mistake_in_a_choice_is_found_whatever_the_size(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="unknown model 'resnet21'"):
-        Question(_study(tmp_path, {**REAL, "model": ["resnet20", "resnet56", "resnet21"]}))
+        StudyDefinition(_study(tmp_path, {**REAL, "model": ["resnet20", "resnet56", "resnet21"]}))
 
 
 def test_a_grid_that_is_too_large_is_refused_with_its_size(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"the grid has 262144 cells, more than 100000; take another sampler"):
-        Question(_study(tmp_path, BINARY, sampler="grid"))
+        StudyDefinition(_study(tmp_path, BINARY, sampler="grid"))
     space = {f"train.{name}": {"low": 0, "high": 100_000_000} for name in ("epochs", "recalibrate_batches")}
     with pytest.raises(InputError, match=r"the grid has about 10\^24 cells"):
-        Question(_study(tmp_path, {**space, **SEEDS}, sampler="grid"))
+        StudyDefinition(_study(tmp_path, {**space, **SEEDS}, sampler="grid"))
 
 
 def test_what_a_long_range_decides_is_left_to_the_trials(tmp_path: Path) -> None:
-    assert Question(_study(tmp_path, SEEDS)).sure_preparations() == []  # each seed has a baseline of its own
-    (sure,) = Question(_study(tmp_path, {"finetune.lr": {"low": 0.1, "high": 0.2}})).sure_preparations()
+    assert StudyDefinition(_study(tmp_path, SEEDS)).sure_preparations() == []  # each seed has a baseline of its own
+    (sure,) = StudyDefinition(_study(tmp_path, {"finetune.lr": {"low": 0.1, "high": 0.2}})).sure_preparations()
     assert sure.parts == {"baselines": 1, "scores": 1}
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from rssearch.config.schema import load_study
 from rssearch.report import recorded
 from rssearch.storage.journal import Journal
-from rssearch.study.definition import Question
+from rssearch.study.definition import StudyDefinition
 from rssearch.study.planning import plan
 
 RECORDED = Path(__file__).parents[1] / "support" / "recorded"
@@ -17,10 +17,12 @@ RECORDED = Path(__file__).parents[1] / "support" / "recorded"
 def test_no_trial_runs_again(tmp_path: Path) -> None:
     shutil.copytree(RECORDED, tmp_path / "recorded")
     config = load_study(tmp_path / "recorded" / "study.yaml", {"storage": str(tmp_path), "data_root": str(tmp_path)})
-    question = Question(config)
-    journal = Journal(question.folder / "trials.jsonl")
+    definition = StudyDefinition(config)
+    journal = Journal(definition.folder / "trials.jsonl")
     keys = {key for key, record in journal.records.items() if record["kind"] == "trial"}
-    assert {record["key"] for record in question.current(journal)} == keys == {*map(question.key, question.points)}
+    assert (
+        {record["key"] for record in definition.current(journal)} == keys == {*map(definition.key, definition.points)}
+    )
     assert plan(config).finished == 4
 
 

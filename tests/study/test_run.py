@@ -19,7 +19,7 @@ from rssearch.config.schema import StudyConfig, parse_study
 from rssearch.errors import InputError
 from rssearch.storage.journal import Journal
 from rssearch.study import run as study
-from rssearch.study.definition import Question
+from rssearch.study.definition import StudyDefinition
 from tests.support.records import ended
 
 pytestmark = pytest.mark.ray
@@ -274,11 +274,11 @@ def test_what_depends_on_a_range_is_left_to_the_trials(tmp_path: Path) -> None:
         "nas.strength": {"low": 1.0, "high": 9.0},
     }
     document = {"study": "s", "trial": "trials.prune:run", "space": space, "storage": str(tmp_path)}
-    question = Question(parse_study(document | {"search": {"sampler": "random", "trials": 9}}))
-    assert len(question.preparations(question.points)) == 3  # a baseline, and a search for each end of the range
-    assert [dict(p.parts) for p in question.sure_preparations()] == [{"baselines": 1, "scores": 1}]
+    definition = StudyDefinition(parse_study(document | {"search": {"sampler": "random", "trials": 9}}))
+    assert len(definition.preparations(definition.points)) == 3  # a baseline, and a search for each end of the range
+    assert [dict(p.parts) for p in definition.sure_preparations()] == [{"baselines": 1, "scores": 1}]
     fixed = parse_study(document | {"space": space | {"nas.strength": [1.0, 9.0]}})
-    assert len(Question(fixed).sure_preparations()) == 3
+    assert len(StudyDefinition(fixed).sure_preparations()) == 3
 
 
 def test_plan_counts_and_trains_nothing(tmp_path: Path) -> None:
@@ -350,7 +350,7 @@ def test_a_damaged_line_of_the_journal_costs_its_trial_alone(tmp_path: Path) -> 
     config = make(tmp_path, "plain", {"rate": [0.1, 0.2, 0.3]})
     path = tmp_path / "s" / "trials.jsonl"
     path.parent.mkdir()
-    keys = {rate: Question(config).key({"rate": rate}) for rate in (0.1, 0.2, 0.3)}
+    keys = {rate: StudyDefinition(config).key({"rate": rate}) for rate in (0.1, 0.2, 0.3)}
     known = [ended(keys[r], point={"rate": r}, measured={"test_accuracy": 0.25}) for r in (0.1, 0.2, 0.3)]
     lines = [json.dumps(record).encode() + b"\n" for record in (*known, {"key": keys[0.2], "measured": {"t": 1}})]
     lines[1] = lines[1][:100] + b"\n"

@@ -18,7 +18,7 @@ from rssearch.config.schema import Resources, StudyConfig, parse_study
 from rssearch.front.pareto import hypervolume
 from rssearch.storage.journal import Journal
 from rssearch.storage.location import write_atomic
-from rssearch.study.definition import Question
+from rssearch.study.definition import StudyDefinition
 from rssearch.study.recorder import MODELS, Recorder
 from rssearch.study.simulation import Simulator, simulate
 from rssearch.trials import curves
@@ -125,15 +125,15 @@ def test_decisions_after_a_resume_know_every_trial_of_before(tmp_path: Path) -> 
         def run_jobs(self, *arguments: Any, **more: Any) -> None:
             *before, listener = arguments
             seen = iter(range(1, 41))
-            rule = listener.goes_on.__self__
+            rule = listener.should_continue.__self__
 
             def started(*about: Any) -> None:
                 listener.started(*about)
                 if next(seen, None) == 40:
-                    question = Question(config)
-                    journal = Journal(question.folder / "trials.jsonl")
-                    again = Recorder(question, journal, rule.recorder.tracker, rule.recorder.display)
-                    made = EarlyStopping(question, again, question.cost).halving
+                    definition = StudyDefinition(config)
+                    journal = Journal(definition.folder / "trials.jsonl")
+                    again = Recorder(definition, journal, rule.recorder.tracker, rule.recorder.display)
+                    made = EarlyStopping(definition, again, definition.cost).halving
                     rungs.extend(copy.deepcopy([rule.halving._reached, made._reached]))
 
             super().run_jobs(*before, replace(listener, started=started), **more)
@@ -206,7 +206,7 @@ def jobs(count: int) -> Iterator[Any]:
 def test_virtual_time_keeps_every_slot_busy(tmp_path: Path) -> None:
     """Four trials of one second an epoch each on two slots: two, and then two."""
     config = make(tmp_path)
-    context, waiting, ended = Question(config).context(), jobs(4), []
+    context, waiting, ended = StudyDefinition(config).context(), jobs(4), []
     simulator = Simulator(2)
     listener = Listener(
         started=lambda *_: None, epoch=lambda *_: None, retried=lambda *_: None,
@@ -226,7 +226,8 @@ def test_a_stop_interrupts_it(tmp_path: Path) -> None:
     )  # fmt: skip
     with pytest.raises(KeyboardInterrupt):
         Simulator(2).run_jobs(
-            lambda: next(waiting, None), "tests.support.toy:counted", Question(make(tmp_path)).context(), Resources(),
+            lambda: next(waiting, None), "tests.support.toy:counted", StudyDefinition(make(tmp_path)).context(),
+            Resources(),
             listener, stop=stop, verbose=False,
         )  # fmt: skip
 
@@ -239,9 +240,9 @@ def test_weights_stay_that_another_study_may_have_on_its_front(tmp_path: Path) -
     shared = {*one.records} & {*other.records}
     assert len(shared) == 8, "the same seed draws the same points"
     for recorder in (one, other):
-        write_atomic(recorder.question.folder / "study.yaml", b"study")
-    store = one.question.store
+        write_atomic(recorder.definition.folder / "study.yaml", b"study")
+    store = one.definition.store
     for key in one.records:
         store.put(MODELS, key, {"model.safetensors": b"weights"})
     one.close("FINISHED")
-    assert {*store.keys(MODELS)} == {*one.worth_measuring()} | shared != {*one.records}
+    assert {*store.keys(MODELS)} == {*one.front_candidates()} | shared != {*one.records}

@@ -47,27 +47,31 @@ def cost(point: Point, session: Session) -> dict[str, float]:
 
 def counted(config: dict[str, Any], session: Session) -> dict[str, Any]:
     """The leader has the others add up what each of them knows."""
-    crew = session.context.crew or ALONE
+    worker_group = session.context.worker_group or ALONE
     for epoch in range(2):
         session.report({"epoch": epoch + 1, "val_accuracy": 0.1 * (epoch + 1)})
-    crew.call(add_rank, config, offset=10)
-    return {"val_accuracy": add_rank(config, session, offset=10), "macs": 1.0, "workers": crew.size}
+    worker_group.call(add_rank, config, offset=10)
+    return {"val_accuracy": add_rank(config, session, offset=10), "macs": 1.0, "workers": worker_group.size}
 
 
 def add_rank(config: dict[str, Any], session: Session, offset: int) -> float:
     """The sum over the workers of their number and an offset."""
     import torch
 
-    crew = session.context.crew
-    assert crew is not None
-    if config["mode"] == "dies" and not crew.leads and not (mark := Path(session.settings.options["mark"])).exists():
+    worker_group = session.context.worker_group
+    assert worker_group is not None
+    if (
+        config["mode"] == "dies"
+        and not worker_group.is_main
+        and not (mark := Path(session.settings.options["mark"])).exists()
+    ):
         mark.touch()
         _die()
-    if config["mode"] == "raises" and not crew.leads:
+    if config["mode"] == "raises" and not worker_group.is_main:
         raise ValueError("a bug that the second worker meets")
-    if config["mode"] == "raises in the leader" and crew.leads:
+    if config["mode"] == "raises in the leader" and worker_group.is_main:
         raise ValueError("a bug that the leader meets")
-    return float(crew.total(torch.tensor(float(crew.rank + offset))))  # type: ignore[attr-defined]
+    return float(worker_group.total(torch.tensor(float(worker_group.rank + offset))))  # type: ignore[attr-defined]
 
 
 def _die() -> None:

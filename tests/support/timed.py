@@ -15,12 +15,12 @@ ON_REQUEST = ("latency_ms",)
 def run(config: dict[str, Any], session: Session) -> dict[str, Any]:
     """Three epochs, after the latency has been found where the study asks; writes down that it was trained."""
     if "latency_ms" in session.context.requested:
-        session.know({"latency_ms": 10 * (1 - config["rate"]), "latency_device": "made up"})
+        session.report_static_metrics({"latency_ms": 10 * (1 - config["rate"]), "latency_device": "made up"})
     with Path(session.settings.options["log"]).open("a") as file:
         file.write(f"{session.key}\n")
     for epoch in range(1, 4):
         session.report({"epoch": epoch, "val_accuracy": epoch * config["rate"] / 3})
-    return {"val_accuracy": config["rate"], "macs": 1 - config["rate"], **session.known}
+    return {"val_accuracy": config["rate"], "macs": 1 - config["rate"], **session.static_metrics}
 
 
 def measure(_: dict[str, Any], session: Session) -> dict[str, float]:

@@ -127,7 +127,7 @@ def cramped(config: dict[str, Any], session: Session) -> dict[str, Any]:
     import torch
 
     from rssearch.config.schema import Recipe
-    from rssearch.train.loop import fit
+    from rssearch.train import TrainContext, fit
     from tests.support.training import image_set, network
 
     def limited(_: Any, inputs: tuple[Any, ...]) -> None:
@@ -142,10 +142,8 @@ def cramped(config: dict[str, Any], session: Session) -> dict[str, Any]:
         data.split("val"),
         Recipe(epochs=2, batch_size=16, lr=0.1),
         augment=None,
-        seed=0,
-        device=torch.device("cpu"),
+        context=TrainContext(torch.device("cpu"), micro_batches=session.micro_batches),
         on_epoch=lambda record, _: session.report(record),
-        micro_batches=session.micro_batches,
     )
     return {"val_accuracy": history[-1]["val_accuracy"], "macs": float(config["limit"])}
 

@@ -6,7 +6,8 @@ from torch import nn
 
 from rssearch.config.schema import Augment
 from rssearch.data.imageset import ImageSet
-from rssearch.train import loop
+from rssearch.train import TrainContext, loop
+from rssearch.train.data_parallel import ALONE
 
 CPU = torch.device("cpu")
 AUGMENT = Augment(crop=1)
@@ -53,9 +54,9 @@ def killed_after(epoch, kept):
     return on_epoch
 
 
-def fit(model, data, recipe, **options):
-    options = {"augment": AUGMENT, "seed": 0, "device": CPU, **options}
-    return loop.fit(model, data.split("train"), data.split("val"), recipe, **options)
+def fit(model, data, recipe, *, seed=0, device=CPU, micro_batches=1, worker_group=ALONE, augment=AUGMENT, **options):
+    context = TrainContext(device, seed, micro_batches, worker_group)
+    return loop.fit(model, data.split("train"), data.split("val"), recipe, augment=augment, context=context, **options)
 
 
 def without_times(history):

@@ -8,7 +8,7 @@ from typing import Any
 
 from rssearch.config.schema import parse_study
 from rssearch.config.space import parse_dimension
-from rssearch.study.definition import Question
+from rssearch.study.definition import StudyDefinition
 from rssearch.tracking.client import Tracker, addresses, default_uri
 from rssearch.tracking.views import FRONT, TRIALS, address, experiment_tags
 from tests.tracking.test_client import found, record
@@ -96,8 +96,8 @@ def test_trials_put_away_leave_the_front_and_the_view_of_trials(tmp_path: Path) 
 def test_names_of_runs_have_numbers_that_people_can_read() -> None:
     space = {"rate": {"low": 0.1, "high": 0.9}, "lr": {"low": 1e-6, "high": 0.1, "log": True}, "seed": [0, 1]}
     search = {"sampler": "random", "trials": 1}
-    question = Question(
+    definition = StudyDefinition(
         parse_study({"study": "s", "trial": "tests.support.toy:plain", "space": space, "search": search})
     )
-    title = question.title({"rate": 0.448691940213, "lr": 4.523148049e-05, "seed": 1})
+    title = definition.title({"rate": 0.448691940213, "lr": 4.523148049e-05, "seed": 1})
     assert title == "rate=0.4487 lr=4.523e-05 seed=1"

@@ -20,7 +20,7 @@ from rssearch.errors import InputError, PeerLostError
 from rssearch.pruning import Elasticity
 from rssearch.storage.journal import Journal
 from rssearch.study import run as study
-from rssearch.train.data_parallel import ALONE, Crew, Workers
+from rssearch.train.data_parallel import ALONE, DistributedWorkerGroup, WorkerGroup
 from tests.support.scenes import scene_set, tiny
 from tests.support.training import CPU, fit, image_set, network, without_times
 
@@ -44,12 +44,12 @@ def normalised():
     return model
 
 
-def learn(crew: Crew, model, recipe=RECIPE, images=IMAGES, **more):
+def learn(worker_group: WorkerGroup, model, recipe=RECIPE, images=IMAGES, **more):
     """Weights, history and elasticity after a training."""
     elasticity, epochs = Elasticity(model), []
-    if crew.leads:
+    if worker_group.is_main:
         more |= {"elasticity": elasticity, "on_epoch": lambda record, checkpoint: epochs.append(checkpoint())}
-    history = fit(model, images, recipe, crew=crew, **more)
+    history = fit(model, images, recipe, worker_group=worker_group, **more)
     weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     return weights, without_times(history), elasticity.values(), epochs
 
@@ -60,21 +60,21 @@ def changed(**changes):
 
 CASE_MODELS = {"distilled": plain, "normalised": normalised, "two micro-batches": plain, "masks": tiny}
 CASES = {
-    "distilled": lambda crew: learn(crew, plain(), changed(distill=0.5), teacher=plain(7)),
-    "normalised": lambda crew: learn(
-        crew, normalised(), changed(bn_l1=1e-2, recalibrate_batches=2), augment=Augment(crop=2, jitter=0.3)
+    "distilled": lambda worker_group: learn(worker_group, plain(), changed(distill=0.5), teacher=plain(7)),
+    "normalised": lambda worker_group: learn(
+        worker_group, normalised(), changed(bn_l1=1e-2, recalibrate_batches=2), augment=Augment(crop=2, jitter=0.3)
     ),
-    "two micro-batches": lambda crew: learn(crew, plain(), micro_batches=2),
-    "masks": lambda crew: learn(crew, tiny(), changed(batch_size=5), scene_set((3, 1, 1))),
+    "two micro-batches": lambda worker_group: learn(worker_group, plain(), micro_batches=2),
+    "masks": lambda worker_group: learn(worker_group, tiny(), changed(batch_size=5), scene_set((3, 1, 1))),
 }
-SHORT = {"a last batch of two": lambda crew: learn(crew, normalised(), images=image_set((34, 16, 16)))}
+SHORT = {"a last batch of two": lambda worker_group: learn(worker_group, normalised(), images=image_set((34, 16, 16)))}
 
 
 def work(rank, size, folder, function, results):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=size)
     try:
-        results.put((rank, function(Workers())))
+        results.put((rank, function(DistributedWorkerGroup())))
     except BaseException:
         results.put((rank, traceback.format_exc()))
         raise
@@ -83,7 +83,7 @@ def work(rank, size, folder, function, results):
 
 
 def together(size, folder, function):
-    """What a function returns on each worker of a crew."""
+    """What a function returns on each worker of a group."""
     context = multiprocessing.get_context("spawn")
     results = context.SimpleQueue()
     workers = [context.Process(target=work, args=(rank, size, folder, function, results)) for rank in range(size)]
@@ -98,27 +98,27 @@ def together(size, folder, function):
     return [found[rank] for rank in range(size)]
 
 
-def run(cases, crew):
+def run(cases, worker_group):
     # Plain NumPy arrays, because a tensor in a queue lives no longer than the process that made it.
     def kept(case):
-        weights, history, elasticity, checkpoints = case(crew)
+        weights, history, elasticity, checkpoints = case(worker_group)
         arrays = [{name: tensor.numpy() for name, tensor in tensors.items()} for tensors in (weights, elasticity)]
         return arrays[0], history, arrays[1], checkpoints
 
     return {name: kept(case) for name, case in cases.items()}
 
 
-def run_cases(crew):
-    return run(CASES, crew)
+def run_cases(worker_group):
+    return run(CASES, worker_group)
 
 
-def run_short(crew):
-    return run(SHORT, crew)
+def run_short(worker_group):
+    return run(SHORT, worker_group)
 
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory):
-    return together(2, tmp_path_factory.mktemp("crew"), run_cases)
+    return together(2, tmp_path_factory.mktemp("group"), run_cases)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -171,10 +171,10 @@ def test_workers_read_the_images_that_one_reads_changed_likewise():
 def test_alone_nothing_is_changed():
     model = normalised()
     loss = torch.tensor(0.5)
-    assert (ALONE.rank, ALONE.size, ALONE.leads) == (0, 1, True)
-    assert ALONE.weight(torch.zeros(4)) == 1
-    assert ALONE.add_up(model, loss) is loss
-    with ALONE.normalising(model):
+    assert (ALONE.rank, ALONE.size, ALONE.is_main) == (0, 1, True)
+    assert ALONE.loss_weight(torch.zeros(4)) == 1
+    assert ALONE.all_reduce(model, loss) is loss
+    with ALONE.synchronised_batch_norm(model):
         assert type(model[1]) is nn.BatchNorm2d
 
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from rssearch.config.schema import Recipe
 from rssearch.data import loader
+from rssearch.device import pick_device
 from rssearch.errors import InputError, TrialFailed
 from rssearch.train import loop
 from tests.support.training import CPU, KilledError, fit, image_set, killed_after, network, same_weights, without_times
@@ -312,7 +313,7 @@ def test_frozen_parameters_stay(data):
 
 
 def test_pick_device():
-    assert loop.pick_device().type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert pick_device().type == ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @pytest.mark.gpu

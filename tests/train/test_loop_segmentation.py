@@ -19,6 +19,7 @@ from rssearch.models import attention
 from rssearch.models.resnet_cifar import CifarResNet, cifar_resnet
 from rssearch.pruning import Elasticity
 from rssearch.train import loop
+from tests.support import training
 from tests.support.scenes import TinyUNet, scene_set, tiny
 from tests.support.training import CPU, KilledError, killed_after, same_weights, without_times
 
@@ -31,8 +32,7 @@ def data() -> SceneSet:
 
 
 def fit(model: nn.Module, data: SceneSet, recipe: Recipe, **options: Any) -> list[dict[str, float]]:
-    options = {"augment": Augment(crop=2), "seed": 0, "device": CPU, **options}
-    return loop.fit(model, data.split("train"), data.split("val"), recipe, **options)
+    return training.fit(model, data, recipe, **{"augment": Augment(crop=2), **options})
 
 
 @pytest.mark.parametrize(

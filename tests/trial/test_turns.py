@@ -61,13 +61,13 @@ def test_many_train_at_the_same_time(tmp_path: Path) -> None:
 
 def test_one_measures_when_all_have_given_way_and_they_go_on_afterwards(tmp_path: Path) -> None:
     log: list[str] = []
-    with turns.training(tmp_path) as give_way:
+    with turns.training(tmp_path) as yield_turn:
         measurer = Measurer(tmp_path, "measured", log)
         assert not measurer.inside.wait(0.3)  # while we train
         log.append("epoch")
         measurer.leave.set()
         while "measured" not in log:  # the thread may not have come to its gate by now
-            give_way()
+            yield_turn()
         log.append("next epoch")
         measurer.thread.join(PATIENCE)
     assert log == ["epoch", "measured", "measured ends", "next epoch"]

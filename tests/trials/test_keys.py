@@ -9,7 +9,7 @@ import pytest
 
 from rssearch.config import imports
 from rssearch.config.schema import parse_study
-from rssearch.study.definition import Question
+from rssearch.study.definition import StudyDefinition
 from rssearch.trials import keys as keys_module
 from rssearch.trials.keys import Keys
 from rssearch.trials.point import PruningPoint
@@ -32,12 +32,12 @@ def keys(
         "settings": settings | {"train": {"epochs": 3}},
         "search": {"objectives": objectives} if objectives else {},
     }
-    question = Question(parse_study(document))
-    (point,), local = question.points, question.config.settings
+    definition = StudyDefinition(parse_study(document))
+    (point,), local = definition.points, definition.config.settings
     searched = {name: value for name, value in point.items() if name != "rate"} | {"macs_ratio": 0.5}
     plain = Keys(PruningPoint(point, local), ROOT)
     return {
-        "trial": question.key(point),
+        "trial": definition.key(point),
         "baseline": plain.baseline,
         "data": plain.data,
         "score": plain.scores,
@@ -80,11 +80,11 @@ def test_the_source_of_ones_own_network_and_method_is_part_of_what_depends_on_it
         monkeypatch.setattr(imports, "fingerprint", lambda name: sources[name.partition(":")[2]])
         document = {"study": "s", "trial": "trials.prune:run", "settings": {"train": {"epochs": 3}}}
         space = {"dataset": ["synthetic_scenes"], "model": [model], "method": [method], "macs_ratio": [0.5]}
-        question = Question(parse_study({**document, "space": space}))
-        (point,), local = question.points, question.config.settings
+        definition = StudyDefinition(parse_study({**document, "space": space}))
+        (point,), local = definition.points, definition.config.settings
         found = Keys(PruningPoint(point, local), ROOT)
         return {
-            "trial": question.key(point),
+            "trial": definition.key(point),
             "baseline": found.baseline,
             "data": found.data,
             "score": found.scores,
@@ -106,14 +106,14 @@ def test_memory_is_measured_again_where_code_of_ones_own_changed(tmp_path: Path)
     def keys_with(*sources: tuple[str, bytes]) -> set[str]:
         space = {"dataset": ["synthetic_scenes"], "model": ["tests.support.own:tiny"], "method": ["l1"], "rate": [0.5]}
         document = {"study": "s", "trial": "trials.prune:run", "space": space, "storage": str(tmp_path)}
-        question = Question(parse_study(document))
-        assert [path for path, _ in question.context().sources] == [
+        definition = StudyDefinition(parse_study(document))
+        assert [path for path, _ in definition.context().sources] == [
             "tests/__init__.py",
             "tests/support/__init__.py",
             "tests/support/own.py",
         ]
-        question._sources = sources
-        return set(question.hungriest())
+        definition._sources = sources
+        return set(definition.peak_memory_points())
 
     before = keys_with(("own.py", b"1"))
     assert len(before) == 1

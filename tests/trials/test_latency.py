@@ -13,7 +13,7 @@ import pytest
 from rssearch.config.schema import Bound, Settings, parse_study
 from rssearch.cost import latency
 from rssearch.errors import Infeasible, InputError
-from rssearch.study.definition import Question
+from rssearch.study.definition import StudyDefinition
 from rssearch.trial import turns
 from rssearch.trial.session import Context, Session
 from rssearch.trials import baselines, micronet, network_trial, prune
@@ -149,10 +149,10 @@ def test_the_front_gets_the_runtimes_and_batches_that_are_listed(
     assert {"latency_iqr_ms", "latency_p95_ms", "latency_passes_eager_b2", "test_accuracy"} <= set(result)
 
 
-def question(
+def definition(
     data_root: Path, trial: str = "trials.prune:run", space: dict[str, Any] | None = None, **more: Any
-) -> Question:
-    return Question(
+) -> StudyDefinition:
+    return StudyDefinition(
         parse_study(
             {
                 "study": "s",
@@ -166,11 +166,11 @@ def question(
 
 
 def test_keys_change_only_where_latency_is_asked_for(data_root: Path) -> None:
-    plain = question(data_root)
-    listed = question(data_root, settings={"latency": {"runtimes": ["onnxruntime"]}})
-    asked = question(data_root, search={"objectives": {"val_accuracy": "max", "latency_ms": "min"}})
-    bound = question(data_root, search={"constraints": {"latency_ms": {"max": 5}}})
-    looser = question(data_root, search={"constraints": {"latency_ms": {"max": 6}}})
+    plain = definition(data_root)
+    listed = definition(data_root, settings={"latency": {"runtimes": ["onnxruntime"]}})
+    asked = definition(data_root, search={"objectives": {"val_accuracy": "max", "latency_ms": "min"}})
+    bound = definition(data_root, search={"constraints": {"latency_ms": {"max": 5}}})
+    looser = definition(data_root, search={"constraints": {"latency_ms": {"max": 6}}})
     keys = [q.key(POINT) for q in (plain, listed, asked, bound, looser)]
     assert keys[0] == keys[1] != keys[2] == keys[3] == keys[4]
     assert (plain.context().requested, asked.context().requested) == ((), ("latency_ms",))
@@ -178,14 +178,14 @@ def test_keys_change_only_where_latency_is_asked_for(data_root: Path) -> None:
 
 @pytest.mark.parametrize("name", METRICS)
 def test_every_name_may_be_an_objective(data_root: Path, name: str) -> None:
-    assert question(data_root, search={"objectives": {"val_accuracy": "max", name: "min"}}).requested == (name,)
+    assert definition(data_root, search={"objectives": {"val_accuracy": "max", name: "min"}}).requested == (name,)
 
 
 def test_a_segmentation_search_measures_and_does_not_predict(tmp_path: Path) -> None:
     assert set(micronet.ON_REQUEST) == set(METRICS) - {PREDICTED}
     space = {"dataset": ["synthetic_buildings"], "base": [8]}
     with pytest.raises(InputError, match=f"search.objectives.{PREDICTED}: unknown metric"):
-        question(tmp_path, "trials.micronet:run", space, search={"objectives": {"val_miou": "max", PREDICTED: "min"}})
+        definition(tmp_path, "trials.micronet:run", space, search={"objectives": {"val_miou": "max", PREDICTED: "min"}})
 
 
 @pytest.mark.parametrize(
@@ -199,4 +199,4 @@ def test_a_segmentation_search_measures_and_does_not_predict(tmp_path: Path) -> 
 )
 def test_bad_settings_are_named(data_root: Path, given: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        question(data_root, settings={"latency": given})
+        definition(data_root, settings={"latency": given})

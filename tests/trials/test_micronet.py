@@ -19,7 +19,7 @@ from rssearch.config.space import grid
 from rssearch.errors import InputError
 from rssearch.nas import atrous
 from rssearch.study import run as study
-from rssearch.study.definition import Question
+from rssearch.study.definition import StudyDefinition
 from rssearch.trial.session import Context, Session
 from rssearch.trials import baselines, micronet, network_trial, prune
 from rssearch.trials.planned import PlannedTrial
@@ -200,7 +200,7 @@ def test_metrics_that_no_trial_reports_are_refused(name: str, section: str) -> N
     space = {dimension: [value] for dimension, value in POINT.items()}
     document = {"study": "s", "trial": "trials.micronet:run", "space": space, "search": wanted, "settings": SETTINGS}
     with pytest.raises(InputError, match=rf"search\.{section}\.{name}: unknown metric '{name}'.* Known: .*coverage"):
-        Question(parse_study(document))
+        StudyDefinition(parse_study(document))
 
 
 # The shipped space

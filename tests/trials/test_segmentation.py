@@ -20,7 +20,7 @@ from rssearch import bundle
 from rssearch.config.schema import Settings, override_settings, parse_study
 from rssearch.errors import InputError
 from rssearch.report.recorded import Recorded
-from rssearch.study.definition import Question
+from rssearch.study.definition import StudyDefinition
 from rssearch.study.run import search
 from rssearch.trial.interface import PREDICTIONS
 from rssearch.trial.session import Context, Session
@@ -249,10 +249,10 @@ def test_check_refuses_to_scale_scenes(settings: Settings) -> None:
         prune.check(POINT, scaled)
 
 
-def study(point: dict[str, Any], search: dict[str, Any], settings: dict[str, Any] | None = None) -> Question:
+def study(point: dict[str, Any], search: dict[str, Any], settings: dict[str, Any] | None = None) -> StudyDefinition:
     space = {name: [value] for name, value in point.items()}
     document = {"study": "s", "trial": "trials.prune:run", "space": space, "search": search, "settings": settings or {}}
-    return Question(parse_study(document))
+    return StudyDefinition(parse_study(document))
 
 
 @pytest.mark.parametrize(
