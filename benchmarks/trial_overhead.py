@@ -90,7 +90,7 @@ def ours(sampler: str, trials: int, folder: Path) -> tuple[float, float, float]:
     kept = runs(f"sqlite:///{folder}/mlflow.db", trials + 1)
     if status or len(records) != trials or kept != trials + 1:
         raise RuntimeError(f"status {status}: {len(records)} records and {kept} finished runs, the summary's included")
-    return min(r["started"] for r in records), max(r["ended"] for r in records), returned
+    return min(r.started for r in records), max(r.ended for r in records), returned
 
 
 def runs(uri: str, most: int) -> int:

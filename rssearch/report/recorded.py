@@ -66,7 +66,7 @@ def read(study: str, storage: str | Path) -> Recorded:
         raise InputError(f"there is no study {shown(study)} in {cut(str(place), 300)}; {cut(known, 1000)}")
     config = load_study(folder / "study.yaml")
     journal = Journal(folder / "trials.jsonl").records
-    records = {key: record for key, record in journal.items() if record.get("kind") != "running"}
+    records = {key: record for key, record in journal.items() if not record.is_running}
     listed = folder / "trials.csv"
     keys: list[str] = []
     if listed.is_file():

@@ -195,7 +195,7 @@ def search(config: Any) -> tuple[list[dict[str, Any]], str]:
     text = StringIO()
     assert run.search(config, console=Console(file=text, width=200)) == 0
     records = Journal(Path(config.storage) / "s" / "trials.jsonl").records.values()
-    return [record["metrics"] for record in records], text.getvalue()
+    return [record.metrics for record in records], text.getvalue()
 
 
 def at_once(trials: list[dict[str, Any]]) -> int:

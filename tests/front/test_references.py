@@ -24,7 +24,7 @@ from rssearch.study import run
 from rssearch.study.recorder import Recorder
 from rssearch.study.simulation import Simulator, simulate
 from rssearch.trials import curves
-from tests.support.records import ended
+from tests.support.records import record
 
 TWO: Any = {"val_accuracy": "max", "macs": "min"}
 SCALE = {"input_size": 32}
@@ -136,7 +136,7 @@ def write(storage: Path, name: str, rows: dict[str, tuple[float, float]], baseli
     journal = Journal(folder / "trials.jsonl")
     for key, (accuracy, macs) in rows.items():
         metrics = {"val_accuracy": accuracy, "macs": macs, "baseline_macs": baseline}
-        journal.add(ended(key, point={"dataset": "lakes", "rate": 0.5}, metrics=metrics))
+        journal.add(record(key, point={"dataset": "lakes", "rate": 0.5}, metrics=metrics))
     with (folder / "trials.csv").open("w", newline="") as file:
         csv.writer(file).writerows([["key"], *([key] for key in rows)])
     return folder
