@@ -19,7 +19,8 @@ from rssearch.storage.artifacts import Store
 from rssearch.storage.journal import Journal
 from rssearch.storage.location import absolute, address, locate
 from rssearch.storage.records import Status, TrialRecord
-from rssearch.trial.interface import Preparation, resolve, takes_session
+from rssearch.trial.hooks import resolve, takes_session
+from rssearch.trial.interface import Preparation
 from rssearch.trial.session import Context, Session, point_settings
 
 _log = logging.getLogger(__name__)

@@ -26,7 +26,8 @@ from rssearch.study.progress import Display
 from rssearch.study.recorder import Recorder
 from rssearch.study.stages import Stages
 from rssearch.tracking.client import Tracker
-from rssearch.trial.interface import Metrics, resolve
+from rssearch.trial.hooks import resolve
+from rssearch.trial.interface import Metrics
 from rssearch.trial.jobs import Job, Outcome
 from rssearch.trial.session import Context, Session
 from rssearch.trial.worker import call

@@ -15,7 +15,7 @@ from rssearch.config import shipped
 from rssearch.config.schema import StudyConfig, load_study, parse_assignment
 from rssearch.config.space import grid
 from rssearch.papers import PAPERS
-from rssearch.trial.interface import resolve
+from rssearch.trial.hooks import resolve
 
 SHIPPED = {name: path for name, path in shipped.shipped().items() if name.startswith("papers/")}
 
