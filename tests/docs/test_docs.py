@@ -161,7 +161,7 @@ def test_the_samplers_of_the_page_on_studies_can_do_what_the_program_says() -> N
         several, learns, choices, continuous, stopped = rows[name]
         assert (several == "yes", learns == "yes") == (can.many_objectives, can.constraints)
         assert (choices != "no", continuous == "yes") == (can.choices, can.continuous)
-        assert stopped in ({"as pruned", "not told"} if can.pruned else {"by their last values"})
+        assert stopped in ({"as pruned", "not reported"} if can.pruned else {"by their last values"})
 
 
 def test_links_between_pages_lead_somewhere() -> None:
