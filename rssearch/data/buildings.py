@@ -178,7 +178,7 @@ def _open(_root: Path) -> SceneListing:
 
 FAMILY = Family(
     name="synthetic_buildings",
-    summary=f"{SCENES} drawn aerial scenes, {SIZE}x{SIZE}, with masks: background, building",
+    summary=f"{SCENES} synthetic aerial scenes, {SIZE}x{SIZE}, with masks: background, building",
     source="drawn by rssearch",
     open=_open,
     licence="drawn by rssearch, under its licence (Apache-2.0).",

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rssearch.config.schema import parse_study
-from rssearch.trials import prune
+from rssearch.trials import architecture
 from tests.support.commands import Result, run, study_with
 
 RECORD: dict[str, Any] = {"status": "finished", "title": "t", "started": 1.0, "ended": 2.0, "reason": None, "notes": []}
@@ -206,7 +206,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("COLUMNS", "80")
-        patch.setattr(prune, "_seconds_per_image", lambda *_: 1e-3)
+        patch.setattr(architecture, "_seconds_per_image", lambda *_: 1e-3)
         patch.setattr("rssearch.backend.tune.connected", _no_ray)
         yield folder
 

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import os
 import re
 import subprocess
 import sys
@@ -26,10 +27,18 @@ def test_there_are_tutorials() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.ray
 @pytest.mark.parametrize("script", TUTORIALS, ids=lambda path: path.stem)
 def test_tutorials_run(script: Path, tmp_path: Path) -> None:
+    environment = os.environ | {"RAY_ADDRESS": "local"}
     done = subprocess.run(
-        [sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, timeout=900, check=False
+        [sys.executable, str(script)],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=550,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
@@ -43,6 +52,12 @@ def test_tutorials_run(script: Path, tmp_path: Path) -> None:
         assert ratios == pytest.approx([0.7, 0.5, 0.3], rel=0.011)
         assert min(map(float, accuracies)) > 30
         assert {path.name for path in tmp_path.glob("*.png")} == {"ratios.png", "channels.png"}
+    if script.stem == "study":
+        assert "6 trials, of which 4 have finished" in done.stdout
+        assert "2 new trials: lfp\n" in done.stdout
+        ((before, after),) = re.findall(r"hypervolume ([\d.]+) -> ([\d.]+)", done.stdout)
+        assert 0.1 < float(before) <= float(after) < 1
+        assert (tmp_path / "front.png").is_file()
 
 
 def test_the_page_of_methods_names_all_of_them_with_their_allocation_and_options() -> None:
@@ -146,7 +161,7 @@ def test_the_samplers_of_the_page_on_studies_can_do_what_the_program_says() -> N
         several, learns, choices, continuous, stopped = rows[name]
         assert (several == "yes", learns == "yes") == (can.many_objectives, can.constraints)
         assert (choices != "no", continuous == "yes") == (can.choices, can.continuous)
-        assert stopped in ({"as pruned", "not told"} if can.pruned else {"by their last values"})
+        assert stopped in ({"as pruned", "not reported"} if can.pruned else {"by their last values"})
 
 
 def test_links_between_pages_lead_somewhere() -> None:

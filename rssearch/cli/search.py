@@ -1,0 +1,55 @@
+"""Commands that plan and run a study."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from rssearch.cli.arguments import Assignments, DataRoot, Space, Storage, TrackingUri, load
+from rssearch.cli.output import console
+from rssearch.config import plain_yaml
+
+
+def plan(
+    space: Space,
+    data_root: DataRoot = None,
+    storage: Storage = None,
+    assignments: Assignments = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with every default of the YAML.")] = False,
+) -> None:
+    """Show what would run and what it would cost. Nothing is trained."""
+    from rssearch.study import run
+
+    result = run.plan(load(space, data_root, storage, None, assignments))
+    if as_json:
+        console.print_json(json.dumps(result.to_json()))
+        return
+    print(plain_yaml.dump(result.resolved, width=120))  # noqa: T201  # valid YAML: never wrapped
+    for line in result.lines():
+        console.print(line, soft_wrap=True)
+
+
+def search(
+    space: Space,
+    data_root: DataRoot = None,
+    storage: Storage = None,
+    tracking_uri: TrackingUri = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDR", help="A Ray cluster; 'local' starts one here. Default: one that runs here, or a new one."
+        ),
+    ] = None,
+    assignments: Assignments = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Begin anew; the old record is put away, not deleted.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show the logs of Ray and Optuna.")] = False,
+) -> None:
+    """Run a study, or go on with it: what has finished is never run again."""
+    from rssearch.study import run
+
+    config = load(space, data_root, storage, tracking_uri, assignments)
+    raise typer.Exit(run.search(config, address=address, fresh=fresh, verbose=verbose, console=console))
