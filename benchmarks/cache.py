@@ -21,7 +21,8 @@ import torch
 from _common import load, write_rows
 from rich.console import Console
 
-from rssearch.config.schema import StudyConfig, parse_study
+from rssearch.config.loading import parse_study
+from rssearch.config.schema import StudyConfig
 from rssearch.config.space import grid
 from rssearch.storage.artifacts import Store
 from rssearch.storage.journal import Journal

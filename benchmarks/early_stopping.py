@@ -24,7 +24,8 @@ from pathlib import Path
 from _common import load, write_rows
 from rich.console import Console
 
-from rssearch.config.schema import StudyConfig, parse_study
+from rssearch.config.loading import parse_study
+from rssearch.config.schema import StudyConfig
 from rssearch.front.pareto import chance, hypervolume
 from rssearch.storage.journal import Journal, Record
 from rssearch.study import run

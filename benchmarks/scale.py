@@ -26,7 +26,8 @@ from _common import device_label, load
 from rich.console import Console
 
 from rssearch.backend import local_ray
-from rssearch.config.schema import StudyConfig, parse_study
+from rssearch.config.loading import parse_study
+from rssearch.config.schema import StudyConfig
 
 PLACE = Path(__file__).parent.parent / "docs" / "scaling"
 SPACE = {

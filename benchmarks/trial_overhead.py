@@ -29,7 +29,7 @@ import ray
 from ray import tune
 
 from rssearch.backend import local_ray
-from rssearch.config.schema import parse_study
+from rssearch.config.loading import parse_study
 from rssearch.storage.journal import Journal
 from rssearch.study import run as study
 

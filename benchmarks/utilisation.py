@@ -28,7 +28,8 @@ import rssearch.backend  # noqa: F401  # isort: skip
 import ray
 
 from rssearch.backend import local_ray
-from rssearch.config.schema import StudyConfig, parse_study
+from rssearch.config.loading import parse_study
+from rssearch.config.schema import StudyConfig
 from rssearch.storage.journal import Journal, Record
 from rssearch.study import run
 

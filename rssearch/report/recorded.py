@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rssearch.config.schema import Bound, load_study
+from rssearch.config.loading import load_study
+from rssearch.config.schema import Bound
 from rssearch.errors import InputError, cut, shown
 from rssearch.escaping import csv_text
 from rssearch.front import references, seeds

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rssearch.config import imports
-from rssearch.config.schema import Bound, Settings, override_settings
+from rssearch.config.loading import override_settings
+from rssearch.config.schema import Bound, Settings
 from rssearch.config.space import Point
 from rssearch.errors import Infeasible
 from rssearch.storage import shared_folder

@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 
 from rssearch.backend import gpu_sharing
-from rssearch.config.schema import parse_study
+from rssearch.config.loading import parse_study
 from rssearch.cost.memory import Footprint, measure
 from rssearch.data.streaming import read_ahead
 from rssearch.errors import InputError

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from rssearch.config.schema import StudyConfig, parse_study
+from rssearch.config.loading import parse_study
+from rssearch.config.schema import StudyConfig
 from rssearch.front import references
 from rssearch.front.trials import fronts
 from rssearch.report import recorded

@@ -12,7 +12,8 @@ import torch
 
 from rssearch import models
 from rssearch.config import shipped
-from rssearch.config.schema import StudyConfig, load_study, parse_assignment
+from rssearch.config.loading import load_study, parse_assignment
+from rssearch.config.schema import StudyConfig
 from rssearch.config.space import grid
 from rssearch.papers import PAPERS
 from rssearch.trial.hooks import resolve

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rssearch.backend.scheduler import TuneScheduler
-from rssearch.config.schema import parse_study
+from rssearch.config.loading import parse_study
 from rssearch.errors import InputError
 from rssearch.front.pareto import non_dominated
 from rssearch.sampling.early_stopping import Halving, among_best, stopping_objectives

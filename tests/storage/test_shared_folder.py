@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from rssearch.backend import nodes
-from rssearch.config.schema import parse_study
+from rssearch.config.loading import parse_study
 from rssearch.errors import InputError
 from rssearch.storage import shared_folder
 from rssearch.storage.journal import Journal

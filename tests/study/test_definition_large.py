@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from rssearch.config.schema import parse_study
+from rssearch.config.loading import parse_study
 from rssearch.config.space import content_key
 from rssearch.errors import InputError
 from rssearch.sampling.sampler import CAPABILITIES, Proposer

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from rssearch.config.schema import StudyConfig, parse_study
+from rssearch.config.loading import parse_study
+from rssearch.config.schema import StudyConfig
 from rssearch.storage.journal import Journal
 from rssearch.study import run as study
 

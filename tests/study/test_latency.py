@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from rssearch.config.schema import StudyConfig, parse_study
+from rssearch.config.loading import parse_study
+from rssearch.config.schema import StudyConfig
 from rssearch.config.space import content_key
 from rssearch.sampling.sampler import CAPABILITIES, Proposer
 from rssearch.storage.journal import Journal

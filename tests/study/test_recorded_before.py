@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from rssearch.config.schema import load_study
+from rssearch.config.loading import load_study
 from rssearch.report import recorded
 from rssearch.storage.journal import Journal
 from rssearch.study.definition import StudyDefinition

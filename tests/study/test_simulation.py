@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from rssearch.backend.tune import Listener, Stop
-from rssearch.config.schema import Resources, StudyConfig, parse_study
+from rssearch.config.loading import parse_study
+from rssearch.config.schema import Resources, StudyConfig
 from rssearch.front.pareto import hypervolume
 from rssearch.storage.journal import Journal
 from rssearch.storage.location import write_atomic

@@ -17,7 +17,7 @@ import pytest
 import yaml
 from rich.console import Console
 
-from rssearch.config.schema import parse_study
+from rssearch.config.loading import parse_study
 from rssearch.storage.journal import Journal
 from rssearch.study import run as study
 from rssearch.tracking.client import Tracker

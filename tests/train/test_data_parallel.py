@@ -14,7 +14,8 @@ from rich.console import Console
 from torch import nn
 
 from rssearch.backend.worker_group import _cause
-from rssearch.config.schema import Augment, Recipe, parse_study
+from rssearch.config.loading import parse_study
+from rssearch.config.schema import Augment, Recipe
 from rssearch.data import loader
 from rssearch.errors import InputError, PeerLostError
 from rssearch.pruning import Elasticity
