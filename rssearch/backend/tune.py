@@ -5,13 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import re
-import signal
 import socket
 from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import ray
@@ -27,6 +25,7 @@ from rssearch.backend.gpu_sharing import slots
 from rssearch.backend.retries import Cause, Retries, cause
 from rssearch.backend.scheduler import TuneScheduler
 from rssearch.backend.searcher import Bridge
+from rssearch.backend.stop import Stop
 from rssearch.backend.trainable import supervised
 from rssearch.config.schema import Resources
 from rssearch.errors import InputError, cut
@@ -192,47 +191,6 @@ def _at_once(resources: Resources) -> int | None:
 def _may_grow() -> bool:
     """Whether an autoscaler may bring larger nodes: its configuration lies on the head that `ray up` made."""
     return Path("~/ray_bootstrap_config.yaml").expanduser().exists() or "KUBERNETES_SERVICE_HOST" in os.environ
-
-
-class Stop:
-    """Ctrl-C and SIGTERM: what has ended is recorded, what runs has its checkpoints.
-
-    While Ray Tune runs, an exception out of a signal handler could hit Ray's native code, which then aborts. So the
-    first signal only asks, and the next step of Tune's loop raises; a second one raises at once.
-    """
-
-    def __init__(self) -> None:
-        self.requested = self.careful = False
-
-    def _signalled(self, _number: int, _frame: FrameType | None) -> None:
-        if self.careful and not self.requested:
-            self.requested = True
-        else:
-            raise KeyboardInterrupt
-
-    @contextmanager
-    def carefully(self) -> Iterator[None]:
-        """While this lasts, the first signal only asks."""
-        self.careful = True
-        try:
-            yield
-        finally:
-            self.careful = False
-
-    @contextmanager
-    def listening(self) -> Iterator[Stop]:
-        """Handle the two signals here. Entered after Ray is connected, which takes SIGTERM for itself."""
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        try:
-            before = {number: signal.signal(number, self._signalled) for number in numbers}
-        except ValueError:  # not the main thread, as in a notebook's executor
-            yield self
-            return
-        try:
-            yield self
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 def run_jobs(

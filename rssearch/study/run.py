@@ -31,7 +31,7 @@ from rssearch.tracking import client, database, views
 from rssearch.trial.interface import CHECKPOINTS
 
 if TYPE_CHECKING:
-    from rssearch.backend.tune import Stop
+    from rssearch.backend.stop import Stop
 
 __all__ = ["Plan", "flat", "plan", "search"]
 
@@ -63,7 +63,8 @@ def search(
     Raises:
         InputError: the study cannot be run as it is; nothing has been trained.
     """
-    from rssearch.backend.tune import Stop, connected, gpu_memories, run_jobs
+    from rssearch.backend.stop import Stop
+    from rssearch.backend.tune import connected, gpu_memories, run_jobs
 
     definition, console = StudyDefinition(config), console or PlainConsole()
     uri, artifacts = client.home(definition.storage, config.tracking_uri)

@@ -15,7 +15,8 @@ from typing import Any
 
 from rich.console import Console
 
-from rssearch.backend.tune import Listener, Stop
+from rssearch.backend.stop import Stop
+from rssearch.backend.tune import Listener
 from rssearch.config.schema import Resources, StudyConfig
 from rssearch.errors import InputError, TrialFailed
 from rssearch.sampling.sampler import quiet

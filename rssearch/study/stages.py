@@ -27,7 +27,7 @@ from rssearch.study.unpruned import unpruned
 from rssearch.trial.jobs import Job, Outcome
 
 if TYPE_CHECKING:
-    from rssearch.backend.tune import Stop
+    from rssearch.backend.stop import Stop
 
 __all__ = ["Stages"]
 

@@ -70,7 +70,8 @@ def heard() -> list[tuple[Any, ...]]:
 
 
 def events(heard: list[tuple[Any, ...]], most: int) -> Any:
-    from rssearch.backend.tune import Listener, Stop, _Events
+    from rssearch.backend.stop import Stop
+    from rssearch.backend.tune import Listener, _Events
 
     listener = Listener(
         started=lambda job: heard.append(("started", job.key)),

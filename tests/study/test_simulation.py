@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from rssearch.backend.tune import Listener, Stop
+from rssearch.backend.stop import Stop
+from rssearch.backend.tune import Listener
 from rssearch.config.loading import parse_study
 from rssearch.config.schema import Resources, StudyConfig
 from rssearch.front.pareto import hypervolume

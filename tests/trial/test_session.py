@@ -13,8 +13,8 @@ from typing import Any
 import psutil
 import pytest
 
+from rssearch.backend.stop import Stop
 from rssearch.backend.trainable import supervised
-from rssearch.backend.tune import Stop
 from rssearch.config.schema import Settings
 from rssearch.errors import InputError, TrialFailed
 from rssearch.study.environment import environment
