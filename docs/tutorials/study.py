@@ -4,8 +4,8 @@
 # A study trains and prunes networks for every point of a search space, and finds the Pareto front: the trials that no
 # other trial beats in both accuracy and cost. On the command line that is `rssearch search`; here are the same steps in
 # a script or a notebook, with the results as pandas frames. Run this file as it is (`python docs/tutorials/study.py`,
-# about a minute on a laptop), or cell by cell in an editor that knows `# %%`. It needs no download: the images are
-# synthetic. The picture goes to the working directory.
+# about a minute on a laptop), or cell by cell in an editor that supports `# %%` cells. It needs no download: the images
+# are synthetic. The picture goes to the working directory.
 
 # %%
 from pathlib import Path
@@ -18,12 +18,12 @@ import rssearch
 # %% [markdown]
 # ## Load a study
 #
-# `load_study` reads a YAML file, or a study that comes with the package, here `quickstart`. The second argument replaces
-# values of the YAML, as `--set` does on the command line. Every value is checked here: a wrong one raises
+# `load_study` reads a YAML file, or a study that comes with the package, here `quickstart`. The second argument
+# replaces values of the YAML, as `--set` does on the command line. Every value is checked here: a wrong one raises
 # `rssearch.InputError`, which names its key.
 #
-# `space` says what to search over: two pruning methods, each at two pruning ratios. Small images and short trainings keep
-# this page short; its accuracies say little about the methods.
+# `space` says what to search over: two pruning methods, each at two pruning ratios. Small images and short trainings
+# keep this page short; its accuracies say little about the methods.
 
 # %%
 overrides = {
@@ -48,8 +48,9 @@ print(*plan.lines(), sep="\n")
 # %% [markdown]
 # ## Run it
 #
-# `search` starts Ray on this machine, unless `address` names a cluster. It trains the baseline once, and runs the trials:
-# each prunes the baseline, fine-tunes the pruned network and measures it. It returns 0 when all trials have finished.
+# `search` starts Ray on this machine, unless `address` names a cluster. It trains the baseline once, and runs the
+# trials: each prunes the baseline, fine-tunes the pruned network and measures it. It returns 0 when all trials have
+# finished.
 
 # %%
 status = rssearch.search(study)
@@ -58,9 +59,9 @@ print(f"status {status}")
 # %% [markdown]
 # ## Look at the results
 #
-# `results` can be called at any time, also while the study runs in another process. `trials`, `front` and `baseline` are
-# pandas frames ([their columns](../front_schema.md#fields-of-a-trial)); `hypervolume` is one number for each dataset, the
-# share of the objective space that the front dominates. It grows with a better front.
+# `results` can be called at any time, also while the study runs in another process. `trials`, `front` and `baseline`
+# are pandas frames ([their columns](../front_schema.md#fields-of-a-trial)); `hypervolume` is one number for each
+# dataset, the share of the objective space that the front dominates. It grows with a better front.
 
 # %%
 found = rssearch.results(study)
@@ -72,8 +73,8 @@ print(f"hypervolume {found.hypervolume['synthetic_scenes']:.3f}")
 # %% [markdown]
 # ## Add a method
 #
-# Change the study and run it again: what has finished is kept, and only the new points run. The same call resumes a study
-# that was interrupted. The baseline is trained no second time either.
+# Change the study and run it again: what has finished is kept, and only the new points run. The same call resumes a
+# study that was interrupted. The baseline is trained no second time either.
 
 # %%
 study = rssearch.load_study("quickstart", {**overrides, "space.method": ["random", "l1", "lfp"]})
@@ -103,8 +104,8 @@ figure.savefig("front.png", dpi=150)
 # %% [markdown]
 # ## Where to go from here
 #
-# The storage also holds `trials.csv`, an interactive page `front.html`, and the record for the MLflow UI: `rssearch front`,
-# `rssearch ui` and `rssearch export` read them ([studies](../studies.md#what-is-kept), [MLflow](../mlflow.md),
+# The storage also holds `trials.csv`, an interactive page `front.html`, and the record for the MLflow UI: `rssearch
+# front`, `rssearch ui` and `rssearch export` read them ([studies](../studies.md#what-is-kept), [MLflow](../mlflow.md),
 # [deploy](../deploy.md)).
 
 # %%
