@@ -1,4 +1,4 @@
-# make quickstart   install, and run the first study on drawn scenes
+# make quickstart   install, and run the first study on synthetic scenes
 # make test         install, and run all tests
 # make check        ruff and mypy
 # make docs         this documentation as a site that needs no network: site/index.html

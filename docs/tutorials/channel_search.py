@@ -2,9 +2,9 @@
 # # Search how many channels each layer needs
 #
 # Pruning methods score the filters of a trained network. A channel search trains a score for every channel along with
-# the weights, while a cost loss pulls the expected MACs to the budget. No study, no Ray: run this file as it is
-# (`python docs/tutorials/channel_search.py`, about a minute on a laptop), or cell by cell in an editor that knows
-# `# %%`. The pictures go to the working directory.
+# the weights, while a cost loss moves the expected MACs to the budget. It needs neither a study nor Ray. Run this file
+# as it is (`python docs/tutorials/channel_search.py`, about a minute on a laptop), or cell by cell in an editor that
+# supports `# %%` cells. The pictures go to the working directory.
 
 # %%
 from pathlib import Path

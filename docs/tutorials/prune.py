@@ -1,9 +1,9 @@
 # %% [markdown]
-# # Prune a network of your own
+# # Prune your own network
 #
-# No study, no Ray: a trained network, three lines, a smaller network. Run this file as it is (`python
-# docs/tutorials/prune.py`, about half a minute on a laptop), or cell by cell in an editor that knows `# %%`.
-# The images are drawn by the program; with your own, only `train`, `val` and `batches` change.
+# Prune a trained network in three lines of Python, without a study and without Ray. Run this file as it is (`python
+# docs/tutorials/prune.py`, about half a minute on a laptop), or cell by cell in an editor that supports `# %%` cells.
+# The images are synthetic; with your own, only `train`, `val` and `batches` change.
 
 # %%
 import copy
@@ -30,8 +30,8 @@ train, val = images.split("train"), images.split("val")
 # %% [markdown]
 # ## A trained network
 #
-# Any `nn.Module` that takes a batch of images serves. `Elasticity` watches the last epoch of the training; only
-# compound pruning reads it.
+# Any `nn.Module` that takes a batch of images will do. `Elasticity` records the last epoch of the training; only
+# compound pruning needs it.
 
 # %%
 torch.manual_seed(0)
@@ -45,7 +45,7 @@ print(f"trained: {profile(model, images.input_shape).macs:,} MACs, accuracy {acc
 # %% [markdown]
 # ## Three lines
 #
-# The MACs are met within 1 %, before anything is trained. The original stays as it is; `half.model` is an ordinary
+# The MACs are met within 1 %, before anything is trained. The original is not changed; `half.model` is an ordinary
 # network with smaller layers, which needs fine-tuning.
 
 # %%
@@ -60,7 +60,7 @@ print(f"fine-tuned: accuracy {evaluate(half.model, val, batch_size=256, device=d
 # %% [markdown]
 # ## Other methods
 #
-# `rssearch methods` lists them. Some look at images: five mini-batches are what the papers take. Each method chooses
+# `rssearch methods` lists them. Some need images: the papers use five mini-batches. Each method chooses
 # channels in its own way (the same share of each layer, or all layers ranked together); `allocation=` changes that.
 
 # %%
@@ -72,15 +72,16 @@ for method in ("random", "fpgm", "lamp", "taylor", "lfp", "hrank", "chip"):
     print(f"{report['params_ratio']:.1%} of the parameters left")
 
 # %% [markdown]
-# Compound pruning removes what two criteria agree on, so its rate is not the removed fraction; the report has both.
+# Most papers give a pruning ratio, here `rate`, instead of a share of MACs: the share of filters to remove. Compound
+# pruning removes the filters that two criteria agree on, so it removes fewer than its rate; the report has both.
 
 # %%
 compound = pruning.prune(model, example, "compound", rate=0.5, elasticity=elasticity.values())
 print(f"compound at rate 0.5 removes {compound.report['removed_fraction']:.1%} of the filters")
 
 # %% [markdown]
-# RemoteTrimmer trains with attention, folds it into batch normalisation, and prunes by what the scales are then. `fit`
-# does that with `Recipe(attention=True)`; in a training loop of your own it is these calls.
+# RemoteTrimmer trains with attention, folds it into batch normalisation, and prunes by the scales that result. `fit`
+# does that with `Recipe(attention=True)`; in your own training loop it is these calls.
 
 # %%
 attended = copy.deepcopy(model)
@@ -90,9 +91,9 @@ folded = pruning.prune(attended, example, "remotetrimmer", rate=0.3, data=batche
 print(f"RemoteTrimmer at rate 0.3: {folded.report['macs_ratio']:.1%} of the MACs left")
 
 # %% [markdown]
-# ## Little by little
+# ## In several steps
 #
-# In several steps, with training in between, and scores that are measured anew each time.
+# With training in between, and scores that are measured again in each step.
 
 # %%
 gradually = pruning.prune(
@@ -107,10 +108,10 @@ gradually = pruning.prune(
 print(f"in {gradually.report['steps']} steps: {gradually.report['macs_ratio']:.1%} of the MACs left")
 
 # %% [markdown]
-# ## Take it home
+# ## Save and load
 #
-# The weights travel as safetensors, the structure as JSON: no pickles. A fresh network of the same architecture and the
-# spec are enough to load them.
+# The weights are saved as safetensors, the structure as JSON: no pickles. To load them, build the original network and
+# apply the spec to it.
 
 # %%
 folder = Path(tempfile.mkdtemp())

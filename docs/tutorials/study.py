@@ -4,8 +4,8 @@
 # A study trains and prunes networks for every point of a search space, and finds the Pareto front: the trials that no
 # other trial beats in both accuracy and cost. On the command line that is `rssearch search`; here are the same steps in
 # a script or a notebook, with the results as pandas frames. Run this file as it is (`python docs/tutorials/study.py`,
-# about a minute on a laptop), or cell by cell in an editor that knows `# %%`. It needs no download: the images are
-# synthetic. The picture goes to the working directory.
+# about a minute on a laptop), or cell by cell in an editor that supports `# %%` cells. It needs no download: the images
+# are synthetic. The picture goes to the working directory.
 
 # %%
 from pathlib import Path
@@ -105,8 +105,8 @@ figure.savefig("front.png", dpi=150)
 # ## Where to go from here
 #
 # The storage also holds `trials.csv`, an interactive page `front.html`, and the record for the MLflow UI: `rssearch
-# front`, `rssearch ui` and `rssearch export` read them ([studies](../studies.md#what-is-kept),
-# [MLflow](../mlflow.md), [deploy](../deploy.md)).
+# front`, `rssearch ui` and `rssearch export` read them ([studies](../studies.md#what-is-kept), [MLflow](../mlflow.md),
+# [deploy](../deploy.md)).
 
 # %%
 print(*sorted(path.name for path in Path(study.storage, study.study).glob("[!.]*")), sep="\n")

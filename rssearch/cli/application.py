@@ -72,7 +72,7 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(str(error))
     except OSError as error:
         if error.errno in FULL:
-            _fail(f"{error.filename}: {error.strerror}; what is there is whole, and the same command goes on from it")
+            _fail(f"{error.filename}: {error.strerror}; no file is damaged, and the same command resumes from here")
         if error.errno not in _REFUSED:
             raise
         _fail(f"{error.filename}: {error.strerror}")

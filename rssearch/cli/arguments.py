@@ -11,7 +11,7 @@ from rssearch.config import shipped
 from rssearch.config.loading import load_study, parse_assignment
 from rssearch.config.schema import StudyConfig
 
-Space = Annotated[str, typer.Argument(metavar="SPACE", help="A YAML file, or the name of a shipped space.")]
+Space = Annotated[str, typer.Argument(metavar="SPACE", help="A YAML file, or the name of a shipped study.")]
 DataRoot = Annotated[
     str | None,
     typer.Option("--data-root", metavar="DIR", help="Where the datasets are, instead of what the YAML says."),
@@ -39,9 +39,11 @@ Assignments = Annotated[
 StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="The study's name.")]
 StudyStorage = Annotated[str, typer.Option("--storage", metavar="PLACE", help="Where the study's results are.")]
 TrialKey = Annotated[
-    str | None, typer.Option(metavar="KEY", help="The trial with this key, or with the only key that begins so.")
+    str | None, typer.Option(metavar="KEY", help="The key of a trial, or its beginning if no other key begins so.")
 ]
-Selection = Annotated[str, typer.Option(metavar="WISH", help="knee, accuracy, or macs<=X with X such as 20e6 or 20M.")]
+Selection = Annotated[
+    str, typer.Option(metavar="CRITERION", help="knee, accuracy, or macs<=X with X such as 20e6 or 20M.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DatasetRoot = Annotated[Path, typer.Option("--data-root", metavar="DIR", help="Where the datasets are.")]
 
@@ -49,7 +51,7 @@ DatasetRoot = Annotated[Path, typer.Option("--data-root", metavar="DIR", help="W
 def load(
     space: str, data_root: str | None, storage: str | None, tracking_uri: str | None, assignments: list[str] | None
 ) -> StudyConfig:
-    """The study of a YAML file, or of a shipped space, with what the options replace."""
+    """The study of a YAML file, or a shipped one, with the values that the options replace."""
     overrides: dict[str, Any] = dict(parse_assignment(text) for text in assignments or [])
     options = {"data_root": data_root, "storage": storage, "tracking_uri": tracking_uri}
     overrides |= {name: value for name, value in options.items() if value is not None}

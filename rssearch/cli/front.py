@@ -23,7 +23,7 @@ def front(
     out: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="A folder for files. Default: text is printed, all else goes to the study's own."
+            metavar="DIR", help="A folder for files. Default: text is printed, other formats go to the study's folder."
         ),
     ] = None,
 ) -> None:
@@ -82,14 +82,16 @@ def export(
 
 
 def compare(
-    studies: Annotated[list[str], typer.Argument(metavar="STUDY...", help="At least two; the first is the measure.")],
+    studies: Annotated[
+        list[str], typer.Argument(metavar="STUDY...", help="At least two; the others are compared with the first.")
+    ],
     storage: StudyStorage = "results",
     format: Annotated[str, typer.Option(metavar="NAME", help="table, json, png or all.")] = "table",  # noqa: A002
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="A folder for files. Default: json is printed; png needs one.")
     ] = None,
 ) -> None:
-    """Several studies: whose front is better, by how much, for how much computing."""
+    """Compare the fronts of several studies, and the computing that they took."""
     from rssearch.report import compare as comparing
     from rssearch.report import recorded
 
@@ -114,7 +116,7 @@ def register(
     name: Annotated[str | None, typer.Option(metavar="NAME", help="The model's name; default: the study's.")] = None,
     tracking_uri: TrackingUri = None,
 ) -> None:
-    """Put one network of the front into MLflow's model registry, as an ONNX model."""
+    """Register one network of the front in MLflow's model registry, as an ONNX model."""
     from rssearch.report import recorded
     from rssearch.tracking import client, model_registry
 

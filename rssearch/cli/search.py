@@ -44,11 +44,11 @@ def search(
     ] = None,
     assignments: Assignments = None,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Begin anew; the old record is put away, not deleted.")
+        bool, typer.Option("--fresh", help="Start from scratch; the old journal is renamed, not deleted.")
     ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Show the logs of Ray and Optuna.")] = False,
 ) -> None:
-    """Run a study, or go on with it: what has finished is never run again."""
+    """Run a study, or resume it: finished trials are never run again."""
     from rssearch.study import run
 
     config = load(space, data_root, storage, tracking_uri, assignments)

@@ -17,7 +17,7 @@ def ui(
     host: Annotated[str, typer.Option(metavar="ADDR", help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(metavar="PORT", min=1, max=65535, help="Port to listen on.")] = 5000,
 ) -> None:
-    """The MLflow UI on the record of a storage folder, until Ctrl-C."""
+    """Serve the MLflow UI for the studies of a storage, until Ctrl-C."""
     from rssearch.storage.location import locate
     from rssearch.tracking import client
 
