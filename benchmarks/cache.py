@@ -21,7 +21,8 @@ import torch
 from _common import load, write_rows
 from rich.console import Console
 
-from rssearch.config.schema import StudyConfig, parse_study
+from rssearch.config.loading import parse_study
+from rssearch.config.schema import StudyConfig
 from rssearch.config.space import grid
 from rssearch.storage.artifacts import Store
 from rssearch.storage.journal import Journal
@@ -107,7 +108,7 @@ def measure(folder: Path, checked: int) -> list[dict]:
     made = {kind: len(store.keys(kind)) for kind in (BASELINES, SCORES)}
     if made != {BASELINES: 1, SCORES: len(METHODS)} or len(records) != len(points):
         raise RuntimeError(f"the study did not use the store as it should: {made}, {len(records)} records")
-    trial = {(r["point"]["method"], r["point"]["rate"]): r["metrics"] for r in records}
+    trial = {(r.point["method"], r.point["rate"]): r.metrics for r in records}
     for (method, rate), metrics in trial.items():
         point = {"method": method, "rate": rate}
         rows.append(row("trial", metrics["trial_seconds"], point, val_accuracy=metrics["val_accuracy"]))

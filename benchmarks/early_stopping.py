@@ -24,7 +24,8 @@ from pathlib import Path
 from _common import load, write_rows
 from rich.console import Console
 
-from rssearch.config.schema import StudyConfig, parse_study
+from rssearch.config.loading import parse_study
+from rssearch.config.schema import StudyConfig
 from rssearch.front.pareto import chance, hypervolume
 from rssearch.storage.journal import Journal, Record
 from rssearch.study import run
@@ -39,12 +40,12 @@ RULES = ("none", "asha", "moasha")
 
 def compute(record: Record, macs: float) -> float:
     """What a trial took, in epochs of the unpruned network."""
-    return float(len(record["history"]) * record["metrics"].get("macs", macs) / macs)
+    return float(len(record.history) * record.metrics.get("macs", macs) / macs)
 
 
 def relative(records: list[Record], macs: float) -> float:
     """Hypervolume of the finished trials above chance, with MACs in units of the unpruned network's."""
-    finished = [r["metrics"] for r in records if r["status"] == "finished"]
+    finished = [r.metrics for r in records if r.status == "finished"]
     points = [[metrics[name] for name in OBJECTIVES] for metrics in finished]
     return hypervolume(points, [chance("val_accuracy", CLASSES), macs], list(OBJECTIVES.values())) / macs
 
@@ -59,8 +60,8 @@ def curve(records: list[Record], macs: float, whole: float) -> list[dict]:
                 break
             spent += compute(record, macs)
             ended.append(record)
-        finished = sum(record["status"] == "finished" for record in ended)
-        epochs = sum(len(record["history"]) for record in ended)
+        finished = sum(record.status == "finished" for record in ended)
+        epochs = sum(len(record.history) for record in ended)
         rows.append({"share": share, "trials": len(ended), "finished": finished, "epochs": epochs,
                      "compute": round(spent, 1), "hypervolume": relative(ended, macs)})  # fmt: skip
     return rows
@@ -138,8 +139,8 @@ def real(options: argparse.Namespace) -> list[dict]:
         if status != 0:
             raise SystemExit(status)
         trials = Journal(options.work / f"early-{rule}" / "trials.jsonl").records.values()
-        records = [record for record in trials if record["kind"] == "trial"][:budget]
-        macs = max(r["metrics"]["baseline_macs"] for r in records if "baseline_macs" in r["metrics"])
+        records = [record for record in trials if record.kind == "trial"][:budget]
+        macs = max(r.metrics["baseline_macs"] for r in records if "baseline_macs" in r.metrics)
         if rule == "none":
             whole = sum(compute(record, macs) for record in records)
         about = {"sampler": "random", "seed": 0, "rule": rule, "budget": budget}

@@ -26,7 +26,8 @@ from _common import device_label, load
 from rich.console import Console
 
 from rssearch.backend import local_ray
-from rssearch.config.schema import StudyConfig, parse_study
+from rssearch.config.loading import parse_study
+from rssearch.config.schema import StudyConfig
 
 PLACE = Path(__file__).parent.parent / "docs" / "scaling"
 SPACE = {
@@ -107,7 +108,8 @@ def drawn(rng: random.Random) -> dict[str, float]:
 def samplers(options: argparse.Namespace) -> list[dict]:
     """Seconds of a proposal after so many trials."""
     from rssearch.config.space import content_key, draw
-    from rssearch.sampling.sampler import Outcome, Proposer
+    from rssearch.sampling.sampler import Proposer
+    from rssearch.storage.records import Status, TrialRecord
 
     rows = []
     for sampler in ("random", "qmc", "nsga2", "nsga3", "tpe"):
@@ -115,7 +117,7 @@ def samplers(options: argparse.Namespace) -> list[dict]:
             config = make("unused", history + options.asks, sampler, "none", 1)
             rng = random.Random(0)
             points = [{name: draw(d, rng) for name, d in config.space.items()} for _ in range(history)]
-            known = [Outcome(content_key(point), point, "finished", drawn(rng)) for point in points]
+            known = [TrialRecord(content_key(point), point, Status.FINISHED, metrics=drawn(rng)) for point in points]
             begin = time.process_time()
             proposer = Proposer(config.space, config.search, key_of=content_key, known=known)
             replayed = time.process_time() - begin
@@ -125,7 +127,7 @@ def samplers(options: argparse.Namespace) -> list[dict]:
                 job = proposer.ask()
                 times.append(time.process_time() - begin)
                 assert job is not None
-                proposer.tell(job[0], "finished", drawn(rng))
+                proposer.tell(job[0], Status.FINISHED, drawn(rng))
             rows.append(
                 {
                     "sampler": sampler,

@@ -29,7 +29,7 @@ import ray
 from ray import tune
 
 from rssearch.backend import local_ray
-from rssearch.config.schema import parse_study
+from rssearch.config.loading import parse_study
 from rssearch.storage.journal import Journal
 from rssearch.study import run as study
 
@@ -90,7 +90,7 @@ def ours(sampler: str, trials: int, folder: Path) -> tuple[float, float, float]:
     kept = runs(f"sqlite:///{folder}/mlflow.db", trials + 1)
     if status or len(records) != trials or kept != trials + 1:
         raise RuntimeError(f"status {status}: {len(records)} records and {kept} finished runs, the summary's included")
-    return min(r["started"] for r in records), max(r["ended"] for r in records), returned
+    return min(r.started for r in records), max(r.ended for r in records), returned
 
 
 def runs(uri: str, most: int) -> int:

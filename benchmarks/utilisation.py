@@ -28,7 +28,8 @@ import rssearch.backend  # noqa: F401  # isort: skip
 import ray
 
 from rssearch.backend import local_ray
-from rssearch.config.schema import StudyConfig, parse_study
+from rssearch.config.loading import parse_study
+from rssearch.config.schema import StudyConfig
 from rssearch.storage.journal import Journal, Record
 from rssearch.study import run
 
@@ -57,9 +58,9 @@ def config(trials: int, epochs: int, gpus: float, folder: Path) -> StudyConfig:
 
 def row(part: str, records: list[Record], wall: float, busy: str) -> dict:
     """One line of the CSV."""
-    training = sum(r["metrics"]["train_seconds"] for r in records)
+    training = sum(r.metrics["train_seconds"] for r in records)
     return {
-        "part": part, "trials": sum(r["kind"] == "trial" for r in records), "slots": SLOTS, "wall_seconds": wall,
+        "part": part, "trials": sum(r.kind == "trial" for r in records), "slots": SLOTS, "wall_seconds": wall,
         "training_seconds": training, "utilisation": training / (wall * SLOTS), "load_average": busy,
     }  # fmt: skip
 
@@ -81,14 +82,14 @@ def main() -> None:
         returned = time.time()
         ray.shutdown()
         records = list(Journal(Path(folder) / "utilisation" / "trials.jsonl").records.values())
-    failed = [r for r in records if r["status"] != "finished"]
+    failed = [r for r in records if r.status != "finished"]
     if status or failed:
         raise RuntimeError(f"status {status}; {len(failed)} of {len(records)} jobs did not finish")
-    trials = [r for r in records if r["kind"] == "trial"]
-    ends = max(r["ended"] for r in trials)
+    trials = [r for r in records if r.kind == "trial"]
+    ends = max(r.ended for r in trials)
     rows = [
-        row("trials", trials, ends - min(r["started"] for r in trials), busy),
-        row("search", records, ends - min(r["started"] for r in records), busy),
+        row("trials", trials, ends - min(r.started for r in trials), busy),
+        row("search", records, ends - min(r.started for r in records), busy),
         row("call", records, returned - begin, busy),
     ]
     for line in rows:

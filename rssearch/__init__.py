@@ -17,8 +17,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rssearch.config.loading import parse_study as parse_study
     from rssearch.config.schema import StudyConfig as StudyConfig
-    from rssearch.config.schema import parse_study as parse_study
     from rssearch.errors import InputError as InputError
     from rssearch.study.frames import Results as Results
     from rssearch.study.frames import results as results

@@ -28,6 +28,7 @@ FLOORS = (
     ("bundle", "trials"),
     ("tracking",),
     ("study",),
+    ("testing",),
     ("cli",),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

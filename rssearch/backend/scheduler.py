@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
+from rssearch.trial.jobs import Job
+
 
 class TuneScheduler(FIFOScheduler):
-    """Lets Ray Tune stop the trials that do not go on.
+    """Lets Ray Tune stop the trials that do not continue.
 
     Args:
-        should_continue: is asked with the key, the point and the metrics of every epoch that a trial reports.
+        should_continue: is asked with the job and the metrics of every epoch that a trial reports.
         reported: the metrics of an epoch in a result of Ray Tune; None for another result, such as a trial's last.
 
     Attributes:
@@ -21,7 +23,7 @@ class TuneScheduler(FIFOScheduler):
 
     def __init__(
         self,
-        should_continue: Callable[[str, Mapping[str, Any], dict[str, Any]], bool],
+        should_continue: Callable[[Job, dict[str, Any]], bool],
         reported: Callable[[dict[str, Any]], dict[str, Any] | None],
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -34,9 +36,8 @@ class TuneScheduler(FIFOScheduler):
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:  # noqa: ARG002
         """The decision, before Tune's callbacks see the result."""
-        key, point = trial.config["key"], trial.config["point"]
-        metrics = self._reported(result)
-        if metrics is None or self._should_continue(key, point, metrics):
+        job, metrics = Job(trial.config["key"], trial.config["point"]), self._reported(result)
+        if metrics is None or self._should_continue(job, metrics):
             return str(TrialScheduler.CONTINUE)
-        self.stopped.add(key)
+        self.stopped.add(job.key)
         return str(TrialScheduler.STOP)

@@ -7,17 +7,17 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from rssearch.config.space import Point
+from rssearch.trial.jobs import Job
 
 
 class Bridge(Searcher):
-    """Gives Ray Tune what a source of (key, point) proposes.
+    """Gives Ray Tune one job after another.
 
     Args:
-        ask: the next key and point; None: nothing more.
+        ask: the next job; None: nothing more.
     """
 
-    def __init__(self, ask: Callable[[], tuple[str, Point] | None]) -> None:
+    def __init__(self, ask: Callable[[], Job | None]) -> None:
         super().__init__()
         self._ask = ask
 
@@ -27,8 +27,8 @@ class Bridge(Searcher):
 
     def suggest(self, trial_id: str) -> Any:  # noqa: ARG002
         """The next configuration, as Ray Tune asks for it."""
-        proposal = self._ask()
-        return Searcher.FINISHED if proposal is None else {"key": proposal[0], "point": proposal[1]}
+        job = self._ask()
+        return Searcher.FINISHED if job is None else job._asdict()
 
     def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
         """Nothing to do: outcomes go through the study's callback, which sees crashed trials as well."""

@@ -13,6 +13,7 @@ from rssearch.backend.nodes import node
 from rssearch.config import imports
 from rssearch.errors import Infeasible, InputError, PeerLostError, TrialFailed
 from rssearch.storage import shared_folder
+from rssearch.storage.records import Status
 from rssearch.trial.interface import Metrics
 from rssearch.trial.session import Context, Session
 from rssearch.trial.worker import Notes, call, call_within_memory, loaded, release_memory, use_cpus
@@ -55,17 +56,18 @@ def supervised(config: dict[str, Any], *, target: str, context: Context) -> None
             config.get("micro_batches", 1),
         )
         result = call_within_memory(function, {**point, "settings": context.settings.model_dump(mode="json")}, session)
-        last = {"status": "finished", "metrics": dict(result) if result is not None else None}
+        last = {"status": Status.FINISHED.value, "metrics": dict(result) if result is not None else None}
         if last["metrics"] is not None and session.micro_batches > 1:
             last["metrics"].setdefault("micro_batches", session.micro_batches)
     except Infeasible as error:
-        last = {"status": "infeasible", "metrics": error.metrics}
+        last = {"status": Status.INFEASIBLE.value, "metrics": error.metrics}
     except (TrialFailed, InputError) as error:
-        last = {"status": "failed", "reason": str(error)}
+        last = {"status": Status.FAILED.value, "reason": str(error)}
     except PeerLostError:  # as if this process had died
         raise
     except Exception as error:  # noqa: BLE001  # the boundary: any error of a trial becomes its recorded reason
-        last = {"status": "failed", "reason": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
+        reason = f"{type(error).__name__}: {error}"
+        last = {"status": Status.FAILED.value, "reason": reason, "traceback": traceback.format_exc()}
     finally:
         logging.getLogger("rssearch").removeHandler(notes)
         release_memory()

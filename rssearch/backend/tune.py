@@ -5,13 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import re
-import signal
 import socket
 from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import ray
@@ -27,11 +25,14 @@ from rssearch.backend.gpu_sharing import slots
 from rssearch.backend.retries import Cause, Retries, cause
 from rssearch.backend.scheduler import TuneScheduler
 from rssearch.backend.searcher import Bridge
+from rssearch.backend.stop import Stop
 from rssearch.backend.trainable import supervised
 from rssearch.config.schema import Resources
 from rssearch.errors import InputError, cut
 from rssearch.sampling.sampler import quiet
 from rssearch.storage import scratch
+from rssearch.storage.records import Status
+from rssearch.trial.jobs import Job, Outcome
 from rssearch.trial.session import Context
 
 _log = logging.getLogger(__name__)
@@ -41,28 +42,27 @@ _log = logging.getLogger(__name__)
 for _module in (actor_manager, tune_controller):
     setattr(_module, "RayActorError", (RayActorError, OutOfMemoryError))  # noqa: B010  # mypy knows it as a class
 
-Job = tuple[str, dict[str, Any]]  # content key and point
 _TUNE_KEYS = {*AUTO_RESULT_KEYS, "done", "trial_id", "experiment_tag", "training_iteration", "timestamp"}
 
 
 @dataclass(frozen=True)
 class Listener:
-    """Hears of jobs, each by its content key and point.
+    """Hears of jobs.
 
     Attributes:
         started: a job is on a worker.
         epoch: it reported.
         retried: its worker died (why), and it is started again.
-        ended: it ended: status, metrics or reason, notes.
+        ended: it ended.
         should_continue: whether it may continue after an epoch, asked before `epoch` hears of it; None: always.
         alive: called at every step of Tune's loop; what it raises ends the run.
     """
 
-    started: Callable[[str, Mapping[str, Any]], None]
-    epoch: Callable[[str, Mapping[str, Any], dict[str, Any]], None]
-    retried: Callable[[str, Mapping[str, Any], str], None]
-    ended: Callable[[str, dict[str, Any], dict[str, Any]], None]
-    should_continue: Callable[[str, Mapping[str, Any], dict[str, Any]], bool] | None = None
+    started: Callable[[Job], None]
+    epoch: Callable[[Job, dict[str, Any]], None]
+    retried: Callable[[Job, str], None]
+    ended: Callable[[Job, Outcome], None]
+    should_continue: Callable[[Job, dict[str, Any]], bool] | None = None
     alive: Callable[[], None] = lambda: None
 
 
@@ -193,47 +193,6 @@ def _may_grow() -> bool:
     return Path("~/ray_bootstrap_config.yaml").expanduser().exists() or "KUBERNETES_SERVICE_HOST" in os.environ
 
 
-class Stop:
-    """Ctrl-C and SIGTERM: what has ended is recorded, what runs has its checkpoints.
-
-    While Ray Tune runs, an exception out of a signal handler could hit Ray's native code, which then aborts. So the
-    first signal only asks, and the next step of Tune's loop raises; a second one raises at once.
-    """
-
-    def __init__(self) -> None:
-        self.requested = self.careful = False
-
-    def _signalled(self, _number: int, _frame: FrameType | None) -> None:
-        if self.careful and not self.requested:
-            self.requested = True
-        else:
-            raise KeyboardInterrupt
-
-    @contextmanager
-    def carefully(self) -> Iterator[None]:
-        """While this lasts, the first signal only asks."""
-        self.careful = True
-        try:
-            yield
-        finally:
-            self.careful = False
-
-    @contextmanager
-    def listening(self) -> Iterator[Stop]:
-        """Handle the two signals here. Entered after Ray is connected, which takes SIGTERM for itself."""
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        try:
-            before = {number: signal.signal(number, self._signalled) for number in numbers}
-        except ValueError:  # not the main thread, as in a notebook's executor
-            yield self
-            return
-        try:
-            yield self
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-
 def run_jobs(
     ask: Callable[[], Job | None],
     target: str,
@@ -305,8 +264,8 @@ class _Events(tune.Callback):
         self._listener.alive()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
-        if trial.config["key"] not in self._ended:
-            self._listener.started(trial.config["key"], trial.config["point"])
+        if (job := _job(trial)).key not in self._ended:
+            self._listener.started(job)
 
     def on_trial_result(
         self,
@@ -316,50 +275,60 @@ class _Events(tune.Callback):
         result: dict[str, Any],
         **info: Any,  # noqa: ARG002
     ) -> None:
-        key, point = trial.config["key"], trial.config["point"]
-        if key in self._ended:
+        job = _job(trial)
+        if job.key in self._ended:
             return
         match result.get("event"):
             case "end":
-                self._end(trial, result)
+                self._end(job, Outcome.from_report(result), plain=result.get("metrics") is None)
             case "unshared":  # every trial that this node gets would fail
-                self._ended.add(key)
+                self._ended.add(job.key)
                 self._refusal = InputError(result["reason"])
             case event:
                 metrics = _reported(result) or {}
                 if event is None:
-                    self._last[key] = {name: value for name, value in metrics.items() if name in result}
-                self._listener.epoch(key, point, metrics)
-                if key in self._stopped:
-                    self._end(trial, {"status": "stopped", "metrics": metrics})
+                    self._last[job.key] = {name: value for name, value in metrics.items() if name in result}
+                self._listener.epoch(job, metrics)
+                if job.key in self._stopped:
+                    self._end(job, Outcome(Status.STOPPED, metrics))
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
-        key, why = trial.config["key"], cause(_error(trial))
-        if key not in self._ended and self._retries.again(key, why):
+        job, why = _job(trial), cause(_error(trial))
+        if job.key not in self._ended and self._retries.again(job.key, why):
             if why is Cause.MEMORY:
                 trial.config["micro_batches"] = 2 * trial.config.get("micro_batches", 1)
-            self._listener.retried(key, trial.config["point"], _reason(trial))
+            self._listener.retried(job, _reason(trial))
             return
         # Tune has put the trial into its queue already: it starts once more, and ends at once.
         trial.config["given_up"], trial.max_failures = True, 0
-        self._end(trial, {"status": "failed", "reason": f"its worker died: {_reason(trial)}"})
+        self._end(job, _failed(f"its worker died: {_reason(trial)}"))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
-        self._end(trial, {"status": "failed", "reason": f"its worker died: {_reason(trial)}"})
+        self._end(_job(trial), _failed(f"its worker died: {_reason(trial)}"))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
-        self._end(trial, {"status": "failed", "reason": "it ended without a result"})
+        self._end(_job(trial), _failed("it ended without a result"))
 
-    def _end(self, trial: Any, end: dict[str, Any]) -> None:
-        """Pass the end of a trial on, once: Tune reports the completion of a trial whose last report we have seen."""
-        key = trial.config["key"]
-        if key in self._ended:
+    def _end(self, job: Job, outcome: Outcome, *, plain: bool = False) -> None:
+        """Pass the end of a trial on, once: Tune reports the completion of a trial whose last report we have seen.
+
+        A `plain` trainable returns nothing: its last report counts.
+        """
+        if job.key in self._ended:
             return
-        self._ended.add(key)
-        last = self._last.pop(key, {})
-        if end["status"] == "finished" and end.get("metrics") is None:
-            end = end | {"metrics": last}
-        self._listener.ended(key, trial.config["point"], end)
+        self._ended.add(job.key)
+        last = self._last.pop(job.key, {})
+        if plain and outcome.status is Status.FINISHED:
+            outcome = replace(outcome, metrics=last)
+        self._listener.ended(job, outcome)
+
+
+def _job(trial: Any) -> Job:
+    return Job(trial.config["key"], trial.config["point"])
+
+
+def _failed(reason: str) -> Outcome:
+    return Outcome(Status.FAILED, reason=reason)
 
 
 def _reported(result: Mapping[str, Any]) -> dict[str, Any] | None:

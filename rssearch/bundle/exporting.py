@@ -22,7 +22,7 @@ from rssearch.bundle.files import (
     manifest,
 )
 from rssearch.bundle.network import build, rebuild
-from rssearch.config.schema import load_study
+from rssearch.config.loading import load_study
 from rssearch.cost.onnx import INPUT, OPSET, OUTPUT, to_onnx
 from rssearch.errors import InputError
 from rssearch.report.predictions import colour

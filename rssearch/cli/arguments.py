@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from rssearch.config import shipped
-from rssearch.config.schema import StudyConfig, load_study, parse_assignment
+from rssearch.config.loading import load_study, parse_assignment
+from rssearch.config.schema import StudyConfig
 
 Space = Annotated[str, typer.Argument(metavar="SPACE", help="A YAML file, or the name of a shipped study.")]
 DataRoot = Annotated[

@@ -9,7 +9,7 @@ import typer
 
 from rssearch.cli.arguments import DataRoot, Selection, StudyName, StudyStorage, TrackingUri, TrialKey
 from rssearch.cli.output import console
-from rssearch.config.schema import load_study
+from rssearch.config.loading import load_study
 from rssearch.storage.location import check_folder
 from rssearch.study.console import write
 

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 from rssearch.lazy import exports
 
 if TYPE_CHECKING:
+    from rssearch.config.loading import load_study as load_study
+    from rssearch.config.loading import parse_study as parse_study
     from rssearch.config.schema import Augment as Augment
     from rssearch.config.schema import Bound as Bound
     from rssearch.config.schema import ChannelSearch as ChannelSearch
@@ -15,8 +17,6 @@ if TYPE_CHECKING:
     from rssearch.config.schema import Settings as Settings
     from rssearch.config.schema import Split as Split
     from rssearch.config.schema import StudyConfig as StudyConfig
-    from rssearch.config.schema import load_study as load_study
-    from rssearch.config.schema import parse_study as parse_study
 
 __all__ = [
     "Augment",
@@ -44,7 +44,7 @@ _MODULES = {
     "Settings": "schema",
     "Split": "schema",
     "StudyConfig": "schema",
-    "load_study": "schema",
-    "parse_study": "schema",
+    "load_study": "loading",
+    "parse_study": "loading",
 }
 __getattr__ = exports(__name__, _MODULES)

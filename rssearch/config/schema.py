@@ -6,19 +6,16 @@ allowed. Nothing heavy is imported, so that the command line starts fast.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from rssearch.config import plain_yaml
 from rssearch.config.scalars import Integer, Real, Truth, meant
 from rssearch.config.space import Dimension, parse_dimension
-from rssearch.errors import InputError, cut, shown
+from rssearch.errors import shown
 from rssearch.storage import uris
-from rssearch.storage.location import Location
 
 Share = Annotated[Real, Field(ge=0, le=1)]
 Direction = Literal["max", "min"]
@@ -26,7 +23,6 @@ Runtime = Literal["eager", "compile", "onnxruntime"]
 
 _TAKEN = ("store", "mlartifacts")  # beside the studies in a storage; so are mlflow.db and its neighbours
 _SEEDS = 2**32 - 1  # the largest seed that all random number generators take
-_MOST_LINES = 20  # of mistakes that are told at once
 
 SPLITS: dict[str, dict[str, float]] = {
     # The published splits know no validation set: a tenth of the training share is held out for selection.
@@ -367,129 +363,3 @@ class StudyConfig(Section):
         """`resolved` without the secrets of URIs, to be shown and written; what they reach cannot be reached by it."""
         known = {name: uris.masked(uri) for name in ("storage", "tracking_uri") if (uri := getattr(self, name))}
         return uris.hidden_in(self.resolved()) | known
-
-
-def load_study(path: Location, overrides: Mapping[str, Any] | None = None) -> StudyConfig:
-    """Read and check a study.
-
-    Args:
-        path: the YAML file, on a disk or in an object store.
-        overrides: dotted keys and values that replace those of the file, as ``--set`` gives them.
-
-    Raises:
-        InputError: the file cannot be read, is no YAML mapping, or has a bad key or value.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{cut(str(path), 300)}: cannot be read: {_why(error)}") from None
-    try:
-        document = plain_yaml.load(text)
-    except ValueError as error:
-        raise InputError(f"{path}: is not valid YAML: {error}") from None
-    if not isinstance(document, dict):
-        raise InputError(f"{path}: must be a mapping with the keys study, trial and space")
-    for key, value in (overrides or {}).items():
-        _set(document, key, value)
-    return parse_study(document, str(path))
-
-
-def parse_study(document: Mapping[str, Any], source: str = "study") -> StudyConfig:
-    """Check a study that is already a mapping. Raises InputError, whose messages begin with `source`."""
-    try:
-        plain_yaml.check(document)
-        return StudyConfig.model_validate(document)
-    except ValidationError as error:
-        raise InputError("\n".join(f"{source}: {line}" for line in _explain(error))) from None
-    except ValueError as error:
-        raise InputError(f"{source}: {error}") from None
-
-
-def override_settings(settings: Settings, values: Mapping[str, Any]) -> Settings:
-    """`settings` with some values replaced by their dotted names, checked like the YAML.
-
-    Raises:
-        InputError: a name that does not exist or a value that is not allowed.
-    """
-    document = settings.model_dump(mode="json")
-    for key, value in values.items():
-        _set(document, key, value)
-    try:
-        return Settings.model_validate(document)
-    except ValidationError as error:
-        raise InputError("; ".join(_explain(error, prefix=("settings",)))) from None
-
-
-def parse_assignment(text: str) -> tuple[str, Any]:
-    """``key.path=value`` with a YAML value, as ``--set`` takes it. Raises InputError."""
-    key, equals, value = text.partition("=")
-    if not equals or not re.fullmatch(r"[\w-]+(\.[\w-]+)*", key):
-        raise InputError(f"--set {cut(text)}: must be key.path=value, for example settings.train.epochs=2")
-    try:
-        return key, plain_yaml.load(value)
-    except ValueError as error:
-        raise InputError(f"--set {cut(text)}: the value is not valid YAML: {error}") from None
-
-
-def _why(error: OSError | UnicodeDecodeError) -> str:
-    if isinstance(error, OSError):
-        return error.strerror or str(error)
-    return f"it is no UTF-8 text: {error.reason} at byte {error.start}"
-
-
-def _set(document: dict[str, Any], dotted: str, value: Any) -> None:
-    """Replace the value at a dotted key; a name that itself has dots (a dimension) is found whole."""
-    node, parts = document, dotted.split(".")
-    while len(parts) > 1:
-        if ".".join(parts) in node:
-            break
-        child = node.setdefault(parts[0], {})
-        if not isinstance(child, dict):
-            raise InputError(f"{cut(dotted)}: {shown(parts[0])} is no mapping, so nothing can be set below it")
-        node, parts = child, parts[1:]
-    node[".".join(parts)] = value
-
-
-def _explain(error: ValidationError, prefix: tuple[str, ...] = ()) -> list[str]:
-    """One line for each mistake: key, value, what is allowed."""
-    found = error.errors(include_url=False)
-    lines = [uris.hidden(_explain_one(item, prefix)) for item in found[:_MOST_LINES]]
-    return lines if len(found) <= _MOST_LINES else [*lines, f"and {len(found) - _MOST_LINES} more mistakes"]
-
-
-def _explain_one(item: Mapping[str, Any], prefix: tuple[str, ...]) -> str:
-    location = prefix + tuple(str(part) for part in item["loc"] if part not in {"function-before", "dict"})
-    key = cut(".".join(location)) or "study"
-    value = shown(uris.hidden_in(item.get("input")))
-    match item["type"]:
-        case "extra_forbidden":
-            allowed = sorted(_section(location[:-1]).model_fields)
-            return f"{key}: unknown key.{_near(location[-1], allowed)} Allowed here: {', '.join(allowed)}."
-        case "missing":
-            return f"{key}: is required"
-        case "literal_error":
-            names = re.findall(r"'([^']*)'", str(item.get("ctx", {}).get("expected", "")))
-            return f"{key}: {value} is not allowed.{_near(str(item.get('input')), names)} Allowed: {', '.join(names)}."
-        case "too_short":
-            return f"{key}: {value} is not allowed: at least one entry is needed"
-        case "value_error":
-            return f"{key}: {item['msg'].removeprefix('Value error, ')}"
-        case _:
-            return f"{key}: {value} is not allowed: {item['msg'][0].lower()}{item['msg'][1:]}"
-
-
-def _near(name: str, names: list[str]) -> str:
-    close = difflib.get_close_matches(cut(name), names, n=1, cutoff=0.6)
-    return f" Did you mean {close[0]!r}?" if close else ""
-
-
-def _section(location: tuple[str, ...]) -> type[Section]:
-    """The section of the schema that a location lies in, for the list of its keys."""
-    section: type[Section] = StudyConfig
-    for name in location:
-        field = section.model_fields.get(name)
-        candidates = [field.annotation, *get_args(field.annotation)] if field else []
-        nested = [c for c in candidates if isinstance(c, type) and issubclass(c, Section)]
-        nested += [a for c in candidates for a in get_args(c) if isinstance(a, type) and issubclass(a, Section)]
-        section = nested[0] if nested else section
-    return section

@@ -329,7 +329,9 @@ def _open(_root: Path) -> Listing:
 
 FAMILY = Family(
     name="synthetic_scenes",
-    summary=f"{len(SCENES) * PER_CLASS:,} synthetic aerial scenes, {SIZE}x{SIZE} or any input_size, {len(SCENES)} classes",
+    summary=(
+        f"{len(SCENES) * PER_CLASS:,} synthetic aerial scenes, {SIZE}x{SIZE} or any input_size, {len(SCENES)} classes"
+    ),
     source="drawn by rssearch",
     open=_open,
     licence="drawn by rssearch, under its licence (Apache-2.0).",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rssearch.errors import InputError
+from rssearch.front.constraints import broken, is_feasible
 from rssearch.front.pareto import Direction, chance, hypervolume, knee, non_dominated, reference_point
 from rssearch.metrics import human, number
 
@@ -147,7 +148,7 @@ def _front(
         finished = trial["status"] == "finished"
         if trial["status"] == "stopped":
             stopped.append(trial)
-        elif trial["status"] == "infeasible" or (finished and _misses(trial, constraints)):
+        elif trial["status"] == "infeasible" or (finished and not is_feasible(constraints, trial)):
             infeasible.append(trial)
         elif finished and all(number(trial.get(name)) is not None for name in objectives):
             complete.append(trial)
@@ -186,11 +187,11 @@ def _why_empty(infeasible: Sequence[Row], others: Sequence[Row], constraints: Ma
     if others or not infeasible:
         return "No finished trial yet."
     text = "No trial satisfies the constraints."
-    missed = [(sum(misses.values()), i) for i, t in enumerate(infeasible) if (misses := _misses(t, constraints))]
+    missed = [(sum(misses.values()), i) for i, t in enumerate(infeasible) if (misses := broken(constraints, t))]
     if not missed:
         return text
     nearest = infeasible[min(missed)[1]]
-    values = ", ".join(f"{name} {human(name, nearest[name])}" for name in _misses(nearest, constraints))
+    values = ", ".join(f"{name} {human(name, nearest[name])}" for name in broken(constraints, nearest))
     return f"{text} Nearest: {nearest['key']} with {values}."
 
 
@@ -235,14 +236,3 @@ def _baseline(trial: Row, name: str) -> float | None:
 def _baseline_limit(trials: Sequence[Row], name: str) -> float | None:
     """The largest baseline cost of the models."""
     return max((value for trial in trials if (value := _baseline(trial, name)) is not None), default=None)
-
-
-def _misses(trial: Row, constraints: Mapping[str, Bound]) -> dict[str, float]:
-    """The metrics that break a constraint, and by how much, relative to the limit."""
-    misses = {}
-    for name, bound in constraints.items():
-        value = number(trial.get(name))
-        for limit, sign in ((bound.max, 1), (bound.min, -1)):
-            if value is not None and limit is not None and sign * (value - limit) > 0:
-                misses[name] = abs(value - limit) / (abs(limit) or 1.0)
-    return misses

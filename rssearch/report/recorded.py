@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rssearch.config.schema import Bound, load_study
+from rssearch.config.loading import load_study
+from rssearch.config.schema import Bound
 from rssearch.errors import InputError, cut, shown
 from rssearch.escaping import csv_text
 from rssearch.front import references, seeds
@@ -66,7 +67,7 @@ def read(study: str, storage: str | Path) -> Recorded:
         raise InputError(f"there is no study {shown(study)} in {cut(str(place), 300)}; {cut(known, 1000)}")
     config = load_study(folder / "study.yaml")
     journal = Journal(folder / "trials.jsonl").records
-    records = {key: record for key, record in journal.items() if record.get("kind") != "running"}
+    records = {key: record for key, record in journal.items() if not record.is_running}
     listed = folder / "trials.csv"
     keys: list[str] = []
     if listed.is_file():

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 from rssearch.config.schema import Search
 from rssearch.config.space import Choice, Dimension, Point, Range, draw, grid, grid_size, tidy
 from rssearch.errors import InputError
-from rssearch.front.constraints import violations
+from rssearch.front.constraints import is_feasible, violations
+from rssearch.storage.records import Status, TrialRecord
 
 if TYPE_CHECKING:
     import optuna
@@ -95,20 +96,6 @@ def check_sampler(search: Search, space: Mapping[str, Dimension]) -> None:
         )
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """How a trial ended.
-
-    `metrics` holds the objectives if it finished, those so far if it was stopped, and at least the cost if it was
-    infeasible.
-    """
-
-    key: str
-    point: Point
-    status: str  # finished | stopped | infeasible | failed
-    metrics: Metrics
-
-
 class Proposer:
     """Asks a sampler for points that have not been tried, and tells it how they ended.
 
@@ -127,22 +114,22 @@ class Proposer:
         search: Search,
         *,
         key_of: Callable[[Point], str],
-        known: Iterable[Outcome] = (),
+        known: Iterable[TrialRecord] = (),
         cost: Callable[[Point], Metrics] | None = None,
-        on_infeasible: Callable[[Outcome], None] | None = None,
+        on_infeasible: Callable[[TrialRecord], None] | None = None,
     ) -> None:
         check_sampler(search, space)
         self.space, self.search = dict(space), search
         self._key_of, self._cost, self._on_infeasible = key_of, cost, on_infeasible
         self.size = grid_size(space)
-        self.outcomes: dict[str, Outcome] = {}
+        self.outcomes: dict[str, TrialRecord] = {}
         self._infeasible = 0  # of the outcomes
         self._refused = 0  # trials in a row that were started, and turned out infeasible
         self._pending: dict[str, tuple[Point, optuna.Trial | None]] = {}
         self._cells: Iterator[Point] = grid(space) if search.sampler == "grid" else iter(())
         self._study = None if search.sampler == "grid" else _optuna_study(search, space)
         for outcome in known:
-            if outcome.status != "failed":
+            if outcome.status is not Status.FAILED:
                 self._keep(outcome)
                 self._replay(outcome)
 
@@ -173,27 +160,32 @@ class Proposer:
                 break
         return None
 
-    def tell(self, key: str, status: str, metrics: Metrics) -> Outcome:
+    def tell(self, key: str, status: Status, metrics: Metrics) -> TrialRecord:
         """Record how a proposed trial ended; an objective that is missing or not finite makes it a failed one."""
         point, trial = self._pending.pop(key)
-        if status == "finished":
-            wrong = [n for n in self.search.objectives if not _is_finite(metrics.get(n))]
-            status = "failed" if wrong else status
-            if any(v > 0 for v in violations(self.search.constraints, metrics).values()) and not wrong:
-                status = "infeasible"
-        self._refused = self._refused + 1 if status == "infeasible" else 0
-        outcome = Outcome(key, point, status, metrics)
+        if status is Status.FINISHED:
+            if not all(_is_finite(metrics.get(name)) for name in self.search.objectives):
+                status = Status.FAILED
+            elif not is_feasible(self.search.constraints, metrics):
+                status = Status.INFEASIBLE
+        self._refused = self._refused + 1 if status is Status.INFEASIBLE else 0
+        outcome = TrialRecord(key, point, status, metrics=metrics)
         # Known from now on also when failed: within a session a failed point is not proposed a second time.
         self._keep(outcome)
         self._tell(trial, outcome)
         return outcome
 
-    def _keep(self, outcome: Outcome) -> None:
+    def _keep(self, outcome: TrialRecord) -> None:
         self.outcomes[outcome.key] = outcome
-        self._infeasible += outcome.status == "infeasible"
+        self._infeasible += outcome.status is Status.INFEASIBLE
 
     def _candidates(self) -> Iterator[tuple[Point, optuna.Trial | None]]:
-        """Points that are neither known nor under way, as the sampler proposes them."""
+        """Points that are neither known nor under way, as the sampler proposes them.
+
+        Optuna's samplers may propose a point twice, and a study that resumes replays its seeded draws from the first
+        (https://github.com/optuna/optuna/issues/2021). So known points are passed over, which Optuna has to be told as
+        failed, since a trial that is asked for and never told counts as running for ever.
+        """
         if self._study is None:
             for point in self._cells:
                 if self._key_of(point) not in self.outcomes:
@@ -244,19 +236,19 @@ class Proposer:
         if self._cost is None or not self.search.constraints:
             return True
         metrics = self._cost(point)
-        if not any(v > 0 for v in violations(self.search.constraints, metrics).values()):
+        if is_feasible(self.search.constraints, metrics):
             return True
-        outcome = Outcome(key, point, "infeasible", metrics)
+        outcome = TrialRecord(key, point, Status.INFEASIBLE, metrics=metrics)
         self._keep(outcome)
         self._tell(trial, outcome)
         if self._on_infeasible is not None:
             self._on_infeasible(outcome)
         return False
 
-    def _tell(self, trial: optuna.Trial | None, outcome: Outcome) -> None:
+    def _tell(self, trial: optuna.Trial | None, outcome: TrialRecord) -> None:
         if trial is None or self._study is None:
             return
-        if outcome.status == "failed":
+        if outcome.status is Status.FAILED:
             self._study.tell(trial, state=_state("FAIL"))
             return
         constraints = self.search.constraints if CAPABILITIES[self.search.sampler].constraints else {}
@@ -269,7 +261,7 @@ class Proposer:
             trial.report(value, step)
         self._study.tell(trial, state=_state("PRUNED"))
 
-    def _replay(self, outcome: Outcome) -> None:
+    def _replay(self, outcome: TrialRecord) -> None:
         """Show the sampler a trial of an earlier session."""
         if self._study is None:
             return
@@ -288,10 +280,10 @@ class Proposer:
             )
         )
 
-    def _is_pruned(self, outcome: Outcome) -> bool:
-        return outcome.status == "stopped" and CAPABILITIES[self.search.sampler].pruned
+    def _is_pruned(self, outcome: TrialRecord) -> bool:
+        return outcome.status is Status.STOPPED and CAPABILITIES[self.search.sampler].pruned
 
-    def _so_far(self, outcome: Outcome) -> dict[int, float]:
+    def _so_far(self, outcome: TrialRecord) -> dict[int, float]:
         """The value of a stopped trial by its epoch: Optuna takes one only of a study with one objective."""
         (name, *more) = self.search.objectives
         value = outcome.metrics.get(name)

@@ -18,8 +18,7 @@ from typing import Any
 
 from rssearch.storage import journal_lines
 from rssearch.storage.location import Location, Remote, move, write_atomic
-
-Record = dict[str, Any]
+from rssearch.storage.records import TrialRecord
 
 _log = logging.getLogger(__name__)
 _SYNC_SECONDS = 1.0
@@ -34,13 +33,14 @@ class Journal:
     their trials have not ended, and run again.
 
     Attributes:
-        records: whole ones, see `rssearch.storage.journal_lines`.
+        records: by key; trials stand in the order in which they ended.
         damaged: where a line was left out, and why.
     """
 
     def __init__(self, path: Location) -> None:
         self.path = path
-        self.records: dict[str, Record] = {}
+        self.records: dict[str, TrialRecord] = {}
+        self._lines_of: dict[str, dict[str, Any]] = {}  # all that the lines of a key say together
         self.damaged: list[str] = []
         self._read()
 
@@ -49,7 +49,7 @@ class Journal:
         self.damaged = []
         for place, line in self._lines.read():
             try:
-                self._keep(journal_lines.parse(line, self.records))
+                self._keep(journal_lines.parse(line, self._lines_of))
             except ValueError as error:
                 self.damaged.append(f"{place}: {error}")
         if self.damaged:
@@ -57,8 +57,8 @@ class Journal:
             what = "1 line is" if len(self.damaged) == 1 else f"{len(self.damaged)} lines are"
             _log.warning("%s: %s damaged and left out: a trial that it lost runs again (%s)", self.path, what, shown)
 
-    def add(self, record: Record) -> None:
-        """Append a record. Values that a known record lacks here are kept.
+    def add(self, record: TrialRecord) -> None:
+        """Append a record.
 
         When this returns, the record survives the death of the process. It survives that of the machine unless it came
         within a second of the one before, which spares short trials the wait for the disk.
@@ -66,18 +66,32 @@ class Journal:
         Raises:
             OSError: the disk is full, for example; the earlier records are as they were.
         """
-        self._lines.append(json.dumps(record, allow_nan=False).encode() + b"\n")
-        self._keep(record)
+        self._append(record.to_json())
 
-    def _keep(self, record: Record) -> None:
-        known = self.records.get(record["key"], {})
-        if known.get("kind") == "running":  # trials stand in the order in which they ended
-            del self.records[record["key"]]
-        self.records[record["key"]] = known | record
+    def extend(self, key: str, **values: Any) -> None:
+        """Append what became known of a recorded trial: more epochs (`history`), or what was `measured`.
+
+        Raises:
+            OSError: as `add`.
+        """
+        self._append({"key": key, **values})
+
+    def _append(self, line: dict[str, Any]) -> None:
+        self._lines.append(json.dumps(line, allow_nan=False).encode() + b"\n")
+        self._keep(line)
+
+    def _keep(self, line: dict[str, Any]) -> None:
+        """Take over a line. Values of the lines before that it lacks are kept."""
+        key = line["key"]
+        before = self._lines_of.get(key, {})
+        if before.get("kind") == "running":  # trials stand in the order in which they ended
+            self.records.pop(key)
+        self._lines_of[key] = before | line
+        self.records[key] = TrialRecord.from_json(self._lines_of[key])
 
     def archive(self) -> Location | None:
         """Put the records away under a name with the time, and begin an empty journal. None where there were none."""
-        known, self.records = self.records, {}
+        known, self.records, self._lines_of = self.records, {}, {}
         if not known and not self.damaged and not self.path.is_file():
             return None
         target = self.path.parent / f"{self.path.stem}-until-{time.strftime('%Y%m%dT%H%M%S')}.jsonl"
@@ -160,18 +174,19 @@ class _Parts:
         self._content += line
 
 
-def flat(record: Record) -> dict[str, Any]:
+def flat(record: TrialRecord) -> dict[str, Any]:
     """A trial's record as one row of trials.csv: its point, its metrics, and how it ended.
 
     A dimension that is also a metric, such as ``macs_ratio``, keeps its realised value under its name and the value
     that was asked for as ``requested_macs_ratio``.
     """
-    point, metrics = record["point"], record["metrics"]
+    point, metrics = record.point, record.metrics
     asked = {f"requested_{name}": value for name, value in point.items() if name in metrics}
-    row = {"key": record["key"], "status": record["status"], **point, **asked, **metrics}
+    status = record.status and record.status.value
+    row = {"key": record.key, "status": status, **point, **asked, **metrics}
     # What a trial or a measurement says cannot change which trial it is, and how it ended.
-    own = {"key": record["key"], "status": record["status"], "reason": record.get("reason")}
-    return row | (record.get("measured") or {}) | own
+    own = {"key": record.key, "status": status, "reason": record.reason}
+    return row | (record.measured or {}) | own
 
 
 def dimension_columns(space: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -49,7 +49,7 @@ class _Ended(_Line):
     title: str
     point: _Metrics
     params: _Metrics
-    status: Literal["finished", "stopped", "infeasible", "failed"]
+    status: Literal["finished", "stopped", "infeasible", "failed"]  # the values of `rssearch.storage.records.Status`
     reason: str | None = None
     metrics: _Metrics
     history: list[_Epoch] = []

@@ -16,9 +16,11 @@ from rssearch.sampling.early_stopping import stopping_objectives
 from rssearch.sampling.sampler import check_sampler
 from rssearch.storage import uris
 from rssearch.storage.artifacts import Store
-from rssearch.storage.journal import Journal, Record
+from rssearch.storage.journal import Journal
 from rssearch.storage.location import absolute, address, locate
-from rssearch.trial.interface import Preparation, resolve, takes_session
+from rssearch.storage.records import Status, TrialRecord
+from rssearch.trial.hooks import resolve, takes_session
+from rssearch.trial.interface import Preparation
 from rssearch.trial.session import Context, Session, point_settings
 
 _log = logging.getLogger(__name__)
@@ -231,22 +233,22 @@ class StudyDefinition:
                 costs.append(-1)
         return points[costs.index(max(costs))]
 
-    def current(self, journal: Journal, kind: str = "trial") -> list[Record]:
+    def current(self, journal: Journal, kind: str = "trial") -> list[TrialRecord]:
         """The records that belong to this study: in the space, with today's settings, data and code.
 
         Args:
             journal: of the study.
             kind: ``trial`` for those that have ended, ``running`` for those that were interrupted.
         """
-        trials = [r for r in journal.records.values() if r.get("kind", "trial") == kind]
-        ours = [r for r in trials if contains(self.config.space, r["point"]) and self.key(r["point"]) == r["key"]]
-        damaged = [r["key"] for r in ours if self._misread(r)]
+        trials = [r for r in journal.records.values() if r.kind == kind]
+        ours = [r for r in trials if contains(self.config.space, r.point) and self.key(r.point) == r.key]
+        damaged = [r.key for r in ours if self._misread(r)]
         if damaged:
             _log.warning("%s: an objective of %s is no number; it runs again", journal.path, ", ".join(damaged))
-        return [r for r in ours if r["key"] not in damaged]
+        return [r for r in ours if r.key not in damaged]
 
-    def _misread(self, record: Record) -> bool:
+    def _misread(self, record: TrialRecord) -> bool:
         """Whether a finished trial has an objective that is there and no number: no trial ends so."""
-        found = record.get("metrics", {})
+        found = record.metrics
         values = [found[name] for name in self.config.search.objectives if found.get(name) is not None]
-        return record.get("status") == "finished" and any(number(value) is None for value in values)
+        return record.status is Status.FINISHED and any(number(value) is None for value in values)

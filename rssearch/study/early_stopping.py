@@ -7,15 +7,16 @@ from typing import Any
 
 from rssearch.config.space import Point
 from rssearch.sampling.early_stopping import Halving
-from rssearch.storage.journal import Record
+from rssearch.storage.records import TrialRecord
 from rssearch.study.definition import StudyDefinition
 from rssearch.study.recorder import Recorder
+from rssearch.trial.jobs import Job
 
 Metrics = dict[str, Any]
 
 
 class EarlyStopping:
-    """The rule of a study, ready to go on where an earlier session ended.
+    """The rule of a study, ready to resume where an earlier session ended.
 
     Args:
         definition: of the study; it names the objectives that trials are compared by.
@@ -31,25 +32,25 @@ class EarlyStopping:
         for record in (*recorder.interrupted.values(), *recorder.records.values()):
             self._remember(record)
 
-    def should_continue(self, key: str, point: Mapping[str, Any], metrics: Metrics) -> bool:
-        """Whether a trial may go on after an epoch. The last epoch ends no trial early."""
-        plain, epoch = dict(point), self.recorder.step(key, metrics)
-        group = plain.get("dataset")  # qualities on different datasets cannot be compared
-        if self._is_last(plain, epoch) or self.halving.has(key, group, epoch):
+    def should_continue(self, job: Job, metrics: Metrics) -> bool:
+        """Whether a trial may continue after an epoch. The last epoch ends no trial early."""
+        key, epoch = job.key, self.recorder.step(job.key, metrics)
+        group = job.point.get("dataset")  # qualities on different datasets cannot be compared
+        if self._is_last(job.point, epoch) or self.halving.has(key, group, epoch):
             return True
-        if not self.halving.should_continue(key, group, epoch, self._worth(plain, metrics)):
+        if not self.halving.should_continue(key, group, epoch, self._worth(job.point, metrics)):
             return False
-        if self.halving.has(key, group, epoch):  # else it could not be judged
-            self.recorder.record_rung(key, plain, metrics)
+        if self.halving.has(key, group, epoch):  # else it could not be compared
+            self.recorder.record_rung(job, metrics)
         return True
 
-    def _remember(self, record: Record) -> None:
+    def _remember(self, record: TrialRecord) -> None:
         """Put the epochs of a trial of an earlier session into the rungs that they reached."""
-        point = record["point"]
-        for number, metrics in enumerate(record.get("history") or (), 1):
-            place = record["key"], point.get("dataset"), int(metrics.get("epoch") or number)
+        point = record.point
+        for number, metrics in enumerate(record.history, 1):
+            place = record.key, point.get("dataset"), int(metrics.get("epoch") or number)
             if not self.halving.has(*place) and not self._is_last(point, place[2]):
-                self.halving.enter(*place, self._worth(point, metrics, record.get("metrics")))
+                self.halving.enter(*place, self._worth(point, metrics, record.metrics))
 
     def _is_last(self, point: Point, epoch: int) -> bool:
         last = self.definition.epochs(point)

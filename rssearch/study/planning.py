@@ -9,8 +9,9 @@ from rssearch.backend import gpu_sharing
 from rssearch.config.schema import Resources, StudyConfig
 from rssearch.config.space import Point
 from rssearch.errors import InputError, TrialFailed
-from rssearch.front.constraints import violations
-from rssearch.storage.journal import Journal, Record
+from rssearch.front.constraints import is_feasible
+from rssearch.storage.journal import Journal
+from rssearch.storage.records import Status, TrialRecord
 from rssearch.study.definition import LOOKED_AT, StudyDefinition, sample_note, spread
 from rssearch.study.progress import duration
 from rssearch.trial.interface import Preparation
@@ -93,8 +94,8 @@ def plan(config: StudyConfig) -> Plan:
     definition = StudyDefinition(config)
     journal = Journal(definition.folder / "trials.jsonl")
     ended = definition.current(journal)
-    finished = [r for r in ended if r["status"] == "finished"]
-    stopped = sum(r["status"] == "stopped" for r in ended) if definition.early_stopping_objectives else 0
+    finished = [r for r in ended if r.status is Status.FINISHED]
+    stopped = sum(r.status is Status.STOPPED for r in ended) if definition.early_stopping_objectives else 0
     budget = len(definition.points) if config.search.sampler == "grid" else config.search.trials
     needed = definition.preparations(definition.points)
     known, unknown, infeasible = [], 0, 0
@@ -109,7 +110,7 @@ def plan(config: StudyConfig) -> Plan:
             unknown += 1
             continue
         known.append(int(metrics["macs"]))
-        infeasible += any(v > 0 for v in violations(config.search.constraints, metrics).values())
+        infeasible += not is_feasible(config.search.constraints, metrics)
     hours, basis = _estimate(definition, finished, budget - len(finished) - stopped, needed)
     return Plan(
         study=config.study,
@@ -136,14 +137,14 @@ def plan(config: StudyConfig) -> Plan:
 
 
 def _estimate(
-    definition: StudyDefinition, finished: list[Record], left: int, needed: list[Preparation]
+    definition: StudyDefinition, finished: list[TrialRecord], left: int, needed: list[Preparation]
 ) -> tuple[float | None, str]:
     """Hours of compute for the trials that are left and the baselines that are not ready, and how they were found.
 
     A search takes two steps for each step of a training.
     """
     settings, estimate = definition.config.settings, definition.hook("estimate")
-    times = [r["ended"] - r["started"] for r in finished]
+    times = [r.ended - r.started for r in finished if r.ended and r.started]
 
     def probe(point: Point, epochs: int) -> float:
         assert estimate is not None

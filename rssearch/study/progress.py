@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -22,7 +23,7 @@ class Display:
         self.done = self.running_count = self.stopped = self.failed = self.infeasible = self.total = 0
         self.phase = self.best = ""
         self.hypervolume: float | None = None
-        self._began, self._done_before, self._last_line = time.monotonic(), 0, 0.0
+        self._began, self._done_before, self._last_line = time.monotonic(), 0, -math.inf
         self._running: dict[str, str] = {}
         self._live: Live | None = None
         self._reading = ""

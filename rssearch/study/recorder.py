@@ -9,17 +9,18 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rssearch.config.space import Point
 from rssearch.front import references, seeds
 from rssearch.front.trials import Row, front_rows, fronts
 from rssearch.report import files as report
 from rssearch.storage import scratch
-from rssearch.storage.journal import Journal, Record, dimension_columns, flat
+from rssearch.storage.journal import Journal, dimension_columns, flat
 from rssearch.storage.location import Location, local_copies, names, remove, write_atomic
+from rssearch.storage.records import Status, TrialRecord
 from rssearch.study.definition import StudyDefinition
 from rssearch.study.progress import Display, best_text
 from rssearch.tracking.client import Tracker
 from rssearch.trial.interface import CHECKPOINTS, PREDICTIONS
+from rssearch.trial.jobs import Job, Outcome
 
 MODELS = "models"
 _OURS = re.compile(r"study\.yaml|environment\.json|(trials|means)\.csv|front\.\w+")  # in the folder of a study
@@ -41,8 +42,8 @@ class Recorder:
 
     def __init__(self, definition: StudyDefinition, journal: Journal, tracker: Tracker, display: Display) -> None:
         self.definition, self.journal, self.tracker, self.display = definition, journal, tracker, display
-        self.records: dict[str, Record] = {r["key"]: r for r in definition.current(journal)}
-        self.interrupted: dict[str, Record] = {r["key"]: r for r in definition.current(journal, "running")}
+        self.records: dict[str, TrialRecord] = {r.key: r for r in definition.current(journal)}
+        self.interrupted: dict[str, TrialRecord] = {r.key: r for r in definition.current(journal, "running")}
         objectives, scale = definition.config.search.objectives, references.scale(definition.config)
         self.references = references.read(definition.folder, objectives, scale)
         self._live: dict[str, dict[str, Any]] = {}
@@ -58,18 +59,20 @@ class Recorder:
 
     def _alive(self, key: str) -> dict[str, Any]:
         """What is known of a running job; its epochs begin with those of an interrupted session."""
-        before = self.interrupted.get(key, {}).get("history", ())
+        before = self.interrupted[key].history if key in self.interrupted else []
         return self._live.setdefault(key, {"started": time.time(), "history": [*before]})
 
     def step(self, key: str, metrics: Mapping[str, Any]) -> int:
         """The number of an epoch that a job reports now."""
         return int(metrics.get("epoch") or len(self._alive(key)["history"]) + 1)
 
-    def record_rung(self, key: str, point: Point, metrics: Mapping[str, Any]) -> None:
+    def record_rung(self, job: Job, metrics: Mapping[str, Any]) -> None:
         """A trial continues after a rung: what it was compared by is kept, should the session end before the trial."""
-        known = self.journal.records.get(key)
-        about = {"kind": "running", "point": point} if known is None else {}
-        self.journal.add({"key": key, **about, "history": [*self._alive(key)["history"], _plain(metrics)]})
+        history = [*self._alive(job.key)["history"], _plain(metrics)]
+        if job.key in self.journal.records:
+            self.journal.extend(job.key, history=history)
+        else:
+            self.journal.add(TrialRecord(job.key, job.point, kind="running", history=history))
 
     def epoch(self, key: str, title: str, params: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
         """A job reported an epoch."""
@@ -83,79 +86,70 @@ class Recorder:
         shown = "".join(f", {name} {plain[name]:.3f}" for name in known)
         self.display.running(key, title, f"epoch {step}{shown}")
 
-    def trial_ended(self, key: str, point: Point, end: Mapping[str, Any]) -> None:
+    def trial_ended(self, job: Job, outcome: Outcome) -> None:
         """A trial ended: finished, stopped, failed or infeasible."""
-        title = self.definition.title(point)
-        record = self._record("trial", key, point, title, self.definition.params(point), end)
-        self.records[key] = self.journal.records[key]
+        title = self.definition.title(job.point)
+        self._record("trial", job, title, self.definition.params(job.point), outcome)
+        self.records[job.key] = self.journal.records[job.key]
         self.look_at_front(now=self.display.left <= 1)
-        self.display.ended(key, record["status"])
-        if record["status"] == "failed":
-            self.display.say(f"failed: {title}: {record['reason']}")
-        self._notes(title, end)
+        self.display.ended(job.key, outcome.status)
+        if outcome.status is Status.FAILED:
+            self.display.say(f"failed: {title}: {outcome.reason}")
+        self._notes(title, outcome)
         if self._csv_pace.is_due():
             self._write_csv()
 
-    def baseline_ended(self, key: str, point: Point, title: str, end: Mapping[str, Any]) -> None:
+    def baseline_ended(self, job: Job, title: str, outcome: Outcome) -> None:
         """A baseline and its scores are there, or will not be."""
-        if self._live.get(key, {}).get("history"):  # else it was in the store, and only scores were computed
-            params = {name: value for name, value in point.items() if name in ("dataset", "model", "seed")}
-            self._record("baseline", key, point, title, params, end)
-        self._live.pop(key, None)
-        self.display.ended(key, end["status"])
-        if end["status"] != "finished":
-            self.display.say(f"failed: {title}: {end.get('reason')}")
-        self._notes(title, end)
+        if self._live.get(job.key, {}).get("history"):  # else it was in the store, and only scores were computed
+            params = {name: value for name, value in job.point.items() if name in ("dataset", "model", "seed")}
+            self._record("baseline", job, title, params, outcome)
+        self._closed(job, title, outcome, "failed")
 
-    def measured(self, key: str, end: Mapping[str, Any]) -> None:
+    def measured(self, job: Job, outcome: Outcome) -> None:
         """A member of the front was measured."""
-        self._live.pop(key, None)
-        self.display.ended(key, end["status"])
-        title = self.records[key]["title"]
-        if end["status"] == "finished":
-            self.journal.add({"key": key, "measured": _plain(end["metrics"] or {})})
-            self.records[key] = self.journal.records[key]
-        else:
-            self.display.say(f"not measured: {title}: {end.get('reason')}")
-        self._notes(title, end)
+        if outcome.status is Status.FINISHED:
+            self.journal.extend(job.key, measured=_plain(outcome.metrics))
+            self.records[job.key] = self.journal.records[job.key]
+        self._closed(job, self.records[job.key].title, outcome, "not measured")
 
-    def probe_ended(self, key: str, title: str, end: Mapping[str, Any]) -> None:
-        """A job ended that looked at something and leaves no record."""
-        self._live.pop(key, None)
-        self.display.ended(key, end["status"])
-        if end["status"] != "finished":
-            self.display.say(f"not found: {title}: {end.get('reason')}")
-        self._notes(title, end)
+    def probe_ended(self, job: Job, title: str, outcome: Outcome) -> None:
+        """A job ended that measured something and leaves no record."""
+        self._closed(job, title, outcome, "not found")
+
+    def _closed(self, job: Job, title: str, outcome: Outcome, otherwise: str) -> None:
+        """A job that is no trial is over; `otherwise` says what that means where it did not finish."""
+        self._live.pop(job.key, None)
+        self.display.ended(job.key, outcome.status)
+        if outcome.status is not Status.FINISHED:
+            self.display.say(f"{otherwise}: {title}: {outcome.reason}")
+        self._notes(title, outcome)
 
     def retried(self, title: str, reason: str) -> None:
-        """A job's worker died, and the job goes on elsewhere."""
-        self.display.say(f"{title}: its worker died ({reason}); it goes on from its last checkpoint")
+        """A job's worker died, and the job resumes elsewhere."""
+        self.display.say(f"{title}: its worker died ({reason}); it resumes from its last checkpoint")
 
-    def _record(
-        self, kind: str, key: str, point: Point, title: str, params: Mapping[str, Any], end: Mapping[str, Any]
-    ) -> Record:
-        live, now = self._live.pop(key, {}), time.time()
-        metrics = dict(end.get("metrics") or {})
+    def _record(self, kind: str, job: Job, title: str, params: Mapping[str, Any], outcome: Outcome) -> None:
+        live, now = self._live.pop(job.key, {}), time.time()
+        metrics = dict(outcome.metrics)
         history = metrics.pop("history", None) or live.get("history") or []
-        record = {
-            "kind": kind,
-            "key": key,
-            "title": title,
-            "point": point,
-            "params": dict(params),
-            "status": end["status"],
-            "reason": end.get("reason"),
-            "metrics": _plain(metrics),
-            "history": [_plain(epoch) for epoch in history],
-            "best": self._best_of(history),
-            "started": live.get("started", now),
-            "ended": now,
-            "measured": None,
-        }
+        record = TrialRecord(
+            key=job.key,
+            point=job.point,
+            status=outcome.status,
+            kind=kind,
+            title=title,
+            params=dict(params),
+            reason=outcome.reason,
+            metrics=_plain(metrics),
+            history=[_plain(epoch) for epoch in history],
+            best=self._best_of(history),
+            started=live.get("started", now),
+            ended=now,
+        )
         self.journal.add(record)
-        self.definition.store.remove(CHECKPOINTS, key)
+        self.definition.store.remove(CHECKPOINTS, job.key)
         self.tracker.ended(record)
-        return record
 
     def _best_of(self, history: Iterable[Mapping[str, Any]]) -> dict[str, float]:
         """The best value of each objective over the epochs that reported it."""
@@ -166,11 +160,11 @@ class Recorder:
                 best[f"best/{name}"] = max(values) if direction == "max" else min(values)
         return best
 
-    def _notes(self, title: str, end: Mapping[str, Any]) -> None:
-        for note in end.get("notes", ()):
+    def _notes(self, title: str, outcome: Outcome) -> None:
+        for note in outcome.notes:
             self.display.say(f"{title}: {note}")
-        if end.get("traceback") and self.display.verbose:
-            self.display.say(end["traceback"])
+        if outcome.traceback and self.display.verbose:
+            self.display.say(outcome.traceback)
 
     # the state of the study
 
@@ -205,9 +199,9 @@ class Recorder:
         keys = [key for row in means for key in row.get("keys", [row["key"]])]
         return list(dict.fromkeys([*(row["key"] for row in self.front()), *keys]))
 
-    def failures(self) -> list[Record]:
+    def failures(self) -> list[TrialRecord]:
         """The records of the trials that failed."""
-        return [record for record in self.records.values() if record["status"] == "failed"]
+        return [record for record in self.records.values() if record.status is Status.FAILED]
 
     def look_at_front(self, *, now: bool = False) -> None:
         """Show the best trial and the hypervolume, and put it on the summary run."""
@@ -245,7 +239,7 @@ class Recorder:
         folder = self.definition.folder / PREDICTIONS
         pictures: dict[str, Location] = {}
         for key in sorted(keys):
-            if self.records[key].get("measured") and (files := self.definition.store.get(PREDICTIONS, key)):
+            if self.records[key].measured and (files := self.definition.store.get(PREDICTIONS, key)):
                 pictures[key] = folder / f"{key}.png"
                 write_atomic(pictures[key], files["predictions.png"])
         remove(folder, {*names(folder)}.difference(path.name for path in pictures.values()))
@@ -279,8 +273,8 @@ class Recorder:
         if status == "FINISHED" and config.settings.keep_models == "front":
             for key in self.records.keys() - worth - self._others():
                 self.definition.store.remove(MODELS, key)
-        counts = {s: sum(row["status"] == s for row in rows) for s in ("finished", "stopped", "failed", "infeasible")}
-        baselines = [r for r in self.journal.records.values() if r.get("kind") == "baseline"]
+        counts = {s: sum(row["status"] == s for row in rows) for s in Status}
+        baselines = [r for r in self.journal.records.values() if r.kind == "baseline"]
         listed = [folder / "study.yaml", folder / "environment.json", folder / "trials.csv", *files]
         with local_copies(listed) as attached, local_copies(pictures.values()) as drawn:
             unsent = self.tracker.close(

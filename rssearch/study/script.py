@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rssearch.config import schema, shipped
+from rssearch.config import loading, shipped
 from rssearch.config.schema import StudyConfig
 
 __all__ = ["load_study"]
@@ -22,4 +22,4 @@ def load_study(path: str | Path, overrides: Mapping[str, Any] | None = None) -> 
     Raises:
         InputError: there is no such file, or it has a bad key or value.
     """
-    return schema.load_study(shipped.find(str(path)), overrides)
+    return loading.load_study(shipped.find(str(path)), overrides)

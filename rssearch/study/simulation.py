@@ -9,23 +9,27 @@ from __future__ import annotations
 
 import heapq
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from itertools import count
 from typing import Any
 
 from rich.console import Console
 
-from rssearch.backend.tune import Job, Listener, Stop
+from rssearch.backend.stop import Stop
+from rssearch.backend.tune import Listener
 from rssearch.config.schema import Resources, StudyConfig
 from rssearch.errors import InputError, TrialFailed
 from rssearch.sampling.sampler import quiet
 from rssearch.storage.journal import Journal
+from rssearch.storage.records import Status
 from rssearch.study.definition import StudyDefinition
 from rssearch.study.progress import Display
 from rssearch.study.recorder import Recorder
-from rssearch.study.run import Stages
+from rssearch.study.stages import Stages
 from rssearch.tracking.client import Tracker
-from rssearch.trial.interface import Metrics, resolve
+from rssearch.trial.hooks import resolve
+from rssearch.trial.interface import Metrics
+from rssearch.trial.jobs import Job, Outcome
 from rssearch.trial.session import Context, Session
 from rssearch.trial.worker import call
 
@@ -61,13 +65,13 @@ class Simulator:
         """
         function, _ = resolve(target)
         slots = min(self.slots, resources.max_concurrent or self.slots)
-        events: list[tuple[float, int, Job, list[Metrics], dict[str, Any]]] = []  # when an epoch ends, and what follows
+        events: list[tuple[float, int, Job, list[Metrics], Outcome]] = []  # when an epoch ends, and what follows
         number, more = count(), True
 
-        def wait(job: Job, epochs: list[Metrics], end: dict[str, Any]) -> None:
+        def wait(job: Job, epochs: list[Metrics], outcome: Outcome) -> None:
             seconds = float(epochs[0].get("seconds", EPOCH_SECONDS)) if epochs else 0.0
             self.busy += seconds
-            heapq.heappush(events, (self.now + seconds, next(number), job, epochs, end))
+            heapq.heappush(events, (self.now + seconds, next(number), job, epochs, outcome))
 
         while True:
             while more and len(events) < slots:
@@ -75,36 +79,33 @@ class Simulator:
                 if job is None:
                     more = False
                     break
-                listener.started(*job)
-                wait(job, *_called(function, context, *job))
+                listener.started(job)
+                wait(job, *_called(function, context, job))
             if not events:
                 return
-            self.now, _, job, epochs, end = heapq.heappop(events)
+            self.now, _, job, epochs, outcome = heapq.heappop(events)
             if stop.requested:
                 raise KeyboardInterrupt
             if not epochs:
-                listener.ended(*job, end)
+                listener.ended(job, outcome)
                 continue
-            key, point = job
-            should_continue = listener.should_continue is None or listener.should_continue(key, point, epochs[0])
-            listener.epoch(key, point, epochs[0])
+            should_continue = listener.should_continue is None or listener.should_continue(job, epochs[0])
+            listener.epoch(job, epochs[0])
             if should_continue:
-                wait(job, epochs[1:], end)
+                wait(job, epochs[1:], outcome)
             else:
-                listener.ended(key, point, {"status": "stopped", "metrics": epochs[0]})
+                listener.ended(job, Outcome(Status.STOPPED, epochs[0]))
 
 
-def _called(
-    function: Callable[..., Any], context: Context, key: str, point: Mapping[str, Any]
-) -> tuple[list[Metrics], dict[str, Any]]:
+def _called(function: Callable[..., Any], context: Context, job: Job) -> tuple[list[Metrics], Outcome]:
     """What a trial reports after each epoch, and how it ends."""
     epochs: list[Metrics] = []
-    session = Session(context, key, dict(point), epochs.append)
+    session = Session(context, job.key, dict(job.point), epochs.append)
     try:
-        result = call(function, {**point, "settings": context.settings.model_dump(mode="json")}, session)
+        result = call(function, {**job.point, "settings": context.settings.model_dump(mode="json")}, session)
     except (TrialFailed, InputError) as error:
-        return epochs, {"status": "failed", "reason": str(error)}
-    return epochs, {"status": "finished", "metrics": dict(result)}
+        return epochs, Outcome(Status.FAILED, reason=str(error))
+    return epochs, Outcome(Status.FINISHED, dict(result))
 
 
 class Untracked(Tracker):

@@ -31,7 +31,7 @@ from rssearch.tracking import database, views
 from rssearch.tracking.views import TRIALS
 
 if TYPE_CHECKING:
-    from rssearch.storage.journal import Record
+    from rssearch.storage.records import TrialRecord
 
 _log = logging.getLogger(__name__)
 # Seconds of waiting for the writer: between two words about it, without a sign of it, and at most.
@@ -113,9 +113,9 @@ class Tracker:
         """An epoch of a running trial; the first one makes its run."""
         self._say("epoch", key=key, title=title, params=dict(params), metrics=dict(metrics), step=step, now=_now())
 
-    def ended(self, record: Record) -> None:
+    def ended(self, record: TrialRecord) -> None:
         """A trial ended."""
-        self._say("ended", record=record)
+        self._say("ended", record=record.to_json())
 
     def summary(self, metrics: Mapping[str, float], step: int) -> None:
         """Metrics of the whole study, such as the hypervolume after `step` finished trials."""
@@ -123,7 +123,7 @@ class Tracker:
 
     def close(
         self,
-        records: Iterable[Record],
+        records: Iterable[TrialRecord],
         *,
         status: str,
         pareto: Iterable[str] = (),
@@ -139,7 +139,7 @@ class Tracker:
         listed = list(records)
         self._say(
             "close",
-            records=listed,
+            records=[record.to_json() for record in listed],
             status=status,
             pareto=sorted(pareto),
             pictures={key: str(path.resolve()) for key, path in (pictures or {}).items()},
@@ -148,7 +148,7 @@ class Tracker:
             now=_now(),
         )
         self._end()
-        return sum(self._sent.get(r["key"]) != (r["status"], int(r["ended"] * 1000)) for r in listed)
+        return sum(self._sent.get(r.key) != (r.status, int((r.ended or 0) * 1000)) for r in listed)
 
     def left(self, unsent: int, journal: Location) -> str | None:
         """What to say at the end of a session whose `close` gave this number; None where MLflow has everything."""

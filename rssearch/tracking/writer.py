@@ -25,7 +25,6 @@ from rssearch.tracking.trouble import answers, trouble
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-    from rssearch.storage.journal import Record
 
 RUN_STATUS = {"finished": "FINISHED", "stopped": "FINISHED", "infeasible": "FINISHED", "failed": "FAILED"}
 PICTURE = "predictions.png"
@@ -63,7 +62,7 @@ class Writer:
 
     def close(
         self,
-        records: list[Record],
+        records: list[dict[str, Any]],
         status: str,
         pareto: list[str],
         pictures: dict[str, str],
@@ -242,10 +241,10 @@ class Writer:
         self._summary_run()
         self._log(self._summary_key, _metrics(metrics, step, now))
 
-    def ended(self, record: Record) -> None:
+    def ended(self, record: Mapping[str, Any]) -> None:
         """The final metrics of a trial, and those of its epochs that have not been sent."""
         key = record["key"]
-        started = _milliseconds(record["started"] if "started" in record else record["ended"])
+        started = _milliseconds(record["ended"] if record["started"] is None else record["started"])
         self._run(key, record["title"], record["params"], record.get("kind", "trial"), started)
         now, batch = _milliseconds(record["ended"]), []
         history = record.get("history") or []
@@ -265,7 +264,7 @@ class Writer:
         self._complete[key] = record["status"], now
         self.tell(sent=[key, record["status"], now])
 
-    def _sync(self, records: Iterable[Record]) -> None:
+    def _sync(self, records: Iterable[Mapping[str, Any]]) -> None:
         refused: Exception | None = None
         assert self._client  # which finds the runs that are there
         for record in records:
@@ -280,7 +279,7 @@ class Writer:
         if refused is not None:
             raise refused
 
-    def _mark(self, pareto: set[str], records: Iterable[Record]) -> None:
+    def _mark(self, pareto: set[str], records: Iterable[Mapping[str, Any]]) -> None:
         """Tag the front's members, after which the UI can be filtered: ``tags.rssearch.pareto = 'true'``."""
         marked = self._client.search_runs([self._experiment], filter_string="tags.`rssearch.pareto` = 'true'")
         before = {run.data.tags.get("rssearch.key", "") for run in marked}

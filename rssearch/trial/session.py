@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rssearch.config import imports
-from rssearch.config.schema import Bound, Settings, override_settings
+from rssearch.config.loading import override_settings
+from rssearch.config.schema import Bound, Settings
 from rssearch.config.space import Point
 from rssearch.errors import Infeasible
 from rssearch.storage import shared_folder
@@ -102,10 +103,10 @@ class Session:
         Raises:
             Infeasible: they break a constraint of the study, so there is no need to train.
         """
-        from rssearch.front.constraints import violations
+        from rssearch.front.constraints import is_feasible
 
         self.static_metrics |= metrics
-        if any(excess > 0 for excess in violations(self.context.constraints, metrics).values()):
+        if not is_feasible(self.context.constraints, metrics):
             raise Infeasible(self.static_metrics)
 
     def load_checkpoint(self) -> bytes | None:

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from rssearch.errors import OutOfMemory
-from rssearch.trial.interface import resolve, takes_session
+from rssearch.trial.hooks import resolve, takes_session
 from rssearch.trial.session import Session
 
 _log = logging.getLogger(__name__)

@@ -18,7 +18,8 @@ import numpy as np
 from rssearch.config.schema import Settings
 from rssearch.config.space import content_key
 from rssearch.errors import TrialFailed
-from rssearch.storage.journal import Journal, Record
+from rssearch.storage.journal import Journal
+from rssearch.storage.records import Status, TrialRecord
 from rssearch.trial.session import Session
 
 Config = dict[str, Any]
@@ -35,14 +36,14 @@ COST = ("macs", "params", "macs_ratio", "params_ratio")
 def epochs(point: Config, settings: Settings) -> int:
     """How many epochs a trial reports."""
     if (path := settings.options.get("journal")) is not None:
-        return len(_record(path, point)["history"])
+        return len(_record(path, point).history)
     return settings.train.epochs
 
 
 def cost(point: Config, session: Session) -> Metrics:
     """MACs, which fall with the square of the channels that are kept."""
     if (path := session.settings.options.get("journal")) is not None:
-        metrics = _record(path, point)["metrics"]
+        metrics = _record(path, point).metrics
         return {name: metrics[name] for name in COST if name in metrics}
     kept = (1 - float(point.get("rate", 0.0))) ** 2
     return {"macs": round(MACS * kept), "macs_ratio": kept}
@@ -51,7 +52,7 @@ def cost(point: Config, session: Session) -> Metrics:
 def unpruned(point: Config, session: Session) -> Metrics:
     """What hypervolumes are measured from: the unpruned network, and chance where the curves are drawn."""
     if (path := session.settings.options.get("journal")) is not None:
-        metrics = _record(path, point)["metrics"]
+        metrics = _record(path, point).metrics
         return {name: value for name, value in metrics.items() if name == "classes" or name.startswith("baseline_")}
     return {"classes": CLASSES, "baseline_macs": MACS}
 
@@ -93,12 +94,12 @@ def recorded(config: Config, session: Session) -> Metrics:
     """
     point = {name: value for name, value in config.items() if name != "settings"}
     record = _record(session.settings.options["journal"], point)
-    for epoch in record["history"]:
+    for epoch in record.history:
         session.report(epoch)
-    return {**record["metrics"], "history": record["history"]}
+    return {**record.metrics, "history": record.history}
 
 
-def _record(path: str, point: Config) -> Record:
+def _record(path: str, point: Config) -> TrialRecord:
     found = _records(path).get(json.dumps(point, sort_keys=True))
     if found is None:
         raise TrialFailed(f"{path} has no finished trial of {point}")
@@ -106,8 +107,6 @@ def _record(path: str, point: Config) -> Record:
 
 
 @lru_cache(maxsize=4)
-def _records(path: str) -> dict[str, Record]:
+def _records(path: str) -> dict[str, TrialRecord]:
     records = Journal(Path(path)).records.values()
-    return {
-        json.dumps(r["point"], sort_keys=True): r for r in records if r.get("status") == "finished" and "point" in r
-    }
+    return {json.dumps(r.point, sort_keys=True): r for r in records if r.status is Status.FINISHED}

@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 
 from rssearch.backend import gpu_sharing
-from rssearch.config.schema import parse_study
+from rssearch.config.loading import parse_study
 from rssearch.cost.memory import Footprint, measure
 from rssearch.data.streaming import read_ahead
 from rssearch.errors import InputError
@@ -195,7 +195,7 @@ def search(config: Any) -> tuple[list[dict[str, Any]], str]:
     text = StringIO()
     assert run.search(config, console=Console(file=text, width=200)) == 0
     records = Journal(Path(config.storage) / "s" / "trials.jsonl").records.values()
-    return [record["metrics"] for record in records], text.getvalue()
+    return [record.metrics for record in records], text.getvalue()
 
 
 def at_once(trials: list[dict[str, Any]]) -> int:

@@ -70,13 +70,14 @@ def heard() -> list[tuple[Any, ...]]:
 
 
 def events(heard: list[tuple[Any, ...]], most: int) -> Any:
-    from rssearch.backend.tune import Listener, Stop, _Events
+    from rssearch.backend.stop import Stop
+    from rssearch.backend.tune import Listener, _Events
 
     listener = Listener(
-        started=lambda key, _: heard.append(("started", key)),
-        epoch=lambda key, _, metrics: heard.append(("epoch", key, metrics)),
-        retried=lambda key, _, reason: heard.append(("retried", key, reason)),
-        ended=lambda key, _, end: heard.append(("ended", key, end["status"], end["reason"])),
+        started=lambda job: heard.append(("started", job.key)),
+        epoch=lambda job, metrics: heard.append(("epoch", job.key, metrics)),
+        retried=lambda job, reason: heard.append(("retried", job.key, reason)),
+        ended=lambda job, outcome: heard.append(("ended", job.key, outcome.status, outcome.reason)),
     )
     return _Events(listener, Stop(), set(), Retries(most))
 

@@ -12,7 +12,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rssearch.config.schema import parse_study
+from rssearch.config.loading import parse_study
 from rssearch.trials import architecture
 from tests.support.commands import Result, run, study_with
 

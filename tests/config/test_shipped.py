@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rssearch.config import shipped
-from rssearch.config.schema import load_study
+from rssearch.config.loading import load_study
 from rssearch.errors import InputError
 
 SHIPPED = shipped.shipped()

@@ -14,7 +14,7 @@ import typer
 import yaml
 
 from rssearch import cli, data, models, pruning
-from rssearch.config.schema import load_study, parse_study
+from rssearch.config.loading import load_study, parse_study
 from rssearch.pruning.allocate import ALLOCATIONS
 from rssearch.sampling.sampler import CAPABILITIES
 

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from rssearch.config.schema import StudyConfig, parse_study
+from rssearch.config.loading import parse_study
+from rssearch.config.schema import StudyConfig
 from rssearch.front import references
 from rssearch.front.trials import fronts
 from rssearch.report import recorded
@@ -24,7 +25,7 @@ from rssearch.study import run
 from rssearch.study.recorder import Recorder
 from rssearch.study.simulation import Simulator, simulate
 from rssearch.trials import curves
-from tests.support.records import ended
+from tests.support.records import record
 
 TWO: Any = {"val_accuracy": "max", "macs": "min"}
 SCALE = {"input_size": 32}
@@ -136,7 +137,7 @@ def write(storage: Path, name: str, rows: dict[str, tuple[float, float]], baseli
     journal = Journal(folder / "trials.jsonl")
     for key, (accuracy, macs) in rows.items():
         metrics = {"val_accuracy": accuracy, "macs": macs, "baseline_macs": baseline}
-        journal.add(ended(key, point={"dataset": "lakes", "rate": 0.5}, metrics=metrics))
+        journal.add(record(key, point={"dataset": "lakes", "rate": 0.5}, metrics=metrics))
     with (folder / "trials.csv").open("w", newline="") as file:
         csv.writer(file).writerows([["key"], *([key] for key in rows)])
     return folder

@@ -12,10 +12,11 @@ import torch
 
 from rssearch import models
 from rssearch.config import shipped
-from rssearch.config.schema import StudyConfig, load_study, parse_assignment
+from rssearch.config.loading import load_study, parse_assignment
+from rssearch.config.schema import StudyConfig
 from rssearch.config.space import grid
 from rssearch.papers import PAPERS
-from rssearch.trial.interface import resolve
+from rssearch.trial.hooks import resolve
 
 SHIPPED = {name: path for name, path in shipped.shipped().items() if name.startswith("papers/")}
 

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from rssearch.report.comparison import coverage
 from rssearch.report.recorded import read
 from rssearch.storage.journal import Journal
 from tests.support.commands import refused, run
-from tests.support.records import ended
+from tests.support.records import record
 
 MAX_MIN: Any = ["max", "min"]
 A = {"a1": (0.6, 20), "a2": (0.8, 60), "a3": (0.5, 70)}  # a3 is dominated
@@ -38,7 +39,7 @@ def write(
     for index, (key, (quality, cost)) in enumerate(points.items()):
         metrics = {"val_accuracy": quality, "macs": cost, "baseline_val_accuracy": 0.9, "baseline_macs": 100}
         times = {"started": 100.0 * index, "ended": 100.0 * index + 10}
-        journal.add(ended(key, point={"dataset": dataset, "rate": 0.5}, metrics=metrics, **times))
+        journal.add(record(key, point={"dataset": dataset, "rate": 0.5}, metrics=metrics, **times))
     with (folder / "trials.csv").open("w", newline="") as file:
         csv.writer(file).writerows([["key"], *([key] for key in journal.records)])
 
@@ -86,8 +87,8 @@ def test_the_reference_is_common(storage: Path) -> None:
     """Without a baseline each study alone would take its own worst cost."""
     for name in ("a", "b"):
         journal = Journal(storage / name / "trials.jsonl")
-        for record in list(journal.records.values()):
-            journal.add(record | {"metrics": {n: record["metrics"][n] for n in ("val_accuracy", "macs")}})
+        for known in list(journal.records.values()):
+            journal.add(replace(known, metrics={n: known.metrics[n] for n in ("val_accuracy", "macs")}))
     (found,) = compare([read("a", storage), read("b", storage)])
     assert found.reference == {"val_accuracy": 0, "macs": 70}
     assert [entry.hypervolume for entry in found.entries] == [pytest.approx(0.6 * 40 + 0.8 * 10), pytest.approx(35)]

@@ -12,6 +12,7 @@ import yaml
 from rssearch.errors import InputError
 from rssearch.report.recorded import Recorded, choose, read
 from rssearch.storage.journal import Journal
+from rssearch.storage.records import TrialRecord
 from tests.support.commands import refused, run
 from tests.support.records import ended
 
@@ -39,7 +40,7 @@ def _write(storage: Path, records: list[dict[str, Any]], *, listed: list[str] | 
     (folder / "study.yaml").write_text(yaml.safe_dump(document))
     journal = Journal(folder / "trials.jsonl")
     for record in records:
-        journal.add(record)
+        journal.add(TrialRecord.from_json(record))
     with (folder / "trials.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["key", "status"])

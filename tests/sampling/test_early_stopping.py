@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from rssearch.backend.scheduler import TuneScheduler
-from rssearch.config.schema import parse_study
+from rssearch.config.loading import parse_study
 from rssearch.errors import InputError
 from rssearch.front.pareto import non_dominated
 from rssearch.sampling.early_stopping import Halving, among_best, stopping_objectives
 from rssearch.study.definition import StudyDefinition
+from rssearch.trial.jobs import Job
 from tests.support.commands import study_with
 
 ONE: Any = {"val_accuracy": "max"}
@@ -194,10 +195,10 @@ def test_the_last_epoch_of_a_pruning_trial_is_that_of_its_fine_tuning() -> None:
 
 
 def test_tune_is_told_to_stop_and_hears_of_nothing_but_epochs() -> None:
-    heard: list[tuple[str, dict[str, Any], dict[str, Any]]] = []
+    heard: list[tuple[Job, dict[str, Any]]] = []
 
-    def should_continue(key: str, point: Any, metrics: dict[str, Any]) -> bool:
-        heard.append((key, point, metrics))
+    def should_continue(job: Job, metrics: dict[str, Any]) -> bool:
+        heard.append((job, metrics))
         return metrics["val_accuracy"] > 0.5
 
     scheduler = TuneScheduler(should_continue, lambda result: result.get("metrics"))
@@ -207,4 +208,4 @@ def test_tune_is_told_to_stop_and_hears_of_nothing_but_epochs() -> None:
     assert not scheduler.stopped
     assert scheduler.on_trial_result(None, trial, {"metrics": {"val_accuracy": 0.4}}) == "STOP"
     assert scheduler.stopped == {"k"}
-    assert [metrics["val_accuracy"] for _, _, metrics in heard] == [0.6, 0.4]
+    assert [metrics["val_accuracy"] for _, metrics in heard] == [0.6, 0.4]

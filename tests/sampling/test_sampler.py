@@ -12,7 +12,9 @@ from rssearch.config.schema import Bound, Search
 from rssearch.config.space import Choice, Dimension, Point, Range, content_key, grid, tidy
 from rssearch.errors import InputError
 from rssearch.front.constraints import violations
-from rssearch.sampling.sampler import CAPABILITIES, Outcome, Proposer, check_sampler
+from rssearch.sampling.sampler import CAPABILITIES, Proposer, check_sampler
+from rssearch.storage.records import Status, TrialRecord
+from rssearch.trial.jobs import Job
 
 COUNTABLE: dict[str, Dimension] = {
     "method": Choice(("l1", "lfp")),
@@ -54,7 +56,7 @@ def drive(proposer: Proposer, *, slots: int = 2, results: Any = None, stop_after
         if len(running) >= slots or (job is None and running):
             key, point = running.pop(0)
             status, metrics = results(point) if results else ("finished", measure(point))
-            proposer.tell(key, status, metrics)
+            proposer.tell(key, Status(status), metrics)
         elif job is None:
             return keys
 
@@ -90,7 +92,7 @@ def test_a_countable_space_is_exhausted_and_the_search_ends(sampler: str) -> Non
 
 @pytest.mark.parametrize("sampler", [name for name in CAPABILITIES if name != "cmaes"])
 def test_cost_constraints_refuse_before_training(sampler: str) -> None:
-    refused: list[Outcome] = []
+    refused: list[TrialRecord] = []
     proposer = Proposer(
         COUNTABLE,
         search(sampler, trials=60, constraints={"macs": Bound(max=0.8)}),
@@ -272,7 +274,7 @@ def test_a_search_whose_trials_all_turn_out_infeasible_ends(
     for status in ("infeasible", "infeasible", "finished", "infeasible", "infeasible", "infeasible"):
         proposed = proposer.ask()
         assert proposed is not None
-        proposer.tell(proposed[0], status, measure(proposed[1]))
+        proposer.tell(proposed[0], Status(status), measure(proposed[1]))
     assert proposer.ask() is None
     assert "3 trials in a row broke the constraints" in caplog.text
 
@@ -310,7 +312,7 @@ def test_stopped_trials_are_told_as_each_sampler_can_use_them(sampler: str, obje
 
 
 def test_bridge_hands_over_proposals_and_then_finishes() -> None:
-    jobs = iter([("k1", {"rate": 0.1}), None])
+    jobs = iter([Job("k1", {"rate": 0.1}), None])
     bridge = Bridge(lambda: next(jobs))
     assert bridge.suggest("t1") == {"key": "k1", "point": {"rate": 0.1}}
     assert bridge.suggest("t2") == Bridge.FINISHED

@@ -14,7 +14,7 @@ import pytest
 from rssearch.storage.artifacts import Store
 from rssearch.storage.journal import Journal
 from rssearch.storage.location import write_atomic
-from tests.support.records import ended
+from tests.support.records import record
 
 
 def test_put_and_get(tmp_path: Path) -> None:
@@ -148,35 +148,35 @@ def test_write_atomic_keeps_the_old_file_when_writing_fails(tmp_path: Path, monk
 def test_journal_round_trip_and_merge(tmp_path: Path) -> None:
     path = tmp_path / "trials.jsonl"
     journal = Journal(path)
-    journal.add(ended("a"))
-    journal.add(ended("b", "failed"))
-    journal.add({"key": "a", "measured": {"t": 2}})
-    expected = {"a": ended("a", measured={"t": 2}), "b": ended("b", "failed")}
+    journal.add(record("a"))
+    journal.add(record("b", "failed"))
+    journal.extend("a", measured={"t": 2})
+    expected = {"a": record("a", measured={"t": 2}), "b": record("b", "failed")}
     assert journal.records == expected
     assert Journal(path).records == expected
 
 
 def test_journal_survives_a_torn_line(tmp_path: Path) -> None:
     path = tmp_path / "trials.jsonl"
-    Journal(path).add(ended("a"))
+    Journal(path).add(record("a"))
     with path.open("a") as file:
         file.write('{"key": "b", "sta')
     journal = Journal(path)
     assert list(journal.records) == ["a"]
-    journal.add(ended("c"))
+    journal.add(record("c"))
     assert list(Journal(path).records) == ["a", "c"]
     assert [json.loads(line)["key"] for line in path.read_text().splitlines()] == ["a", "c"]
 
 
 def test_journal_refuses_what_json_cannot_hold(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON"):
-        Journal(tmp_path / "t.jsonl").add({"key": "a", "value": float("nan")})
+        Journal(tmp_path / "t.jsonl").add(record("a", metrics={"value": float("nan")}))
 
 
 def test_archive_keeps_the_old_record(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "trials.jsonl")
     assert journal.archive() is None
-    journal.add(ended("a"))
+    journal.add(record("a"))
     kept = journal.archive()
     assert kept is not None
     assert list(Journal(kept).records) == ["a"]

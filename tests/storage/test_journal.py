@@ -11,7 +11,7 @@ import pytest
 
 from rssearch.storage.journal import Journal
 from rssearch.storage.location import Remote, write_atomic
-from tests.support.records import ended
+from tests.support.records import ended, record
 
 
 def line(record: Any) -> bytes:
@@ -76,15 +76,15 @@ def test_a_damaged_line_is_left_out_and_said(name: str, tmp_path: Path, caplog: 
     path = tmp_path / "trials.jsonl"
     path.write_bytes(line(ended("a")) + damaged + line(ended("c")))
     journal = Journal(path)
-    assert journal.records == {"a": ended("a"), "c": ended("c")}
+    assert journal.records == {"a": record("a"), "c": record("c")}
     assert len(journal.damaged) == 1
     assert journal.damaged[0].startswith(f"line 2: {reason}")
     (message,) = caplog.messages
     assert message.startswith(f"{path}: 1 line is damaged and left out: a trial that it lost runs again (line 2: ")
     content = path.read_bytes()
-    journal.add(ended("b"))  # the trial has run again
+    journal.add(record("b"))  # the trial has run again
     assert path.read_bytes() == content + line(ended("b"))
-    assert Journal(path).records == {key: ended(key) for key in "acb"}
+    assert Journal(path).records == {key: record(key) for key in "acb"}
 
 
 def test_many_damaged_lines_are_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -102,13 +102,13 @@ def test_a_line_twice_is_the_same_as_once(tmp_path: Path) -> None:
     path = tmp_path / "trials.jsonl"
     path.write_bytes(2 * line(ended("a")) + 2 * line({"key": "a", "measured": {"t": 1}}))
     journal = Journal(path)
-    assert (journal.records, journal.damaged) == ({"a": ended("a", measured={"t": 1})}, [])
+    assert (journal.records, journal.damaged) == ({"a": record("a", measured={"t": 1})}, [])
 
 
 def test_what_another_release_adds_is_no_damage(tmp_path: Path) -> None:
     path = tmp_path / "trials.jsonl"
     path.write_bytes(line(ended("a", energy=[1, 2])) + b"\xef\xbb\xbf" + line(ended("b"))[:-1] + b"\r\n")
-    assert Journal(path).records == {"a": ended("a", energy=[1, 2]), "b": ended("b")}
+    assert Journal(path).records == {"a": record("a", energy=[1, 2]), "b": record("b")}
 
 
 def test_an_end_of_line_that_an_editor_took_away_costs_no_record(tmp_path: Path) -> None:
@@ -116,18 +116,18 @@ def test_an_end_of_line_that_an_editor_took_away_costs_no_record(tmp_path: Path)
     path.write_bytes(line(ended("a")) + line(ended("b"))[:-1])
     journal = Journal(path)
     assert list(journal.records) == ["a", "b"]
-    journal.add(ended("c"))
-    journal.add(ended("d"))
+    journal.add(record("c"))
+    journal.add(record("d"))
     assert path.read_bytes() == b"".join(line(ended(key)) for key in "abcd")
 
 
 def test_a_folder_that_was_deleted_is_not_made_again(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "s" / "trials.jsonl")
-    journal.add(ended("a"))
+    journal.add(record("a"))
     (tmp_path / "s" / "trials.jsonl").unlink()
     (tmp_path / "s").rmdir()
     with pytest.raises(FileNotFoundError):
-        journal.add(ended("b"))
+        journal.add(record("b"))
     assert list(tmp_path.iterdir()) == []
 
 

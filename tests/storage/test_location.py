@@ -35,7 +35,7 @@ from rssearch.tracking import client
 from tests.support import commands
 from tests.support.buckets import s3
 from tests.support.mounts import private_mounts
-from tests.support.records import ended
+from tests.support.records import ended, record
 
 __all__ = ["s3"]
 
@@ -263,22 +263,22 @@ def test_journal_in_a_bucket(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert first.archive() is None
     seen = requests_of(folder, monkeypatch)
     for number in range(100):
-        first.add(ended(f"k{number}", text="x" * 2000))
+        first.add(record(f"k{number}", text="x" * 2000))
     assert seen == ["put_object"] * 100
     second = Journal(folder)  # another driver, should there ever be one
     assert second.records == first.records
-    second.add(ended("k0", "failed"))
-    first.add(ended("late"))
+    second.add(record("k0", "failed"))
+    first.add(record("late"))
     third = Journal(folder)
     assert len(third.records) == 101
-    assert third.records["k0"] == ended("k0", "failed", text="x" * 2000)
+    assert third.records["k0"] == record("k0", "failed", text="x" * 2000)
     parts = folder.tree()
     assert all(len(content) <= 1 << 16 for content in parts.values())
     assert len(parts) == 5  # four of the first session, one of the second
     kept = third.archive()
     assert isinstance(kept, Remote)
     assert third.records == {}
-    third.add(ended("new"))
+    third.add(record("new"))
     assert list(Journal(folder).records) == ["new"]
     assert len(Journal(kept).records) == 101
 
@@ -288,7 +288,7 @@ def test_a_journal_that_ends_within_a_line_can_be_archived(tmp_path: Path) -> No
     path.write_text(f'{json.dumps(ended("a"))}\n{{"key": "b')
     journal = Journal(path)
     journal.archive()
-    journal.add(ended("c"))
+    journal.add(record("c"))
     assert list(Journal(path).records) == ["c"]
 
 
@@ -311,11 +311,11 @@ from rssearch.config import Settings
 from rssearch.storage.journal import Journal
 from rssearch.storage.artifacts import Store
 from rssearch.trial import Context, Session
-from tests.support.records import ended
+from tests.support.records import ended, record
 logging.basicConfig(level="WARNING", stream=sys.stdout, format="%(message)s")
 root = Path(sys.argv[1])
 session = Session(Context("s", str(root), "data", Settings()), "k", {})
-journal, line = Journal(root / "s" / "trials.jsonl"), ended("a", text="x" * 3000)
+journal, line = Journal(root / "s" / "trials.jsonl"), record("a", text="x" * 3000)
 journal.add(line)
 session.save_checkpoint(b"1" * 50_000)
 before = sorted(str(path) for path in root.rglob("*"))
@@ -330,7 +330,7 @@ with filler.open("wb", buffering=0) as file:
             pass
     except OSError:
         pass
-late = ended("b", text="y" * 9000)
+late = record("b", text="y" * 9000)
 for call in (lambda: session.store.put("models", "k", {"m": b"1"}), lambda: journal.add(late)):
     try:
         call()
@@ -339,8 +339,8 @@ for call in (lambda: session.store.put("models", "k", {"m": b"1"}), lambda: jour
 assert session.store.get("models", "k") is None
 assert list(Journal(journal.path).records) == ["a"]
 filler.unlink()
-journal.add(ended("c"))
-assert Journal(journal.path).records == {"a": line, "c": ended("c")} == journal.records
+journal.add(record("c"))
+assert Journal(journal.path).records == {"a": line, "c": record("c")} == journal.records
 session.save_checkpoint(b"4")
 assert session.load_checkpoint() == b"4"
 """

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rssearch.config.schema import parse_study
+from rssearch.config.loading import parse_study
 from rssearch.storage import scratch
 from rssearch.storage.location import write_atomic
 from rssearch.study import recorder

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from rssearch.backend import nodes
-from rssearch.config.schema import parse_study
+from rssearch.config.loading import parse_study
 from rssearch.errors import InputError
 from rssearch.storage import shared_folder
 from rssearch.storage.journal import Journal
@@ -86,7 +86,7 @@ def test_a_node_that_comes_later_ends_the_study_and_spoils_no_trial(
     monkeypatch.setattr(nodes, "check_nodes", lambda folder, token: None)  # as if it had come since
     with pytest.raises(InputError, match=f"^storage: {hidden}/s is not shared by all nodes"):
         run(hidden, "lasting")
-    assert all(record["status"] == "finished" for record in Journal(hidden / "s" / "trials.jsonl").records.values())
+    assert all(record.status == "finished" for record in Journal(hidden / "s" / "trials.jsonl").records.values())
 
 
 @pytest.mark.mounts

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy
 import yaml
 
-from rssearch.config.schema import load_study, parse_study
+from rssearch.config.loading import load_study, parse_study
 from rssearch.errors import InputError
 from rssearch.report.page.study_files import study_files
 from rssearch.storage import uris

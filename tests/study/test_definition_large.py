@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from rssearch.config.schema import parse_study
+from rssearch.config.loading import parse_study
 from rssearch.config.space import content_key
 from rssearch.errors import InputError
 from rssearch.sampling.sampler import CAPABILITIES, Proposer
+from rssearch.storage.records import Status
 from rssearch.study.definition import StudyDefinition
 from rssearch.study.planning import plan
 from tests.support.commands import study_with
@@ -90,5 +91,5 @@ def test_every_sampler_proposes_from_a_large_space(sampler: Any, size: str) -> N
         assert proposal is not None
         key, point = proposal
         assert list(point) == list(spaces[size])
-        proposer.tell(key, "finished", {"val_accuracy": 0.5, "macs": 1.0})
+        proposer.tell(key, Status.FINISHED, {"val_accuracy": 0.5, "macs": 1.0})
     assert proposer.ask() is None

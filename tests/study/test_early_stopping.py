@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from rssearch.config.schema import StudyConfig, parse_study
+from rssearch.config.loading import parse_study
+from rssearch.config.schema import StudyConfig
 from rssearch.storage.journal import Journal
 from rssearch.study import run as study
 
@@ -95,4 +96,4 @@ def test_trials_are_stopped_recorded_and_not_run_again(tmp_path: Path) -> None:
     assert [line.split()[:2] for line in (tmp_path / "epochs").read_text().splitlines()][len(ran) :] == [
         ["0.5", "1"], ["0.5", "2"], ["0.5", "3"], ["0.7", "1"], ["0.7", "2"], ["0.7", "3"],
     ]  # fmt: skip
-    assert {r["status"] for r in Journal(tmp_path / "s" / "trials.jsonl").records.values()} == {"finished"}
+    assert {r.status for r in Journal(tmp_path / "s" / "trials.jsonl").records.values()} == {"finished"}

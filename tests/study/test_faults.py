@@ -117,7 +117,7 @@ class Study:
     def whole(self, trials: int) -> None:
         """As many trials as planned finished; every file can be read; MLflow has each once, with what it was worth."""
         records = self.journal().records
-        assert Counter(record["status"] for record in records.values()) == {"finished": trials}
+        assert Counter(record.status for record in records.values()) == {"finished": trials}
         folder = self.folder / "results" / "s"
         with (folder / "trials.csv").open() as file:
             assert {row["key"] for row in csv.DictReader(file)} == set(records)
@@ -128,8 +128,8 @@ class Study:
         assert runs.keys() == records.keys()
         for key, run in runs.items():
             assert run.info.status == "FINISHED"
-            assert run.data.params == {name: str(value) for name, value in records[key]["params"].items()}
-            expected = records[key]["metrics"]
+            assert run.data.params == {name: str(value) for name, value in records[key].params.items()}
+            expected = records[key].metrics
             assert {name: run.data.metrics[name] for name in expected} == expected
 
 
@@ -188,18 +188,18 @@ def test_training_that_runs_out_of_memory_goes_on_in_micro_batches(address: str,
         assert study.wait() == 1, study.text
     finally:
         study.end()
-    records = {record["point"]["limit"]: record for record in study.journal().records.values()}
-    assert {limit: record["status"] for limit, record in records.items()} == {
+    records = {record.point["limit"]: record for record in study.journal().records.values()}
+    assert {limit: record.status for limit, record in records.items()} == {
         5: "finished",
         16: "finished",
         1: "failed",
     }
-    assert records[1]["reason"].startswith("out of memory with 2 images at a time of the batch of 16")
+    assert records[1].reason.startswith("out of memory with 2 images at a time of the batch of 16")
     assert "out of memory with 8 images at a time; it goes on with 4 micro-batches for each batch" in study.text
     runs = study.runs()
-    assert runs[records[5]["key"]].data.metrics["micro_batches"] == 4
-    assert "micro_batches" not in runs[records[16]["key"]].data.metrics
-    assert runs[records[1]["key"]].info.status == "FAILED"
+    assert runs[records[5].key].data.metrics["micro_batches"] == 4
+    assert "micro_batches" not in runs[records[16].key].data.metrics
+    assert runs[records[1].key].info.status == "FAILED"
 
 
 def test_a_worker_that_ray_kills_for_its_memory_goes_on_in_micro_batches(

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from rssearch.config.schema import StudyConfig, parse_study
+from rssearch.config.loading import parse_study
+from rssearch.config.schema import StudyConfig
 from rssearch.config.space import content_key
 from rssearch.sampling.sampler import CAPABILITIES, Proposer
 from rssearch.storage.journal import Journal
+from rssearch.storage.records import Status
 from rssearch.study import run as study
 
 pytestmark = pytest.mark.ray
@@ -61,22 +63,22 @@ def test_every_sampler_serves_it_and_what_is_refused_costs_no_budget(tmp_path: P
         key, point = proposed
         metrics = {"latency_ms": 10 * (1 - point["rate"])}
         if metrics["latency_ms"] > 6.5:
-            ended.append(proposer.tell(key, "infeasible", metrics).status)
+            ended.append(proposer.tell(key, Status.INFEASIBLE, metrics).status)
         else:
-            ended.append(proposer.tell(key, "finished", metrics | {"val_accuracy": point["rate"]}).status)
+            ended.append(proposer.tell(key, Status.FINISHED, metrics | {"val_accuracy": point["rate"]}).status)
     assert ended.count("finished") == 5
     assert set(ended) <= {"finished", "infeasible"}
 
 
 def test_slow_networks_are_not_trained(tmp_path: Path) -> None:
     records = run(make(tmp_path, sampler="grid", constraints=SLOW))
-    finished = {r["key"] for r in records if r["status"] == "finished"}
+    finished = {r.key for r in records if r.status == "finished"}
     assert len(records) == 9
     for record in records:
-        metrics = record["metrics"]
-        assert metrics["latency_ms"] == pytest.approx(10 * (1 - record["point"]["rate"]))
-        assert record["status"] == ("finished" if metrics["latency_ms"] <= 6.5 else "infeasible")
-        assert ("val_accuracy" in metrics) == (record["status"] == "finished")
+        metrics = record.metrics
+        assert metrics["latency_ms"] == pytest.approx(10 * (1 - record.point["rate"]))
+        assert record.status == ("finished" if metrics["latency_ms"] <= 6.5 else "infeasible")
+        assert ("val_accuracy" in metrics) == (record.status == "finished")
     assert set((tmp_path / "trained").read_text().split()) == finished
     assert len(finished) == 6
 
@@ -84,23 +86,23 @@ def test_slow_networks_are_not_trained(tmp_path: Path) -> None:
 def test_early_stopping_judges_by_it(tmp_path: Path) -> None:
     config = make(tmp_path, sampler="random", trials=8, early_stopping="moasha")
     records = run(config)
-    assert {r["status"] for r in records} == {"finished", "stopped"}
+    assert {r.status for r in records} == {"finished", "stopped"}
     for record in records:
-        assert all(epoch["latency_ms"] == record["metrics"]["latency_ms"] for epoch in record["history"])
+        assert all(epoch["latency_ms"] == record.metrics["latency_ms"] for epoch in record.history)
 
 
 def test_the_front_is_measured_again_for_a_runtime_that_is_listed_later(tmp_path: Path) -> None:
     objectives = {"val_accuracy": "max", "macs": "min"}
     config = make(tmp_path, sampler="random", objectives=objectives)
-    first = {r["key"]: r for r in run(config)}
+    first = {r.key: r for r in run(config)}
     listed = config.settings.model_copy(
         update={"latency": config.settings.latency.model_copy(update={"batches": (1, 8)})}
     )
-    second = {r["key"]: r for r in run(config.model_copy(update={"settings": listed}))}
+    second = {r.key: r for r in run(config.model_copy(update={"settings": listed}))}
     assert first.keys() == second.keys()
     for key, record in first.items():
-        assert record["ended"] == second[key]["ended"]  # no trial ran again
-        if record["measured"]:
-            assert record["measured"] == {"latency_ms": 1.0}
-            assert second[key]["measured"] == {"latency_ms": 1.0, "latency_ms_eager_b8": 8.0}
-    assert any(record["measured"] for record in first.values())
+        assert record.ended == second[key].ended  # no trial ran again
+        if record.measured:
+            assert record.measured == {"latency_ms": 1.0}
+            assert second[key].measured == {"latency_ms": 1.0, "latency_ms_eager_b8": 8.0}
+    assert any(record.measured for record in first.values())

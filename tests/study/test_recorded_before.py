@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from rssearch.config.schema import load_study
+from rssearch.config.loading import load_study
 from rssearch.report import recorded
 from rssearch.storage.journal import Journal
 from rssearch.study.definition import StudyDefinition
@@ -19,10 +19,8 @@ def test_no_trial_runs_again(tmp_path: Path) -> None:
     config = load_study(tmp_path / "recorded" / "study.yaml", {"storage": str(tmp_path), "data_root": str(tmp_path)})
     definition = StudyDefinition(config)
     journal = Journal(definition.folder / "trials.jsonl")
-    keys = {key for key, record in journal.records.items() if record["kind"] == "trial"}
-    assert (
-        {record["key"] for record in definition.current(journal)} == keys == {*map(definition.key, definition.points)}
-    )
+    keys = {key for key, record in journal.records.items() if record.kind == "trial"}
+    assert {record.key for record in definition.current(journal)} == keys == {*map(definition.key, definition.points)}
     assert plan(config).finished == 4
 
 

@@ -95,7 +95,7 @@ def test_three_kills_lose_nothing_and_double_nothing(tmp_path: Path) -> None:
 
     journal = Journal(tmp_path / "results" / "s" / "trials.jsonl")
     assert len(journal.records) == TRIALS
-    assert {record["status"] for record in journal.records.values()} == {"finished"}
+    assert {record.status for record in journal.records.values()} == {"finished"}
     with (tmp_path / "results" / "s" / "trials.csv").open() as file:
         assert {row["key"] for row in csv.DictReader(file)} == set(journal.records)
 
@@ -106,16 +106,14 @@ def test_three_kills_lose_nothing_and_double_nothing(tmp_path: Path) -> None:
     assert set(times) == {(key, epoch) for key in journal.records for epoch in range(1, EPOCHS + 1)}
     # A kill costs at most the epoch in progress of each of the two trials that ran.
     assert sum(times.values()) - len(times) <= 2 * kills
-    assert any(record["metrics"]["resumed_from"] > 0 for record in journal.records.values())
+    assert any(record.metrics["resumed_from"] > 0 for record in journal.records.values())
 
     runs = mlflow_runs(tmp_path)
     assert sorted(run.data.tags["rssearch.key"] for run in runs) == sorted(journal.records)
     assert {run.info.status for run in runs} == {"FINISHED"}
     for run in runs:
-        assert (
-            run.data.metrics["val_accuracy"]
-            == journal.records[run.data.tags["rssearch.key"]]["metrics"]["val_accuracy"]
-        )
+        record = journal.records[run.data.tags["rssearch.key"]]
+        assert run.data.metrics["val_accuracy"] == record.metrics["val_accuracy"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -15,7 +15,8 @@ import pytest
 import yaml
 from rich.console import Console
 
-from rssearch.config.schema import StudyConfig, parse_study
+from rssearch.config.loading import parse_study
+from rssearch.config.schema import StudyConfig
 from rssearch.errors import InputError
 from rssearch.storage.journal import Journal
 from rssearch.study import run as study

@@ -60,11 +60,11 @@ def test_a_killed_study_in_a_bucket_goes_on_and_can_be_read(s3: str, tmp_path: P
     assert process.wait(timeout=400) == 0, (tmp_path / "console.log").read_text()
     records = Journal(folder / "trials.jsonl").records
     assert len(records) == TRIALS
-    assert {record["status"] for record in records.values()} == {"finished"}
+    assert {record.status for record in records.values()} == {"finished"}
     assert not before & {key for key, _ in epochs(tmp_path)[seen:]}, "a finished trial ran again"
     times = Counter(epochs(tmp_path))
     assert sum(times.values()) - len(times) <= 2, "a kill costs at most the epoch in progress of two trials"
-    assert any(record["metrics"]["resumed_from"] > 0 for record in records.values())
+    assert any(record.metrics["resumed_from"] > 0 for record in records.values())
     assert Store(storage).keys("checkpoints") == []
     assert not (folder / ".lock").is_file()
 

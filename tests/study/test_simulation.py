@@ -13,14 +13,17 @@ from typing import Any
 
 import pytest
 
-from rssearch.backend.tune import Listener, Stop
-from rssearch.config.schema import Resources, StudyConfig, parse_study
+from rssearch.backend.stop import Stop
+from rssearch.backend.tune import Listener
+from rssearch.config.loading import parse_study
+from rssearch.config.schema import Resources, StudyConfig
 from rssearch.front.pareto import hypervolume
 from rssearch.storage.journal import Journal
 from rssearch.storage.location import write_atomic
 from rssearch.study.definition import StudyDefinition
 from rssearch.study.recorder import MODELS, Recorder
 from rssearch.study.simulation import Simulator, simulate
+from rssearch.trial.jobs import Job
 from rssearch.trials import curves
 
 EPOCHS = 27
@@ -49,7 +52,7 @@ def make(folder: Path, rule: Any = "none", sampler: str = "random", trials: int 
 
 def spent(recorder: Recorder) -> int:
     """Epochs of all trials."""
-    return sum(len(record["history"]) for record in recorder.records.values())
+    return sum(len(record.history) for record in recorder.records.values())
 
 
 def volume(recorder: Recorder) -> float:
@@ -63,19 +66,19 @@ def volume(recorder: Recorder) -> float:
 def test_every_sampler_spends_its_budget_under_every_rule(tmp_path: Path, sampler: str, rule: str) -> None:
     trials = 12 if sampler == "gp" else 60
     recorder = simulate(make(tmp_path, rule, sampler, trials), Simulator(5))
-    statuses = Counter(record["status"] for record in recorder.records.values())
+    statuses = Counter(record.status for record in recorder.records.values())
     assert statuses.total() == trials
     assert statuses.keys() == ({"finished"} if rule == "none" else {"finished", "stopped"})
     lines = (tmp_path / "s" / "trials.jsonl").read_text().splitlines()
     ended = [record["key"] for record in map(json.loads, lines) if "status" in record]
     assert len(ended) == len(set(ended)) == trials  # none twice
     for record in recorder.records.values():
-        epochs = [epoch["epoch"] for epoch in record["history"]]
+        epochs = [epoch["epoch"] for epoch in record.history]
         assert epochs == list(range(1, len(epochs) + 1))
-        if record["status"] == "stopped":
+        if record.status == "stopped":
             assert epochs[-1] in (1, 3, 9)  # rungs; that of 27 is the end
-            assert record["metrics"].items() >= record["history"][-1].items()
-            assert record["reason"] == f"{rule}: not among the best after epoch {epochs[-1]}"
+            assert record.metrics.items() >= record.history[-1].items()
+            assert record.reason == f"{rule}: not among the best after epoch {epochs[-1]}"
         else:
             assert epochs[-1] == EPOCHS
     assert {row["status"] for row in recorder.front()} == {"finished"}
@@ -101,7 +104,7 @@ def test_a_killed_study_goes_on_as_its_record_says(tmp_path: Path, rule: str, ev
 
     simulate(make(tmp_path / "whole", rule), Killed(5))
     before = Journal(left / "s" / "trials.jsonl").records
-    ended = {key: record for key, record in before.items() if "status" in record}
+    ended = {key: record for key, record in before.items() if not record.is_running}
     interrupted = before.keys() - ended.keys()
     recorder = simulate(make(left, rule), Simulator(5))
     after = recorder.records
@@ -111,7 +114,7 @@ def test_a_killed_study_goes_on_as_its_record_says(tmp_path: Path, rule: str, ev
     lines = [json.loads(line) for line in (left / "s" / "trials.jsonl").read_text().splitlines()]
     times = Counter(record["key"] for record in lines if "status" in record)
     assert set(times.values()) == {1}
-    assert Counter(r["status"] for r in after.values()).keys() == {"finished", "stopped"}
+    assert Counter(r.status for r in after.values()).keys() == {"finished", "stopped"}
 
 
 def test_decisions_after_a_resume_know_every_trial_of_before(tmp_path: Path) -> None:
@@ -150,18 +153,18 @@ def test_stopped_trials_stay_stopped_until_the_rule_is_lifted(tmp_path: Path) ->
     simulate(make(tmp_path, "asha"), Simulator(5))
     assert (tmp_path / "s" / "trials.jsonl").read_bytes() == journal
     lifted = simulate(make(tmp_path, "none"), Simulator(5))
-    assert {record["status"] for record in lifted.records.values()} == {"finished"}
+    assert {record.status for record in lifted.records.values()} == {"finished"}
     assert lifted.records.keys() == first.records.keys()
 
 
 def test_two_thousand_trials_and_a_failing_one(tmp_path: Path) -> None:
     recorder = simulate(make(tmp_path, "moasha", trials=2000), Simulator(50))
     assert len(recorder.records) == 2000
-    stopped = sum(record["status"] == "stopped" for record in recorder.records.values())
+    stopped = sum(record.status == "stopped" for record in recorder.records.values())
     assert 0.9 < stopped / 2000 < 0.99  # one in 27 of those that three rungs judge, and those of the beginning
     recorded = make(tmp_path, settings={"options": {"journal": str(tmp_path / "none.jsonl")}}, study="other")
     missing = parse_study(recorded.resolved() | {"trial": "trials.curves:recorded"})
-    assert {record["status"] for record in simulate(missing, Simulator(2)).records.values()} == {"failed"}
+    assert {record.status for record in simulate(missing, Simulator(2)).records.values()} == {"failed"}
 
 
 def test_stopping_early_keeps_the_front_for_a_fraction_of_the_epochs(tmp_path: Path) -> None:
@@ -186,7 +189,7 @@ def test_a_recorded_study_is_repeated(tmp_path: Path) -> None:
     repeated = simulate(again, simulator)
 
     def results(recorder: Recorder) -> list[Any]:
-        return sorted((str(r["point"]), r["metrics"], r["history"]) for r in recorder.records.values())
+        return sorted((str(r.point), r.metrics, r.history) for r in recorder.records.values())
 
     assert results(repeated) == results(whole)
     early = simulate(
@@ -196,11 +199,11 @@ def test_a_recorded_study_is_repeated(tmp_path: Path) -> None:
         Simulator(3),
     )
     assert spent(early) < 0.5 * spent(whole)
-    assert simulator.busy == pytest.approx(sum(e["seconds"] for r in whole.records.values() for e in r["history"]))
+    assert simulator.busy == pytest.approx(sum(e["seconds"] for r in whole.records.values() for e in r.history))
 
 
 def jobs(count: int) -> Iterator[Any]:
-    return iter([(str(n), {"rate": n / 10, "lr": 0.1}) for n in range(count)])
+    return iter([Job(str(n), {"rate": n / 10, "lr": 0.1}) for n in range(count)])
 
 
 def test_virtual_time_keeps_every_slot_busy(tmp_path: Path) -> None:
@@ -210,7 +213,7 @@ def test_virtual_time_keeps_every_slot_busy(tmp_path: Path) -> None:
     simulator = Simulator(2)
     listener = Listener(
         started=lambda *_: None, epoch=lambda *_: None, retried=lambda *_: None,
-        ended=lambda key, _, end: ended.append((simulator.now, key, end["status"])),
+        ended=lambda job, outcome: ended.append((simulator.now, job.key, outcome.status)),
     )  # fmt: skip
     target = "tests.support.toy:counted"
     simulator.run_jobs(lambda: next(waiting, None), target, context, Resources(), listener, stop=Stop(), verbose=False)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from rssearch.storage.records import TrialRecord
+
 
 def ended(key: str, status: str = "finished", **more: Any) -> dict[str, Any]:
     """A whole record of a trial; `more` replaces parts of it."""
@@ -22,3 +24,8 @@ def ended(key: str, status: str = "finished", **more: Any) -> dict[str, Any]:
         "ended": 1_700_000_010.0,
         "measured": None,
     } | more
+
+
+def record(key: str, status: str = "finished", **more: Any) -> TrialRecord:
+    """The same as a record."""
+    return TrialRecord.from_json(ended(key, status, **more))

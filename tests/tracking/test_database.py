@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from rssearch.config.schema import parse_study
+from rssearch.config.loading import parse_study
 from rssearch.errors import InputError
 from rssearch.study import run
 from rssearch.tracking import client

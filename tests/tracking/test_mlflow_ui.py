@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from rssearch.config.schema import load_study
+from rssearch.config.loading import load_study
 from rssearch.front.trials import front_rows
 from rssearch.report import files as report
 from rssearch.storage.journal import flat

@@ -17,7 +17,7 @@ import pytest
 import yaml
 from rich.console import Console
 
-from rssearch.config.schema import parse_study
+from rssearch.config.loading import parse_study
 from rssearch.storage.journal import Journal
 from rssearch.study import run as study
 from rssearch.tracking.client import Tracker
@@ -121,12 +121,12 @@ def complete(config: dict[str, Any]) -> None:
     for key, record in records.items():
         run = runs[key]
         assert (run.info.status, run.info.lifecycle_stage) == ("FINISHED", "active")
-        assert run.data.params == {"rate": str(record["point"]["rate"])}
-        assert {name: run.data.metrics[name] for name in record["metrics"]} == record["metrics"]
+        assert run.data.params == {"rate": str(record.point["rate"])}
+        assert {name: run.data.metrics[name] for name in record.metrics} == record.metrics
         assert run.data.tags["rssearch.status"] == "finished"
         epochs = [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, "epoch")]
-        assert sorted(epochs) == [(epoch["epoch"], epoch["epoch"]) for epoch in record["history"]]
-        best = max(epoch["val_accuracy"] for epoch in record["history"])
+        assert sorted(epochs) == [(epoch["epoch"], epoch["epoch"]) for epoch in record.history]
+        best = max(epoch["val_accuracy"] for epoch in record.history)
         assert run.data.metrics["best/val_accuracy"] == best
     assert any(run.data.tags["rssearch.pareto"] == "true" for run in runs.values())
     assert summary.info.status == "FINISHED"

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rssearch.config.schema import parse_study
+from rssearch.config.loading import parse_study
 from rssearch.config.space import parse_dimension
 from rssearch.study.definition import StudyDefinition
 from rssearch.tracking.client import Tracker, addresses, default_uri

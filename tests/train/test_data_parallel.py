@@ -14,7 +14,8 @@ from rich.console import Console
 from torch import nn
 
 from rssearch.backend.worker_group import _cause
-from rssearch.config.schema import Augment, Recipe, parse_study
+from rssearch.config.loading import parse_study
+from rssearch.config.schema import Augment, Recipe
 from rssearch.data import loader
 from rssearch.errors import InputError, PeerLostError
 from rssearch.pruning import Elasticity
@@ -220,14 +221,14 @@ def test_workers_run_a_trial_and_its_failures_are_told(tmp_path):
     modes = ["works", "dies", "raises", "raises in the leader"]
     more = {"resources": {"workers": 2}, "settings": {"options": {"mark": str(tmp_path / "mark")}}}
     records, text = search(tmp_path, "tests.support.packed:counted", {"mode": modes}, **more)
-    found = {record["point"]["mode"]: record for record in records}
+    found = {record.point["mode"]: record for record in records}
     for mode in ("works", "dies"):
-        assert found[mode]["status"] == "finished", found[mode]
-        assert found[mode]["metrics"] == {"val_accuracy": 21.0, "macs": 1.0, "workers": 2}
-        assert [epoch["epoch"] for epoch in found[mode]["history"]][-2:] == [1, 2]
+        assert found[mode].status == "finished", found[mode]
+        assert found[mode].metrics == {"val_accuracy": 21.0, "macs": 1.0, "workers": 2}
+        assert [epoch["epoch"] for epoch in found[mode].history][-2:] == [1, 2]
     assert text.count("its worker died") == 1  # and the trial was started again
-    assert found["raises"]["reason"] == "ValueError: a bug that the second worker meets"
-    assert found["raises in the leader"]["reason"] == "ValueError: a bug that the leader meets"
+    assert found["raises"].reason == "ValueError: a bug that the second worker meets"
+    assert found["raises in the leader"].reason == "ValueError: a bug that the leader meets"
 
 
 @pytest.mark.slow
@@ -241,14 +242,14 @@ def test_a_pruning_trial_on_two_workers_is_the_one_on_one(tmp_path):
     for workers in (1, 2):
         folder = tmp_path / str(workers)
         records, _ = search(folder, "trials.prune:run", space, settings=settings, resources={"workers": workers})
-        (trial,) = [record for record in records if record["kind"] == "trial"]
-        assert trial["status"] == "finished", trial
+        (trial,) = [record for record in records if record.kind == "trial"]
+        assert trial.status == "finished", trial
         found.append(trial)
     one, two = found
-    assert two["key"] == one["key"]  # on how many workers is no part of the question
+    assert two.key == one.key  # on how many workers is no part of the question
     for name in ("val_loss", "val_accuracy", "baseline_val_accuracy"):
-        assert two["metrics"][name] == pytest.approx(one["metrics"][name], abs=0.02)
-    assert two["metrics"]["macs"] == one["metrics"]["macs"]
+        assert two.metrics[name] == pytest.approx(one.metrics[name], abs=0.02)
+    assert two.metrics["macs"] == one.metrics["macs"]
 
 
 @pytest.mark.ray

@@ -13,13 +13,13 @@ from typing import Any
 import psutil
 import pytest
 
+from rssearch.backend.stop import Stop
 from rssearch.backend.trainable import supervised
-from rssearch.backend.tune import Stop
 from rssearch.config.schema import Settings
 from rssearch.errors import InputError, TrialFailed
 from rssearch.study.environment import environment
 from rssearch.trial import worker
-from rssearch.trial.interface import resolve
+from rssearch.trial.hooks import resolve
 from rssearch.trial.session import Context, Session, point_settings
 from rssearch.trial.worker import call
 

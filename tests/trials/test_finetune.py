@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load as load_tensors
 
 from rssearch import pruning
-from rssearch.config.schema import Settings, override_settings
+from rssearch.config.loading import override_settings
+from rssearch.config.schema import Settings
 from rssearch.storage.artifacts import Store
 from rssearch.trial.session import Context, Session
 from rssearch.trials import prune, results

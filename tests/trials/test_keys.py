@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rssearch.config import imports
-from rssearch.config.schema import parse_study
+from rssearch.config.loading import parse_study
 from rssearch.study.definition import StudyDefinition
 from rssearch.trials import keys as keys_module
 from rssearch.trials.keys import Keys

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from rssearch.config.schema import Bound, Settings, parse_study
+from rssearch.config.loading import parse_study
+from rssearch.config.schema import Bound, Settings
 from rssearch.cost import latency
 from rssearch.errors import Infeasible, InputError
 from rssearch.study.definition import StudyDefinition

@@ -17,7 +17,8 @@ from PIL import Image
 from rich.console import Console
 
 from rssearch import bundle
-from rssearch.config.schema import Settings, override_settings, parse_study
+from rssearch.config.loading import override_settings, parse_study
+from rssearch.config.schema import Settings
 from rssearch.errors import InputError
 from rssearch.report.recorded import Recorded
 from rssearch.study.definition import StudyDefinition

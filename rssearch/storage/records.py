@@ -1,0 +1,82 @@
+"""What is recorded of a trial: how it ended, and the line of the journal that says so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
+from typing import Any
+
+__all__ = ["Status", "TrialRecord"]
+
+
+class Status(StrEnum):
+    """How a trial ended."""
+
+    FINISHED = "finished"
+    STOPPED = "stopped"  # by early stopping, before its last epoch
+    INFEASIBLE = "infeasible"  # it breaks a constraint
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """A trial, or a baseline that trials share.
+
+    Attributes:
+        key: its content key.
+        point: what it was made of.
+        status: how it ended; None while it runs.
+        kind: ``trial``, ``baseline``, or ``running`` for a trial that has passed a rung and has not ended.
+        title: for people.
+        params: its point as MLflow shows it.
+        reason: why it failed or was stopped.
+        metrics: what it reported at its end.
+        history: one entry for each epoch.
+        best: the best value of each objective over the epochs.
+        started: seconds since 1970; None where an older release did not write it.
+        ended: seconds since 1970.
+        measured: what only members of the front are measured for.
+        more: what another release has written beside these.
+    """
+
+    key: str
+    point: dict[str, Any]
+    status: Status | None = None
+    kind: str = "trial"
+    title: str = ""
+    params: dict[str, Any] = field(default_factory=dict)
+    reason: str | None = None
+    metrics: dict[str, Any] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best: dict[str, float] = field(default_factory=dict)
+    started: float | None = None
+    ended: float | None = None
+    measured: dict[str, Any] | None = None
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it has not ended."""
+        return self.kind == "running"
+
+    @classmethod
+    def from_json(cls, line: Mapping[str, Any]) -> TrialRecord:
+        """The record of a line, checked by `rssearch.storage.journal_lines.parse`."""
+        known = {name: value for name, value in line.items() if name in _NAMES}
+        status = line.get("status")
+        more = {name: value for name, value in line.items() if name not in _NAMES}
+        return cls(**known | {"status": None if status is None else Status(status), "more": more})
+
+    def to_json(self) -> dict[str, Any]:
+        """The line of a trial: of one that has ended, or of one that runs."""
+        if self.is_running:
+            return {"key": self.key, "kind": self.kind, "point": self.point, "history": self.history}
+        return {name: getattr(self, name) for name in _LINE} | dict(self.more)
+
+
+_LINE = (
+    *("kind", "key", "title", "point", "params", "status", "reason"),
+    *("metrics", "history", "best", "started", "ended", "measured"),
+)
+_NAMES = {item.name for item in fields(TrialRecord)} - {"more"}

@@ -1,0 +1,280 @@
+"""The stages of one session of a study: pack, prepare, search, measure."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from rssearch.backend import gpu_sharing
+from rssearch.backend.gpu_sharing import FOOTPRINTS
+from rssearch.config.schema import Resources
+from rssearch.config.space import Point
+from rssearch.cost.latency import metric
+from rssearch.errors import InputError, TrialFailed
+from rssearch.sampling.sampler import Proposer
+from rssearch.storage import shared_folder, uris
+from rssearch.storage.records import Status, TrialRecord
+from rssearch.study.definition import StudyDefinition
+from rssearch.study.early_stopping import EarlyStopping
+from rssearch.study.recorder import Recorder
+from rssearch.study.unpruned import unpruned
+from rssearch.trial.jobs import Job, Outcome
+
+if TYPE_CHECKING:
+    from rssearch.backend.stop import Stop
+
+__all__ = ["Stages"]
+
+_log = logging.getLogger(__name__)
+
+_ALIVE_SECONDS = 3.0  # between two looks at a storage that may be deleted
+
+
+class Stages:
+    """The stages of one session of a study.
+
+    Args:
+        definition: of the study.
+        recorder: records everything.
+        shared: the data, in Ray's object store.
+        token: of the session, for `rssearch.storage.shared_folder`; None: all trials run in this process.
+        stop: ends the session.
+        run_jobs: `rssearch.backend.tune.run_jobs`, or another function that does the same without Ray.
+    """
+
+    def __init__(
+        self,
+        definition: StudyDefinition,
+        recorder: Recorder,
+        shared: Mapping[str, Any],
+        token: str | None,
+        stop: Stop,
+        run_jobs: Callable[..., None],
+    ) -> None:
+        self.definition, self.config, self.recorder = definition, definition.config, recorder
+        self.shared, self.token, self.stop, self.run_jobs = shared, token, stop, run_jobs
+        self.failed_baselines: dict[str, str] = {}
+        self.uris = uris.within(self.config.resolved())
+        self.resources = self.config.resources
+        self._last_check = -math.inf
+
+    def pack(self, gpu_memories: Callable[[], list[int]]) -> None:
+        """Turn ``gpus: auto`` into the share of a GPU that the network with the largest footprint takes.
+
+        A trial that cannot be measured gets a whole GPU; where there is none, trials stay on the CPU.
+        """
+        if self.config.resources.gpus != "auto":
+            return
+        memories = gpu_memories()
+        alone = self.resources.model_copy(update={"gpus": 1.0})
+        points = self.definition.peak_memory_points() if memories else {}
+        store = self.definition.store
+        todo = [Job(key, point) for key, point in points.items() if not store.has(FOOTPRINTS, key)]
+
+        def title(job: Job) -> str:
+            return f"memory of {self.definition.title(job.point)}"
+
+        def ended(job: Job, outcome: Outcome) -> None:
+            if outcome.status is Status.FINISHED:
+                store.put(FOOTPRINTS, job.key, {"footprint.json": json.dumps(outcome.metrics).encode()})
+            self.recorder.probe_ended(job, title(job), outcome)
+
+        if todo:
+            self.recorder.display.start("measuring memory", len(todo))
+            self._run(_one_by_one(todo), "footprint", title, ended, resources=alone)
+        taken = gpu_sharing.recorded(store, points)
+        share = 0.0 if not memories else 1.0 if taken is None else gpu_sharing.fraction(taken, min(memories))
+        self.resources = self.resources.model_copy(update={"gpus": share})
+        self.recorder.display.say(gpu_sharing.describe_share(share, taken, memories))
+
+    def prepare(self) -> None:
+        """Make what is missing of the baselines and scores.
+
+        Of a sampled space there may be more of them than there will be trials, or they depend on what is sampled from
+        a range: then each trial makes what it needs.
+        """
+        todo = [p for p in self.definition.sure_preparations() if not p.done]
+        few = self.config.search.sampler != "grid" and len(todo) > self.config.search.trials
+        if few or not todo:
+            return
+        self.recorder.display.start("baselines and scores", len(todo))
+        titles = {p.key: p.title for p in todo}
+
+        def title(job: Job) -> str:
+            return titles[job.key]
+
+        def ended(job: Job, outcome: Outcome) -> None:
+            if outcome.status is not Status.FINISHED:
+                self.failed_baselines[job.key] = str(outcome.reason)
+            self.recorder.baseline_ended(job, title(job), outcome)
+
+        self._run(_one_by_one(Job(p.key, dict(p.point)) for p in todo), "prepare", title, ended)
+
+    def search(self) -> None:
+        """Run the trials that the sampler proposes.
+
+        Failed trials are tried again; stopped ones are trained to their end once nothing is stopped early any more.
+        """
+        self.recorder.fix_references(unpruned(self.definition, self.recorder.references))
+        early = bool(self.definition.early_stopping_objectives)
+        repeated = {Status.FAILED} if early else {Status.FAILED, Status.STOPPED}
+        known = [record for record in self.recorder.records.values() if record.status not in repeated]
+        proposer = Proposer(
+            self.config.space,
+            self.config.search,
+            key_of=self.definition.key,
+            known=known,
+            cost=self._cost,
+            on_infeasible=lambda record: self.recorder.trial_ended(
+                Job(record.key, record.point), Outcome(Status.INFEASIBLE, record.metrics)
+            ),
+        )
+
+        def ended(job: Job, outcome: Outcome) -> None:
+            self.recorder.trial_ended(job, self._told(proposer, job, self._completed(job, outcome)))
+
+        def ask() -> Job | None:
+            while (proposed := proposer.ask()) is not None:
+                job = Job(*proposed)
+                reason = self._failed_baseline(job)
+                if reason is None:
+                    return job
+                ended(job, Outcome(Status.FAILED, reason=f"its baseline failed: {reason}"))
+            return None
+
+        rule = EarlyStopping(self.definition, self.recorder, self._cost) if early else None
+        counts = Counter(record.status for record in known)
+        self.recorder.display.start(
+            "trials",
+            proposer.total,
+            counts[Status.FINISHED],
+            infeasible=counts[Status.INFEASIBLE],
+            stopped=counts[Status.STOPPED],
+        )
+        self.recorder.look_at_front(now=True)
+        self._run(
+            ask,
+            self.config.trial.partition(":")[2],
+            self._title,
+            ended,
+            should_continue=rule.should_continue if rule else None,
+        )
+
+    def _completed(self, job: Job, outcome: Outcome) -> Outcome:
+        """A trial that ended before its end reports what is known of its cost, too."""
+        if outcome.status not in (Status.INFEASIBLE, Status.STOPPED):
+            return outcome
+        metrics = self._cost(job.point) | outcome.metrics
+        if outcome.status is Status.INFEASIBLE:  # as its worker found out before the training
+            return replace(outcome, metrics=metrics)
+        rule = self.config.search.early_stopping.rule
+        reason = f"{rule}: not among the best after epoch {self.recorder.step(job.key, metrics)}"
+        return replace(outcome, metrics=metrics, reason=reason)
+
+    def _told(self, proposer: Proposer, job: Job, outcome: Outcome) -> Outcome:
+        """Tell the sampler; a trial without a finite value of each objective has failed."""
+        record = proposer.tell(job.key, outcome.status, outcome.metrics)
+        if record.status is Status.FAILED and outcome.status is Status.FINISHED:
+            shown = ", ".join(f"{n} = {record.metrics.get(n)}" for n in self.config.search.objectives)
+            outcome = replace(outcome, reason=f"an objective is missing or not finite: {shown}")
+        assert record.status is not None
+        return replace(outcome, status=record.status)
+
+    def _failed_baseline(self, job: Job) -> str | None:
+        """Why a baseline that a trial needs is not there."""
+        needs = self.definition.preparations([job.point]) if self.failed_baselines else []
+        return next((self.failed_baselines[p.key] for p in needs if p.key in self.failed_baselines), None)
+
+    def _title(self, job: Job) -> str:
+        return self.definition.title(job.point)
+
+    def _cost(self, point: Point) -> dict[str, Any]:
+        try:
+            return self.definition.cost(point)
+        except (TrialFailed, InputError) as error:  # such as a MACs ratio that is out of reach; the trial will say so
+            _log.info("%s: %s", self.definition.title(point), error)
+            return {}
+
+    def measure(self) -> None:
+        """What only the front's members are worth, one after another with the machine to themselves."""
+        if self.definition.hook("measure") is None:
+            return
+        members = [self.recorder.records[key] for key in self.recorder.front_candidates()]
+        todo = [Job(record.key, record.point) for record in members if self._lacks(record)]
+        if not todo:
+            return
+        self.recorder.display.start("measuring the front", len(todo))
+        alone = self.resources.model_copy(update={"max_concurrent": 1, "workers": 1})
+        self._run(_one_by_one(todo), "measure", self._title, self.recorder.measured, resources=alone)
+
+    def _lacks(self, record: TrialRecord) -> bool:
+        """Whether a member of the front has not been measured, or lacks a latency that is listed by now."""
+        measured = record.measured or {}
+        listed = {metric(*pair) for pair in self.config.settings.latency.pairs()}
+        timed = any(name.startswith("latency_") for name in measured)  # else its trial's module measures none
+        return not measured or (timed and not listed.difference(self.definition.requested) <= measured.keys())
+
+    def _check_now_and_then(self) -> None:
+        if time.monotonic() - self._last_check > _ALIVE_SECONDS:
+            self._check_there()
+            self._last_check = time.monotonic()
+
+    def _check_there(self) -> None:
+        """Raise StorageGoneError where the study's folder is no longer what this session began in."""
+        if self.token is not None:
+            shared_folder.check_there(self.definition.folder, self.token)
+
+    def _run(
+        self,
+        ask: Callable[[], Job | None],
+        function: str,
+        title: Callable[[Job], str],
+        ended: Callable[[Job, Outcome], None],
+        resources: Resources | None = None,
+        should_continue: Callable[[Job, dict[str, Any]], bool] | None = None,
+    ) -> None:
+        from rssearch.backend.tune import Listener
+
+        recorder, definition, resources = self.recorder, self.definition, resources or self.resources
+
+        def clean(said: Any) -> Any:  # reasons and notes quote what libraries say
+            return uris.hidden_in(said, *self.uris)
+
+        def recorded(job: Job, outcome: Outcome) -> None:
+            self._check_there()
+            ended(
+                job,
+                replace(
+                    outcome,
+                    metrics=clean(outcome.metrics),
+                    reason=clean(outcome.reason),
+                    notes=tuple(clean(list(outcome.notes))),
+                    traceback=clean(outcome.traceback),
+                ),
+            )
+
+        listener = Listener(
+            started=lambda job: recorder.begin(job.key, title(job)),
+            epoch=lambda job, metrics: recorder.epoch(
+                job.key, title(job), definition.params(job.point), clean(metrics)
+            ),
+            retried=lambda job, reason: recorder.retried(title(job), clean(reason)),
+            ended=recorded,
+            should_continue=should_continue,
+            alive=self._check_now_and_then,
+        )
+        target = f"{self.config.trial.partition(':')[0]}:{function}"
+        context, verbose = definition.context(self.shared, self.token, resources), recorder.display.verbose
+        self.run_jobs(ask, target, context, resources, listener, stop=self.stop, verbose=verbose)
+
+
+def _one_by_one(jobs: Iterable[Job]) -> Callable[[], Job | None]:
+    """What gives one job after another."""
+    left = iter(jobs)
+    return lambda: next(left, None)

@@ -1,0 +1,134 @@
+"""What a study asks of a trial's module, and what a running trial gets.
+
+A study names its trial by an import string such as ``trials.prune:run``. The function is a plain Ray Tune trainable: it
+takes ``config`` (the point, and ``settings``), and reports with ``ray.tune.report`` or returns its metrics. A function
+with a second parameter gets a `Session`, too. Its module may offer more, each by its name: see `TrialModule`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol
+
+from rssearch.config import imports
+from rssearch.config.schema import Search, Settings
+from rssearch.errors import InputError
+from rssearch.storage.artifacts import Store
+from rssearch.trial.interface import Metrics, Preparation
+from rssearch.trial.session import Session
+
+__all__ = ["HOOKS", "TrialModule", "resolve", "takes_session"]
+
+Point = dict[str, Any]
+
+
+class TrialModule(Protocol):
+    """The hooks of a trial's module. All of them are optional, so a module need not have the whole protocol.
+
+    What the driver asks runs on the driver, before the trials and without training; what a worker does runs where the
+    trial does. `rssearch.testing.check_trial` holds a module against it.
+
+    Attributes:
+        METRICS: names that objectives and constraints may have.
+        ON_REQUEST: those that a trial finds out only where an objective or a constraint names them, such as latency:
+            they are part of its key then.
+        EPOCH_METRICS: those that every epoch reports: trials can be stopped early by them.
+    """
+
+    METRICS: Sequence[str]
+    ON_REQUEST: Sequence[str]
+    EPOCH_METRICS: Sequence[str]
+
+    # What the driver asks
+
+    def check(self, point: Point, settings: Settings) -> None:
+        """Raise an InputError for a point that cannot be run."""
+
+    def check_search(self, point: Point, search: Search) -> None:
+        """Raise an InputError for objectives and constraints that a point has no metric for."""
+
+    def identity(self, point: Point, settings: Settings, data_root: Path) -> Any:
+        """What determines the result besides point and settings (data, code), as plain JSON: part of the key."""
+
+    def epochs(self, point: Point, settings: Settings) -> int:
+        """How many epochs a trial reports; the last one stops no trial."""
+
+    def share(
+        self, points: Iterable[Point], settings: Settings, data_root: Path, progress: Callable[[str, int, int], None]
+    ) -> Mapping[str, Any]:
+        """Objects by name, put into Ray's object store once, for all trials; see `Session.shared`."""
+
+    def preparations(
+        self, points: Iterable[Point], settings: Settings, data_root: Path, store: Store
+    ) -> list[Preparation]:
+        """What must be there before the trials start."""
+
+    def cost(self, point: Point, session: Session) -> Metrics:
+        """What is known before the training, such as MACs: empty where nothing is known yet."""
+
+    def unpruned(self, point: Point, session: Session) -> Metrics:
+        """Of the network before pruning: ``baseline_<cost>``, and ``classes``, the number of classes.
+
+        Hypervolumes and knees are measured from there.
+        """
+
+    def estimate(self, point: Point, session: Session, epochs: int) -> float:
+        """Seconds of training on this machine, for the plan."""
+
+    # What a worker does
+
+    def prepare(self, config: Point, session: Session) -> Metrics:
+        """Make one of the `preparations`; config is its point."""
+
+    def measure(self, config: Point, session: Session) -> Metrics:
+        """What only the front's members are worth: test split, latency.
+
+        It may put a picture into the store, see `PREDICTIONS`.
+        """
+
+    def footprint(self, config: Point, session: Session) -> Metrics:
+        """``taken`` and ``memory``, bytes of a GPU by `rssearch.cost.memory`, for ``gpus: auto``."""
+
+
+# Each hook with the names of what a study calls it with.
+HOOKS: Mapping[str, tuple[str, ...]] = {
+    name: tuple(inspect.signature(hook).parameters)[1:]
+    for name, hook in vars(TrialModule).items()
+    if inspect.isfunction(hook) and not name.startswith("_")
+}
+
+
+def resolve(target: str) -> tuple[Callable[..., Any], ModuleType]:
+    """The function that an import string names, and its module.
+
+    Raises:
+        InputError: there is no such function, or a hook of its module does not take what a study calls it with.
+    """
+    try:
+        function, module = imports.load(target)
+    except InputError as error:
+        raise InputError(f"trial: {error}") from error.__cause__
+    if not callable(function):
+        raise InputError(f"trial: {target} is no function")
+    for name, arguments in HOOKS.items():
+        _check_hook(name, getattr(module, name, None), arguments, module.__name__)
+    return function, module
+
+
+def _check_hook(name: str, hook: Any, arguments: Sequence[str], module: str) -> None:
+    if not callable(hook):
+        return
+    try:
+        inspect.signature(hook).bind(*arguments)
+    except TypeError as error:
+        raise InputError(
+            f"trial: {module}.{name} is called as {name}({', '.join(arguments)}), which it does not take: {error}"
+        ) from None
+
+
+def takes_session(function: Callable[..., Any]) -> bool:
+    """Whether a trial's function has a second parameter."""
+    return len(inspect.signature(function).parameters) > 1

@@ -1,0 +1,53 @@
+"""What the driver hands to a worker, and what comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from rssearch.storage.records import Status
+
+__all__ = ["Job", "Outcome"]
+
+
+class Job(NamedTuple):
+    """A trial to run, or something else that a function of its module does.
+
+    Attributes:
+        key: its content key.
+        point: what the function gets.
+    """
+
+    key: str
+    point: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended.
+
+    Attributes:
+        status: of the job.
+        metrics: what it reported at its end, or what is known of one that did not finish.
+        reason: why it failed or was stopped, in one sentence.
+        notes: warnings of the worker.
+        traceback: of an exception that the trial did not mean to raise.
+    """
+
+    status: Status
+    metrics: dict[str, Any] = field(default_factory=dict)
+    reason: str | None = None
+    notes: tuple[str, ...] = ()
+    traceback: str | None = None
+
+    @classmethod
+    def from_report(cls, report: Mapping[str, Any]) -> Outcome:
+        """The outcome in the last report of a worker, see `rssearch.backend.trainable`."""
+        return cls(
+            status=Status(report["status"]),
+            metrics=dict(report.get("metrics") or {}),
+            reason=report.get("reason"),
+            notes=tuple(report.get("notes", ())),
+            traceback=report.get("traceback"),
+        )
