@@ -6,11 +6,13 @@ import os
 import secrets
 import subprocess
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
 
 from tests.support import machines
+from tests.support.local_ray import _no_other_ray, _ray_ends, local_ray  # noqa: F401  # fixtures for all modules
 from tests.support.mounts import private_mounts
 
 # Before anything imports Ray or MLflow: nothing may call outside, a test never joins somebody's cluster, and nobody
@@ -18,6 +20,8 @@ from tests.support.mounts import private_mounts
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ["RAY_AUTH_MODE"], os.environ["RAY_AUTH_TOKEN"] = "token", secrets.token_hex(32)
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+# Processes of several threads each that share two cores wait for one another, and take many times as long.
+os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
 os.environ.pop("RAY_ADDRESS", None)
 os.environ.pop("MLFLOW_TRACKING_URI", None)
 os.environ.pop("RSSEARCH_TRACKING_URI", None)
@@ -35,6 +39,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
+    _long_files_first(items)
+
+
+def _long_files_first(items: list[pytest.Item]) -> None:
+    """Files with many slow tests begin, so that no process is alone with one of them in the end."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    files = list(dict.fromkeys(item.path for item in items))
+    place = {path: (-slow[path], number) for number, path in enumerate(files)}
+    items.sort(key=lambda item: place[item.path])
 
 
 def _may_mount() -> bool:
@@ -55,19 +68,6 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     if result.skipped and not hasattr(result, "wasxfail") and os.environ.get("RSSEARCH_NO_SKIP"):
         result.outcome = "failed"
         result.longrepr = f"{item.nodeid} was skipped, which RSSEARCH_NO_SKIP forbids: {result.longrepr}"
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _no_ray_left() -> Iterator[None]:
-    """Ray ends with the module that started it."""
-    yield
-    import sys
-
-    if "ray" in sys.modules:
-        import ray
-
-        if ray.is_initialized():
-            ray.shutdown()
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -15,6 +15,7 @@ from rssearch.config.loading import parse_study
 from rssearch.config.schema import StudyConfig
 from rssearch.storage.journal import Journal
 from rssearch.study import run as study
+from tests.support.databases import put_into
 
 pytestmark = pytest.mark.ray
 
@@ -43,6 +44,7 @@ def make(folder: Path, rule: Any) -> StudyConfig:
 
 def run(config: StudyConfig) -> tuple[int, str]:
     text = io.StringIO()
+    put_into(Path(config.storage))
     return study.search(config, console=Console(file=text, width=200)), text.getvalue()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +16,11 @@ from rssearch.sampling.sampler import CAPABILITIES, Proposer
 from rssearch.storage.journal import Journal
 from rssearch.storage.records import Status
 from rssearch.study import run as study
+from tests.support.databases import put_into
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
 
 SLOW = {"latency_ms": {"max": 6.5}}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _ray() -> Iterator[None]:
-    import ray
-
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    yield
-    ray.shutdown()
 
 
 def make(folder: Path, **search: Any) -> StudyConfig:
@@ -49,6 +40,7 @@ def make(folder: Path, **search: Any) -> StudyConfig:
 
 def run(config: StudyConfig) -> list[dict[str, Any]]:
     """The records of a study's trials."""
+    put_into(Path(config.storage))
     assert study.search(config, console=Console(file=io.StringIO(), width=200)) == 0
     return list(Journal(Path(config.storage) / "s" / "trials.jsonl").records.values())
 

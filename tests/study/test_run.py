@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
 from statistics import median
@@ -21,18 +20,10 @@ from rssearch.errors import InputError
 from rssearch.storage.journal import Journal
 from rssearch.study import run as study
 from rssearch.study.definition import StudyDefinition
+from tests.support.databases import put_into
 from tests.support.records import ended
 
-pytestmark = pytest.mark.ray
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _ray() -> Iterator[None]:
-    import ray
-
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    yield
-    ray.shutdown()
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
 
 
 def make(tmp_path: Path, function: str, space: dict[str, Any], **more: Any) -> StudyConfig:
@@ -43,6 +34,8 @@ def make(tmp_path: Path, function: str, space: dict[str, Any], **more: Any) -> S
 
 def run(config: StudyConfig, **options: Any) -> tuple[int, str]:
     text = StringIO()
+    if config.tracking_uri is None:
+        put_into(Path(config.storage))
     status = study.search(config, console=Console(file=text, width=200), **options)
     return status, text.getvalue()
 

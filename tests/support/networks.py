@@ -37,7 +37,7 @@ def fresh(name: str, classes: int = 10, **options) -> nn.Module:
     return models.create(name, classes, **small, **options)
 
 
-@functools.cache
+@functools.lru_cache(maxsize=6)  # a large one holds half a gigabyte
 def network(name: str, size: int = 32, classes: int = 10, **options) -> tuple[nn.Module, Tensor, pruning.ChannelGraph]:
     """A network with random statistics, a batch for it, and its graph. Do not change them."""
     model = randomise(fresh(name, classes, **options)).eval()

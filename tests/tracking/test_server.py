@@ -49,15 +49,6 @@ def server(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iter
         made.stop()
 
 
-@pytest.fixture(scope="module")
-def ray_address() -> Iterator[str]:
-    import ray
-
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    yield ray.get_runtime_context().gcs_address
-    ray.shutdown()
-
-
 def document(name: str, tmp_path: Path, uri: str, gated: bool = False) -> dict[str, Any]:
     """A study of four trials; if it is gated, they get past their second epoch once a file is there."""
     options = {"log": str(tmp_path / f"{name}.log"), "epochs": 4, "seconds": 0.2}
@@ -136,7 +127,7 @@ def complete(config: dict[str, Any]) -> None:
 
 
 def test_results_wait_for_a_server_that_does_not_come_back_before_the_end(
-    ray_address: str, server: MlflowServer, tmp_path: Path
+    local_ray: str, server: MlflowServer, tmp_path: Path
 ) -> None:
     config = document("gone", tmp_path, server.uri, gated=True)
     try:
@@ -151,7 +142,7 @@ def test_results_wait_for_a_server_that_does_not_come_back_before_the_end(
     complete(config)
 
 
-def test_a_server_that_returns_while_the_study_runs(ray_address: str, server: MlflowServer, tmp_path: Path) -> None:
+def test_a_server_that_returns_while_the_study_runs(local_ray: str, server: MlflowServer, tmp_path: Path) -> None:
     config = document("back", tmp_path, server.uri, gated=True)
     steps = [(3, server.stop), (4, server.start), (4, (tmp_path / "gate").touch)]
     with Meanwhile(tmp_path / "back.log", *steps):
@@ -161,7 +152,7 @@ def test_a_server_that_returns_while_the_study_runs(ray_address: str, server: Ml
 
 
 def test_a_database_that_is_stopped_and_started(
-    ray_address: str, server: MlflowServer, postgres: Postgres, tmp_path: Path
+    local_ray: str, server: MlflowServer, postgres: Postgres, tmp_path: Path
 ) -> None:
     config = document("database", tmp_path, server.uri, gated=True)
     steps = [(3, postgres.stop), (4, lambda: time.sleep(5)), (4, postgres.start), (4, (tmp_path / "gate").touch)]
@@ -171,14 +162,14 @@ def test_a_database_that_is_stopped_and_started(
     complete(config)
 
 
-def test_eight_studies_at_once_on_one_server(ray_address: str, server: MlflowServer, tmp_path: Path) -> None:
+def test_eight_studies_at_once_on_one_server(local_ray: str, server: MlflowServer, tmp_path: Path) -> None:
     configs = [document(f"study{n}", tmp_path, server.uri) | {"resources": {"cpus": 0.25}} for n in range(STUDIES)]
     processes, logs = [], []
     try:
         for config in configs:
             path, log = tmp_path / f"{config['study']}.yaml", tmp_path / f"{config['study']}.txt"
             path.write_text(yaml.safe_dump(config))
-            command = [sys.executable, str(PROJECT / "search.py"), str(path), "--address", ray_address]
+            command = [sys.executable, str(PROJECT / "search.py"), str(path), "--address", local_ray]
             with log.open("wb") as out:
                 processes.append(subprocess.Popen(command, cwd=PROJECT, stdout=out, stderr=out, start_new_session=True))
             logs.append(log)

@@ -22,6 +22,7 @@ from rssearch.pruning import Elasticity
 from rssearch.storage.journal import Journal
 from rssearch.study import run as study
 from rssearch.train.data_parallel import ALONE, DistributedWorkerGroup, WorkerGroup
+from tests.support.databases import put_into
 from tests.support.scenes import scene_set, tiny
 from tests.support.training import CPU, fit, image_set, network, without_times
 
@@ -196,19 +197,11 @@ def test_what_ended_a_crew():
         assert str(found) == "a worker of the trial died: rank 1 died"
 
 
-@pytest.fixture(scope="module")
-def _ray():
-    import ray
-
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    yield
-    ray.shutdown()
-
-
 def search(tmp_path, trial, space, **more):
     """The records of a study by their points, and what the console shows."""
     document = {"study": "s", "trial": trial, "space": space, "storage": str(tmp_path), **more}
     text = StringIO()
+    put_into(tmp_path)
     study.search(parse_study(document), console=Console(file=text, width=200))
     records = Journal(tmp_path / "s" / "trials.jsonl").records.values()
     return list(records), text.getvalue()
@@ -216,7 +209,7 @@ def search(tmp_path, trial, space, **more):
 
 @pytest.mark.slow
 @pytest.mark.ray
-@pytest.mark.usefixtures("_ray")
+@pytest.mark.usefixtures("local_ray")
 def test_workers_run_a_trial_and_its_failures_are_told(tmp_path):
     modes = ["works", "dies", "raises", "raises in the leader"]
     more = {"resources": {"workers": 2}, "settings": {"options": {"mark": str(tmp_path / "mark")}}}
@@ -233,7 +226,7 @@ def test_workers_run_a_trial_and_its_failures_are_told(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.ray
-@pytest.mark.usefixtures("_ray")
+@pytest.mark.usefixtures("local_ray")
 def test_a_pruning_trial_on_two_workers_is_the_one_on_one(tmp_path):
     space = {"dataset": ["synthetic_scenes"], "model": ["resnet20"], "method": ["l1"], "macs_ratio": [0.5]}
     epochs = {"epochs": 1, "batch_size": 256}
@@ -253,7 +246,7 @@ def test_a_pruning_trial_on_two_workers_is_the_one_on_one(tmp_path):
 
 
 @pytest.mark.ray
-@pytest.mark.usefixtures("_ray")
+@pytest.mark.usefixtures("local_ray")
 def test_more_workers_than_the_cluster_has_are_refused(tmp_path):
     with pytest.raises(
         InputError, match="the nodes together cannot hold a trial of 3 workers, each of 1 CPUs and 0 GPUs"
@@ -262,7 +255,7 @@ def test_more_workers_than_the_cluster_has_are_refused(tmp_path):
 
 
 @pytest.mark.ray
-@pytest.mark.usefixtures("_ray")
+@pytest.mark.usefixtures("local_ray")
 def test_a_cluster_that_grows_needs_a_limit(tmp_path, monkeypatch):
     monkeypatch.setattr("rssearch.backend.tune._may_grow", lambda: True)
     with pytest.raises(InputError, match=r"resources.max_concurrent: is needed for trials of several workers"):

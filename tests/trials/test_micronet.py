@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import time
-from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -229,15 +228,6 @@ def test_the_shipped_space_has_all_short_cascades_without_holes() -> None:
 # A study
 
 
-@pytest.fixture(scope="module")
-def _ray() -> Iterator[None]:
-    import ray
-
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    yield
-    ray.shutdown()
-
-
 def small(storage: Path) -> StudyConfig:
     return parse_study(
         {
@@ -253,7 +243,7 @@ def small(storage: Path) -> StudyConfig:
 
 @pytest.mark.slow
 @pytest.mark.ray
-@pytest.mark.usefixtures("_ray")
+@pytest.mark.usefixtures("local_ray")
 def test_a_study_from_end_to_end(tmp_path: Path) -> None:
     def run() -> str:
         text = StringIO()

@@ -1,0 +1,44 @@
+"""One Ray of two CPUs for all modules of a process that can share it: a module names the fixture ``local_ray``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+
+def _end() -> None:
+    if "ray" in sys.modules:
+        import ray
+
+        if ray.is_initialized():
+            ray.shutdown()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_other_ray(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Ray ends with the module that started it, and the shared one before a module that does not share it."""
+    own = (item for item in request.session.items if getattr(item, "module", None) is request.module)
+    if any("local_ray" in getattr(item, "fixturenames", ()) for item in own):
+        yield
+        return
+    _end()
+    yield
+    _end()
+
+
+@pytest.fixture(scope="module")
+def local_ray(_no_other_ray: None) -> str:
+    """The address of a Ray with two CPUs. It stays for the next module that shares it."""
+    import ray
+
+    if not ray.is_initialized():
+        ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    return str(ray.get_runtime_context().gcs_address)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _ray_ends() -> Iterator[None]:
+    yield
+    _end()
