@@ -33,7 +33,7 @@ _FUNCTIONS = {
     "Results": "study.frames",
     "StudyConfig": "config.schema",
     "load_study": "study.script",
-    "parse_study": "config.schema",
+    "parse_study": "config.loading",
     "plan": "study.planning",
     "results": "study.frames",
     "search": "study.run",

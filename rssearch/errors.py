@@ -7,6 +7,8 @@ import reprlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+__all__ = ["DataWarning", "Infeasible", "InputError", "OutOfMemory", "PeerLostError", "StorageGoneError", "TrialFailed"]
+
 
 class InputError(ValueError):
     """What the user gave cannot be used. The command line prints the message alone and exits with status 2."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,19 @@ def test_a_library_has_one_door(library: str) -> None:
 def test_the_lower_rooms_need_no_torch() -> None:
     assert not [m for m in modules() if room_of(m) in WITHOUT_TORCH and "torch" in imported(m)]
     assert "torch" not in imported("rssearch.bundle.predict") | imported("rssearch.bundle.__main__")
+
+
+PACKAGES = [module for module, path in modules().items() if path.name == "__init__.py"]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_says_what_it_offers(package: str) -> None:
+    """Every name of `__all__` can be imported from it, as ``from package import *`` does."""
+    names = import_module(package).__all__
+    assert names
+    assert len(set(names)) == len(names)
+    for name in names:
+        exec(f"from {package} import {name}", {})  # also of lazy names, and of modules
 
 
 def test_a_circle_would_be_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,8 @@ from rssearch.imaging.pixels import DECODE_ERRORS, Floats, Pixels, check_length,
 from rssearch.imaging.tiling import axis
 from rssearch.storage.location import expand
 
+__all__ = ["TILES", "Network", "labels", "normalised", "open_network", "probabilities", "strips"]
+
 _LARGEST = 1 << 15  # pixels of a side, and more than any mean or deviation
 TILES = 8  # of a scene that go through the network together
 

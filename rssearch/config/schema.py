@@ -17,6 +17,29 @@ from rssearch.config.space import Dimension, parse_dimension
 from rssearch.errors import shown
 from rssearch.storage import uris
 
+__all__ = [
+    "SPLITS",
+    "Augment",
+    "Bound",
+    "ChannelSearch",
+    "Direction",
+    "EarlyStopping",
+    "Latency",
+    "ModelOptions",
+    "Patches",
+    "Pruning",
+    "Recipe",
+    "Resources",
+    "Runtime",
+    "SamplerName",
+    "Search",
+    "Section",
+    "Settings",
+    "Share",
+    "Split",
+    "StudyConfig",
+]
+
 Share = Annotated[Real, Field(ge=0, le=1)]
 Direction = Literal["max", "min"]
 Runtime = Literal["eager", "compile", "onnxruntime"]

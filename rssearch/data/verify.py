@@ -20,6 +20,8 @@ from rssearch.data.scenes import SceneListing
 from rssearch.data.scenestore import read_all
 from rssearch.escaping import printable
 
+__all__ = ["Report", "verify"]
+
 
 @dataclass(frozen=True)
 class Report:

@@ -25,6 +25,23 @@ from rssearch.metrics import number
 if TYPE_CHECKING:
     from rssearch.config.schema import Bound
 
+__all__ = [
+    "INTERVAL",
+    "LEVEL",
+    "SEED",
+    "STD",
+    "Step",
+    "incomplete",
+    "means",
+    "note",
+    "paired",
+    "shown",
+    "shown_fronts",
+    "steps",
+    "ties",
+    "vary",
+]
+
 SEED = "seed"
 STD = "_std"
 INTERVAL = "_interval"

@@ -1,1 +1,3 @@
 """Pixels of image files, and tiles of scenes. NumPy and Pillow alone: prediction works without torch."""
+
+__all__ = ["headers", "pixels", "tiling"]

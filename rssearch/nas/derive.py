@@ -15,6 +15,8 @@ from rssearch.pruning.allocate import allocate
 from rssearch.pruning.pruned import PrunedModel, cost_report
 from rssearch.pruning.surgery import cut
 
+__all__ = ["derive", "fold"]
+
 
 def derive(
     model: nn.Module, gates: Gates, *, macs_ratio: float, round_to: int = 1, min_channels: int = 1, folded: bool = True

@@ -28,6 +28,8 @@ from rssearch.pruning.graph import trace
 from rssearch.pruning.pruned import PrunedModel
 from rssearch.train.loop import LABEL_LOSSES, OnEpoch, learning_rate, make_optimizer
 
+__all__ = ["Run", "cost_loss", "halves", "search", "temperature_at"]
+
 _PARTS = ("model", "gates", "weight_optimizer", "score_optimizer")
 
 

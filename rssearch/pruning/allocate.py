@@ -27,6 +27,8 @@ from torch import Tensor
 from rssearch.errors import InputError, unknown
 from rssearch.pruning.channels import ChannelGraph
 
+__all__ = ["ALLOCATIONS", "FLOOR", "TOLERANCE", "Allocation", "Counts", "Values", "allocate", "check_amount"]
+
 Allocation = Literal["uniform", "global", "global_mean", "lamp", "joint"]
 Counts = npt.NDArray[np.int64]
 Values = npt.NDArray[np.float64]

@@ -17,6 +17,8 @@ from rssearch.study.progress import duration
 from rssearch.trial.interface import Preparation
 from rssearch.trial.session import Session
 
+__all__ = ["Plan", "plan"]
+
 
 @dataclass(frozen=True)
 class Plan:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from rssearch.train.data_parallel import WorkerGroup
 
+__all__ = ["Context", "Session", "Shared", "point_settings"]
+
 _log = logging.getLogger(__name__)
 
 

@@ -135,6 +135,19 @@ def test_commands_and_imports_of_a_page_are_there(page: Path) -> None:
                         importlib.import_module(f"{node.module}.{alias.name}")
 
 
+def test_the_reference_names_what_modules_offer() -> None:
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    named = re.findall(r"^::: (rssearch[\w.]*)\.(\w+)$", page, flags=re.MULTILINE)
+    assert len(named) > 40
+    for module, name in named:
+        try:
+            offered = importlib.import_module(f"{module}.{name}").__all__  # a whole module
+        except ModuleNotFoundError:
+            offered = importlib.import_module(module).__all__
+            assert name in offered, f"{module}: {name}"
+        assert offered, f"{module}: {name}"
+
+
 def test_the_tables_of_capabilities_are_what_the_program_says() -> None:
     """Write them anew with `python docs/capabilities.py`."""
     spec = spec_from_file_location("capabilities", ROOT / "docs" / "capabilities.py")

@@ -10,6 +10,8 @@ from torch.nn.modules.conv import _ConvNd
 
 from rssearch.pruning.channels import ChannelGraph
 
+__all__ = ["average_over_producers", "filters"]
+
 
 def filters(layer: nn.Module, weight: Tensor | None = None) -> Tensor:
     """The weights of each output channel of a convolution or linear layer, [out_channels, weights].

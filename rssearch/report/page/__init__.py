@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from rssearch.config.schema import Bound
     from rssearch.front.trials import Front
 
+__all__ = ["page"]
+
 PICTURES = 12  # of the front, at most
 DOCUMENTS = {"study.yaml": "The study, with all defaults", "environment.json": "What it ran on"}
 
