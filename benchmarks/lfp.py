@@ -2,7 +2,7 @@
 
     python benchmarks/lfp.py
 
-Literally, every filter's spectrum is deleted from its layer's matrix and the Frobenius norm is taken anew. The stable
+Literally, every filter's spectrum is deleted from its layer's matrix and the Frobenius norm is taken again. The stable
 form has the squared norms of the rows, and from them all scores at once. `layer` rows compare the two on the same
 log-spectra of one image, for the sizes of layers of ResNet-56, VGG-16 and ResNet-50. `network` rows compare the whole
 scoring of a network on random images, with its forward passes and transforms. That both sides give the same scores is

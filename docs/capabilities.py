@@ -1,6 +1,6 @@
 """The tables of capabilities.md, asked of the registries and of the checks that every study goes through.
 
-`python docs/capabilities.py` writes them anew.
+`python docs/capabilities.py` writes them again.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ TABLES: dict[str, Callable[[], str]] = {
 
 
 def written(page: str) -> str:
-    """A page with its tables made anew."""
+    """A page with its tables made again."""
     for name, make in TABLES.items():
         before, _, rest = page.partition(BEGIN.format(name))
         _, _, after = rest.partition(END)

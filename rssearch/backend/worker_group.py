@@ -28,7 +28,7 @@ def launch(
     Args:
         work: called on each worker with its worker group, and with what passes a report on to `on_report`; can be
             pickled.
-        on_report: called here, with each report in turn, while the workers go on.
+        on_report: called here, with each report in turn, while the workers run.
         workers: how many.
         cpus: of each worker.
         gpus: of each worker; on GPUs NCCL connects them, else gloo.

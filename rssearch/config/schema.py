@@ -88,7 +88,7 @@ class Split(Section):
 
 
 class Augment(Section):
-    """Random changes of the training images, drawn anew for each image of each batch."""
+    """Random changes of the training images, other ones for each image of each batch."""
 
     crop: Integer = Field(
         4, ge=0, description="pixels of reflected border before a random crop back to the size; 0: off"
@@ -277,7 +277,7 @@ class EarlyStopping(Section):
 
     rule: Literal["none", "asha", "moasha"] = "none"
     first: Integer = Field(1, ge=1, description="epochs of the first rung; each further one has `factor` times as many")
-    factor: Integer = Field(3, ge=2, description="at a rung one in so many trials goes on")
+    factor: Integer = Field(3, ge=2, description="at a rung one in so many trials continues")
 
     @model_validator(mode="before")
     @classmethod

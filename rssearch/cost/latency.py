@@ -194,7 +194,7 @@ def _compiled(model: nn.Module, images: torch.Tensor) -> Pass:
     from torch._inductor import config
 
     # What a worker compiled for earlier networks of the same class would count against a limit of recompilations,
-    # beyond which torch goes on in eager mode without an error.
+    # beyond which torch continues in eager mode without an error.
     torch.compiler.reset()
     compiled = torch.compile(model, dynamic=False)
     try:

@@ -213,7 +213,7 @@ def _scan_zip(base: Path, found: Contents) -> None:
             found.add(path, info.file_size)
     paths = [path for path, _ in found.images]
     if strange := [path for path in _image_paths(members) if _is_strange(path)]:
-        raise InputError(f"{base}/{shown(strange[0])}: is no plain path below the archive; pack its folder anew")
+        raise InputError(f"{base}/{shown(strange[0])}: is no plain path below the archive; pack its folder again")
     if twice := [path for path, count in Counter(paths).items() if count > 1]:
         raise InputError(f"{base}/{shown(twice[0])}: is in the archive more than once")
     secret = {info.filename for info in members if info.flag_bits & 1}

@@ -39,7 +39,7 @@ def crossing(
     Args:
         digests: as those of `copies`.
         names: of each image.
-        fixed: the given split of each image; None: there is none, and a split that is drawn keeps copies together.
+        fixed: the given split of each image; None: there is none, and a sampled split keeps copies together.
         kind: images or scenes.
     """
     if fixed is None:

@@ -77,7 +77,7 @@ class Files:
 
 @dataclass(frozen=True)
 class Listing:
-    """A dataset as found on the disk (or, for drawn sets, as it would be drawn).
+    """A dataset as found on the disk (or, for synthetic sets, as it would be generated).
 
     Attributes:
         where: the folder or archive, for messages.

@@ -102,7 +102,7 @@ def _values(image: Image.Image, header: Header) -> npt.NDArray[Any]:
 def index_table(classes: int, ignored: npt.ArrayLike = ()) -> MaskTable:
     """Masks of class indices 0 to `classes` - 1, in which 255 and the `ignored` indices are left out.
 
-    The indices that stay are numbered anew, without gaps.
+    The indices that stay are renumbered without gaps.
     """
     out = set(np.asarray(ignored, dtype=np.int64).reshape(-1).tolist())
     kept = [index for index in range(classes) if index not in out]

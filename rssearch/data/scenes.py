@@ -45,7 +45,7 @@ class SceneSource(Protocol):
 
 @dataclass(frozen=True)
 class SceneListing:
-    """A segmentation dataset as found on the disk (or, for drawn sets, as it would be drawn).
+    """A segmentation dataset as found on the disk (or, for synthetic sets, as it would be generated).
 
     Attributes:
         where: the folder or archive, for messages.

@@ -139,7 +139,7 @@ def _keep(
     split: Split,
     draw: Callable[[npt.NDArray[np.int64], Split], dict[str, npt.NDArray[np.int64]]],
 ) -> dict[str, npt.NDArray[np.int64]]:
-    """The given sides; where there is no validation, it is drawn from the training images."""
+    """The given sides; where there is no validation, it is sampled from the training images."""
     sides = np.array(fixed)
     indices = {name: np.flatnonzero(sides == name) for name in SPLITS}
     if len(indices["val"]) == 0:

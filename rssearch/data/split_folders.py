@@ -114,7 +114,7 @@ def without_labels(where: str, label: str, splits: Iterable[str], labelled: Iter
     if "train" in missing:
         raise InputError(f"{where}: no image of the training split has {label}. {HOW}")
     drawn = {
-        "val": "validation images are drawn from train",
-        "test": "val serves as the test split" if "val" in left else "test images are drawn from train",
+        "val": "validation images are sampled from train",
+        "test": "val serves as the test split" if "val" in left else "test images are sampled from train",
     }
     return [f"no image of the split {split} has {label}: they are left out, and {drawn[split]}" for split in missing]

@@ -35,7 +35,7 @@ class Report:
         corrupt: location and reason of each image (or pair of image and mask) that cannot be read.
         missing: ``class/name`` of each image (name of each scene) of the published set that is not there. A part of a
             set works as well.
-        copies: groups of byte-identical files. A split that is drawn keeps each on one side; what given splits have in
+        copies: groups of byte-identical files. A sampled split keeps each on one side; what given splits have in
             common is in the notes.
         fingerprint: sha256 of the content's listing.
         task: what the targets are.

@@ -1,4 +1,4 @@
-"""The figures of a published table, counted anew on networks that are built for it."""
+"""The figures of a published table, counted again on networks that are built for it."""
 
 from __future__ import annotations
 

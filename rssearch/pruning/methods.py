@@ -71,7 +71,7 @@ METHODS: dict[str, Method] = {
         Method("l2", "smallest L2 norm of the filter", "Li et al., ICLR 2017", l2),
         Method(
             "sfp",
-            "smallest L2 norm; only zeroed, each epoch anew, until the fine-tuning ends",
+            "smallest L2 norm; only zeroed, again in each epoch, until the fine-tuning ends",
             "Soft filter pruning: He et al., IJCAI 2018",
             l2,
             soft=True,

@@ -24,9 +24,9 @@ RULES = {
 
 
 class Halving:
-    """Which trials go on at the rungs: after first, first * factor, first * factor^2, ... epochs.
+    """Which trials continue at the rungs: after first, first * factor, first * factor^2, ... epochs.
 
-    A trial is judged at each rung once, when it reaches it: it goes on if it is among the best ceil(n / factor) of the
+    A trial is compared at each rung once, when it reaches it: it continues if it is among the best ceil(n / factor) of the
     n trials that have reached the rung so far, itself included. So no trial waits for another one (Li et al. 2020, "A
     system for massively parallel hyperparameter tuning": the variant that stops instead of pausing).
 
@@ -34,12 +34,12 @@ class Halving:
     the best by the first objective, then always the one that is furthest from those before, each objective in units of
     its span over the rung (Schmucker et al. 2021, "Multi-objective asynchronous successive halving", arXiv:2106.12639).
     With one objective that is the order of its values. Equal points share their fate, for better: trials that are
-    all alike all go on.
+    all alike all continue.
 
     Args:
         objectives: names and directions.
         first: epochs of the first rung.
-        factor: one in so many trials goes on.
+        factor: one in so many trials continues.
     """
 
     def __init__(self, objectives: Mapping[str, Direction], *, first: int = 1, factor: int = 3) -> None:

@@ -200,7 +200,7 @@ class Proposer:
             trial, point = self._ask_sampler()
             key = self._key_of(point)
             if key not in self._pending and key not in self.outcomes:
-                yield point, trial  # if it turns out infeasible, the loop goes on from here
+                yield point, trial  # if it turns out infeasible, the loop continues from here
                 continue
             self._study.tell(trial, state=_state("FAIL"))  # it taught the sampler something when it was run
             repeats += 1

@@ -146,7 +146,7 @@ class _File:
 class _Parts:
     """Lines in an object store, which cannot append to an object.
 
-    They lie in parts of at most `_PART` bytes. A session writes its last part anew with every line: one request, of a
+    They lie in parts of at most `_PART` bytes. A session rewrites its last part with every line: one request, of a
     few milliseconds, after which the line is there for good. Each session has parts of its own, so that nothing is lost
     even if two should ever run at the same time.
     """

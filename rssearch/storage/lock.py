@@ -3,12 +3,12 @@
 In a folder it is a lock of the operating system, which ends with its holder.
 
 An object store has none. There the lock is an object that only one process can create (a conditional put), and that its
-holder writes anew every `BEAT` seconds with a higher count. A holder that has been killed on this machine is noticed at
+holder rewrites every `BEAT` seconds with a higher count. A holder that has been killed on this machine is noticed at
 once by its process number; one on another machine by the count that did not change for `DEAD` seconds of our own clock,
 so clocks need not agree. Then its object is removed, and all who wait compete to create the next.
 
 The limits: a holder that is cut off from the store for `DEAD` seconds loses the lock, and is told; two processes that
-notice a dead holder within the same two requests may both go on. So nothing may depend on a lock for its correctness:
+notice a dead holder within the same two requests may both continue. So nothing may depend on a lock for its correctness:
 artifacts are named by what determines them, and drivers write their records into objects of their own.
 """
 

@@ -48,12 +48,12 @@ def search(
     verbose: bool = False,
     console: Console | None = None,
 ) -> int:
-    """Run a study, or go on with it.
+    """Run a study, or resume it.
 
     Args:
         config: the study.
         address: of a Ray cluster; None: that of the environment or of this machine, or else a new local one.
-        fresh: put the record of earlier sessions away (it is kept) and begin anew. Baselines and scores are reused.
+        fresh: put the record of earlier sessions away (it is kept) and start from scratch. Baselines and scores are reused.
         verbose: let Ray and Optuna speak.
         console: where to print.
 
@@ -106,7 +106,7 @@ def search(
         if not _close(recorder, status, token):
             return GONE
         if status == "KILLED":
-            display.say(f"interrupted; `rssearch search` goes on from here ({definition.folder})")
+            display.say(f"interrupted; `rssearch search` resumes from here ({definition.folder})")
             return INTERRUPTED
     _say_result(recorder, console, uri)
     return SOME_FAILED if recorder.failures() else DONE

@@ -2,7 +2,7 @@
 
 The study is the real one (definition, proposals, early stopping, journal, report), and so are its trials, which are
 called in this process and must be cheap. Only time is made up: an epoch lasts as long as its metric ``seconds`` says.
-`trials.curves` has trials that follow learning curves, drawn or recorded.
+`trials.curves` has trials that follow learning curves, synthetic or recorded.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ class Untracked(Tracker):
 
 
 def simulate(config: StudyConfig, simulator: Simulator, tracker: Tracker | None = None) -> Recorder:
-    """Run a study in virtual time, or go on with it. Its journal is written; its report where the recorder is closed.
+    """Run a study in virtual time, or resume it. Its journal is written; its report where the recorder is closed.
 
     Args:
         config: the study.

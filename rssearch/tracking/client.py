@@ -106,7 +106,7 @@ class Tracker:
         self._say("describe", tags=dict(tags))
 
     def supersede(self) -> None:
-        """Put the study's runs away: they stay in MLflow, tagged, and the study begins anew."""
+        """Put the study's runs away: they stay in MLflow, tagged, and the study starts from scratch."""
         self._say("supersede")
 
     def epoch(self, key: str, title: str, params: Mapping[str, Any], metrics: Mapping[str, Any], step: int) -> None:

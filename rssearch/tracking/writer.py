@@ -177,7 +177,7 @@ class Writer:
             self._client.set_terminated(run.info.run_id, "KILLED")
 
     def supersede(self) -> None:
-        """Put the study's runs away: they stay in MLflow, tagged, and the study begins anew."""
+        """Put the study's runs away: they stay in MLflow, tagged, and the study starts from scratch."""
         self._superseding = True  # at the next connection, where this one fails
         client = self._client
         for run in self._runs.values():

@@ -119,7 +119,7 @@ class Session:
     def save_checkpoint(self, content: bytes) -> None:
         """Keep the state after an epoch, in place of that of the epoch before.
 
-        Where the disk is full that one stays, with a warning, and the trial goes on: it loses nothing unless it is
+        Where the disk is full that one stays, with a warning, and the trial continues: it loses nothing unless it is
         interrupted.
 
         Raises:

@@ -23,13 +23,13 @@ def call(function: Callable[..., Any], config: dict[str, Any], session: Session)
 
 
 def call_within_memory(function: Callable[..., Any], config: dict[str, Any], session: Session) -> Any:
-    """Call a trial's function until its training fits into the memory; it goes on from its last checkpoint."""
+    """Call a trial's function until its training fits into the memory; each try resumes from its last checkpoint."""
     while True:
         try:
             return call(function, dict(config), session)
         except OutOfMemory as error:  # it holds the frames, and with them the tensors, until this block ends
             session.micro_batches *= 2
-            _log.warning("%s; it goes on with %d micro-batches for each batch", error, session.micro_batches)
+            _log.warning("%s; it resumes with %d micro-batches for each batch", error, session.micro_batches)
         release_memory()
 
 

@@ -1,6 +1,6 @@
 """Trials that train nothing and follow learning curves, for studies in virtual time (`rssearch.study.simulation`).
 
-`synthetic` draws the curves. Its dimensions are ``rate`` (the share of the channels that is removed), ``method`` (its
+`synthetic` makes up the curves. Its dimensions are ``rate`` (the share of the channels that is removed), ``method`` (its
 first letters, a to d, are worth less and less) and ``lr``, all optional, and ``seed``. `recorded` repeats those of a
 study that has been run: ``settings.options.journal`` names its trials.jsonl, and the space must be the same.
 """
@@ -50,7 +50,7 @@ def cost(point: Config, session: Session) -> Metrics:
 
 
 def unpruned(point: Config, session: Session) -> Metrics:
-    """What hypervolumes are measured from: the unpruned network, and chance where the curves are drawn."""
+    """What hypervolumes are measured from: the unpruned network, and chance where the curves are synthetic."""
     if (path := session.settings.options.get("journal")) is not None:
         metrics = _record(path, point).metrics
         return {name: value for name, value in metrics.items() if name == "classes" or name.startswith("baseline_")}

@@ -127,7 +127,7 @@ class TestClassification:
         assert sizes(images) == {"train": 14, "val": 2, "test": 4}
         assert images.notes == (
             "left out, as they are in no class folder: 4 images (test/0.png, test/1.png, test/2.png, ...)",
-            "no image of the split test has a class folder: they are left out, and test images are drawn from train",
+            "no image of the split test has a class folder: they are left out, and test images are sampled from train",
         )
         tree(folder / "Valid", ["a", "b"], 3, seed=7)
         with pytest.warns(DataWarning):
@@ -139,7 +139,7 @@ class TestClassification:
         folder = divided(tmp_path, {"train": 10, "test": 2})
         (folder / "val").mkdir()
         picture(900).save(folder / "val" / "0.png")
-        assert from_files(scan(folder)).notes[1].endswith("validation images are drawn from train")
+        assert from_files(scan(folder)).notes[1].endswith("validation images are sampled from train")
         shutil.rmtree(folder / "train")
         (folder / "val").rename(folder / "train")
         with pytest.raises(InputError, match="no image of the training split has a class folder"):
@@ -254,7 +254,7 @@ class TestSegmentation:
         assert set().union(*split_names(found).values()) == {f"train/{n}" for n in range(6)}
         assert all(split_names(found).values())
         assert found.notes == (
-            "no image of the split test has a mask: they are left out, and test images are drawn from train",
+            "no image of the split test has a mask: they are left out, and test images are sampled from train",
             f"left out, as they are no scene with a mask: 2 images ({names})",
         )
 

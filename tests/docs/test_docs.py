@@ -149,7 +149,7 @@ def test_the_reference_names_what_modules_offer() -> None:
 
 
 def test_the_tables_of_capabilities_are_what_the_program_says() -> None:
-    """Write them anew with `python docs/capabilities.py`."""
+    """Write them again with `python docs/capabilities.py`."""
     spec = spec_from_file_location("capabilities", ROOT / "docs" / "capabilities.py")
     assert spec is not None
     assert spec.loader is not None

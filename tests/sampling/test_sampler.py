@@ -199,7 +199,7 @@ def test_a_seed_repeats_the_search() -> None:
 
 @pytest.mark.parametrize("sampler", ["tpe", "nsga2", "nsga3", "cmaes"])
 def test_knowing_what_all_trials_share_changes_no_proposal(sampler: str) -> None:
-    """Optuna finds it out anew for each proposal, from all trials since the oldest one under way."""
+    """Optuna finds it out again for each proposal, from all trials since the oldest one under way."""
     space, objectives = (NUMERIC, ONE) if sampler == "cmaes" else (NUMERIC | {"method": COUNTABLE["method"]}, TWO)
     told, found = (Proposer(space, search(sampler, objectives), key_of=content_key) for _ in range(2))
     assert found._study is not None

@@ -195,7 +195,7 @@ def test_training_that_runs_out_of_memory_goes_on_in_micro_batches(address: str,
         1: "failed",
     }
     assert records[1].reason.startswith("out of memory with 2 images at a time of the batch of 16")
-    assert "out of memory with 8 images at a time; it goes on with 4 micro-batches for each batch" in study.text
+    assert "out of memory with 8 images at a time; it resumes with 4 micro-batches for each batch" in study.text
     runs = study.runs()
     assert runs[records[5].key].data.metrics["micro_batches"] == 4
     assert "micro_batches" not in runs[records[16].key].data.metrics

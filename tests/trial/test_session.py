@@ -62,8 +62,8 @@ def test_a_training_that_runs_out_of_memory_goes_on_with_half_the_images_at_a_ti
     assert [(e["metrics"]["epoch"], e["metrics"]["micro_batches"]) for e in epochs] == [(1, 4), (2, 4)]
     assert (end["status"], end["metrics"]["micro_batches"]) == ("finished", 4)
     assert end["notes"] == [
-        "out of memory with 16 images at a time; it goes on with 2 micro-batches for each batch",
-        "out of memory with 8 images at a time; it goes on with 4 micro-batches for each batch",
+        "out of memory with 16 images at a time; it resumes with 2 micro-batches for each batch",
+        "out of memory with 8 images at a time; it resumes with 4 micro-batches for each batch",
     ]
 
 
