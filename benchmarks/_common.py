@@ -6,6 +6,7 @@ import platform
 import re
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -22,7 +23,7 @@ def load() -> str:
     return f"{os.getloadavg()[0]:.1f}"
 
 
-def write_rows(name: str, rows: list[dict], packages: tuple[str, ...], out: Path) -> Path:
+def write_rows(name: str, rows: list[dict[str, Any]], packages: tuple[str, ...], out: Path) -> Path:
     """Write rows, each with device and versions, to ``<out>/<name>-<device>.csv``."""
     about = {"device": device_label(), "python": platform.python_version()}
     about |= {package: metadata.version(package) for package in packages}

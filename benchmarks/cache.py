@@ -15,7 +15,9 @@ import io
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from _common import load, write_rows
@@ -55,10 +57,11 @@ def make(storage: Path) -> StudyConfig:
     )
 
 
-def session(config: StudyConfig, storage: Path, point: dict, shared: dict) -> Session:
+def session(config: StudyConfig, storage: Path, point: dict[str, Any], shared: dict[str, Any]) -> Session:
     """What a worker gets for a trial, with a storage of its choice."""
-    gpus = config.resources.gpus
-    context = Context("cache", str(storage), config.data_root, config.settings, gpus=gpus, shared=shared)
+    context = Context(
+        "cache", str(storage), config.data_root, config.settings, gpus=config.resources.share, shared=shared
+    )
     return Session(context, f"{point['method']}-{point['rate']}", point)
 
 
@@ -69,7 +72,7 @@ def timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - begin
 
 
-def row(part: str, seconds: float, point: dict | None = None, **more: object) -> dict:
+def row(part: str, seconds: float, point: dict[str, Any] | None = None, **more: object) -> dict[str, Any]:
     where = {name: (point or {}).get(name, "") for name in ("method", "rate")}
     empty = dict.fromkeys(("val_accuracy", "predicted_seconds", "error_percent", "study_val_accuracy"), "")
     return {"part": part, **where, "seconds": round(seconds, 3), **empty, **more, "load_average": load()}
@@ -87,7 +90,7 @@ def main() -> None:
     print(write_rows("cache", rows, ("torch", "ray"), options.out))
 
 
-def measure(folder: Path, checked: int) -> list[dict]:
+def measure(folder: Path, checked: int) -> list[dict[str, Any]]:
     """Every part, the sums, and the check."""
     storage = folder / "shared"
     config = make(storage)
@@ -97,9 +100,8 @@ def measure(folder: Path, checked: int) -> list[dict]:
 
     here = session(config, storage, points[0], shared)
     train = timed(lambda: baselines.baseline(PruningTrial.open(points[0], here)))
-    score = {
-        m: timed(lambda m=m: baselines.scores(PruningTrial.open(points[0] | {"method": m}, here))) for m in METHODS
-    }
+    opened = {method: PruningTrial.open(points[0] | {"method": method}, here) for method in METHODS}
+    score = {method: timed(partial(baselines.scores, trial)) for method, trial in opened.items()}
     rows = [row("baseline", train), *(row("score", seconds, {"method": m}) for m, seconds in score.items())]
     print(f"baseline {train:.1f} s; scores " + ", ".join(f"{m} {seconds:.2f} s" for m, seconds in score.items()))
 
@@ -126,7 +128,7 @@ def measure(folder: Path, checked: int) -> list[dict]:
     return [*rows, row("ratio", alone / cached)]
 
 
-def warm_up(config: StudyConfig, storage: Path, point: dict, shared: dict) -> None:
+def warm_up(config: StudyConfig, storage: Path, point: dict[str, Any], shared: dict[str, Any]) -> None:
     """Let torch start its threads and kernels outside of what is measured."""
     quick = {"train": config.settings.train.model_copy(update={"epochs": 1})}
     local = config.model_copy(update={"settings": config.settings.model_copy(update=quick)})
@@ -140,11 +142,17 @@ def run_study(config: StudyConfig) -> None:
 
 
 def check(
-    config: StudyConfig, storage: Path, point: dict, shared: dict, train: float, score: dict, trial: dict
-) -> dict:
+    config: StudyConfig,
+    storage: Path,
+    point: dict[str, Any],
+    shared: dict[str, Any],
+    train: float,
+    score: dict[str, float],
+    trial: dict[tuple[str, float], dict[str, Any]],
+) -> dict[str, Any]:
     """A trial with nothing in its store, beside the sum of its parts."""
     own = session(config, storage, point, shared)
-    found: dict = {}
+    found: dict[str, Any] = {}
     seconds = timed(lambda: found.update(prune.run(point, own)))
     inside = trial[point["method"], point["rate"]]
     predicted = train + score[point["method"]] + inside["trial_seconds"]

@@ -63,7 +63,7 @@ class Sides:
         """A step of training."""
         loss = F.cross_entropy(self.plain_model(self.x), self.y)
         self.optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         self.optimizer.step()
 
     def pair(self) -> None:

@@ -20,6 +20,7 @@ import itertools
 import statistics
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,8 +39,10 @@ from rssearch.trials import baselines, searches
 from rssearch.trials.point import CHANNEL_NAS
 from rssearch.trials.pruning_trial import PruningTrial
 
-COLUMNS = ("dataset", "model", "seed", "structure", "weights", "asked_macs_ratio", "macs_ratio", "params_ratio")
-COLUMNS += ("removed_fraction", "val_accuracy", "test_accuracy", "widths", "seconds", "device")
+COLUMNS = (
+    *("dataset", "model", "seed", "structure", "weights", "asked_macs_ratio", "macs_ratio", "params_ratio"),
+    *("removed_fraction", "val_accuracy", "test_accuracy", "widths", "seconds", "device"),
+)
 RANKED = {"uniform": "l1", "global BN scales": "bn_scale"}
 STRUCTURES = ("channel search", *RANKED, "random")
 WEIGHTS = ("scratch", "inherited")
@@ -66,7 +69,7 @@ def run(args: argparse.Namespace) -> None:
         print(f"seed {seed} {ratio} {name}, {weights}: {row['test_accuracy']:.4f} {row['seconds']} s", flush=True)
 
 
-def trained(point: dict, session: Session, name: str, weights: str) -> dict:
+def trained(point: dict[str, Any], session: Session, name: str, weights: str) -> dict[str, Any]:
     """One structure, trained and measured."""
     local, images = session.settings, PruningTrial.open(point, session).images
     dense, _, _ = baselines.baseline(PruningTrial.open(point, session))
@@ -77,14 +80,14 @@ def trained(point: dict, session: Session, name: str, weights: str) -> dict:
     kept = strongest(baselines.scores(PruningTrial.open(point, session)), widths)
     model, _ = cut(source, graph, kept)
     recipe: Recipe = local.finetune if weights == "inherited" else local.train
-    parts = [images.split(split) for split in ("train", "val", "test")]
-    fit(model, *parts[:2], recipe, augment=local.augment, context=TrainContext(session.device, point["seed"]))
-    val, test = (evaluate(model, part, batch_size=512, device=session.device)["accuracy"] for part in parts[1:])
+    train, *parts = (images.split(split) for split in ("train", "val", "test"))
+    fit(model, train, parts[0], recipe, augment=local.augment, context=TrainContext(session.device, point["seed"]))
+    val, test = (evaluate(model, part, batch_size=512, device=session.device)["accuracy"] for part in parts)
     report = pruning.cost_report(graph, kept)
     return report | {"val_accuracy": val, "test_accuracy": test, "widths": " ".join(map(str, widths.values()))}
 
 
-def structure(point: dict, session: Session, graph: ChannelGraph, name: str) -> dict[str, int]:
+def structure(point: dict[str, Any], session: Session, graph: ChannelGraph, name: str) -> dict[str, int]:
     """How many channels each group keeps."""
     if name == "channel search":
         kept = searches.derived(PruningTrial.open(point | {"method": CHANNEL_NAS}, session)).kept

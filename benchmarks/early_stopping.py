@@ -20,37 +20,39 @@ import statistics
 import tempfile
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from _common import load, write_rows
 from rich.console import Console
 
 from rssearch.config.loading import parse_study
 from rssearch.config.schema import StudyConfig
-from rssearch.front.pareto import chance, hypervolume
-from rssearch.storage.journal import Journal, Record
+from rssearch.front.pareto import Direction, hypervolume
+from rssearch.storage.journal import Journal
+from rssearch.storage.records import TrialRecord
 from rssearch.study import run
 from rssearch.study.simulation import Simulator, simulate
 from rssearch.trials import curves
 
 SHARES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0)
-OBJECTIVES = {"val_accuracy": "max", "macs": "min"}
+OBJECTIVES: dict[str, Direction] = {"val_accuracy": "max", "macs": "min"}
 CLASSES = curves.CLASSES  # EuroSAT has as many
 RULES = ("none", "asha", "moasha")
 
 
-def compute(record: Record, macs: float) -> float:
+def compute(record: TrialRecord, macs: float) -> float:
     """What a trial took, in epochs of the unpruned network."""
     return float(len(record.history) * record.metrics.get("macs", macs) / macs)
 
 
-def relative(records: list[Record], macs: float) -> float:
+def relative(records: list[TrialRecord], macs: float) -> float:
     """Hypervolume of the finished trials above chance, with MACs in units of the unpruned network's."""
     finished = [r.metrics for r in records if r.status == "finished"]
     points = [[metrics[name] for name in OBJECTIVES] for metrics in finished]
-    return hypervolume(points, [chance("val_accuracy", CLASSES), macs], list(OBJECTIVES.values())) / macs
+    return hypervolume(points, [curves.CHANCE, macs], list(OBJECTIVES.values())) / macs
 
 
-def curve(records: list[Record], macs: float, whole: float) -> list[dict]:
+def curve(records: list[TrialRecord], macs: float, whole: float) -> list[dict[str, Any]]:
     """The state of a study, with its records in the order of their end, at shares of a compute of `whole`."""
     rows = []
     for share in SHARES:
@@ -84,7 +86,7 @@ def simulated_study(folder: Path, rule: str, sampler: str, seed: int, trials: in
     )
 
 
-def simulated(options: argparse.Namespace) -> list[dict]:
+def simulated(options: argparse.Namespace) -> list[dict[str, Any]]:
     rows = []
     for sampler in options.samplers:
         for seed in range(options.seeds):
@@ -127,7 +129,7 @@ def real_study(options: argparse.Namespace, rule: str, trials: int) -> StudyConf
     )
 
 
-def real(options: argparse.Namespace) -> list[dict]:
+def real(options: argparse.Namespace) -> list[dict[str, Any]]:
     rows, whole = [], math.inf
     # The third study is the second, gone on with.
     for rule, budget in (
@@ -148,7 +150,7 @@ def real(options: argparse.Namespace) -> list[dict]:
     return rows
 
 
-def show(rows: list[dict]) -> None:
+def show(rows: list[dict[str, Any]]) -> None:
     """Medians over the seeds: what each study took, and its hypervolume beside that of the study without a rule."""
     kinds = Counter((row["sampler"], row["rule"], row["budget"]) for row in rows)
     last = {(row["sampler"], row["seed"]): row for row in rows if row["rule"] == "none" and row["share"] == 1}
@@ -156,8 +158,8 @@ def show(rows: list[dict]) -> None:
     for kind in kinds:
         own = [row for row in rows if (row["sampler"], row["rule"], row["budget"]) == kind]
 
-        def ratio(row: dict, name: str) -> float:
-            return row[name] / last[row["sampler"], row["seed"]][name]
+        def ratio(row: dict[str, Any], name: str) -> float:
+            return float(row[name] / last[row["sampler"], row["seed"]][name])
 
         epochs = statistics.median(ratio(row, "epochs") for row in own if row["share"] == 1)
         shares = (statistics.median(ratio(r, "hypervolume") for r in own if r["share"] == share) for share in SHARES)

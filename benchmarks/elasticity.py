@@ -12,6 +12,7 @@ import argparse
 import statistics
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -42,7 +43,7 @@ class Training:
         for _ in range(steps):
             loss = F.cross_entropy(self.model(self.images), self.labels)
             self.optimizer.zero_grad()
-            loss.backward()
+            torch.autograd.backward(loss)
             if record:
                 self.elasticity.update(loss)
             self.optimizer.step()
@@ -55,13 +56,13 @@ def synchronise(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def measure(name: str, batch: int, rounds: int, steps: int, device: torch.device) -> list[dict]:
+def measure(name: str, batch: int, rounds: int, steps: int, device: torch.device) -> list[dict[str, Any]]:
     """A row for each round."""
     training = Training(name, batch, device)
     for record in (False, True):  # kernels are chosen and memory is taken outside of what is measured
         training.seconds(2, record=record)
     filters = sum(len(of_layer) for of_layer in training.elasticity.values().values())
-    rows = []
+    rows: list[dict[str, Any]] = []
     for number in range(rounds):
         order = (False, True) if number % 2 == 0 else (True, False)
         seconds = {record: training.seconds(steps, record=record) for record in order}

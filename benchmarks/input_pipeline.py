@@ -18,13 +18,16 @@ import statistics
 import tempfile
 import time
 import zipfile
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import psutil
 import ray
 import torch
 from _common import load, write_rows
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
@@ -36,10 +39,11 @@ from rssearch.data.decode import available_cpus
 from rssearch.data.loader import batches
 
 BATCH = 128
+Pairs = Iterator[tuple[Tensor, Tensor]]
 AUGMENT = Augment(crop=4, hflip=True, vflip=True, rotate90=False)
 
 
-def reference_loader(tree: Path, mean: list[float], std: list[float], device: torch.device) -> DataLoader:
+def reference_loader(tree: Path, mean: list[float], std: list[float], device: torch.device) -> DataLoader[Any]:
     transform = transforms.Compose([
         transforms.RandomCrop(64, padding=4, padding_mode="reflect"),
         transforms.RandomHorizontalFlip(),
@@ -57,12 +61,12 @@ def reference_loader(tree: Path, mean: list[float], std: list[float], device: to
     )
 
 
-def reference_epoch(loader: DataLoader, device: torch.device):
+def reference_epoch(loader: DataLoader[Any], device: torch.device) -> Pairs:
     for x, y in loader:
         yield x.to(device, non_blocking=True), y.to(device, non_blocking=True)
 
 
-def our_epoch(dataset: data.ImageDataset, device: torch.device, epoch: int):
+def our_epoch(dataset: data.ImageDataset, device: torch.device, epoch: int) -> Pairs:
     return batches(dataset, BATCH, device=device, train=True, augment=AUGMENT, epoch=epoch)
 
 
@@ -73,7 +77,9 @@ def small_cnn(classes: int) -> nn.Module:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, classes))
 
 
-def rate(epochs, step, seconds: float, device: torch.device) -> float:
+def rate(
+    epochs: Iterable[Pairs], step: Callable[[Tensor, Tensor], None], seconds: float, device: torch.device
+) -> float:
     """Images per second over some seconds, after two batches that fill the pipeline."""
     stream = itertools.chain.from_iterable(epochs)
     for x, y in itertools.islice(stream, 2):
@@ -90,7 +96,9 @@ def rate(epochs, step, seconds: float, device: torch.device) -> float:
     return images / (time.perf_counter() - start)
 
 
-def throughput(images: data.ImageSet, tree: Path, device: torch.device, repeats: int, seconds: float) -> list[dict]:
+def throughput(
+    images: data.ImageSet, tree: Path, device: torch.device, repeats: int, seconds: float
+) -> list[dict[str, Any]]:
     dataset = images.split("train")
     loader = reference_loader(tree, images.mean.tolist(), images.std.tolist(), device)
     model = small_cnn(images.num_classes).to(device)
@@ -101,7 +109,7 @@ def throughput(images: data.ImageSet, tree: Path, device: torch.device, repeats:
 
     def train_step(x: torch.Tensor, y: torch.Tensor) -> None:
         optimizer.zero_grad()
-        nn.functional.cross_entropy(model(x), y).backward()
+        torch.autograd.backward(nn.functional.cross_entropy(model(x), y))
         optimizer.step()
 
     rows = []
@@ -123,7 +131,6 @@ def throughput(images: data.ImageSet, tree: Path, device: torch.device, repeats:
     return rows
 
 
-@ray.remote(num_cpus=1)
 class Trial:
     """A process that has read one epoch in part and holds on to what it needs for the next batch."""
 
@@ -153,7 +160,7 @@ class Trial:
 
 
 @local_ray.closed()
-def memory(images: data.ImageSet, tree: Path) -> list[dict]:
+def memory(images: data.ImageSet, tree: Path) -> list[dict[str, Any]]:
     ray.init(num_cpus=2, object_store_memory=2 * 2**30, include_dashboard=False, log_to_driver=False)
     shared = ray.put(images)
     rows = []
@@ -163,7 +170,7 @@ def memory(images: data.ImageSet, tree: Path) -> list[dict]:
         ("rssearch", (shared,)),
     ):
         for trials in (1, 2):
-            actors = [Trial.remote() for _ in range(trials)]
+            actors: list[Any] = [ray.remote(num_cpus=1)(Trial).remote() for _ in range(trials)]
             pids = ray.get([getattr(actor, pipeline).remote(*arguments) for actor in actors], timeout=120)
             infos = [psutil.Process(pid).memory_full_info() for pid in itertools.chain(*pids)]
             for kind in ("uss", "pss"):
@@ -175,12 +182,13 @@ def memory(images: data.ImageSet, tree: Path) -> list[dict]:
             for actor in actors:
                 ray.kill(actor)
             time.sleep(1)
+    assert isinstance(images.images, np.ndarray)
     rows.append(row("memory_store", "rssearch", images.images.nbytes / 2**20, "MiB in the object store", trials=2))
     ray.shutdown()
     return rows
 
 
-def row(measure: str, pipeline: str, value: float, unit: str, *, trials: int = 1, repeat: int = 0) -> dict:
+def row(measure: str, pipeline: str, value: float, unit: str, *, trials: int = 1, repeat: int = 0) -> dict[str, Any]:
     return {
         "measure": measure, "pipeline": pipeline, "trials": trials, "repeat": repeat, "value": f"{value:.4g}",
         "unit": unit, "load_average": load(),
@@ -199,6 +207,7 @@ def main() -> None:
     torch.set_num_threads(available_cpus())
     start = time.perf_counter()
     images = data.load("eurosat_rgb", options.data_root)
+    assert isinstance(images, data.ImageSet)
     rows = [row("decode_once", "rssearch", time.perf_counter() - start, f"s for {len(images.labels)} images")]
     archive = Path(data.registry.listing("eurosat_rgb", options.data_root).where)
     with tempfile.TemporaryDirectory() as folder:

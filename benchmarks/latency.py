@@ -26,7 +26,7 @@ from rssearch.cost.latency import Latency, NotMeasured, measure, torch_threads
 from rssearch.cost.latency_table import errors, fit, layers, time_layers
 
 SIZE = 64
-NETWORKS = {"resnet20": {}, "resnet18": {"stem": "small"}, "vgg16_cifar": {}}
+NETWORKS: dict[str, dict[str, Any]] = {"resnet20": {}, "resnet18": {"stem": "small"}, "vgg16_cifar": {}}
 RUNTIMES, BATCHES = ("eager", "onnxruntime", "compile"), (1, 32)
 RATES = (0.0, 0.25, 0.5, 0.75)  # of the networks for the line, as a study takes them
 SHAPE = (3, SIZE, SIZE)
@@ -55,7 +55,7 @@ def calmest(args: argparse.Namespace, model: nn.Module, **how: Any) -> Latency:
     return min(found, key=lambda latency: latency.iqr_ms / latency.median_ms)
 
 
-def runtimes(args: argparse.Namespace, device: torch.device) -> list[dict]:
+def runtimes(args: argparse.Namespace, device: torch.device) -> list[dict[str, Any]]:
     """A row for each network, runtime and batch."""
     rows = []
     for name in args.families:
@@ -95,9 +95,10 @@ def runtimes(args: argparse.Namespace, device: torch.device) -> list[dict]:
     return rows
 
 
-def table(args: argparse.Namespace, device: torch.device) -> list[dict]:
+def table(args: argparse.Namespace, device: torch.device) -> list[dict[str, Any]]:
     """A row for each network that is predicted, and each that the line is fitted on."""
-    rows, known = [], {}
+    rows: list[dict[str, Any]] = []
+    known: latency_table.Table = {}
     for name in args.families:
         whole, graph = build(name)
         generator = torch.Generator().manual_seed(1)
@@ -117,9 +118,11 @@ def table(args: argparse.Namespace, device: torch.device) -> list[dict]:
                 known |= time_layers(model, SHAPE, known, device)
             timed = calmest(args, model, device=device)
             total, macs = latency_table.layer_sum(layers(model, SHAPE), known), profile(model, SHAPE).macs
+            assert total is not None  # all of its layers have been timed
             found.append((total, macs, timed, len(known) - before))
         few = found[: len(RATES)]
-        lines = [fit([f[side] for f in few], [f[2].fastest_ms for f in few]) for side in (0, 1)]
+        fastest = [timed.fastest_ms for _, _, timed, _ in few]
+        by_sum, by_macs = fit([total for total, *_ in few], fastest), fit([macs for _, macs, *_ in few], fastest)
         for index, (total, macs, timed, new) in enumerate(found):
             rows.append(
                 {
@@ -129,8 +132,8 @@ def table(args: argparse.Namespace, device: torch.device) -> list[dict]:
                     "macs": macs,
                     "new_layers": new,
                     "sum_ms": round(total, 4),
-                    "predicted_ms": round(lines[0](total), 4),
-                    "predicted_by_macs_ms": round(lines[1](macs), 4),
+                    "predicted_ms": round(by_sum(total), 4),
+                    "predicted_by_macs_ms": round(by_macs(macs), 4),
                     "measured_ms": round(timed.fastest_ms, 4),
                     "median_ms": round(timed.median_ms, 4),
                     "iqr_ms": round(timed.iqr_ms, 4),
@@ -144,7 +147,7 @@ def table(args: argparse.Namespace, device: torch.device) -> list[dict]:
     return rows
 
 
-def tell(name: str, rows: list[dict]) -> None:
+def tell(name: str, rows: list[dict[str, Any]]) -> None:
     """Print the errors over the networks that no line was fitted on."""
     test = [row for row in rows if row["used_for"] == "test"]
     truth = [row["measured_ms"] for row in test]

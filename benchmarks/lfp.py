@@ -15,6 +15,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from _common import load, write_rows
@@ -37,7 +38,8 @@ LEAST = 0.05  # seconds that one measurement lasts
 
 def log_spectra(maps: Tensor) -> Tensor:
     """The rows of the matrices of a layer: [..., C, H, W] -> [..., C, H W]."""
-    return torch.fft.fft2(maps).abs().log1p().flatten(-2)
+    spectra: Tensor = torch.fft.fft2(maps)
+    return spectra.abs().log1p().flatten(-2)
 
 
 def literal(rows: Tensor) -> Tensor:
@@ -70,7 +72,7 @@ def synchronise() -> None:
         torch.cuda.synchronize()
 
 
-def compare(what: dict, sides: dict[str, Callable[[], object]], repeats: int) -> Iterator[dict]:
+def compare(what: dict[str, Any], sides: dict[str, Callable[[], object]], repeats: int) -> Iterator[dict[str, Any]]:
     """Rows of both sides in turn."""
     calls = {side: 1 + int(LEAST / [seconds(work, 1) for _ in range(2)][1]) for side, work in sides.items()}
     ratios = []
@@ -87,7 +89,7 @@ def compare(what: dict, sides: dict[str, Callable[[], object]], repeats: int) ->
     )
 
 
-def layer(name: str, channels: int, size: int, repeats: int) -> Iterator[dict]:
+def layer(name: str, channels: int, size: int, repeats: int) -> Iterator[dict[str, Any]]:
     maps = torch.randn(channels, size, size, dtype=torch.float64, device=DEVICE).relu()
     rows = log_spectra(maps)
     torch.testing.assert_close(stable(rows), literal(rows), rtol=1e-9, atol=0)
@@ -96,7 +98,7 @@ def layer(name: str, channels: int, size: int, repeats: int) -> Iterator[dict]:
     yield from compare(what, {"literal": lambda: literal(rows), "stable": lambda: stable(rows)}, repeats)
 
 
-def network(name: str, images: int, repeats: int) -> Iterator[dict]:
+def network(name: str, images: int, repeats: int) -> Iterator[dict[str, Any]]:
     model = models.create(name, 10).eval().to(DEVICE)
     x = torch.randn(images, 3, 32, 32, device=DEVICE)
     graph = pruning.trace(model, x[:1])
@@ -109,7 +111,7 @@ def network(name: str, images: int, repeats: int) -> Iterator[dict]:
         torch.testing.assert_close(ours[group], theirs[group], rtol=1e-6, atol=1e-12)
 
     model.float()
-    sides = {
+    sides: dict[str, Callable[[], object]] = {
         "literal": lambda: score_maps(model, graph, [(x, labels)], "lfp", literal_per_image),
         "stable": lambda: lfp(model, graph, [(x, labels)], 0),
     }

@@ -15,6 +15,7 @@ import statistics
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from _common import load, write_rows
@@ -48,12 +49,12 @@ class Training:
             self.optimizer.zero_grad()
             with autocast(self.device, "auto"):
                 loss = cross_entropy(self.model(self.x), self.y)
-            loss.backward()
+            torch.autograd.backward(loss)
             self.optimizer.step()
         torch.cuda.synchronize()
 
 
-def trial(name: str, size: int, batch: int, seconds: float, ready, rates) -> None:
+def trial(name: str, size: int, batch: int, seconds: float, ready: Any, rates: Any) -> None:
     """One trial in its own process: images per second."""
     torch.set_num_threads(1)
     training = Training(name, size, batch)
@@ -78,10 +79,10 @@ def throughput(name: str, batch: int, together: int, seconds: float) -> float:
         process.join()
     if any(process.exitcode for process in trials):
         raise RuntimeError(f"{together} trials of {name}: a process failed")
-    return sum(rates.get() for _ in trials)
+    return float(sum(rates.get() for _ in trials))
 
 
-def footprint(name: str, batch: int, results) -> None:
+def footprint(name: str, batch: int, results: Any) -> None:
     """What `gpus: auto` measures, in a process of its own."""
     found = memory.measure(lambda: Training(name, NETWORKS[name], batch).steps(3))
     results.put((found.taken, found.memory))

@@ -20,6 +20,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch_pruning
@@ -40,8 +41,10 @@ from rssearch.trials.keys import Keys
 from rssearch.trials.point import NO_METHOD, PruningPoint
 from rssearch.trials.pruning_trial import PruningTrial
 
-COLUMNS = ("dataset", "model", "seed", "method", "asked_macs_ratio", "macs_ratio", "params_ratio", "removed_fraction")
-COLUMNS += ("baseline_test_accuracy", "baseline_val_accuracy", "val_accuracy", "test_accuracy", "seconds", "device")
+COLUMNS = (
+    *("dataset", "model", "seed", "method", "asked_macs_ratio", "macs_ratio", "params_ratio", "removed_fraction"),
+    *("baseline_test_accuracy", "baseline_val_accuracy", "val_accuracy", "test_accuracy", "seconds", "device"),
+)
 PEERS = {
     "torch_pruning GroupNorm": (
         torch_pruning.pruner.GroupNormPruner,
@@ -127,7 +130,7 @@ def run(args: argparse.Namespace) -> None:
 _tested: dict[str, float] = {}
 
 
-def tested_baseline(point: dict, session: Session) -> float:
+def tested_baseline(point: dict[str, Any], session: Session) -> float:
     """The accuracy of a point's baseline on the test split."""
     key = content_key(Keys(PruningPoint(point, session.settings), session.data_root).baseline_inputs)
     if key not in _tested:
@@ -137,7 +140,7 @@ def tested_baseline(point: dict, session: Session) -> float:
     return _tested[key]
 
 
-def peer(name: str, point: dict, context: Context) -> dict:
+def peer(name: str, point: dict[str, Any], context: Context) -> dict[str, Any]:
     """A pruner of torch_pruning on the plain baseline: its rate by bisection, then the same fine-tuning."""
     session = Session(context, content_key(point | {"peer": name}), point)
     point = point | {"method": NO_METHOD}
@@ -149,7 +152,8 @@ def peer(name: str, point: dict, context: Context) -> dict:
         images.split("train"), local.pruning.score_batch_size, device=session.device, train=True, seed=point["seed"]
     )
     few = list(itertools.islice(score_batches, local.pruning.score_batches))
-    low, high, best = 0.0, 1.0, None
+    low, high = 0.0, 1.0
+    best: tuple[float, nn.Module] | None = None
     for _ in range(12):
         rate = (low + high) / 2
         candidate = cut_by_peer(name, dense, rate, few)
@@ -157,6 +161,7 @@ def peer(name: str, point: dict, context: Context) -> dict:
         if best is None or abs(ratio - point["macs_ratio"]) < abs(best[0] - point["macs_ratio"]):
             best = ratio, candidate
         low, high = (rate, high) if ratio > point["macs_ratio"] else (low, rate)
+    assert best is not None
     _, model = best
     profile = counting.profile(model, images.input_shape)
     fit(
@@ -177,11 +182,14 @@ def peer(name: str, point: dict, context: Context) -> dict:
     }
 
 
-def cut_by_peer(name: str, dense: nn.Module, rate: float, batches: list) -> nn.Module:
+def cut_by_peer(name: str, dense: nn.Module, rate: float, batches: list[Any]) -> nn.Module:
     """A copy of the network, pruned at a rate by torch_pruning in its documented way."""
     model = copy.deepcopy(dense)
-    for block in [module for module in model.modules() if isinstance(getattr(module, "shortcut", None), IndexShortcut)]:
-        if block.shortcut.in_channels != block.shortcut.out_channels:
+    for block in list(model.modules()):
+        shortcut = getattr(block, "shortcut", None)
+        if not isinstance(shortcut, IndexShortcut):
+            continue
+        if shortcut.in_channels != shortcut.out_channels:
             raise ValueError(
                 "torch_pruning cannot follow a shortcut that maps channels: build the network with shortcut B"
             )
@@ -196,7 +204,7 @@ def cut_by_peer(name: str, dense: nn.Module, rate: float, batches: list) -> nn.M
     if "Taylor" in name:
         model.zero_grad()
         for x, y in batches:
-            nn.functional.cross_entropy(model(x), y).backward()
+            torch.autograd.backward(nn.functional.cross_entropy(model(x), y))
     pruner.step()
     model.zero_grad(set_to_none=True)
     return model
@@ -215,7 +223,7 @@ def read(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def append(path: Path, row: dict, columns: Sequence[str] = COLUMNS) -> None:
+def append(path: Path, row: dict[str, Any], columns: Sequence[str] = COLUMNS) -> None:
     """Add a row; the first one brings the header."""
     new = not path.exists()
     with path.open("a", newline="", encoding="utf-8") as file:
@@ -248,11 +256,11 @@ def table(args: argparse.Namespace) -> None:
     for name in names:
         cells = []
         for ratio in ratios:
-            at = [row for row in rows if row["method"] == name and float(row["asked_macs_ratio"]) == ratio]
+            found = [row for row in rows if row["method"] == name and float(row["asked_macs_ratio"]) == ratio]
             cells += [spread(accuracies[name][ratio])]
             cells += ["" if name == "random" else gain(by_seed[name][ratio], by_seed["random"][ratio])]
-            cells += [f"{statistics.mean(float(row['macs_ratio']) for row in at):.3f}"]
-            cells += [f"{statistics.mean(float(row['removed_fraction']) for row in at):.0%}"]
+            cells += [f"{statistics.mean(float(row['macs_ratio']) for row in found):.3f}"]
+            cells += [f"{statistics.mean(float(row['removed_fraction']) for row in found):.0%}"]
         baselines_ = {row["seed"]: float(row["baseline_test_accuracy"]) for row in rows if row["method"] == name}
         print(f"| {name} | {' | '.join(cells)} | {spread(list(baselines_.values()))} |")
     print(f"\n| difference | {' | '.join(f'{ratio:g} of the MACs' for ratio in ratios)} |")

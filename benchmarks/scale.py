@@ -15,9 +15,11 @@ docs/scaling/<command>.csv; `plot` makes docs/scaling.png of them.
 import argparse
 import csv
 import io
+import logging
 import random
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +58,7 @@ def make(folder: str, trials: int, sampler: str, rule: str, epochs: int) -> Stud
     )
 
 
-def simulated(options: argparse.Namespace) -> list[dict]:
+def simulated(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Memory, time and journal over the number of trials, with and without early stopping."""
     from rssearch.study.simulation import Simulator, simulate
 
@@ -85,9 +87,10 @@ def simulated(options: argparse.Namespace) -> list[dict]:
                     )
                     since = time.process_time()
 
-            super().run_jobs(*before, type(listener)(**{**vars(listener), "ended": end}), **more)
+            ask, target, context, resources = before
+            super().run_jobs(ask, target, context, resources, replace(listener, ended=end), **more)
 
-    rows: list[dict] = []
+    rows: list[dict[str, Any]] = []
     for sampler, rule in (("random", "none"), ("random", "moasha"), ("nsga2", "moasha")):
         kind = {"sampler": sampler, "rule": rule}
         with tempfile.TemporaryDirectory() as folder:
@@ -105,7 +108,7 @@ def drawn(rng: random.Random) -> dict[str, float]:
     return {"val_accuracy": rng.random(), "macs": 4e7 * rng.random()}
 
 
-def samplers(options: argparse.Namespace) -> list[dict]:
+def samplers(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Seconds of a proposal after so many trials."""
     from rssearch.config.space import content_key, draw
     from rssearch.sampling.sampler import Proposer
@@ -140,8 +143,9 @@ def samplers(options: argparse.Namespace) -> list[dict]:
     return rows
 
 
-def mlflow(options: argparse.Namespace) -> list[dict]:
+def mlflow(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Seconds that MLflow's writer needs for trials and their epochs, on SQLite."""
+    from rssearch.storage.records import Status, TrialRecord
     from rssearch.tracking.client import Tracker
 
     rows = []
@@ -149,16 +153,18 @@ def mlflow(options: argparse.Namespace) -> list[dict]:
         for part in range(options.parts):
             tracker = Tracker(f"sqlite:///{folder}/mlflow.db", "scale", Path(folder) / "artifacts")
             tracker.open()
-            records, begin = [], time.perf_counter()
+            records: list[TrialRecord] = []
+            begin = time.perf_counter()
             for number in range(part * options.each, (part + 1) * options.each):
                 key, now = f"key{number}", time.time()
                 history = [{"epoch": e, "val_accuracy": 0.5, "seconds": 1.0} for e in range(1, options.epochs + 1)]
                 for epoch in history:
-                    tracker.epoch(key, key, {"rate": number}, epoch, epoch["epoch"])
+                    tracker.epoch(key, key, {"rate": number}, epoch, int(epoch["epoch"]))
                 records.append(
-                    {"kind": "trial", "key": key, "title": key, "point": {"rate": number}, "params": {"rate": number},
-                     "status": "finished", "reason": None, "metrics": {"val_accuracy": 0.5, "macs": 1e6},
-                     "history": history, "best": {}, "started": now, "ended": now, "measured": None}
+                    TrialRecord(
+                        key, {"rate": number}, Status.FINISHED, title=key, params={"rate": number}, history=history,
+                        metrics={"val_accuracy": 0.5, "macs": 1e6}, started=now, ended=now,
+                    )
                 )  # fmt: skip
                 tracker.ended(records[-1])
             assert tracker.close(records, status="FINISHED") == 0
@@ -172,7 +178,7 @@ def mlflow(options: argparse.Namespace) -> list[dict]:
 
 
 @local_ray.closed()
-def cluster(options: argparse.Namespace) -> list[dict]:
+def cluster(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Whole studies of trials that do nothing, on a cluster of several nodes on this machine."""
     import rssearch.backend  # noqa: F401  # sets Ray's environment before Ray is imported  # isort: skip
     import ray
@@ -183,8 +189,8 @@ def cluster(options: argparse.Namespace) -> list[dict]:
     nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     for _ in range(options.nodes - 1):
         nodes.add_node(num_cpus=1)
-    ray.init(address=nodes.address, log_to_driver=False, logging_level="ERROR")
-    rows: list[dict] = []
+    ray.init(address=nodes.address, log_to_driver=False, logging_level=logging.ERROR)
+    rows: list[dict[str, Any]] = []
     try:
         with tempfile.TemporaryDirectory() as folder:
             done = 0
@@ -201,7 +207,7 @@ def cluster(options: argparse.Namespace) -> list[dict]:
                 print(rows[-1], flush=True)
     finally:
         ray.shutdown()
-        nodes.shutdown()
+        nodes.shutdown()  # type: ignore[no-untyped-call]  # Ray's own
     return rows
 
 
@@ -212,11 +218,11 @@ def plot(options: argparse.Namespace) -> None:
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    def read(name: str) -> list[dict]:
+    def read(name: str) -> list[dict[str, Any]]:
         path = options.out / f"{name}.csv"
         return list(csv.DictReader(path.open(encoding="utf-8"))) if path.is_file() else []
 
-    def draw(panel: Any, rows: list[dict], x: str, y: str, label: str) -> None:
+    def draw(panel: Any, rows: list[dict[str, Any]], x: str, y: str, label: str) -> None:
         for name in dict.fromkeys(row.get(label, "") for row in rows):
             own = [row for row in rows if row.get(label, "") == name]
             panel.plot([float(r[x]) for r in own], [float(r[y]) for r in own], marker=".", label=name)

@@ -44,7 +44,7 @@ class Training:
         begin = time.perf_counter()
         loss = cross_entropy(self.model(self.x), self.y)
         self.optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         self.optimizer.step()
         loss.item()  # waits for a GPU
         return time.perf_counter() - begin
@@ -61,7 +61,7 @@ def own_peak(name: str, size: int, batch: int) -> float:
     if pick_device().type == "cuda":
         Training(name, size, batch).step()
         return torch.cuda.max_memory_allocated() / 1e6
-    torch.randn(8, 8, requires_grad=True).sum().backward()  # what PyTorch takes for itself
+    torch.autograd.backward(torch.randn(8, 8, requires_grad=True).sum())  # what PyTorch takes for itself
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     training = Training(name, size, batch)
     training.step()

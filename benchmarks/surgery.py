@@ -13,6 +13,7 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch_pruning
@@ -75,9 +76,10 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     rows = []
     for name, size, options in NETWORKS:
-        model = models.create(name, 10, **options).eval().to(device)
+        model = models.create(name, 10, **dict[str, Any](options)).eval().to(device)
         if name == "resnet56":  # an index shortcut between equal widths is an identity, which torch_pruning can follow
-            model.layer1[0].shortcut = nn.Identity()
+            first = model.get_submodule("layer1.0")
+            first.shortcut = nn.Identity()
         image = torch.randn(1, 3, size, size, device=device)
         times: dict[str, list[float]] = {"ours": [], "unproved": [], "torch_pruning": []}
         for repeat in range(args.repeats + 1):

@@ -14,10 +14,12 @@ the rest of what MLflow has to write, the figures and the page. Rows go to bench
 
 import argparse
 import io
+import logging
 import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import toy
 from _common import load, write_rows
@@ -99,11 +101,12 @@ def runs(uri: str, most: int) -> int:
 
     client = MlflowClient(tracking_uri=uri)
     experiment = client.get_experiment_by_name("overhead")
+    assert experiment is not None
     found = client.search_runs([experiment.experiment_id], "attributes.status = 'FINISHED'", max_results=most + 1)
     return len(found)
 
 
-def measure(variant: str, trials: int, repeat: int) -> dict:
+def measure(variant: str, trials: int, repeat: int) -> dict[str, Any]:
     """One run of a variant, as a row without its ratios."""
     with tempfile.TemporaryDirectory() as folder:
         busy, begin = load(), time.time()
@@ -125,7 +128,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     options = parser.parse_args()
 
-    ray.init(address="local", num_cpus=CONCURRENT, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init(
+        address="local", num_cpus=CONCURRENT, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
+    )
     for variant in ("plain", options.variants[0]):
         measure(variant, 4, 0)  # imports, and the first processes of Ray
     rows = []

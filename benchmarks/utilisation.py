@@ -16,9 +16,11 @@ minutes on two CPUs; --trials and --epochs make it shorter, and worse. Rows go t
 
 import argparse
 import io
+import logging
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from _common import load, write_rows
 from rich.console import Console
@@ -30,7 +32,8 @@ import ray
 from rssearch.backend import local_ray
 from rssearch.config.loading import parse_study
 from rssearch.config.schema import StudyConfig
-from rssearch.storage.journal import Journal, Record
+from rssearch.storage.journal import Journal
+from rssearch.storage.records import TrialRecord
 from rssearch.study import run
 
 SLOTS = 2
@@ -56,7 +59,7 @@ def config(trials: int, epochs: int, gpus: float, folder: Path) -> StudyConfig:
     )  # fmt: skip
 
 
-def row(part: str, records: list[Record], wall: float, busy: str) -> dict:
+def row(part: str, records: list[TrialRecord], wall: float, busy: str) -> dict[str, Any]:
     """One line of the CSV."""
     training = sum(r.metrics["train_seconds"] for r in records)
     return {
@@ -76,7 +79,9 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         busy, begin = load(), time.time()
-        ray.init(address="local", num_cpus=SLOTS, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        ray.init(
+            address="local", num_cpus=SLOTS, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
+        )
         asked = config(options.trials, options.epochs, options.gpus, Path(folder))
         status = run.search(asked, console=Console(file=io.StringIO(), width=100))
         returned = time.time()

@@ -19,7 +19,7 @@ class DataWarning(UserWarning):
 
 
 class TrialFailed(RuntimeError):  # noqa: N818 - it is a status of a trial
-    """A trial cannot continue, for a reason that another try would meet again (a diverged loss, an impossible ratio)."""
+    """A trial cannot continue, for a reason that a second try would meet (a diverged loss, an impossible ratio)."""
 
 
 class Infeasible(RuntimeError):  # noqa: N818 - likewise

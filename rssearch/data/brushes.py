@@ -1,6 +1,6 @@
 """Vectorised drawing of many aerial scenes at once: coordinates on the ground, textures, and antialiased shapes.
 
-A sheet holds B scenes. Distances are in metres on the ground, so that a scene keeps its content when it is generated with
+A sheet holds B scenes. Distances are in metres on the ground, so that a scene keeps its content when it has
 more pixels. Every scene has its own random numbers, so that it does not depend on the others of the sheet.
 """
 

@@ -297,7 +297,9 @@ def draw_all(size: int | None = None, *, seed: int = SEED, workers: int | None =
     """
     size = SIZE if size is None else size
     if not 16 <= size <= 512:
-        raise InputError(f"synthetic_scenes: input_size {size} is not allowed; scenes are generated with 16 to 512 pixels")
+        raise InputError(
+            f"synthetic_scenes: input_size {size} is not allowed; scenes are generated with 16 to 512 pixels"
+        )
     images = np.empty((len(SCENES) * PER_CLASS, 3, size, size), np.uint8)
     step = max(1, CHUNK * SIZE * SIZE // (size * size))
 

@@ -117,7 +117,7 @@ def _worst(references: Sequence[Mapping[str, float]], objectives: Mapping[str, D
 def _seconds(study: Recorded, front: Front) -> float:
     records = Journal(study.folder / "trials.jsonl").records
     spans = [(records[row["key"]].started, records[row["key"]].ended) for row in front.trials]
-    return float(sum(ended - started for started, ended in spans if started is not None and ended is not None))
+    return float(sum(ended - started for started, ended in spans if started))
 
 
 def format_comparison(

@@ -26,9 +26,9 @@ RULES = {
 class Halving:
     """Which trials continue at the rungs: after first, first * factor, first * factor^2, ... epochs.
 
-    A trial is compared at each rung once, when it reaches it: it continues if it is among the best ceil(n / factor) of the
-    n trials that have reached the rung so far, itself included. So no trial waits for another one (Li et al. 2020, "A
-    system for massively parallel hyperparameter tuning": the variant that stops instead of pausing).
+    A trial is compared at each rung once, when it reaches it: it continues if it is among the best ceil(n / factor)
+    of the n trials that have reached the rung so far, itself included. So no trial waits for another one (Li et al.
+    2020, "A system for massively parallel hyperparameter tuning": the variant that stops instead of pausing).
 
     Trials are ordered by their non-dominated layers, and where the limit lies within a layer by an epsilon-net of it:
     the best by the first objective, then always the one that is furthest from those before, each objective in units of

@@ -8,7 +8,7 @@ once by its process number; one on another machine by the count that did not cha
 so clocks need not agree. Then its object is removed, and all who wait compete to create the next.
 
 The limits: a holder that is cut off from the store for `DEAD` seconds loses the lock, and is told; two processes that
-notice a dead holder within the same two requests may both continue. So nothing may depend on a lock for its correctness:
+notice a dead holder within the same two requests may both continue. Nothing may depend on a lock for its correctness:
 artifacts are named by what determines them, and drivers write their records into objects of their own.
 """
 

@@ -34,8 +34,8 @@ class TrialRecord:
         metrics: what it reported at its end.
         history: one entry for each epoch.
         best: the best value of each objective over the epochs.
-        started: seconds since 1970; None where an older release did not write it.
-        ended: seconds since 1970.
+        started: seconds since 1970; 0 where an older release did not write it.
+        ended: likewise.
         measured: what only members of the front are measured for.
         more: what another release has written beside these.
     """
@@ -50,8 +50,8 @@ class TrialRecord:
     metrics: dict[str, Any] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
     best: dict[str, float] = field(default_factory=dict)
-    started: float | None = None
-    ended: float | None = None
+    started: float = 0.0
+    ended: float = 0.0
     measured: dict[str, Any] | None = None
     more: Mapping[str, Any] = field(default_factory=dict)
 

@@ -146,7 +146,7 @@ def _estimate(
     A search takes two steps for each step of a training.
     """
     settings, estimate = definition.config.settings, definition.hook("estimate")
-    times = [r.ended - r.started for r in finished if r.ended and r.started]
+    times = [r.ended - r.started for r in finished if r.started]
 
     def probe(point: Point, epochs: int) -> float:
         assert estimate is not None

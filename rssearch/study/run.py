@@ -53,7 +53,7 @@ def search(
     Args:
         config: the study.
         address: of a Ray cluster; None: that of the environment or of this machine, or else a new local one.
-        fresh: put the record of earlier sessions away (it is kept) and start from scratch. Baselines and scores are reused.
+        fresh: put the record of earlier sessions away (it is kept) and start from scratch; baselines and scores stay.
         verbose: let Ray and Optuna speak.
         console: where to print.
 

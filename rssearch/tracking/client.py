@@ -148,7 +148,7 @@ class Tracker:
             now=_now(),
         )
         self._end()
-        return sum(self._sent.get(r.key) != (r.status, int((r.ended or 0) * 1000)) for r in listed)
+        return sum(self._sent.get(r.key) != (r.status, int(r.ended * 1000)) for r in listed)
 
     def left(self, unsent: int, journal: Location) -> str | None:
         """What to say at the end of a session whose `close` gave this number; None where MLflow has everything."""

@@ -244,7 +244,7 @@ class Writer:
     def ended(self, record: Mapping[str, Any]) -> None:
         """The final metrics of a trial, and those of its epochs that have not been sent."""
         key = record["key"]
-        started = _milliseconds(record["ended"] if record["started"] is None else record["started"])
+        started = _milliseconds(record["started"] or record["ended"])
         self._run(key, record["title"], record["params"], record.get("kind", "trial"), started)
         now, batch = _milliseconds(record["ended"]), []
         history = record.get("history") or []

@@ -189,7 +189,7 @@ def recalibrate(
     seed: int,
     precision: Precision = "auto",
 ) -> None:
-    """Replace the running statistics of batch normalisation, in place, by new ones on at most `batches` training batches.
+    """Replace the running statistics of batch normalisation, in place, by those of at most `batches` training batches.
 
     Pruning shifts the activations that the old statistics describe. They are reset and replaced by the plain average of
     mean and variance over the batches, without augmentation; nothing else changes, and dropout stays off.

@@ -1,6 +1,6 @@
 """Trials that train nothing and follow learning curves, for studies in virtual time (`rssearch.study.simulation`).
 
-`synthetic` makes up the curves. Its dimensions are ``rate`` (the share of the channels that is removed), ``method`` (its
+`synthetic` makes curves up. Its dimensions are ``rate`` (the share of the channels that is removed), ``method`` (its
 first letters, a to d, are worth less and less) and ``lr``, all optional, and ``seed``. `recorded` repeats those of a
 study that has been run: ``settings.options.journal`` names its trials.jsonl, and the space must be the same.
 """

@@ -1,4 +1,4 @@
-"""Ways from a baseline to a smaller network: in steps, by soft pruning, by published rates; each resumes as if never stopped."""
+"""Ways from a baseline to a smaller network, in steps, soft, by published rates: each resumes as if never stopped."""
 
 from __future__ import annotations
 
