@@ -7,8 +7,9 @@ with a second parameter gets a `Session`, too. Its module may offer more, each b
 
 from __future__ import annotations
 
+import difflib
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
@@ -20,7 +21,7 @@ from rssearch.storage.artifacts import Store
 from rssearch.trial.interface import Metrics, Preparation
 from rssearch.trial.session import Session
 
-__all__ = ["HOOKS", "TrialModule", "resolve", "takes_session"]
+__all__ = ["HOOKS", "TrialModule", "check_hooks", "resolve", "takes_session"]
 
 Point = dict[str, Any]
 
@@ -93,6 +94,9 @@ class TrialModule(Protocol):
         """``taken`` and ``memory``, bytes of a GPU by `rssearch.cost.memory`, for ``gpus: auto``."""
 
 
+_LISTS = ("METRICS", "ON_REQUEST", "EPOCH_METRICS")
+_ALIKE = 0.8  # of difflib: one letter of five too few, too many or changed
+
 # Each hook with the names of what a study calls it with.
 HOOKS: Mapping[str, tuple[str, ...]] = {
     name: tuple(inspect.signature(hook).parameters)[1:]
@@ -105,7 +109,7 @@ def resolve(target: str) -> tuple[Callable[..., Any], ModuleType]:
     """The function that an import string names, and its module.
 
     Raises:
-        InputError: there is no such function, or a hook of its module does not take what a study calls it with.
+        InputError: there is no such function, or something of its module does not fit, see `check_hooks`.
     """
     try:
         function, module = imports.load(target)
@@ -113,20 +117,45 @@ def resolve(target: str) -> tuple[Callable[..., Any], ModuleType]:
         raise InputError(f"trial: {error}") from error.__cause__
     if not callable(function):
         raise InputError(f"trial: {target} is no function")
-    for name, arguments in HOOKS.items():
-        _check_hook(name, getattr(module, name, None), arguments, module.__name__)
+    check_hooks(module)
     return function, module
 
 
-def _check_hook(name: str, hook: Any, arguments: Sequence[str], module: str) -> None:
-    if not callable(hook):
-        return
+def check_hooks(module: ModuleType) -> None:
+    """Refuse a module whose hooks a study cannot use.
+
+    Raises:
+        InputError: a hook cannot be called as a study calls it, a list of metrics is none, or a function with the
+            parameters of a hook that is not there is named almost like it.
+    """
+    for name in _LISTS:
+        listed = getattr(module, name, ())
+        if isinstance(listed, str) or not isinstance(listed, Collection) or not all(isinstance(n, str) for n in listed):
+            raise InputError(f"trial: {module.__name__}.{name} is no list of names")
+    for name, arguments in HOOKS.items():
+        hook = getattr(module, name, None)
+        if callable(hook) and not _takes(hook, len(arguments)):
+            raise InputError(
+                f"trial: {module.__name__}.{name}{inspect.signature(hook)} cannot be called as "
+                f"{name}({', '.join(arguments)})"
+            )
+    for name, function in inspect.getmembers(module, inspect.isfunction):
+        near = difflib.get_close_matches(name, HOOKS, n=1, cutoff=_ALIKE)
+        if name in HOOKS or function.__module__ != module.__name__ or not near or hasattr(module, near[0]):
+            continue
+        if tuple(inspect.signature(function).parameters) == HOOKS[near[0]]:
+            raise InputError(f"trial: {module.__name__}.{name} is no hook of a trial. Did you mean {near[0]!r}?")
+
+
+def _takes(function: Callable[..., Any], count: int) -> bool:
+    """Whether a function can be called with so many arguments; one that does not say so is believed."""
     try:
-        inspect.signature(hook).bind(*arguments)
-    except TypeError as error:
-        raise InputError(
-            f"trial: {module}.{name} is called as {name}({', '.join(arguments)}), which it does not take: {error}"
-        ) from None
+        inspect.signature(function).bind(*[None] * count)
+    except TypeError:
+        return False
+    except ValueError:  # a function in C without a signature
+        return True
+    return True
 
 
 def takes_session(function: Callable[..., Any]) -> bool:
