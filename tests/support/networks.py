@@ -1,5 +1,6 @@
 """Small networks and helpers for the tests of pruning."""
 
+import copy
 import functools
 
 import torch
@@ -32,6 +33,14 @@ def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
 
 def fresh(name: str, classes: int = 10, **options) -> nn.Module:
     """A network of the registry, or of the small ones, with the same parameters at each call."""
+    made = copy.deepcopy(_made(name, classes, **options))
+    torch.manual_seed(0)  # what a test draws next does not depend on what was cached
+    return made
+
+
+@functools.lru_cache(maxsize=3)
+def _made(name: str, classes: int, **options) -> nn.Module:
+    """Initialising a large network takes seconds, a copy of it a fraction."""
     torch.manual_seed(0)
     name, small = SMALL.get(name, (name, {}))
     return models.create(name, classes, **small, **options)
