@@ -71,7 +71,8 @@ class TrialRecord:
     def to_json(self) -> dict[str, Any]:
         """The line of a trial: of one that has ended, or of one that runs."""
         if self.is_running:
-            return {"key": self.key, "kind": self.kind, "point": self.point, "history": self.history}
+            names: tuple[str, ...] = ("key", "kind", "point", "history")
+            return {name: getattr(self, name) for name in names} | dict(self.more)
         return {name: getattr(self, name) for name in _LINE} | dict(self.more)
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from rssearch.storage.journal import Journal
 from rssearch.storage.location import Remote, write_atomic
+from rssearch.storage.records import TrialRecord
 from tests.support.records import ended, record
 
 
@@ -109,6 +110,33 @@ def test_what_another_release_adds_is_no_damage(tmp_path: Path) -> None:
     path = tmp_path / "trials.jsonl"
     path.write_bytes(line(ended("a", energy=[1, 2])) + b"\xef\xbb\xbf" + line(ended("b"))[:-1] + b"\r\n")
     assert Journal(path).records == {"a": record("a", energy=[1, 2]), "b": record("b")}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        ended("a", energy=[1, 2]),
+        ended("a", "failed", reason="the loss is nan", kind="baseline"),
+        {"key": "a", "kind": "running", "point": {}, "history": [{"epoch": 1}], "node": "x"},
+    ],
+    ids=["trial", "baseline", "running"],
+)
+def test_a_record_is_written_as_it_was_read(content: dict[str, Any]) -> None:
+    assert list(TrialRecord.from_json(content).to_json().items()) == list(content.items())
+
+
+def test_a_trial_that_ran_stands_where_it_ended(tmp_path: Path) -> None:
+    """What it was compared by at its rungs is in its record until it ends; what another release knew of it stays."""
+    path = tmp_path / "trials.jsonl"
+    path.write_bytes(line({"kind": "running", "key": "a", "point": {}, "history": [{"epoch": 1}], "node": "x"}))
+    journal = Journal(path)
+    assert (journal.records["a"].status, journal.records["a"].is_running) == (None, True)
+    journal.extend("a", history=[{"epoch": 1}, {"epoch": 3}])
+    journal.add(record("b"))
+    assert len(journal.records["a"].history) == 2
+    journal.add(record("a"))
+    assert journal.records == {"b": record("b"), "a": record("a", node="x")} == Journal(path).records
+    assert list(journal.records) == ["b", "a"] == list(Journal(path).records)
 
 
 def test_an_end_of_line_that_an_editor_took_away_costs_no_record(tmp_path: Path) -> None:

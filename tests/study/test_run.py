@@ -34,7 +34,7 @@ def make(tmp_path: Path, function: str, space: dict[str, Any], **more: Any) -> S
 
 def run(config: StudyConfig, **options: Any) -> tuple[int, str]:
     text = StringIO()
-    if config.tracking_uri is None:
+    if config.tracking_uri is None and Path(config.storage).is_dir():
         put_into(Path(config.storage))
     status = study.search(config, console=Console(file=text, width=200), **options)
     return status, text.getvalue()

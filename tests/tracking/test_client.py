@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from rssearch.storage.records import TrialRecord
 from rssearch.tracking import client as tracking
 from rssearch.tracking import writer as tracking_writer
 from rssearch.tracking.client import Tracker, default_uri
@@ -24,11 +25,12 @@ def tracker(tmp_path: Path, uri: str | None = None) -> Tracker:
     return made
 
 
-def record(key: str, status: str = "finished", epochs: int = 3, **more: Any) -> dict[str, Any]:
-    return {
+def record(key: str, status: str = "finished", epochs: int = 3, **more: Any) -> TrialRecord:
+    line = {
         "kind": "trial",
         "key": key,
         "title": f"trial {key}",
+        "point": {"rate": 0.5},
         "params": {"rate": 0.5},
         "status": status,
         "reason": None if status == "finished" else "why",
@@ -38,6 +40,7 @@ def record(key: str, status: str = "finished", epochs: int = 3, **more: Any) -> 
         "ended": time.time(),
         **more,
     }
+    return TrialRecord.from_json(line)
 
 
 def found(tmp_path: Path) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from rssearch.tracking.database import check, make, settle, sqlite_path
 from rssearch.tracking.trouble import trouble
 from rssearch.tracking.writer import Writer, send
 from tests.support.databases import put_into
-from tests.support.records import ended
+from tests.support.records import ended, record
 
 
 def test_the_file_of_a_database() -> None:
@@ -76,7 +76,7 @@ def test_sessions_that_begin_together_all_record(tmp_path: Path, caplog: pytest.
     writers = [client.Tracker(default_uri(tmp_path), name, tmp_path / "mlartifacts" / name) for name in ("s", "t")]
     for writer in writers:
         writer.open()
-    assert [writer.close([ended("a")], status="FINISHED") for writer in writers] == [0, 0]
+    assert [writer.close([record("a")], status="FINISHED") for writer in writers] == [0, 0]
     assert [writer.left(0, tmp_path) for writer in writers] == [None, None]
     assert "does not take results" not in caplog.text
     assert check(default_uri(tmp_path)) is None  # type: ignore[func-returns-value]

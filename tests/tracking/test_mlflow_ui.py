@@ -19,6 +19,7 @@ from rssearch.config.loading import load_study
 from rssearch.front.trials import front_rows
 from rssearch.report import files as report
 from rssearch.storage.journal import flat
+from rssearch.storage.records import TrialRecord
 from rssearch.tracking.client import Tracker, default_uri
 from rssearch.tracking.views import FRONT, address, experiment_tags
 from tests.support.browser import browser
@@ -37,7 +38,7 @@ REQUEST = ("dataset", "model", "method", "rate")
 MEASURED = ("test_accuracy", "latency_ms", "latency_iqr_ms", "latency_threads", "latency_device")
 
 
-def records() -> list[dict[str, Any]]:
+def records() -> list[TrialRecord]:
     """The journal of the study in docs/results, from its tables."""
     with (RESULTS / "eurosat_methods_epochs.csv").open() as file:
         epochs = [{name: _value(text) for name, text in row.items()} for row in csv.DictReader(file)]
@@ -55,7 +56,8 @@ def records() -> list[dict[str, Any]]:
         looked_at = measured if measured["test_accuracy"] is not None else None
         times = {"started": now, "ended": now + row["trial_seconds"]}
         now = times["ended"]
-        made.append({**about, **more, **times, "measured": looked_at, "history": history, "best": best})
+        line = {**about, **more, **times, "measured": looked_at, "history": history, "best": best}
+        made.append(TrialRecord.from_json(line))
     return made
 
 
@@ -160,9 +162,9 @@ def test_the_command_names_the_view_that_shows_the_trials_best_first(ui: Ui, pag
     (line,) = [line for line in ui.log.read_text().splitlines() if line.startswith(f"{STUDY}: ")]
     page.goto(line.removeprefix(f"{STUDY}: "))
     expect(page.get_by_text("12 matching runs")).to_be_visible()
-    best = max(records(), key=lambda record: record["metrics"]["val_accuracy"])
+    best = max(records(), key=lambda record: record.metrics["val_accuracy"])
     names = page.get_by_role("link", name="resnet20")
-    expect(names.first).to_have_text(best["title"])
+    expect(names.first).to_have_text(best.title)
     for column in ("val_accuracy", "test_accuracy", "macs", "method", "rate", "Duration"):
         expect(page.get_by_role("columnheader", name=column).first).to_be_attached()
     for noise in ("images_per_second", "latency_threads", "input_size", "Source", "Dataset"):
@@ -190,7 +192,7 @@ def test_the_charts_are_those_of_a_search(ui: Ui, page: Page) -> None:
 
 def test_the_summary_run_has_the_hypervolume_and_shows_the_front(ui: Ui, page: Page, storage: Path) -> None:
     (summary,) = runs(storage, "tags.rssearch.kind = 'study'")
-    assert summary.data.metrics["best/val_accuracy"] == max(r["metrics"]["val_accuracy"] for r in records())
+    assert summary.data.metrics["best/val_accuracy"] == max(r.metrics["val_accuracy"] for r in records())
     run = f"http://127.0.0.1:{ui.port}/#/experiments/1/runs/{summary.info.run_id}"
     page.goto(f"{run}?workflowType=machine_learning")
     expect(page.get_by_role("heading", name=f"study {STUDY}")).to_be_visible()

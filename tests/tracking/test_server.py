@@ -19,6 +19,7 @@ from rich.console import Console
 
 from rssearch.config.loading import parse_study
 from rssearch.storage.journal import Journal
+from rssearch.storage.records import Status, TrialRecord
 from rssearch.study import run as study
 from rssearch.tracking.client import Tracker
 from tests.support.servers import MlflowServer, Postgres, end_family, wait_until
@@ -197,11 +198,10 @@ def test_eight_writers_meet_in_an_empty_database(postgres: Postgres, tmp_path: P
             for epoch in (1, 2, 3):
                 writer.epoch(key, key, {"rate": 0.5}, {"epoch": epoch, "loss": 1 / epoch}, epoch)
     records = [
-        {
-            "kind": "trial", "key": key, "title": key, "params": {"rate": 0.5}, "status": "finished", "reason": None,
-            "metrics": {"val_accuracy": 0.5}, "best": {}, "ended": time.time(),
-            "history": [{"epoch": epoch, "loss": 1 / epoch} for epoch in (1, 2, 3)],
-        }
+        TrialRecord(
+            key, {"rate": 0.5}, Status.FINISHED, title=key, params={"rate": 0.5}, metrics={"val_accuracy": 0.5},
+            history=[{"epoch": epoch, "loss": 1 / epoch} for epoch in (1, 2, 3)], ended=time.time(),
+        )
         for key in keys
     ]  # fmt: skip
     closed = [writer.close(records, status="FINISHED") for writer in writers]

@@ -16,6 +16,7 @@ from rssearch.report import files as report
 from rssearch.storage.journal import flat
 from rssearch.trial.session import Context, Session
 from rssearch.trials import micronet, prune
+from tests.support.records import record
 from tests.trials.test_segmentation import data_root as scene_root
 from tests.trials.test_segmentation import settings as scene_settings
 
@@ -71,8 +72,7 @@ def row(module: Any, point: dict[str, Any], session: Session) -> dict[str, Any]:
     metrics = module.run(point | {"settings": session.settings.model_dump(mode="json")}, session)
     metrics.pop("history", None)
     measured = module.measure(point, session)
-    record = {"key": session.key, "status": "finished", "point": point, "metrics": metrics, "measured": measured}
-    return flat(record)
+    return flat(record(session.key, point=point, metrics=metrics, measured=measured))
 
 
 @pytest.fixture(scope="module")
@@ -88,8 +88,8 @@ def classified(storage: Path, data_root: Path, settings: Settings) -> list[dict[
         context = Context("s", str(storage), str(data_root), settings)
         session = Session(context, f"schema{point['seed']}", {**point, "finetune.lr": 0.01}, epochs.append)
         rows.append(row(prune, {**point, "finetune.lr": 0.01}, session))
-    stopped = {"key": "stopped", "status": "stopped", "point": points[0], "metrics": epochs[0], "reason": "why"}
-    failed = {"key": "failed", "status": "failed", "point": points[0], "metrics": {}, "reason": "why"}
+    stopped = record("stopped", "stopped", point=points[0], metrics=epochs[0], reason="why")
+    failed = record("failed", "failed", point=points[0], metrics={}, reason="why")
     return [*rows, flat(stopped), flat(failed)]
 
 
