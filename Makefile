@@ -24,7 +24,7 @@ test: dev
 	$(BIN)/pytest $(SIDE_BY_SIDE)
 
 test-fast: dev
-	$(BIN)/pytest -m "not slow" $(SIDE_BY_SIDE)
+	$(BIN)/pytest -m "not slow and not ray" $(SIDE_BY_SIDE)
 
 coverage: dev
 	$(BIN)/pytest -m "not slow" --cov --cov-report=xml --cov-report=term

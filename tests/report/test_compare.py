@@ -38,7 +38,7 @@ def write(
     journal = Journal(folder / "trials.jsonl")
     for index, (key, (quality, cost)) in enumerate(points.items()):
         metrics = {"val_accuracy": quality, "macs": cost, "baseline_val_accuracy": 0.9, "baseline_macs": 100}
-        times = {"started": 100.0 * index, "ended": 100.0 * index + 10}
+        times = {"started": 100.0 * index + 1, "ended": 100.0 * index + 11}
         journal.add(record(key, point={"dataset": dataset, "rate": 0.5}, metrics=metrics, **times))
     with (folder / "trials.csv").open("w", newline="") as file:
         csv.writer(file).writerows([["key"], *([key] for key in journal.records)])
