@@ -97,7 +97,7 @@ def _work(
     worker_group: DistributedWorkerGroup,
     on_report: Callable[[Metrics], None],
 ) -> tuple[Any, list[str]] | None:
-    """What each worker does: the leader calls the trial's function, the others train with it."""
+    """What each worker does: the main worker calls the trial's function, the others train with it."""
     folder = f"{context.storage}/{context.study}"
     if context.token is not None and (reason := shared_folder.problem(folder, context.token)):
         raise shared_folder.refusal(folder, {node(): reason})

@@ -12,7 +12,7 @@ from rssearch.errors import PeerLostError
 from rssearch.storage import scratch
 from rssearch.train.data_parallel import DistributedWorkerGroup
 
-_PATIENCE = 30 * 24 * 3600  # seconds: the others wait while the leader scores or searches; Ray notices who dies
+_PATIENCE = 30 * 24 * 3600  # seconds: the others wait while the main one scores or searches; Ray notices who dies
 
 
 def launch(
@@ -34,11 +34,11 @@ def launch(
         gpus: of each worker; on GPUs NCCL connects them, else gloo.
 
     Returns:
-        What the function returns on the leader.
+        What the function returns on the main worker.
 
     Raises:
         PeerLostError: a worker died.
-        Exception: what the function raised, on the leader if it did.
+        Exception: what the function raised, on the main one if it did.
     """
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # relative paths mean the same on a worker
     from ray.train import RunConfig, ScalingConfig, TrainingFailedError
@@ -68,7 +68,7 @@ def launch(
 
 
 def _cause(failures: Mapping[int, BaseException], error: Exception) -> BaseException:
-    """What the leader raised, or else another worker; but a worker's death explains what the others raised."""
+    """What the main worker raised, or else another worker; but a worker's death explains what the others raised."""
     raised = [failure for _, failure in sorted(failures.items())]
     if raised and not any(type(failure).__module__.startswith("ray.") for failure in raised):
         return raised[0]

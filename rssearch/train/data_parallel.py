@@ -1,6 +1,6 @@
 """One trial on several workers: each trains on its share of every batch, and all keep the same weights.
 
-The first worker leads: it runs the trial as if it were alone, and keeps its checkpoints, scores and metrics. The others
+The first worker is the main one: it runs the trial as if it were alone, and keeps its checkpoints, scores and metrics. The others
 wait until it trains, and then take the same steps with it. Gradients are those of the whole batch, added up over the
 workers; batch normalisation measures the whole batch, too. So a network without dropout learns the same on any number
 of workers but for rounding. Each worker draws dropout for itself.
@@ -28,7 +28,7 @@ class WorkerGroup:
     """Who trains a network together. By itself a worker alone, who has to agree with nobody.
 
     Attributes:
-        rank: the number of this worker; 0 leads.
+        rank: the number of this worker; 0 is the main one.
         size: how many there are.
     """
 
@@ -40,10 +40,10 @@ class WorkerGroup:
         return self.rank == 0
 
     def call(self, function: Callable[..., Any], config: dict[str, Any], **more: Any) -> None:
-        """Have the other workers call an importable function (config, session, ...); the leader calls it by itself."""
+        """Have the other workers call an importable function (config, session, ...); the main worker calls it by itself."""
 
     def broadcast(self, model: nn.Module) -> None:
-        """Take over the leader's weights and buffers."""
+        """Take over the main worker's weights and buffers."""
 
     def loss_weight(self, targets: Tensor) -> Tensor | float:  # noqa: ARG002
         """The share of this worker's labelled samples in those of all: what its mean loss counts in the batch's."""
@@ -68,7 +68,7 @@ class DistributedWorkerGroup(WorkerGroup):
     def __init__(self) -> None:
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
 
-    # What the leader tells the others
+    # What the main worker tells the others
 
     def call(self, function: Callable[..., Any], config: dict[str, Any], **more: Any) -> None:  # noqa: D102
         if self.is_main:
@@ -79,7 +79,7 @@ class DistributedWorkerGroup(WorkerGroup):
         self._tell(None)
 
     def jobs(self) -> Iterator[Job]:
-        """What the leader calls, one after the other, until it lets this worker go."""
+        """What the main worker calls, one after the other, until it lets this worker go."""
         while (job := self._tell(None)) is not None:
             yield job
 
@@ -92,7 +92,7 @@ class DistributedWorkerGroup(WorkerGroup):
             dist.broadcast_object_list(sent, src=0, device=torch.device("cpu"))
         if self.is_main:
             return job
-        # Networks of the leader's GPU arrive on the CPU. They are pickled, by this trial's own leader.
+        # Networks of the main worker's GPU arrive on the CPU. They are pickled, by this trial's own main worker.
         heard: Job | None = torch.load(io.BytesIO(sent[0]), map_location="cpu", weights_only=False)
         return heard
 
