@@ -1,9 +1,9 @@
 """One trial on several workers: each trains on its share of every batch, and all keep the same weights.
 
-The first worker is the main one: it runs the trial as if it were alone, and keeps its checkpoints, scores and metrics. The others
-wait until it trains, and then take the same steps with it. Gradients are those of the whole batch, added up over the
-workers; batch normalisation measures the whole batch, too. So a network without dropout learns the same on any number
-of workers but for rounding. Each worker draws dropout for itself.
+The first worker is the main one: it runs the trial as if it were alone, and keeps its checkpoints, scores and metrics.
+The others wait until it trains, and then take the same steps with it. Gradients are those of the whole batch, added up
+over the workers; batch normalisation measures the whole batch, too. So a network without dropout learns the same on any
+number of workers but for rounding. Each worker draws dropout for itself.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class WorkerGroup:
         return self.rank == 0
 
     def call(self, function: Callable[..., Any], config: dict[str, Any], **more: Any) -> None:
-        """Have the other workers call an importable function (config, session, ...); the main worker calls it by itself."""
+        """Have the other workers call an importable function (config, session, ...); the main one calls it by itself."""
 
     def broadcast(self, model: nn.Module) -> None:
         """Take over the main worker's weights and buffers."""
