@@ -40,7 +40,7 @@ class WorkerGroup:
         return self.rank == 0
 
     def call(self, function: Callable[..., Any], config: dict[str, Any], **more: Any) -> None:
-        """Have the other workers call an importable function (config, session, ...); the main one calls it by itself."""
+        """Have the other workers call an importable function (config, session, ...); the main one calls it itself."""
 
     def broadcast(self, model: nn.Module) -> None:
         """Take over the main worker's weights and buffers."""
