@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import shutil
@@ -108,4 +109,11 @@ def test_a_folder_of_trials_of_the_users_own_works_beside_the_shipped_ones(pytho
     assert finished() == 0
     models.write_text("ACCURACY = 0.5\n")
     assert finished() == 2
-    assert json.loads(rssearch(python, tmp_path, "plan", "quickstart", "--json").stdout)["trials"] > 0
+    # The shipped trial runs to its end beside them, though its module is called trials.prune.
+    values = ("space.method=[l1]", "space.rate=[0.5]", "settings.input_size=16")
+    values += ("settings.train.epochs=1", "settings.finetune.epochs=1")
+    shipped = rssearch(python, tmp_path, "search", "quickstart", *(f"--set={value}" for value in values))
+    with (tmp_path / "results" / "quickstart" / "trials.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert (row["status"], row["method"]) == ("finished", "l1"), shipped.stdout
+    assert 0 < float(row["macs_ratio"]) < 1
