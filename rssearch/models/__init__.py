@@ -67,10 +67,7 @@ class Entry:
 
 
 def _vision(name: str) -> Entry:
-    options: dict[str, tuple[str, ...] | None] = {"weights": tuple(vision.weights_of(name))}
-    if vision.has_stem(name):
-        options["stem"] = STEMS
-    return Entry(partial(vision.build, name), options)
+    return Entry(partial(vision.build, name), vision.Options(name, STEMS))
 
 
 def _encoder_decoder(design: Callable[..., Design], options: Mapping[str, tuple[str, ...] | None]) -> Entry:

@@ -16,8 +16,6 @@ from collections.abc import Iterable, Iterator, Mapping
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torchvision.models import VGG, ResNet
-from torchvision.models import resnet as torchvision_resnet
 
 from rssearch.cost.counting import forward_hooks
 from rssearch.device import mode
@@ -188,14 +186,16 @@ def remove(model: nn.Module) -> None:
 
 def _places(model: nn.Module) -> dict[str, bool]:
     """The normalisations that get attention, and whether a ReLU follows at once."""
+    from torchvision.models import VGG, ResNet, resnet
+
     match model:
         case ResNet() | CifarResNet():
             places = {"bn1": True}
             for name, block in model.named_modules():
                 match block:
-                    case torchvision_resnet.Bottleneck():
+                    case resnet.Bottleneck():
                         places |= {f"{name}.bn1": True, f"{name}.bn2": True, f"{name}.bn3": False}
-                    case torchvision_resnet.BasicBlock() | BasicBlock():
+                    case resnet.BasicBlock() | BasicBlock():
                         places |= {f"{name}.bn1": True, f"{name}.bn2": False}
             return places
         case VGG() | CifarVGG16():

@@ -1,10 +1,13 @@
-"""Networks of torchvision, adapted to other bands, classes and small images."""
+"""Networks of torchvision, adapted to other bands, classes and small images.
+
+It is imported when one of them is used: that takes longer than the import of torch, in each worker again.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
-import torchvision
 from torch import nn
 
 from rssearch.errors import InputError, unknown
@@ -17,12 +20,33 @@ _EXCLUDED = frozenset({"googlenet", "inception_v3"})
 
 def names() -> list[str]:
     """The classification networks that torchvision has."""
+    import torchvision
+
     return [name for name in torchvision.models.list_models(module=torchvision.models) if name not in _EXCLUDED]
 
 
 def weights_of(name: str) -> list[str]:
     """The names of the trained weights of a network."""
+    import torchvision
+
     return [entry.name for entry in torchvision.models.get_model_weights(name)]
+
+
+class Options(Mapping[str, tuple[str, ...] | None]):
+    """The options of a network and their values; torchvision is asked for its weights when they are looked at."""
+
+    def __init__(self, name: str, stems: tuple[str, ...]) -> None:
+        self._name = name
+        self._stems = {"stem": stems} if has_stem(name) else {}
+
+    def __getitem__(self, option: str) -> tuple[str, ...]:
+        return tuple(weights_of(self._name)) if option == "weights" else self._stems[option]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(("weights", *self._stems))
+
+    def __len__(self) -> int:
+        return 1 + len(self._stems)
 
 
 def has_stem(name: str) -> bool:
@@ -51,6 +75,8 @@ def build(
     Raises:
         InputError: unknown weights, or weights that cannot be fetched.
     """
+    import torchvision
+
     if weights is None:
         model: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=num_classes)
     else:
@@ -95,6 +121,8 @@ def _replace_first_conv(model: nn.Module, in_channels: int, *, trained: bool) ->
 
 
 def _shrink_stem(model: nn.Module) -> None:
+    import torchvision
+
     if isinstance(model, torchvision.models.ResNet):
         old = model.conv1
         model.conv1 = nn.Conv2d(old.in_channels, old.out_channels, 3, padding=1, bias=False)
