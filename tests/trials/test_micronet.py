@@ -16,10 +16,11 @@ from rssearch.config import shipped
 from rssearch.config.loading import load_study, override_settings, parse_study
 from rssearch.config.schema import Settings, StudyConfig
 from rssearch.config.space import grid
-from rssearch.errors import InputError
+from rssearch.errors import InputError, OutOfMemory
 from rssearch.nas import atrous
 from rssearch.study import run as study
 from rssearch.study.definition import StudyDefinition
+from rssearch.train import TrainContext
 from rssearch.trial.session import Context, Session
 from rssearch.trials import baselines, micronet, network_trial, prune
 from rssearch.trials.planned import PlannedTrial
@@ -81,6 +82,23 @@ def test_a_trial_reports_what_the_study_may_ask_for(
         atrous.encoder_decoder_field([(1, 2)] * 2, [(2, 1)] * 2),
         1,
     )
+
+
+def test_a_training_that_ran_out_of_memory_gets_micro_batches(
+    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+
+    def fit(*_: Any, context: TrainContext, **__: Any) -> None:
+        seen.append(context.micro_batches)
+        raise OutOfMemory("out of memory")
+
+    monkeypatch.setattr(network_trial, "fit", fit)
+    run_in = session(tmp_path, settings, POINT)
+    run_in.micro_batches = 4  # as after two tries
+    with pytest.raises(OutOfMemory):
+        micronet.run(given(POINT, settings), run_in)
+    assert seen == [4]
 
 
 def test_the_trained_network_is_a_pruning_studys_baseline(
