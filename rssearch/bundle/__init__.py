@@ -38,7 +38,7 @@ def load(folder: str | Path, *, allow_imports: bool = False) -> nn.Module:
 
     Args:
         folder: a bundle, as `export` writes it.
-        allow_imports: import the module of a network of one's own (``MODULE:NAME``), which runs whatever code a module
+        allow_imports: import the module of a user-defined network (``MODULE:NAME``), which runs whatever code a module
             of that name has on this machine: only for a bundle that you trust.
 
     Returns:

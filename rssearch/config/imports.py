@@ -1,4 +1,4 @@
-"""Code of one's own that a YAML names by an import string, such as ``mymodels:tiny``, and what its source is.
+"""User-defined code that a YAML names by an import string, such as ``mymodels:tiny``, and what its source is.
 
 Modules are found in the working directory, as Python finds them, or among what is installed. Workers get the sources of
 the former along, so that machines which do not have them run what the driver has.
@@ -85,7 +85,7 @@ def is_shipped(target: str) -> bool:
 def fingerprint(target: str) -> str:
     """What the code behind an import string is: equal for equal code, on every machine.
 
-    Of a module of one's own it is the SHA-256 of its source and of the sources that it imports from the same folder,
+    Of a user-defined module it is the SHA-256 of its source and of the sources that it imports from the same folder,
     read once in the life of a process; of an installed package its name and version.
 
     Raises:
@@ -104,7 +104,7 @@ def fingerprint(target: str) -> str:
 
 
 def sources(names: Iterable[str]) -> Sources:
-    """The sources behind those of the names that are import strings of one's own modules, for `install`."""
+    """The sources behind those of the names that are import strings of user-defined modules, for `install`."""
     _search_here()
     found: dict[str, bytes] = {}
     for name in filter(is_import, names):
@@ -134,7 +134,7 @@ def install(found: Sources) -> None:
 
 
 def _search_here() -> None:
-    """Let Python search the working directory: a module of one's own lies beside the YAML."""
+    """Let Python search the working directory: a user-defined module lies beside the YAML."""
     if (here := str(Path.cwd())) not in sys.path and "" not in sys.path:
         sys.path.insert(0, here)
 

@@ -21,7 +21,7 @@ from rssearch.storage.location import Location, write_atomic
 if TYPE_CHECKING:
     from rssearch.config.schema import Bound, StudyConfig
 
-Fixed = dict[str | None, dict[str, float]]  # one's own `References`
+Fixed = dict[str | None, dict[str, float]]  # the `References` that a study keeps
 
 FILE = "reference.json"
 SCHEMA = "rssearch.reference/1"

@@ -206,7 +206,7 @@ def _by_chance(gains: Sequence[float]) -> bool:
 
 def _seed(trial: Row) -> Any:
     seed = trial.get(SEED)
-    return seed if isinstance(seed, Hashable) else str(seed)  # a trial of one's own may take lists
+    return seed if isinstance(seed, Hashable) else str(seed)  # a user-defined trial may take lists
 
 
 def _groups(trials: Iterable[Row], dimensions: Sequence[str]) -> dict[str, list[Row]]:

@@ -3,7 +3,7 @@
 ``MODELS`` is the registry: a name, how the network is built, and the options that it has beside ``num_classes``,
 ``in_channels`` and ``input_size``. ``torchvision:NAME`` names any other classification network of torchvision, and
 ``micronet:RATES`` a Micro-Net by its cascades: ``micronet:1,1,2,3``, or ``micronet:1,2,5/1,2,3/1,1,2``, one for each
-level. ``MODULE:NAME`` is a network of one's own: a function or class of a module that can be imported, called as
+level. ``MODULE:NAME`` is a user-defined network: a function or class of a module that can be imported, called as
 ``NAME(num_classes, in_channels=..., **options)``, or an `Entry`. Networks for classification give logits [N, classes],
 those for segmentation [N, classes, H, W].
 """
@@ -104,7 +104,7 @@ def task_of(name: str) -> Task:
 
 
 def code_of(name: str) -> str | None:
-    """What the code of a network of one's own is, see `rssearch.config.imports.fingerprint`; None for all others."""
+    """What the code of a user-defined network is, see `rssearch.config.imports.fingerprint`; None for all others."""
     return imports.fingerprint(name) if is_own(name) else None
 
 
@@ -136,7 +136,7 @@ def create(
     """Build a network with fresh (or, if `weights` are named, trained) parameters.
 
     Args:
-        name: see `list_models`, or ``torchvision:NAME``, ``micronet:RATES``, or ``MODULE:NAME`` for one's own.
+        name: see `list_models`, or ``torchvision:NAME``, ``micronet:RATES``, or ``MODULE:NAME`` for a user-defined one.
         num_classes: outputs of the classifier.
         in_channels: bands of the images.
         input_size: height and width of the images, for networks whose head depends on it.
@@ -200,12 +200,12 @@ def _entry(name: str) -> Entry:
 
 
 def is_own(name: str) -> bool:
-    """Whether a name is an import string, so that the network is code of one's own."""
+    """Whether a name is an import string, so that the network is user-defined code."""
     return imports.is_import(name) and name.partition(":")[0] not in ("torchvision", "micronet")
 
 
 def _own(name: str) -> Entry:
-    """A network of one's own. The options of a function are its parameters."""
+    """A user-defined network. The options of a function are its parameters."""
     found, _ = imports.load(name)
     if isinstance(found, Entry):
         return found

@@ -1,6 +1,6 @@
 """The pruning methods by name. Each is a recipe: how the network is trained, scored, cut and fine-tuned.
 
-``MODULE:NAME`` is a method of one's own: a `Method`, or a criterion alone, of a module that can be imported.
+``MODULE:NAME`` is a user-defined method: a `Method`, or a criterion alone, of a module that can be imported.
 """
 
 from __future__ import annotations
@@ -183,7 +183,7 @@ def get_method(name: str) -> Method:
 
 
 def code_of(name: str) -> str | None:
-    """What the code of a method of one's own is, see `rssearch.config.imports.fingerprint`; None for all others."""
+    """What the code of a user-defined method is, see `rssearch.config.imports.fingerprint`; None for all others."""
     return imports.fingerprint(name) if name not in METHODS and imports.is_import(name) else None
 
 

@@ -1,6 +1,6 @@
 """Contract suites: what a user-defined network, method, dataset or trial must keep to.
 
-They are what rssearch's own parts are tested by. A test of one's own part is three lines of pytest::
+They are what rssearch's own parts are tested by. A test of your own part is three lines of pytest::
 
     from rssearch.testing import check_network
 

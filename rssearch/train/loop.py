@@ -279,48 +279,33 @@ def _train_epoch(
     watch: StepRecord | None,
 ) -> _LossLog:
     """One pass over the data, with every loss looked at; `rows` are the places of the batches in the epoch."""
-    workers = context.worker_group
+    workers, micro_batches, steps = context.worker_group, context.micro_batches, len(rows)
     workers.broadcast(model)
     seed_epoch(context.seed, epoch, context.device, workers.rank)
-    # Micro-batches have statistics of their own anyway, and one worker may have more of them than another.
-    whole = workers.synchronised_batch_norm(model) if context.micro_batches == 1 else nullcontext()
-    with microbatch.oom_context(-(-recipe.batch_size // workers.size), context.micro_batches), whole:
-        return _steps(model, rows, data, optimizer, recipe, context, epoch, teacher, watch)
-
-
-def _steps(
-    model: nn.Module,
-    rows: Sequence[slice],
-    data: Iterable[tuple[Tensor, Tensor]],
-    optimizer: torch.optim.Optimizer,
-    recipe: Recipe,
-    context: TrainContext,
-    epoch: int,
-    teacher: nn.Module | None,
-    watch: StepRecord | None,
-) -> _LossLog:
     model.train()
-    scales = [m.weight for m in model.modules() if isinstance(m, _BatchNorm) and m.affine and m.weight.requires_grad]
+    log, warmup = _LossLog(epoch, steps), round(recipe.warmup_epochs * steps)
     if watch is not None:
         watch.reset()
-    steps = len(rows)
-    log = _LossLog(epoch, steps)
-    warmup = round(recipe.warmup_epochs * steps)
-    for step, (row, (images, labels)) in enumerate(zip(rows, data, strict=True)):
-        x, weight = to_memory_format(images), context.worker_group.loss_weight(labels)
-        rate = learning_rate(recipe, epoch * steps + step, recipe.epochs * steps, warmup)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        optimizer.zero_grad()
-        own = microbatch.backward(partial(_loss, model, teacher, recipe, weight), x, labels, context.micro_batches)
-        loss = context.worker_group.all_reduce(model, own)
-        if watch is not None:
-            watch.update(loss)
-        if recipe.bn_l1 > 0:
-            _penalise(scales, recipe.bn_l1)
-        optimizer.step()
-        log.add(loss, row.stop - row.start, rate)
-    log.look()
+    # Micro-batches have statistics of their own anyway, and one worker may have more of them than another.
+    whole = workers.synchronised_batch_norm(model) if micro_batches == 1 else nullcontext()
+    with microbatch.oom_context(-(-recipe.batch_size // workers.size), micro_batches), whole:
+        norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.affine]
+        scales = [norm.weight for norm in norms if norm.weight.requires_grad]
+        for step, (row, (images, labels)) in enumerate(zip(rows, data, strict=True)):
+            x, weight = to_memory_format(images), workers.loss_weight(labels)
+            rate = learning_rate(recipe, epoch * steps + step, recipe.epochs * steps, warmup)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.zero_grad()
+            own = microbatch.backward(partial(_loss, model, teacher, recipe, weight), x, labels, micro_batches)
+            loss = workers.all_reduce(model, own)
+            if watch is not None:
+                watch.update(loss)
+            if recipe.bn_l1 > 0:
+                _penalise(scales, recipe.bn_l1)
+            optimizer.step()
+            log.add(loss, row.stop - row.start, rate)
+        log.look()
     return log
 
 

@@ -36,7 +36,7 @@ STUDY = {
     "resources": {"cpus": get_num_cpus()},  # a trial takes a whole machine
 }
 
-# A trial of one's own, and a module that it imports: each trial waits until there is one on both machines.
+# A user-defined trial, and a module that it imports: each trial waits until there is one on both machines.
 WHERE = """
 import socket
 from together import meet

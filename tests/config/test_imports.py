@@ -1,4 +1,4 @@
-"""rssearch.config.imports: code of one's own by its import string, and what names its results."""
+"""rssearch.config.imports: user-defined code by its import string, and what names its results."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ def test_verify_says_so_and_claims_nothing_else(leaky):
 
 def test_a_study_says_so_on_its_console_and_in_its_record(leaky, recwarn):
     def share(points, settings, root, progress):
-        return {"one": data.load("folder:mine", root, workers=1), "own": "what a trial of one's own shares"}
+        return {"one": data.load("folder:mine", root, workers=1), "own": "what a user-defined trial shares"}
 
     console = StringIO()
     definition = SimpleNamespace(

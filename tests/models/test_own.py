@@ -1,4 +1,4 @@
-"""Networks of one's own, by import strings."""
+"""User-defined networks, by import strings."""
 
 from __future__ import annotations
 

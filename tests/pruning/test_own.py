@@ -1,4 +1,4 @@
-"""Pruning methods of one's own, by import strings."""
+"""User-defined pruning methods, by import strings."""
 
 from __future__ import annotations
 

@@ -7,6 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from rssearch import models, pruning
+from rssearch.testing.networks import distance, randomise
+
+__all__ = ["SMALL", "Fork", "distance", "fresh", "network", "randomise", "some"]
 
 # Encoder-decoders by the names that the tests have for them: with normalisation, and without it and any bias.
 SMALL = {
@@ -16,19 +19,6 @@ SMALL = {
     "micronet": ("micronet", {"base": 16, "levels": 2}),
     "micronet_norm": ("micronet", {"base": 8, "batch_norm": True}),
 }
-
-
-def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
-    """Give normalisation layers scales, shifts and statistics that make every channel different."""
-    generator = torch.Generator().manual_seed(seed)
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            with torch.no_grad():
-                module.weight.uniform_(0.5, 1.5, generator=generator)
-                module.bias.normal_(0, 0.3, generator=generator)
-                module.running_mean.normal_(0, 0.3, generator=generator)
-                module.running_var.uniform_(0.5, 1.5, generator=generator)
-    return model
 
 
 def fresh(name: str, classes: int = 10, **options) -> nn.Module:
@@ -61,11 +51,6 @@ def some(graph: pruning.ChannelGraph, share: float = 0.4, seed: int = 1) -> dict
         name: tuple(sorted(torch.randperm(g.width, generator=generator)[: max(1, int(g.width * share))].tolist()))
         for name, g in graph.groups.items()
     }
-
-
-def distance(a: Tensor, b: Tensor) -> float:
-    """The largest difference relative to the largest value."""
-    return float(((a - b).abs().max() / a.abs().max()).detach())
 
 
 class Fork(nn.Module):

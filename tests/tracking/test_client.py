@@ -224,7 +224,10 @@ def test_a_writer_that_hangs_is_waited_for_with_a_word_and_a_limit(
     writer = tracker(tmp_path)
     os.kill(writer._process.pid, signal.SIGSTOP)
     begun = time.monotonic()
-    assert writer.close([record("a")], status="FINISHED") == 1
+    try:
+        assert writer.close([record("a")], status="FINISHED") == 1
+    finally:
+        writer._process.kill()  # a stopped process would outlive a failure
     assert time.monotonic() - begun < 20
     assert "waiting for MLflow, which has 0 runs by now; at most " in caplog.text
     assert "is too slow: its writer is stopped" in caplog.text
