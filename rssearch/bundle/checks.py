@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +137,9 @@ def load(images: Images) -> AnySet:
             f"the images of {images.name!r} below {images.root} are not those of the study: they are divided as "
             f"{found.split_hash[:12]}, the study's as {str(images.split_hash)[:12]}"
         )
-    return found
+    # What the network was trained with, which need not be the dataset's own.
+    mean, std = (np.asarray(images.about[name], np.float32) for name in ("mean", "std"))
+    return replace(found, mean=mean, std=std)
 
 
 def calibrated(content: bytes, source: AnySet) -> tuple[bytes, int]:

@@ -121,6 +121,7 @@ def _preprocessing(about: Mapping[str, Any]) -> dict[str, Any]:
         "scale": "divide the 8-bit values by 255, subtract the mean, divide by the std",
         "mean": about["mean"],
         "std": about["std"],
+        "normalize": about.get("normalize", "dataset"),  # networks of before it could be chosen
         "classes": about["classes"],
         "onnx": {"input": INPUT, "output": OUTPUT, "opset": OPSET},
         **({"tiles": about["tiles"], "colours": [colour(i) for i in range(len(about["classes"]))]} if segments else {}),

@@ -26,6 +26,8 @@ __all__ = [
     "EarlyStopping",
     "Latency",
     "ModelOptions",
+    "Normalisation",
+    "NormalisationName",
     "Patches",
     "Pruning",
     "Recipe",
@@ -184,7 +186,17 @@ class ModelOptions(Section):
 
     stem: Literal["imagenet", "small"] | None = Field(None, description="small: 3x3 stride 1, no max-pooling")
     shortcut: Literal["A", "B"] | None = Field(None, description="of the CIFAR ResNets")
-    weights: str | None = Field(None, description="name of torchvision weights, such as IMAGENET1K_V1")
+    weights: str | None = Field(
+        None,
+        min_length=1,
+        description="trained weights that the baseline begins with: a name, such as IMAGENET1K_V1, or a file "
+        "(.safetensors, .pt, .pth, .ckpt), relative to the working directory",
+    )
+    sha256: dict[str, str] = Field(
+        default_factory=dict,
+        description="of files of weights, by their names as they stand in weights; filled in when a study starts, and "
+        "compared with the file where it is given",
+    )
     networks: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="of single networks, such as {micronet: {base: 16}, unet: {levels: 3}}"
     )
@@ -195,10 +207,26 @@ class ModelOptions(Section):
         Those under its name in `networks` come before those of its family (``micronet`` for ``micronet:1,2,3``), and
         these before those of all networks.
         """
-        given = self.model_dump(mode="json", exclude={"networks"})
+        given = self.model_dump(mode="json", exclude={"networks", "sha256"})
         for name in (network.partition(":")[0], network):
             given |= self.networks.get(name, {})
         return {name: value for name, value in given.items() if value is not None}
+
+
+class Normalisation(Section):
+    """What images are normalised by: (value / 255 - mean) / std, in each band."""
+
+    mean: tuple[Real, ...] = Field(min_length=1, description="of values in [0, 1], a number for each band")
+    std: tuple[Annotated[Real, Field(gt=0)], ...] = Field(min_length=1, description="likewise")
+
+    @model_validator(mode="after")
+    def _same_bands(self) -> Normalisation:
+        if len(self.mean) != len(self.std):
+            raise ValueError(f"mean has {len(self.mean)} numbers, and std {len(self.std)}")
+        return self
+
+
+NormalisationName = Literal["dataset", "imagenet", "weights", "none"]
 
 
 class Pruning(Section):
@@ -241,6 +269,12 @@ class Settings(Section):
     split: Split = Split()
     patches: Patches = Patches()
     augment: Augment = Augment()
+    normalize: NormalisationName | Normalisation | None = Field(
+        None,
+        description="what images are normalised by: dataset, mean and std of the training images; imagenet; weights, "
+        "what the named weights' own transform says; none, values stay in [0, 1]; or {mean, std}. null: weights where "
+        "they say it, else dataset",
+    )
     model: ModelOptions = ModelOptions()
     train: Recipe = Recipe()
     finetune: Recipe = Recipe(epochs=5, lr=0.01, recalibrate_batches=10)

@@ -11,16 +11,20 @@ those for segmentation [N, classes, H, W].
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Literal
 
+import torch
 from torch import nn
 
 from rssearch.config import imports
 from rssearch.errors import InputError, unknown
-from rssearch.models import vision
+from rssearch.models import fitting, vision
+from rssearch.models import weights as weight_files
+from rssearch.models.fitting import Network, without_weights
 from rssearch.models.micronet import micronet, miniaturized_net, parse_rates
 from rssearch.models.resnet_cifar import cifar_resnet
 from rssearch.models.unet import Design, EncoderDecoder, unet
@@ -29,15 +33,21 @@ from rssearch.models.vgg_cifar import vgg16_cifar
 __all__ = [
     "MODELS",
     "Entry",
+    "Network",
     "Task",
     "check_options",
+    "check_weights",
     "code_of",
     "create",
     "design_of",
     "is_own",
     "list_models",
+    "load_weights",
+    "normalisation_of",
     "options_of",
+    "takes_weights",
     "task_of",
+    "values_of",
 ]
 
 Task = Literal["classification", "segmentation"]
@@ -57,6 +67,8 @@ class Entry:
         sized: whether `build` takes ``input_size``.
         design: of an encoder-decoder, called as ``design(**options)``; checks the values of the options.
         task: what the network is for.
+        normalisation: called with a name of trained weights; mean and deviation of each band, of values in [0, 1],
+            that their images were normalised by, or None.
     """
 
     build: Callable[..., nn.Module]
@@ -64,10 +76,13 @@ class Entry:
     sized: bool = False
     design: Callable[..., Design] | None = None
     task: Task = "classification"
+    normalisation: Callable[[str], tuple[tuple[float, ...], tuple[float, ...]] | None] | None = None
 
 
 def _vision(name: str) -> Entry:
-    return Entry(partial(vision.build, name), vision.Options(name, STEMS))
+    return Entry(
+        partial(vision.build, name), vision.Options(name, STEMS), normalisation=partial(vision.normalisation, name)
+    )
 
 
 def _encoder_decoder(design: Callable[..., Design], options: Mapping[str, tuple[str, ...] | None]) -> Entry:
@@ -113,13 +128,29 @@ def options_of(name: str) -> list[str]:
     return sorted(_entry(name).options)
 
 
+def values_of(name: str) -> Mapping[str, tuple[str, ...] | None]:
+    """The options that a network has with their allowed values; None where the network checks them itself."""
+    return _entry(name).options
+
+
+def normalisation_of(name: str, weights: str) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Mean and deviation of each band that the images of trained weights were normalised by; None: not known."""
+    known = _entry(name).normalisation
+    return None if known is None else known(weights)
+
+
+def takes_weights(name: str) -> bool:
+    """Whether a user-defined network reads a file of weights itself: it has a parameter `weights`."""
+    return is_own(name) and "weights" in _entry(name).options
+
+
 def design_of(name: str, options: Mapping[str, Any]) -> Design:
     """What an encoder-decoder is made of. Raises InputError if the network is none, or as `check_options`."""
     check_options(name, options)
     entry = _entry(name)
     if entry.design is None:
         raise InputError(f"{name!r} is no encoder-decoder; {', '.join(n for n in MODELS if MODELS[n].design)} are")
-    return entry.design(**{option: value for option, value in options.items() if value is not None})
+    return entry.design(**without_weights(options))
 
 
 def create(
@@ -142,12 +173,12 @@ def create(
         input_size: height and width of the images, for networks whose head depends on it.
         stem: ``"imagenet"`` or ``"small"`` (3x3, stride 1, no max-pooling: for images of 32 to 64 pixels).
         shortcut: ``"A"`` or ``"B"``, of the CIFAR ResNets.
-        weights: name of torchvision's trained weights.
+        weights: name of torchvision's trained weights, or a file of weights, see `rssearch.models.weights`.
         options: what else the network has, see `rssearch.models.unet.unet` and the functions of
             `rssearch.models.micronet`, which give an encoder-decoder's design.
 
     Raises:
-        InputError: unknown name, option or value.
+        InputError: unknown name, option or value, or weights that do not fit.
     """
     given = {"stem": stem, "shortcut": shortcut, "weights": weights, **options}
     given = {key: value for key, value in given.items() if value is not None}
@@ -156,9 +187,62 @@ def create(
         if value < 1:
             raise InputError(f"{name}: {what} is {value}, but must be at least 1")
     entry = _entry(name)
-    if entry.sized:
-        given["input_size"] = input_size
-    return entry.build(num_classes, in_channels=in_channels, **given)
+    file = given.pop("weights") if _is_read_here(name, given.get("weights")) else None
+    sized = {"input_size": input_size} if entry.sized else {}
+    model = entry.build(num_classes, in_channels=in_channels, **given, **sized)
+    if file is not None:
+        load_weights(model, weight_files.read(file), Network(name, num_classes, in_channels, given), input_size)
+    return model
+
+
+def load_weights(model: nn.Module, weights: weight_files.Weights, network: Network, input_size: int | None) -> None:
+    """Put the weights of a file into a network, in place.
+
+    Args:
+        model: the network.
+        weights: as `rssearch.models.weights.read` gives them.
+        network: what it is made of.
+        input_size: height and width of the images.
+
+    Raises:
+        InputError: they do not fit, see `rssearch.models.fitting.check`.
+    """
+    fitting.load(model, weights, network, _shapes(input_size), _others(network))
+
+
+def check_weights(weights: weight_files.Weights, network: Network, input_size: int | None) -> None:
+    """Refuse weights that do not fit a network, as `load_weights` does, without building more than its shapes."""
+    fitting.check(weights, network, _shapes(input_size), _others(network))
+
+
+def _shapes(input_size: int | None) -> fitting.ShapesOf:
+    def shapes(network: Network) -> weight_files.Shapes:
+        return _shapes_of(network.name, network.classes, network.bands, json.dumps(network.options), input_size)
+
+    return shapes
+
+
+@lru_cache(maxsize=256)
+def _shapes_of(name: str, classes: int, bands: int, options: str, input_size: int | None) -> weight_files.Shapes:
+    given = json.loads(options)
+    try:
+        with torch.device("meta"):
+            model = create(name, classes, in_channels=bands, input_size=input_size, **given)
+    except NotImplementedError:  # some compute with tensors when they are built
+        model = create(name, classes, in_channels=bands, input_size=input_size, **given)
+    return weight_files.shapes_of(model)
+
+
+def _others(network: Network) -> Iterator[Network]:
+    """The networks of the registry that a file may be of instead."""
+    task = task_of(network.name)
+    for name, entry in MODELS.items():
+        if name != network.name and entry.task == task:
+            yield network._replace(name=name, options={})
+
+
+def _is_read_here(name: str, weights: object) -> bool:
+    return isinstance(weights, str) and weight_files.is_file(weights) and not takes_weights(name)
 
 
 def check_options(name: str, options: Mapping[str, Any]) -> None:
@@ -169,6 +253,8 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
     """
     entry = _entry(name)
     given = {option: value for option, value in options.items() if value is not None}
+    if _is_read_here(name, given.get("weights")):
+        del given["weights"]
     for option, value in given.items():
         if option not in entry.options:
             has = f"it has: {', '.join(sorted(entry.options))}" if entry.options else "it has none"

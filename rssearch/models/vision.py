@@ -32,6 +32,15 @@ def weights_of(name: str) -> list[str]:
     return [entry.name for entry in torchvision.models.get_model_weights(name)]
 
 
+def normalisation(name: str, weights: str) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Mean and deviation, of values in [0, 1], that the transform of trained weights normalises images by."""
+    import torchvision
+
+    transform = torchvision.models.get_model_weights(name)[weights].transforms()
+    mean, std = getattr(transform, "mean", None), getattr(transform, "std", None)
+    return None if mean is None or std is None else (tuple(mean), tuple(std))
+
+
 class Options(Mapping[str, tuple[str, ...] | None]):
     """The options of a network and their values; torchvision is asked for its weights when they are looked at."""
 

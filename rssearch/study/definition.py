@@ -19,6 +19,7 @@ from rssearch.storage.artifacts import Store
 from rssearch.storage.journal import Journal
 from rssearch.storage.location import absolute, address, locate
 from rssearch.storage.records import Status, TrialRecord
+from rssearch.study import weight_files
 from rssearch.trial.hooks import resolve, takes_session
 from rssearch.trial.interface import Preparation
 from rssearch.trial.session import Context, Session, point_settings
@@ -26,7 +27,7 @@ from rssearch.trial.session import Context, Session, point_settings
 _log = logging.getLogger(__name__)
 
 _NOT_IN_KEY = {"download", "memory_share", "keep_models", "latency"}  # settings that do not change a trial's result
-_LATER = {"patches"}  # left out of the key at their defaults: studies of before they existed keep their keys
+_LATER = {"patches", "normalize"}  # left out of the key at their defaults, as in studies of before they existed
 _SAME_MEMORY = {"seed", "methods", "search"}  # dimensions, and what preparations add, that change no footprint
 _GRID_LIMIT = 100_000
 _LISTED = 10_000  # cells of a space that is only sampled: a check takes a millisecond
@@ -61,7 +62,7 @@ class StudyDefinition:
 
     def __init__(self, config: StudyConfig) -> None:
         """Find the trial and check every point. Raises InputError; nothing is written."""
-        self.config = config
+        self.config = config = weight_files.fixed(config)
         self.function, self.module = resolve(config.trial)
         chosen = (value for d in config.space.values() if isinstance(d, Choice) for value in d.values)
         self._sources = imports.sources([config.trial, *(value for value in chosen if isinstance(value, str))])
@@ -73,6 +74,7 @@ class StudyDefinition:
         fields = type(config.settings).model_fields
         plain = {name for name in _LATER if getattr(config.settings, name) == fields[name].default}
         self._settings = config.settings.model_dump(mode="json", exclude=_NOT_IN_KEY | plain)
+        del self._settings["model"]["sha256"]  # in the identity of the trials that begin with such a file
         if not config.settings.model.networks:
             del self._settings["model"]["networks"]
         if config.resources.workers > 1 and not takes_session(self.function):

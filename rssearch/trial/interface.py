@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["CHECKPOINTS", "PREDICTIONS", "Metrics", "Preparation"]
+__all__ = ["CHECKPOINTS", "PREDICTIONS", "WEIGHTS", "Metrics", "Preparation"]
 
 Metrics = dict[str, Any]
 
 CHECKPOINTS = "checkpoints"
+WEIGHTS = "weights"  # files of weights that a study names, each by the SHA-256 of its bytes
 PREDICTIONS = "predictions"  # predictions.png in the store under a trial's key goes into its run and into front.html
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from itertools import islice
 from typing import Any, NamedTuple
@@ -17,8 +18,11 @@ from rssearch.cost import counting as costs
 from rssearch.data import loader
 from rssearch.pruning import ChannelGraph, Elasticity
 from rssearch.storage.artifacts import Files
+from rssearch.trials import baseline_check
 from rssearch.trials.keys import BASELINES, SCORES
 from rssearch.trials.network_trial import NetworkTrial, reporter
+
+_log = logging.getLogger(__name__)
 
 Scores = Mapping[str, torch.Tensor]
 
@@ -49,13 +53,15 @@ def baseline(trial: NetworkTrial, *, reported: bool = False) -> Baseline:
 
 
 def _train(trial: NetworkTrial, reported: bool) -> Files:
-    recipe, model = trial.point.train_recipe, trial.build_model()
+    recipe, model = trial.point.train_recipe, trial.initial_model()
     elasticity = Elasticity(model)
     keeper = trial.shared_session(f"baseline-{trial.keys.baseline}", reported=reported)
     history = trial.train(
         model, recipe, resume=keeper.load_checkpoint(), on_epoch=reporter(keeper), elasticity=elasticity
     )
     measured = trial.validate(model, recipe.batch_size)
+    if trial.point.weights is not None and recipe.epochs == 0 and (said := baseline_check.warning(trial, model)):
+        _log.warning("%s", said)
     keeper.drop_checkpoint()
     profile = costs.profile(model, trial.images.input_shape)
     # Folding the attention changes the network: the accuracy to compare with is that of the trained one.

@@ -8,6 +8,7 @@ from typing import Any
 
 from rssearch import data, models, pruning
 from rssearch.config.space import content_key
+from rssearch.trials import normalisation
 from rssearch.trials.images import fingerprint
 from rssearch.trials.point import PruningPoint
 
@@ -98,18 +99,36 @@ class Keys:
 
     def identity(self) -> dict[str, Any]:
         """What determines a trial besides its point and settings."""
-        return {"data": self.fingerprint, "code": CODE, **user_code(self.point.model, self.point.method_name)}
+        own = user_code(self.point.model, self.point.method_name)
+        return {"data": self.fingerprint, "code": CODE, **self._weights, **self._normalisation, **own}
 
     @cached_property
     def _training_inputs(self) -> dict[str, Any]:
         return {
             "data": self.data_inputs,
             "model": self.point.model,
-            "options": self.point.options,
+            "options": self._options,
             "augment": self.point.settings.augment.model_dump(mode="json"),
             "seed": self.point.seed,
+            **self._normalisation,
             **user_code(self.point.model),
         }
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        """Those of the network, with the content of a file of weights in place of its name."""
+        return self.point.options | self._weights
+
+    @property
+    def _weights(self) -> dict[str, Any]:
+        digest = self.point.weights_sha256
+        return {} if digest is None else {"weights": f"sha256:{digest}"}
+
+    @property
+    def _normalisation(self) -> dict[str, Any]:
+        """What images are normalised by, where it is not the dataset's own mean and deviation."""
+        by = normalisation.of_point(self.point)
+        return {} if by is None else {"normalize": by._asdict()}
 
 
 def user_code(model: str | None = None, method: str | None = None) -> dict[str, Any]:

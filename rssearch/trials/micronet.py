@@ -27,7 +27,6 @@ from rssearch.nas import atrous
 from rssearch.pruning.surgery import SPEC_FORMAT
 from rssearch.trial.session import Session, point_settings
 from rssearch.trials import baselines, checks, latency, planned, results, tasks
-from rssearch.trials.keys import Keys
 from rssearch.trials.network_trial import NetworkTrial
 from rssearch.trials.planned import PlannedTrial
 from rssearch.trials.point import NO_METHOD, PruningPoint
@@ -78,7 +77,9 @@ def check_search(point: Config, search: Search) -> None:
 
 def identity(point: Config, settings: Settings, data_root: Path) -> Config:
     """What determines a trial besides its point and settings."""
-    return Keys(_resolved(point, settings), data_root).identity()
+    trial = PlannedTrial(_resolved(point, settings), data_root)
+    trial.check_weights()
+    return trial.keys.identity()
 
 
 def epochs(point: Config, settings: Settings) -> int:

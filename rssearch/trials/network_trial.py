@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,16 @@ from torch import nn
 from rssearch import models, pruning
 from rssearch.config.schema import Recipe
 from rssearch.data import AnySet
+from rssearch.models.weights import parse, read
 from rssearch.pruning import ChannelGraph, Elasticity
+from rssearch.storage import scratch
 from rssearch.train.context import TrainContext
 from rssearch.train.data_parallel import ALONE
 from rssearch.train.loop import OnEpoch, evaluate, fit
 from rssearch.trial import turns
+from rssearch.trial.interface import WEIGHTS
 from rssearch.trial.session import Session
-from rssearch.trials import architecture, images
+from rssearch.trials import architecture, images, normalisation
 from rssearch.trials.architecture import Architecture
 from rssearch.trials.keys import Keys
 from rssearch.trials.point import PruningPoint
@@ -43,11 +47,17 @@ class NetworkTrial:
 
     @cached_property
     def images(self) -> AnySet:
+        """Its image set, normalised as the point says."""
+        return normalisation.applied(self.plain_images, normalisation.of_point(self.point))
+
+    @cached_property
+    def plain_images(self) -> AnySet:
         """Its image set: mapped from the object store, or loaded where the study did not share it."""
-        shared: AnySet | None = self.session.shared(self.keys.data)
-        if shared is not None:
-            return shared
-        return images.load(self.point, self.session.data_root, workers=max(1, int(self.session.context.cpus)))
+        found: AnySet | None = self.session.shared(self.keys.data)
+        if found is None:
+            workers = max(1, int(self.session.context.cpus))
+            found = images.load(self.point, self.session.data_root, workers=workers)
+        return found
 
     @cached_property
     def architecture(self) -> Architecture:
@@ -55,13 +65,41 @@ class NetworkTrial:
         return Architecture(self.point.model, self.point.options_text, self.images.input_shape, self.images.num_classes)
 
     def build_model(self) -> nn.Module:
-        """Its network with its seeded initial parameters."""
+        """Its network with seeded parameters, which are to be replaced by trained ones."""
+        return self._create(self.point.shape_options)
+
+    def initial_model(self) -> nn.Module:
+        """Its network as its training begins: with seeded parameters, or with the weights that the study names."""
+        point = self.point
+        if point.weights_file is None:
+            return self._create(point.options)
+        content = self._weights_content()
+        if models.takes_weights(point.model):
+            with scratch.folder("rssearch-weights-") as folder:
+                path = folder / Path(point.weights_file).name
+                path.write_bytes(content)
+                return self._create({**point.options, "weights": str(path)})
+        model = self.build_model()
+        channels, size, _ = self.images.input_shape
+        network = models.Network(point.model, self.images.num_classes, channels, point.shape_options)
+        models.load_weights(model, parse(point.weights_file, content), network, size)
+        return model
+
+    def _create(self, options: Mapping[str, Any]) -> nn.Module:
         channels, size, _ = self.images.input_shape
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.point.seed)
             return models.create(
-                self.point.model, self.images.num_classes, in_channels=channels, input_size=size, **self.point.options
+                self.point.model, self.images.num_classes, in_channels=channels, input_size=size, **options
             )
+
+    def _weights_content(self) -> bytes:
+        """The file of weights as the study began with it, from the store or, where no study put it there, its place."""
+        point = self.point
+        assert point.weights_file is not None
+        assert point.weights_sha256 is not None
+        files = self.session.store.get(WEIGHTS, point.weights_sha256)
+        return read(point.weights_file).content if files is None else files[WEIGHTS]
 
     @property
     def graph(self) -> ChannelGraph:

@@ -12,16 +12,18 @@ import torch
 from safetensors.torch import load as load_tensors
 from torch import nn
 
-from rssearch import pruning
+from rssearch import models, pruning
 from rssearch.config.schema import Settings
 from rssearch.data import AnySet
 from rssearch.data.describe import Description
+from rssearch.models.weights import read
 from rssearch.pruning import ChannelGraph
 from rssearch.pruning.channels import Kept
 from rssearch.storage.artifacts import Store
 from rssearch.trial.interface import Preparation
-from rssearch.trials import architecture, images
+from rssearch.trials import architecture, images, normalisation
 from rssearch.trials.architecture import Architecture
+from rssearch.trials.checks import named
 from rssearch.trials.keys import BASELINES, SCORES, SEARCHES, Keys
 from rssearch.trials.point import CHANNEL_NAS, PruningPoint
 
@@ -50,6 +52,23 @@ class PlannedTrial:
         """Its network before pruning."""
         point, described = self.point, self.description
         return Architecture(point.model, point.options_text, described.input_shape, described.num_classes)
+
+    def check_weights(self) -> None:
+        """Refuse a file of weights that does not fit the network, or a normalisation of other bands.
+
+        Raises:
+            InputError: the file cannot be read, or what of it does not fit and what would.
+        """
+        point = self.point
+        if point.settings.normalize is not None or point.weights is not None:
+            with named("settings"):
+                normalisation.check(point, self.description.input_shape[0])
+        if point.weights_file is None or models.takes_weights(point.model):
+            return
+        channels, size, _ = self.description.input_shape
+        network = models.Network(point.model, self.description.num_classes, channels, point.shape_options)
+        with named("settings.model"):
+            models.check_weights(read(point.weights_file), network, size)
 
     @property
     def graph(self) -> ChannelGraph:

@@ -13,6 +13,8 @@ from torch import Tensor
 from rssearch import pruning
 from rssearch.config.schema import Recipe, Settings
 from rssearch.errors import InputError
+from rssearch.models.fitting import without_weights
+from rssearch.models.weights import is_file, read
 from rssearch.pruning import ChannelGraph, Method
 from rssearch.pruning.allocate import Allocation
 from rssearch.pruning.channels import Kept
@@ -62,6 +64,29 @@ class PruningPoint:
     def options(self) -> dict[str, Any]:
         """The options of its network."""
         return self.settings.model.given(self.model)
+
+    @property
+    def weights(self) -> str | None:
+        """The trained weights that its network begins with: a name that the network knows, or a file."""
+        return self.options.get("weights")
+
+    @property
+    def weights_file(self) -> str | None:
+        """The file of these weights; None where there is none."""
+        return self.weights if self.weights is not None and is_file(self.weights) else None
+
+    @cached_property
+    def weights_sha256(self) -> str | None:
+        """Of the content of that file, as the study began with it. Raises InputError for a file that cannot be read."""
+        name = self.weights_file
+        if name is None:
+            return None
+        return self.settings.model.sha256.get(name) or read(name).sha256
+
+    @cached_property
+    def shape_options(self) -> dict[str, Any]:
+        """The options that its shapes depend on: all but the weights."""
+        return without_weights(self.options)
 
     @cached_property
     def options_text(self) -> str:

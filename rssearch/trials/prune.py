@@ -22,7 +22,6 @@ from rssearch.trial.interface import Preparation
 from rssearch.trial.session import Session
 from rssearch.trials import baselines, checks, latency, planned, results, searches, tasks
 from rssearch.trials.finetune import prune_and_finetune
-from rssearch.trials.keys import Keys
 from rssearch.trials.planned import PlannedTrial
 from rssearch.trials.point import PruningPoint
 from rssearch.trials.pruning_trial import PruningTrial
@@ -50,7 +49,9 @@ def check_search(point: Config, search: Search) -> None:
 
 def identity(point: Config, settings: Settings, data_root: Path) -> Config:
     """What determines a trial besides its point and settings."""
-    return Keys(PruningPoint(point, settings), data_root).identity()
+    trial = PlannedTrial(PruningPoint(point, settings), data_root)
+    trial.check_weights()
+    return trial.keys.identity()
 
 
 def epochs(point: Config, settings: Settings) -> int:

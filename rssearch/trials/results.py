@@ -14,7 +14,7 @@ from rssearch.cost import counting as costs
 from rssearch.errors import TrialFailed
 from rssearch.pruning.surgery import kept_by
 from rssearch.trial.interface import PREDICTIONS
-from rssearch.trials import latency, tasks
+from rssearch.trials import latency, normalisation, tasks
 from rssearch.trials.baselines import weights
 from rssearch.trials.finetune import FineTuned, Spec
 from rssearch.trials.network_trial import NetworkTrial
@@ -58,7 +58,12 @@ def _cost(trial: NetworkTrial, tuned: FineTuned) -> Metrics:
 
 def keep(trial: NetworkTrial, model: nn.Module, spec: Spec) -> None:
     """Put a trained network into the store, with what a member of the front and an export need."""
-    about = {"model": trial.point.model, "options": trial.point.options, **tasks.deployment(trial.images)}
+    about = {
+        "model": trial.point.model,
+        "options": trial.point.options,
+        "normalize": normalisation.name_of(trial.point),
+    }
+    about |= tasks.deployment(trial.images)
     files = {
         "model.safetensors": weights(model),
         "spec.json": json.dumps(spec).encode(),

@@ -46,7 +46,7 @@ def _search(trial: NetworkTrial) -> Files:
     settings = trial.settings
     keeper = trial.shared_session(f"search-{trial.keys.search}")
     run = nas.Run(
-        trial.build_model(),
+        trial.initial_model(),
         trial.images.split("train"),
         trial.point.target,
         settings.train,

@@ -1,0 +1,76 @@
+"""What a point's images are normalised by: their own mean and deviation, or those that weights were trained with."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from rssearch import models
+from rssearch.config.schema import Normalisation
+from rssearch.data import AnySet
+from rssearch.errors import InputError
+from rssearch.trials.point import PruningPoint
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+class By(NamedTuple):
+    """Mean and deviation of each band, of values in [0, 1]; one number of each stands for all bands."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+UNCHANGED = By((0.0,), (1.0,))
+
+
+def of_point(point: PruningPoint) -> By | None:
+    """What a point's images are normalised by; None: mean and deviation of the training images.
+
+    Raises:
+        InputError: the study asks for what its weights say, and they say nothing.
+    """
+    asked, name = point.settings.normalize, point.weights
+    known = None
+    if asked in (None, "weights") and name is not None and point.weights_file is None:
+        known = models.normalisation_of(point.model, name)
+    match asked:
+        case Normalisation():
+            return By(asked.mean, asked.std)
+        case "imagenet":
+            return By(*IMAGENET)
+        case "none":
+            return UNCHANGED
+        case "weights" if known is None:
+            what = "no weights are named" if name is None else f"{name} does not say what it was trained with"
+            raise InputError(f"normalize: weights: {what}; give imagenet, dataset, none or {{mean, std}}")
+        case _:
+            return None if known is None else By(*known)
+
+
+def name_of(point: PruningPoint) -> str:
+    """How a study says what a point's images are normalised by."""
+    asked, by = point.settings.normalize, of_point(point)
+    if isinstance(asked, Normalisation):
+        return f"{{mean: {list(asked.mean)}, std: {list(asked.std)}}}"
+    return asked or ("dataset" if by is None else "weights")
+
+
+def check(point: PruningPoint, bands: int) -> None:
+    """Refuse a normalisation of another number of bands than the images have. Raises InputError."""
+    by = of_point(point)
+    if by is not None and len(by.mean) not in (1, bands):
+        raise InputError(
+            f"normalize: {name_of(point)} has {len(by.mean)} bands, and the images of {point.dataset!r} have {bands}"
+        )
+
+
+def applied(images: AnySet, by: By | None) -> AnySet:
+    """An image set that is normalised so; the pixels are shared."""
+    if by is None:
+        return images
+    bands = images.input_shape[0]
+    mean, std = (np.broadcast_to(np.asarray(values, np.float32), (bands,)).copy() for values in by)
+    return replace(images, mean=mean, std=std)
