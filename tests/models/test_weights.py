@@ -1,0 +1,195 @@
+"""Files of weights: what is read, what is refused and with which words, and what goes into a network."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from rssearch import models
+from rssearch.errors import InputError
+from rssearch.models import weights
+
+State = dict[str, Tensor]
+
+
+def state(name: str = "resnet20", classes: int = 10, **options: Any) -> State:
+    torch.manual_seed(3)
+    return models.create(name, classes, **options).state_dict()
+
+
+def prefixed(prefix: str, tensors: State) -> State:
+    return {prefix + name: tensor for name, tensor in tensors.items()}
+
+
+def saved(folder: Path, content: Any, name: str = "my.pt") -> str:
+    torch.save(content, folder / name)
+    return str(folder / name)
+
+
+def same(model: nn.Module, tensors: State) -> bool:
+    found = model.state_dict()
+    return found.keys() == tensors.keys() and all(torch.equal(found[name], tensors[name]) for name in tensors)
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "model.", "model.module.", "_orig_mod.", "net.backbone."])
+@pytest.mark.parametrize("key", [None, "state_dict", "model_state_dict", "model", "net"])
+def test_the_usual_checkpoints_are_read(tmp_path: Path, key: str | None, prefix: str) -> None:
+    tensors = state()
+    content: Any = prefixed(prefix, tensors)
+    if key is not None:
+        content = {key: content, "epoch": 3, "args": argparse.Namespace(lr=0.1), "best": np.float64(0.5)}
+    assert same(models.create("resnet20", 10, weights=saved(tmp_path, content)), tensors)
+
+
+@pytest.mark.parametrize("name", ["a.pth", "a.ckpt", "a.bin", "a.pth.tar", "A.PT"])
+def test_endings(tmp_path: Path, name: str) -> None:
+    assert same(models.create("resnet20", 10, weights=saved(tmp_path, state(), name)), state())
+
+
+def test_safetensors_and_the_digest(tmp_path: Path) -> None:
+    path = tmp_path / "my.safetensors"
+    save_file(state(), path)
+    found = weights.read(path)
+    assert found.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert same(models.create("resnet20", 10, weights=str(path)), state())
+
+
+def test_a_replaced_file_is_read_again(tmp_path: Path) -> None:
+    path = saved(tmp_path, {"a": torch.zeros(1)})
+    before = weights.read(path).sha256
+    saved(tmp_path, {"a": torch.ones(1)})
+    assert weights.read(path).sha256 != before
+
+
+def test_half_precision_becomes_that_of_the_network(tmp_path: Path) -> None:
+    half = {name: t.half() if t.is_floating_point() else t for name, t in state().items()}
+    model = models.create("resnet20", 10, weights=saved(tmp_path, half))
+    assert torch.equal(model.state_dict()["conv1.weight"], half["conv1.weight"].float())
+
+
+def test_what_is_no_part_of_the_network_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    content = {"state_dict": prefixed("model.", state()) | {"criterion.weight": torch.ones(10)}}
+    with caplog.at_level(logging.WARNING):
+        assert same(models.create("resnet20", 10, weights=saved(tmp_path, content)), state())
+    assert "left out, as resnet20 has none: criterion.weight" in caplog.text
+
+
+def test_a_profilers_buffers_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    content = state() | {"total_ops": torch.zeros(1), "layer1.0.total_params": torch.zeros(1)}
+    with caplog.at_level(logging.WARNING):
+        assert same(models.create("resnet20", 10, weights=saved(tmp_path, content)), state())
+    assert "total_ops, layer1.0.total_params" in caplog.text
+
+
+def test_counts_of_batches_may_be_missing(tmp_path: Path) -> None:
+    old = {name: tensor for name, tensor in state().items() if not name.endswith("num_batches_tracked")}
+    assert same(models.create("resnet20", 10, weights=saved(tmp_path, old)), state())
+
+
+class _Object:
+    pass
+
+
+class _Runs:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (nn.Linear(1, 1), r"holds more than tensors: an object of torch\.nn\.modules\.linear\.Linear"),
+        ({"model": nn.Linear(1, 1)}, "holds more than tensors"),
+        ({"state_dict": {}, "other": _Object()}, "holds more than tensors: an object of .*_Object"),
+        ([1, 2], "holds list, no tensors by name"),
+        ({"epoch": 1}, r"has no state_dict under state_dict, .*; its keys: 'epoch'"),
+        ({}, "its keys: none"),
+    ],
+)
+def test_what_holds_no_tensors_by_name_is_refused(tmp_path: Path, content: Any, said: str) -> None:
+    path = saved(tmp_path, content)
+    with pytest.raises(InputError, match=said) as error:
+        weights.read(path)
+    assert str(error.value).startswith(f"weights {path}: ")
+
+
+def test_no_code_runs(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="Reading it could run code, so it is not read"):
+        weights.read(saved(tmp_path, {"state_dict": state(), "evil": _Runs(tmp_path / "ran")}))
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("name", ["a.pt", "a.safetensors"])
+@pytest.mark.parametrize("content", [b"", b"hello", b"\x01" * 100, b"PK\x03\x04" + b"\0" * 50])
+def test_damaged_files_are_refused(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=f"weights .*{name}: "):
+        weights.read(tmp_path / name)
+
+
+def test_a_file_that_is_cut_off_is_refused(tmp_path: Path) -> None:
+    path = Path(saved(tmp_path, state()))
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(InputError, match="is cut off or damaged"):
+        weights.read(path)
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be read: No such file"):
+        models.create("resnet20", 10, weights=str(tmp_path / "no.pt"))
+    with pytest.raises(InputError, match="cannot be read: Is a directory"):
+        weights.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("made", "asked", "said"),
+    [
+        (
+            ("resnet18", 10, {"stem": "small"}),
+            ("resnet18", 10, {}),
+            r"1 tensor has another shape \(conv1.weight is \[64, 3, 3, 3\], not \[64, 3, 7, 7\]\). "
+            "They fit the option stem: small.",
+        ),
+        (("resnet20", 21, {}), ("resnet20", 10, {}), r"2 tensors have another shape .*\. They fit 21 classes\."),
+        (("resnet20", 10, {"in_channels": 13}), ("resnet20", 10, {}), r"They fit 13 bands\."),
+        (("resnet20", 21, {"in_channels": 4}), ("resnet20", 10, {}), r"They fit 21 classes and 4 bands\."),
+        (
+            ("resnet20", 10, {"shortcut": "A"}),
+            ("resnet20", 10, {"shortcut": "B"}),
+            r"10 tensors are missing \(the first: 'layer2.0.shortcut.0.weight'\); 2 tensors are unexpected .*"
+            "They fit the option shortcut: A.",
+        ),
+        (("resnet34", 10, {}), ("resnet18", 10, {}), "They fit resnet34 with 10 classes and 3 bands."),
+        (("unet", 3, {}), ("resnet20", 3, {}), "tensors are missing .*tensors are unexpected"),
+    ],
+)
+def test_what_does_not_fit_is_said_with_what_would(
+    tmp_path: Path, made: tuple[str, int, Any], asked: tuple[str, int, Any], said: str
+) -> None:
+    path = saved(tmp_path, prefixed("module.", state(made[0], made[1], **made[2])))
+    with pytest.raises(InputError, match=said):
+        models.create(asked[0], asked[1], weights=path, **asked[2])
+
+
+def test_one_tensor_too_few_and_one_too_many(tmp_path: Path) -> None:
+    tensors = state()
+    del tensors["fc.bias"]
+    with pytest.raises(InputError, match=r"1 tensor is missing \('fc.bias'\); 1 tensor is unexpected \('odd'\)\.$"):
+        models.create("resnet20", 10, weights=saved(tmp_path, tensors | {"odd": torch.zeros(2)}))
+
+
+@pytest.mark.parametrize(("value", "file"), [("a.pt", True), ("x/y", True), ("IMAGENET1K_V1", False), ("a1_in1k", False)])
+def test_a_name_or_a_file(value: str, file: bool) -> None:
+    assert weights.is_file(value) is file
