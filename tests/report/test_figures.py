@@ -7,7 +7,7 @@ import pytest
 from rssearch.config.schema import Bound
 from rssearch.front import trials
 from rssearch.report import figures
-from rssearch.report.figures import COLOURS, GREY, look_of
+from rssearch.report.look import COLOURS, GREY, ends, look_of
 
 TWO = {"val_accuracy": "max", "macs": "min"}
 
@@ -94,7 +94,7 @@ def test_where_less_is_better_the_upper_end_is_cut():
     rows = [{"key": str(i), "status": "finished", "loss": v, "size": 10 - i} for i, v in enumerate((1, 2, 3, 90))]
     worst, best = window(rows, {"loss": "min", "size": "min"})
     assert (worst, best) == (pytest.approx(3.2), 1)
-    assert figures.ends((worst, best)) == pytest.approx((1 - 2.2 * 0.08, 3.2 + 2.2 * 0.04))
+    assert ends((worst, best)) == pytest.approx((1 - 2.2 * 0.08, 3.2 + 2.2 * 0.04))
 
 
 def test_a_single_objective_is_cut_too():

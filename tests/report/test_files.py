@@ -320,7 +320,7 @@ def has_colour(image, colour):
 
 
 def test_png_shows_methods_baseline_and_constraint(tmp_path):
-    from rssearch.report.figures import COLOURS, RED
+    from rssearch.report.look import COLOURS, RED
 
     (path,) = files.write_front(tmp_path, study(), TWO, study="s", formats=["png"])
     image = pixels(path)[1]
@@ -340,7 +340,7 @@ def test_plots_leave_no_global_state(tmp_path):
 
 
 def test_the_line_is_the_attained_staircase():
-    from rssearch.report.figures import look_of
+    from rssearch.report.look import look_of
 
     def line(objectives):
         found = fronts.fronts(study(), objectives)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rssearch.front import seeds, trials
-from rssearch.report.figures import COLOURS
+from rssearch.report.look import COLOURS
 from rssearch.report.page.payload import payload
 from tests.support.pages import LIMIT, TWO, trial
 
