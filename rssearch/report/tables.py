@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ from rssearch.escaping import printable
 from rssearch.front import gains, seeds
 from rssearch.front.pareto import Direction
 from rssearch.front.trials import Front, Row, by_dataset
-from rssearch.metrics import DIFFERENCE, human, title_of
+from rssearch.metrics import DIFFERENCE, human, is_quality, title_of
 from rssearch.report.cells import cell, latencies, lost_and_gained, notes, speedup_of
 
 if TYPE_CHECKING:
@@ -22,7 +22,8 @@ REQUEST = ("dataset", "model", "method", "rate", "seed")  # what trials are aske
 LACKING = "†"  # a mean over fewer seeds than others have
 BASELINE = "baseline"
 IN_FULL = ("params", "params_ratio", "bytes")  # of the measures: where there is more room than on a console
-_BRIEF = {"Validation": "Val.", "accuracy": "acc.", "Difference (points)": "Diff.", " ": "\n"}  # in heads
+_BRIEF = {"Validation": "Val.", "accuracy": "acc.", "Difference (points)": "Diff.", "-": "-\n", " ": "\n"}  # in heads
+NARROW = 80  # columns: a wider table leaves out what its other columns say as well
 KEY_DIGITS = 8  # of a key on the console: the beginning of a key is enough to name a trial
 
 
@@ -52,37 +53,54 @@ def table(
     knees = {*knees}
     # Made harmless here, because the console, which does so too, has measured its columns before.
     shown, constant = varying(rows if trials is None else trials, dimensions)
-    head, *body = ([printable(cell) for cell in line] for line in summary(rows, objectives, knees, shown, short=True))
+    lines = summary(rows, objectives, knees, shown, without=IN_FULL)
+    if _width(lines) > NARROW:
+        lines = summary(rows, objectives, knees, shown, without=(*IN_FULL, "macs_ratio"))
+    head, *body = ([printable(cell) for cell in line] for line in lines)
     if not body:
         signs = below = ["No finished and feasible trial: the front is empty."]
     else:
         signs = legend(rows, objectives)
-        gained = [lost_and_gained(row) for row in rows if row["key"] in knees]
-        below = [
-            *signs,
-            *(f"★ against its baseline: {text}" for text in gained if text),
-            *([f"The same in all trials: {constant}"] if constant else []),
-        ]
-    gap = 1 if len(head) < 11 else 0  # beside the space that divides columns
+        gained = [_gained(row) for row in rows if row["key"] in knees and lost_and_gained(row)]
+        below = [*signs, *gained, *([f"The same in all trials: {constant}"] if constant else [])]
+    gap = int(_width(lines) + len(head) <= NARROW)  # beside the space that divides columns
     result = Table(
         title=Text(printable(title), "table.title")
         if title
         else None,  # Text, because a value in brackets is no markup
         caption=Text(printable("\n".join(below)), "table.caption"),
+        caption_justify="left",
         box=SIMPLE_HEAD,
         show_edge=False,
         padding=(0, gap, 0, 0),
         min_width=max(map(len, signs)),
     )
     for i, name in enumerate(head):  # what was asked for may be cut short; a number may not
-        lines = name
-        for long, brief in _BRIEF.items():
-            lines = lines.replace(long, brief)
         asked = 0 < i <= len(shown)
-        result.add_column(Text(lines), justify="left" if asked else "right", no_wrap=not asked, overflow="ellipsis")
+        result.add_column(
+            Text(_brief(name)), justify="left" if asked else "right", no_wrap=not asked, overflow="ellipsis"
+        )
     for *cells, key in body:  # a value stays with its unit
         result.add_row(*(Text(cell.replace(" ", "\u00a0")) for cell in (*cells, key[:KEY_DIGITS])))
     return result
+
+
+def _brief(title: str) -> str:
+    """A column's title over several lines."""
+    for long, brief in _BRIEF.items():
+        title = title.replace(long, brief)
+    return title
+
+
+def _width(lines: Sequence[Sequence[str]]) -> int:
+    """Columns of the console that a summary takes at least."""
+    head, *body = lines
+    titles = [_brief(title).splitlines() or [""] for title in head]
+    cells = [
+        [*title, *(line[i][: KEY_DIGITS if i + 1 == len(head) else None] for line in body)]
+        for i, title in enumerate(titles)
+    ]
+    return sum(1 + max(map(len, column)) for column in cells)
 
 
 def varying(trials: Sequence[Row], dimensions: Sequence[str] | None = None) -> tuple[list[str], str]:
@@ -99,8 +117,7 @@ def summary(
     objectives: Mapping[str, Direction],
     knees: Iterable[str] = (),
     asked: Sequence[str] = REQUEST,
-    *,
-    short: bool = False,
+    without: Collection[str] = (),
 ) -> list[list[str]]:
     """The columns of a front that people compare, as text: a line of titles, then those of baselines and members.
 
@@ -113,9 +130,9 @@ def summary(
         objectives: metrics and their directions.
         knees: keys of the rows that get a star.
         asked: the columns of what was asked for.
-        short: without parameters and sizes, and with the first latency alone.
+        without: measures that are left out; if any are, there is the first latency alone.
     """
-    columns = [*dict.fromkeys([*asked, *_measures(rows, objectives, short)])]
+    columns = [*dict.fromkeys([*asked, *_measures(rows, objectives, without)])]
     if len({row.get("seeds") for row in rows}) > 1:
         columns.append("seeds")
     marked = set(knees)
@@ -134,15 +151,15 @@ def summary(
     return [head, *lines]
 
 
-def _measures(rows: Sequence[Row], objectives: Mapping[str, Direction], short: bool) -> list[str]:
+def _measures(rows: Sequence[Row], objectives: Mapping[str, Direction], without: Collection[str]) -> list[str]:
     """The objectives and what was measured, each beside what it lost or gained."""
     present = {name for row in rows for name, value in row.items() if value is not None}
     compared = any(name.startswith(gains.BEFORE) for name in present)
-    measured = ["test_accuracy", "test_miou", "macs", "macs_ratio"]
-    if compared and not short:
-        measured += IN_FULL
-    timed = latencies(rows)[: 1 if short else None]
+    measured = ["test_accuracy", "test_miou", "macs", "macs_ratio", *(IN_FULL if compared else ())]
+    measured = [name for name in measured if name not in without]
+    timed = latencies(rows)[: 1 if without else None]
     results = [*objectives, *(name for name in (*measured, *timed) if name in present)]
+    results.sort(key=lambda name: not is_quality(name))  # qualities first, each in its place
     beside = {name: speedup_of(name) if name in timed else name + DIFFERENCE for name in results}
     pairs = [(name, beside[name]) if beside[name] in present else (name,) for name in dict.fromkeys(results)]
     return [name for pair in pairs for name in pair]
@@ -204,7 +221,7 @@ def markdown(found: Sequence[Front], study: str, dimensions: Sequence[str] | Non
 
 
 def cut_table(text: str, limit: int) -> str:
-    """A table of `markdown` in at most so many letters: its last rows are left out where it is longer, which it says."""
+    """A table of `markdown` in at most so many letters: the last rows of a longer one are left out, and it says so."""
     if len(text) <= limit:
         return text
     lines = text.splitlines()
