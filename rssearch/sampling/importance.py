@@ -74,6 +74,11 @@ def slice_plot(trials: Trials, name: str, metric: int, title: str, factor: float
     )
     found: dict[str, Any] = figure.to_plotly_json()
     found["layout"].pop("template", None)
+    texts = {repr(value): value for trial in trials.study.trials if isinstance(value := trial.params.get(name), str)}
+    if texts:  # Optuna shows them in quotes
+        found["layout"]["xaxis"]["categoryarray"] = sorted(texts.values())
+        for trace in found["data"]:
+            trace["x"] = [texts[quoted] for quoted in trace["x"]]
     return found
 
 

@@ -22,7 +22,8 @@ function drawSlices(found) {
   $("slices").replaceChildren(...plots);
   plots.forEach((plot, i) => {
     const figure = one.slices[i];
-    const traces = figure.data.map((trace) => ({ ...trace, marker: { ...trace.marker, line: { color: theme.grey, width: 0.5 } } }));
+    const marker = { color: theme.accent, size: 7, opacity: 0.6 };
+    const traces = figure.data.map((trace) => ({ ...trace, marker, hovertemplate: "%{x}: <b>%{y:.4g}</b><extra></extra>" }));
     const { xaxis, yaxis } = figure.layout;
     Plotly.react(plot, traces, layout({
       margin: { t: 10, r: 10, l: 60, b: 45 }, showlegend: false,

@@ -117,6 +117,11 @@ function shades(letter, limits, span) {
   return shapes;
 }
 
+/** A line through what a baseline reaches. */
+const level = (dot) => ({
+  type: "line", xref: "paper", x0: 0, x1: 1, y0: dot.y, y1: dot.y, layer: "below", line: { color: theme.ink, width: 1, dash: "dot" },
+});
+
 function story(front, dot) {
   const cells = front.columns.filter((column) => column.text[dot.i] !== "");
   const reason = cells.find((column) => column.name === "reason");
@@ -130,7 +135,7 @@ function story(front, dot) {
 
 /** Trials of one colour in the legend, whatever became of them: a click there hides all. */
 function scatter(front, dots, name, colours, x, y) {
-  const on = (dot) => dot.state === "on the front";
+  const on = (dot) => dot.state === "on the front", pale = isDark() ? 0.6 : 0.45;
   const symbol = (dot) => {
     if (dot.state === "failed") return "x-thin-open";
     return (data.symbols[dot.model] ?? "circle") + (dot.state === "infeasible" ? "-open" : "");
@@ -148,7 +153,7 @@ function scatter(front, dots, name, colours, x, y) {
     marker: {
       ...colours, symbol: dots.map(symbol),
       size: dots.map((dot) => (on(dot) ? 13 : 8)),
-      opacity: dots.map((dot) => (dot.state === "dominated" ? 0.35 : 1)),
+      opacity: dots.map((dot) => (dot.state === "dominated" ? pale : 1)),
       line: { color: dots.map((dot) => (on(dot) ? theme.outline : theme.grey)), width: dots.map((dot) => (dot.state === "dominated" ? 0 : 1.2)) },
     },
   };
@@ -223,7 +228,7 @@ function layoutOf(dots, baselines, x, y, colour) {
     xaxis: axis(escape(x.label), isLog ? log : { range: xSpan }), yaxis: axis(escape(y.label), { range: ySpan }),
     legend: { orientation: "h", y: -0.16, yanchor: "top", x: 0, groupclick: "togglegroup", tracegroupgap: 0 },
     hovermode: "closest",
-    shapes: [...shades("x", xLimits, xSpan), ...shades("y", yLimits, ySpan)],
+    shapes: [...shades("x", xLimits, xSpan), ...shades("y", yLimits, ySpan), ...baselines.map(level)],
     ...(colour && { coloraxis: { colorscale: "Cividis", colorbar: { title: { text: escape(colour.label), side: "right" }, thickness: 14 } } }),
   });
 }
