@@ -169,6 +169,7 @@ def card(found: Recorded, row: Mapping[str, Any], about: Mapping[str, Any], meas
     Returns:
         Markdown.
     """
+    row = gains.compared(row)
     asked = [
         f"{title_of(n).lower()} {row[n]}" for n in ("rate", "allocation", "round_to", "seed") if row.get(n) is not None
     ]

@@ -36,7 +36,7 @@ def notes(rows: Sequence[Row]) -> list[str]:
     """What the cells of trials, of means and of their baselines mean, in lines of less than 80 letters."""
     baselines = gains.baselines(rows)
     lines = []
-    if baselines:
+    if any(name.endswith(DIFFERENCE) for row in rows for name in row):
         lines.append("Difference: percentage points to the baseline, the network before pruning")
     if any(row.get("bytes") is not None for row in rows) and baselines:
         lines.append("Size: float32 weights as they lie on disk (safetensors)")
