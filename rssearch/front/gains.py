@@ -44,7 +44,7 @@ def compared(row: Row) -> dict[str, Any]:
             found[SPEEDUP + name.removeprefix(_LATENCY)] = whole / own
         elif name in _COSTS and whole > 0:
             found[f"{name}_ratio"] = own / whole
-    return found | dict(row)
+    return dict(row) | {name: value for name, value in found.items() if name not in row}
 
 
 def before(row: Row, name: str) -> float | None:
