@@ -16,7 +16,7 @@ from rssearch.escaping import markdown, markdown_code
 from rssearch.front import gains
 from rssearch.metrics import DIFFERENCE, human, title_of
 from rssearch.models import is_own
-from rssearch.report.cells import cell, latencies, notes, speedup_of
+from rssearch.report.cells import DISTURBED, FOOTNOTE, cell, latencies, notes, speedup_of
 from rssearch.report.recorded import Recorded
 from rssearch.storage.location import Location
 
@@ -170,6 +170,7 @@ def card(found: Recorded, row: Mapping[str, Any], about: Mapping[str, Any], meas
         Markdown.
     """
     row = gains.compared(row)
+    remarks = notes([row])
     asked = [
         f"{title_of(n).lower()} {row[n]}" for n in ("rate", "allocation", "round_to", "seed") if row.get(n) is not None
     ]
@@ -192,7 +193,7 @@ def card(found: Recorded, row: Mapping[str, Any], about: Mapping[str, Any], meas
         study=found.study,
         key=row["key"],
         results=_results(row, measured),
-        measured="\n".join([_latency(row), *_remarks(row)]),
+        measured="\n\n".join([_latency(row), *([f"{'. '.join(remarks)}."] if remarks else [])]),
         dataset=markdown_code(str(row.get("dataset", "unknown"))),
         licence=_licence(row.get("dataset")),
         split=markdown_code(str(row["split_hash"])) if row.get("split_hash") else "unknown",
@@ -254,11 +255,6 @@ def _difference(row: Mapping[str, Any], name: str) -> str:
     return f"{human(f'{name}_ratio', left)} left" if left is not None else ""
 
 
-def _remarks(row: Mapping[str, Any]) -> list[str]:
-    """What the table's numbers mean, as paragraphs."""
-    return [line for note in notes([row]) for line in ("", f"{note}.")]
-
-
 def _interval(share: float, count: int) -> str:
     low, high = wilson(share, count)
     return f"95 % interval {100 * low:.1f} to {100 * high:.1f} %, {count:,} images"
@@ -305,11 +301,17 @@ def _onnx(measured: Mapping[str, Any]) -> list[str]:
         "| | median | interquartile range | 95th percentile |",
         "|---|---|---|---|",
     ]
+    marks = []
     for model, times in latency.items():
         if isinstance(times, dict):
             title = model if model == "torch" else f"`{model}`"
-            lines.append(f"| {title} | {times['median_ms']:.3g} | {times['iqr_ms']:.2g} | {times['p95_ms']:.3g} |")
-    return lines
+            noisy = gains.is_disturbed(
+                {"latency_ms": times["median_ms"], "latency_iqr_ms": times["iqr_ms"]}, "latency_ms"
+            )
+            marks.append(DISTURBED if noisy else "")
+            spread = f"{times['iqr_ms']:.2g}{marks[-1]}"
+            lines.append(f"| {title} | {times['median_ms']:.3g} | {spread} | {times['p95_ms']:.3g} |")
+    return [*lines, *(["", f"{FOOTNOTE}."] if any(marks) else [])]
 
 
 def _exact(name: str, value: float | None, count: int) -> str:

@@ -9,6 +9,7 @@ from rssearch.front import gains, seeds
 from rssearch.metrics import DIFFERENCE, SPEEDUP, WORDS, human, number, title_of
 
 DISTURBED = "‡"  # a latency whose interquartile range is above a tenth of its median
+FOOTNOTE = f"{DISTURBED} interquartile range above a tenth of the median: the machine had other work"
 QUALITIES = ("val_accuracy", "test_accuracy", "val_miou", "test_miou")
 
 Row = Mapping[str, Any]
@@ -44,7 +45,7 @@ def notes(rows: Sequence[Row]) -> list[str]:
     if any(gains.spread(row, name) is not None for row, name in timed):
         lines.append("Latency: median (interquartile range)")
     if any(gains.is_disturbed(row, name) for row, name in timed):
-        lines.append(f"{DISTURBED} interquartile range above a tenth of the median: the machine had other work")
+        lines.append(FOOTNOTE)
     return lines
 
 
