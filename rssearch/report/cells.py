@@ -16,11 +16,17 @@ Row = Mapping[str, Any]
 
 
 def cell(row: Row, name: str) -> str:
-    """A value with its unit and its spread: the standard deviation over seeds, or a latency's interquartile range."""
+    """A value with its unit and its spread: the standard deviation over seeds, or a latency's interquartile range.
+
+    A latency with a large one is marked, and so is a speed-up that rests on it.
+    """
     value = row.get(name)
-    if (wide := gains.spread(row, name)) is not None and number(value) is not None:
-        return f"{value:.3g} ({wide:.2g})" + (DISTURBED if gains.is_disturbed(row, name) else "")
-    return human(name, value, row.get(name + seeds.STD))
+    if number(value) is None:
+        return human(name, value)
+    mark = DISTURBED if any(gains.is_disturbed(row, latency) for latency in _of_latencies(row, name)) else ""
+    if (wide := gains.spread(row, name)) is not None:
+        return f"{value:.3g} ({wide:.2g}){mark}"
+    return human(name, value, row.get(name + seeds.STD)) + mark
 
 
 def latencies(rows: Sequence[Row]) -> list[str]:
@@ -31,6 +37,14 @@ def latencies(rows: Sequence[Row]) -> list[str]:
 def speedup_of(latency: str) -> str:
     """The speed-up that belongs to a latency."""
     return SPEEDUP + latency.removeprefix("latency_ms")
+
+
+def _of_latencies(row: Row, name: str) -> tuple[str, ...]:
+    """The latencies that a value rests on: itself, or the two of a speed-up, which that of a baseline has not."""
+    if not name.startswith(SPEEDUP):
+        return (name,)
+    latency = "latency_ms" + name.removeprefix(SPEEDUP)
+    return (latency, gains.BEFORE + latency) if gains.BEFORE + latency in row else ()
 
 
 def notes(rows: Sequence[Row]) -> list[str]:
@@ -63,5 +77,5 @@ def lost_and_gained(row: Row) -> str:
         parts.append(f"{human('bytes', row['bytes'])} instead of {human('bytes', row[gains.BEFORE + 'bytes'])}")
     timed = next((name for name in latencies([row]) if row.get(speedup_of(name)) is not None), None)
     if timed is not None:
-        parts.append(f"{human(SPEEDUP, row[speedup_of(timed)])} as fast")
+        parts.append(f"{cell(row, speedup_of(timed))} as fast")
     return ", ".join(parts)
