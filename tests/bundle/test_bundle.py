@@ -192,7 +192,7 @@ def test_the_card_tells_what_was_lost_and_gained(found: Recorded, row: dict[str,
     for line in (
         "| Test accuracy | 90.5 % | 92.5 % | −2.0 points |\n",
         "| Size | 290 kB | 1.1 MB | 26.4 % left |\n",
-        "| Latency (ms) | 1.23 (0.056) | 3 (0.9)‡ | 2.43ׇ |\n",
+        "| Latency (ms) | 1.23 (0.056) | 3 (0.9)‡ | 2.43×‡ |\n",
         "Size: float32 weights as they lie on disk (safetensors). Latency: median (interquartile range). "
         "‡ interquartile range above a tenth of the median: the machine had other work.\n",
     ):
