@@ -82,9 +82,7 @@ def slice_plot(trials: Trials, name: str, metric: int, title: str, factor: float
     return found
 
 
-def _distribution(
-    points: Sequence[Mapping[str, Value]], name: str
-) -> optuna.distributions.FloatDistribution | optuna.distributions.CategoricalDistribution:
+def _distribution(points: Sequence[Mapping[str, Value]], name: str) -> optuna.distributions.BaseDistribution:
     values = [point[name] for point in points if name in point]
     numbers = [value for value in map(number, values) if value is not None]
     if len(numbers) < len(values):
