@@ -153,7 +153,7 @@ def test_an_accuracy_has_an_interval_where_the_number_of_its_images_is_known(
 ) -> None:
     about = ABOUT | {"task": "classification"}
     text = card(found, row | {"test_images": 200}, about, MEASURED)
-    assert "| Test accuracy | 90.5 % (95 % interval 85.6 to 93.8 %, 200 images) |  |\n" in text
+    assert "| Test accuracy | 90.5 % (95 % interval 85.6 to 93.8 %, 200 images) |  |  |\n" in text
     assert "| Validation accuracy | 91.2 % | 93.4 % |\n" in text
 
 

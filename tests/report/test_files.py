@@ -211,7 +211,7 @@ def test_trials_csv(tmp_path):
     files.write_trials_csv(path, rows)
     assert path.read_text().splitlines()[0] == (
         "key,status,dataset,model,method,rate,seed,val_accuracy,test_accuracy,macs,params,macs_ratio,params_ratio,"
-        "baseline_val_accuracy,train_seconds,alpha,baseline_macs,baseline_params,reason,zeta"
+        "baseline_val_accuracy,train_seconds,alpha,baseline_macs,baseline_params,reason,val_accuracy_difference,zeta"
     )
     first, second = csv.DictReader(path.open(newline=""))
     assert first["val_accuracy"] == "0.1"
