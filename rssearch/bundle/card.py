@@ -13,8 +13,10 @@ from rssearch.bundle.files import INT8, ONNX
 from rssearch.cost.onnx import OPSET
 from rssearch.data.registry import ALIASES, FAMILIES, prefix_of
 from rssearch.escaping import markdown, markdown_code
-from rssearch.metrics import human, title_of
+from rssearch.front import gains
+from rssearch.metrics import DIFFERENCE, human, title_of
 from rssearch.models import is_own
+from rssearch.report.cells import DISTURBED, FOOTNOTE, cell, latencies, notes, speedup_of
 from rssearch.report.recorded import Recorded
 from rssearch.storage.location import Location
 
@@ -25,14 +27,12 @@ _CARD = """\
 
 {purpose}, found by the study `{study}` (trial `{key}`) with rssearch.
 
-| | this network | before pruning |
-|---|---|---|
 {results}
 
 {measured}
 
 * **Data:** {dataset}. The network was chosen on the validation images; the test images were read once, for the trials
-  on the front.
+  on the front and for the networks that they were pruned from.
 * **Licence of the data:** {licence}
 * **Split:** {split}{notes}
 * **Classes:** {classes}
@@ -169,6 +169,8 @@ def card(found: Recorded, row: Mapping[str, Any], about: Mapping[str, Any], meas
     Returns:
         Markdown.
     """
+    row = gains.compared(row)
+    remarks = notes([row])
     asked = [
         f"{title_of(n).lower()} {row[n]}" for n in ("rate", "allocation", "round_to", "seed") if row.get(n) is not None
     ]
@@ -190,8 +192,8 @@ def card(found: Recorded, row: Mapping[str, Any], about: Mapping[str, Any], meas
         size=size,
         study=found.study,
         key=row["key"],
-        results="\n".join(_results(row, measured)),
-        measured=_latency(row),
+        results=_results(row, measured),
+        measured="\n\n".join([_latency(row), *([f"{'. '.join(remarks)}."] if remarks else [])]),
         dataset=markdown_code(str(row.get("dataset", "unknown"))),
         licence=_licence(row.get("dataset")),
         split=markdown_code(str(row["split_hash"])) if row.get("split_hash") else "unknown",
@@ -216,27 +218,41 @@ def wilson(share: float, count: int) -> tuple[float, float]:
     return (middle - half) / scale, (middle + half) / scale
 
 
-def _results(row: Mapping[str, Any], measured: Mapping[str, Any]) -> list[str]:
-    """The rows of the table of qualities and costs."""
-    lines = []
-    for split in ("val", "test"):
-        count = row.get(f"{split}_images", measured["images"] if measured.get("split") == split else None)
-        for quality in ("accuracy", "miou", "pixel_accuracy"):
-            name = f"{split}_{quality}"
-            if row.get(name) is not None:
-                # The pixels of a scene are no independent trials: accuracy alone has an interval.
-                among = f" ({_interval(row[name], count)})" if count and quality == "accuracy" else ""
-                lines.append(f"| {title_of(name)} | {human(name, row[name])}{among} | {_before(row, name)} |")
-    for name in ("macs", "params"):
-        if row.get(name) is not None:
-            share = row.get(f"{name}_ratio")
-            left = f" ({human(f'{name}_ratio', share)} left)" if share is not None else ""
-            lines.append(f"| {title_of(name)} | {human(name, row[name])}{left} | {_before(row, name)} |")
-    return lines
+def _results(row: Mapping[str, Any], measured: Mapping[str, Any]) -> str:
+    """The table of qualities and costs; beside those before pruning, and the differences, where there is a baseline."""
+    before = next(iter(gains.baselines([row])), None)
+    heads = ["", "this network", *(("before pruning", "difference") if before else ())]
+    lines = [f"| {' | '.join(heads)} |".replace("|  |", "| |"), "|---" * len(heads) + "|"]
+    for name in _measures(row):
+        beside = (cell(before, name), _difference(row, name)) if before else ()
+        lines.append(f"| {' | '.join([title_of(name), _value(row, name, measured), *beside])} |")
+    return "\n".join(lines)
 
 
-def _before(row: Mapping[str, Any], name: str) -> str:
-    return human(name, row.get(f"baseline_{name}"))
+def _measures(row: Mapping[str, Any]) -> list[str]:
+    qualities = (
+        f"{split}_{quality}" for split in ("val", "test") for quality in ("accuracy", "miou", "pixel_accuracy")
+    )
+    named = (*qualities, "macs", "params", "bytes", *latencies([row]))
+    return [name for name in named if row.get(name) is not None]
+
+
+def _value(row: Mapping[str, Any], name: str, measured: Mapping[str, Any]) -> str:
+    split, _, quality = name.partition("_")
+    count = row.get(f"{split}_images", measured["images"] if measured.get("split") == split else None)
+    # The pixels of a scene are no independent trials: accuracy alone has an interval.
+    among = f" ({_interval(row[name], count)})" if count and quality == "accuracy" else ""
+    return cell(row, name) + among
+
+
+def _difference(row: Mapping[str, Any], name: str) -> str:
+    """Points of a quality, the share of a cost that is left, the speed-up of a latency."""
+    if name.startswith("latency"):
+        return cell(row, speedup_of(name))
+    if row.get(name + DIFFERENCE) is not None:
+        return f"{cell(row, name + DIFFERENCE)} points"
+    left = row.get(f"{name}_ratio")
+    return f"{human(f'{name}_ratio', left)} left" if left is not None else ""
 
 
 def _interval(share: float, count: int) -> str:
@@ -285,11 +301,17 @@ def _onnx(measured: Mapping[str, Any]) -> list[str]:
         "| | median | interquartile range | 95th percentile |",
         "|---|---|---|---|",
     ]
+    marks = []
     for model, times in latency.items():
         if isinstance(times, dict):
             title = model if model == "torch" else f"`{model}`"
-            lines.append(f"| {title} | {times['median_ms']:.3g} | {times['iqr_ms']:.2g} | {times['p95_ms']:.3g} |")
-    return lines
+            noisy = gains.is_disturbed(
+                {"latency_ms": times["median_ms"], "latency_iqr_ms": times["iqr_ms"]}, "latency_ms"
+            )
+            marks.append(DISTURBED if noisy else "")
+            spread = f"{times['iqr_ms']:.2g}{marks[-1]}"
+            lines.append(f"| {title} | {times['median_ms']:.3g} | {spread} | {times['p95_ms']:.3g} |")
+    return [*lines, *(["", f"{FOOTNOTE}."] if any(marks) else [])]
 
 
 def _exact(name: str, value: float | None, count: int) -> str:

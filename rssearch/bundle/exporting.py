@@ -25,7 +25,7 @@ from rssearch.bundle.network import build, rebuild
 from rssearch.config.loading import load_study
 from rssearch.cost.onnx import INPUT, OPSET, OUTPUT, to_onnx
 from rssearch.errors import InputError
-from rssearch.report.predictions import colour
+from rssearch.report.look import shade
 from rssearch.report.recorded import Recorded
 from rssearch.storage import scratch, uris
 from rssearch.storage.artifacts import Files, Store
@@ -124,5 +124,5 @@ def _preprocessing(about: Mapping[str, Any]) -> dict[str, Any]:
         "normalize": about.get("normalize", "dataset"),  # networks of before it could be chosen
         "classes": about["classes"],
         "onnx": {"input": INPUT, "output": OUTPUT, "opset": OPSET},
-        **({"tiles": about["tiles"], "colours": [colour(i) for i in range(len(about["classes"]))]} if segments else {}),
+        **({"tiles": about["tiles"], "colours": [shade(i) for i in range(len(about["classes"]))]} if segments else {}),
     }

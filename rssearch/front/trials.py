@@ -7,13 +7,14 @@ failed or infeasible). Accuracies on different datasets cannot be compared, so t
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rssearch.errors import InputError
+from rssearch.front import gains
 from rssearch.front.constraints import broken, is_feasible
 from rssearch.front.pareto import Direction, chance, hypervolume, knee, non_dominated, reference_point
 from rssearch.metrics import human, number
@@ -41,7 +42,7 @@ class Front:
     reference: dict[str, float] | None
     hypervolume: float
     relative_hypervolume: float | None
-    baselines: list[dict[str, Any]]  # one for each model: its name and its objectives before pruning, mean of the seeds
+    baselines: list[dict[str, Any]]  # rows of `rssearch.front.gains.baselines`: those that know all objectives
     note: str | None  # why the front is empty; None if it is not
 
 
@@ -177,7 +178,7 @@ def _front(
         reference=None if reference is None else dict(zip(objectives, reference.tolist(), strict=True)),
         hypervolume=volume,
         relative_hypervolume=None if reference is None else _relative(volume, reference.tolist(), directions),
-        baselines=baselines(trials, objectives),
+        baselines=[row for row in gains.baselines(trials) if row.keys() >= objectives.keys()],
         note=None if members else _why_empty(infeasible, [*stopped, *failed], constraints),
     )
 
@@ -209,30 +210,6 @@ def _relative(volume: float, reference: Sequence[float], directions: Sequence[Di
     return volume / scale if scale > 0 else None
 
 
-def baselines(trials: Sequence[Row], metrics: Collection[str]) -> list[dict[str, Any]]:
-    """One row for each model: its name and its metrics before pruning, mean of the seeds.
-
-    A model of which no trial knows all of the metrics has no row.
-    """
-    found: dict[Any, set[tuple[float, ...]]] = {}
-    for trial in trials:
-        values = [_baseline(trial, name) for name in metrics]
-        numbers = [value for value in values if value is not None]
-        if len(numbers) == len(metrics):
-            found.setdefault(trial.get("model"), set()).add(tuple(numbers))
-    return [
-        {"model": model, **dict(zip(metrics, np.mean(sorted(points), axis=0).tolist(), strict=True))}
-        for model, points in sorted(found.items(), key=lambda item: str(item[0]))
-    ]
-
-
-def _baseline(trial: Row, name: str) -> float | None:
-    """Value of an objective before pruning. A ratio to the baseline is 1 there if the row knows its baseline at all."""
-    if name.endswith("_ratio") and trial.get("baseline_" + name) is None:
-        return 1.0 if any(column.startswith("baseline_") and trial[column] is not None for column in trial) else None
-    return number(trial.get("baseline_" + name))
-
-
 def _baseline_limit(trials: Sequence[Row], name: str) -> float | None:
     """The largest baseline cost of the models."""
-    return max((value for trial in trials if (value := _baseline(trial, name)) is not None), default=None)
+    return max((value for trial in trials if (value := gains.before(trial, name)) is not None), default=None)

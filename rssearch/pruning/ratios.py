@@ -32,7 +32,7 @@ PUBLISHED: dict[str, dict[str, str]] = {
 _CIFAR_BLOCKS = {"resnet20": 3, "resnet56": 9, "resnet110": 18}
 _RESNET50_BLOCKS = (3, 4, 6, 3)
 _NUMBER = r"\s*(?:\d+\.?\d*|\.\d+)\s*"
-_TERM = re.compile(rf"\s*\[({_NUMBER}(?:,{_NUMBER})*)\]\s*(?:[*×]\s*(\d{{1,3}})\s*)?")  # noqa: RUF001
+_TERM = re.compile(rf"\s*\[({_NUMBER}(?:,{_NUMBER})*)\]\s*(?:[*×]\s*(\d{{1,3}})\s*)?")
 
 
 def ratios_of(text: str, model: str) -> dict[str, float]:

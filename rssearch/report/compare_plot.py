@@ -7,7 +7,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from rssearch.report.figures import COLOURS, DARK, DPI, MARKERS, Look, literal, look_of
+from rssearch.report.figures import DPI, literal
+from rssearch.report.look import COLOURS, DARK, MARKERS, Look, look_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -16,7 +16,7 @@ import numpy as np
 
 from rssearch.errors import InputError, unknown
 from rssearch.escaping import csv_cell
-from rssearch.front import seeds
+from rssearch.front import gains, seeds
 from rssearch.front.pareto import Direction
 from rssearch.front.trials import Front, References, Row, fronts
 from rssearch.report.columns import _columns, plain
@@ -38,7 +38,7 @@ SCHEMA = "rssearch.front/2"  # the number grows when a reader of the old layout 
 
 def write_trials_csv(path: Location, trials: Sequence[Row]) -> None:
     """Write one line for each trial. The contract's columns come first, the others follow by their names."""
-    write_atomic(path, _csv([uris.hidden_in(row) for row in trials]).encode())
+    write_atomic(path, _csv(_rows(trials)).encode())
 
 
 def write_front(
@@ -79,7 +79,7 @@ def write_front(
     """
     if wrong := [name for name in formats if name not in FORMATS]:
         raise unknown("format", wrong[0], FORMATS)
-    trials = [uris.hidden_in(row) for row in trials]
+    trials = _rows(trials)
     found, averaged = _both(trials, objectives, constraints, dimensions, references)
     paths = []
     for name in formats:
@@ -124,7 +124,7 @@ def format_front(
     """
     if format not in ("table", "all", *FORMATS):
         raise unknown("format", format, ("table", "all", *FORMATS))
-    trials = [uris.hidden_in(row) for row in trials]
+    trials = _rows(trials)
     if format == "table":
         found = seeds.shown_fronts(trials, objectives, constraints, dimensions or REQUEST, references)
         rows = [row for front in found for row in front.trials]
@@ -149,6 +149,11 @@ def format_front(
             found, averaged = _both(trials, objectives, constraints, dimensions, references)
             return _render(name, found, averaged, study, constraints or {}, dimensions).decode()
     raise InputError(f"format {format} makes files: give --out DIR")
+
+
+def _rows(trials: Sequence[Row]) -> list[Row]:
+    """Trials as they are written: with what they lost and gained, without passwords."""
+    return [gains.compared(uris.hidden_in(row)) for row in trials]
 
 
 def _both(

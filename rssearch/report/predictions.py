@@ -18,7 +18,7 @@ from rssearch.data.imageset import normalise
 from rssearch.device import Precision
 from rssearch.imaging.pixels import Pixels
 from rssearch.metrics import human
-from rssearch.report.figures import COLOURS
+from rssearch.report.look import shade
 from rssearch.train.segmentation import confusion, miou, predict_scene
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def draw(found: Sequence[Example], classes: Sequence[str]) -> Figure:
     from matplotlib.patches import Patch
 
     seen = np.unique(np.concatenate([labels.numpy().ravel() for e in found for labels in (e.mask, e.predicted)]))
-    signs = [Patch(color=HEX.format(*colour(i)), label=classes[i]) for i in seen.tolist() if i != IGNORE]
+    signs = [Patch(color=HEX.format(*shade(i)), label=classes[i]) for i in seen.tolist() if i != IGNORE]
     if IGNORE in seen:
         light, dark = HEX.format(*PALE), HEX.format(*STRIPE)
         signs.append(Patch(facecolor=light, edgecolor=dark, hatch="////", linewidth=0, label="no label"))
@@ -145,18 +145,9 @@ def png(found: Sequence[Example], classes: Sequence[str]) -> bytes:
     return content
 
 
-def colour(index: int) -> tuple[int, int, int]:
-    """The colour of a class: twelve that colour-blind readers can tell apart, then paler and darker ones of these."""
-    turn, place = divmod(index, len(COLOURS))
-    text = COLOURS[place]
-    towards, share = ((0, 0.0), (255, 0.55), (0, 0.5))[turn % 3]
-    red, green, blue = (round(int(text[i : i + 2], 16) * (1 - share) + towards * share) for i in (1, 3, 5))
-    return red, green, blue
-
-
 def coloured(labels: Tensor) -> npt.NDArray[np.uint8]:
     """A mask or prediction int64 [H, W] in the colours of its classes, uint8 [H, W, 3]; `IGNORE` is hatched."""
-    table = np.array([colour(index) for index in range(IGNORE)] + [PALE], dtype=np.uint8)
+    table = np.array([shade(index) for index in range(IGNORE)] + [PALE], dtype=np.uint8)
     result: npt.NDArray[np.uint8] = table[labels.numpy()]
     height, width = labels.shape
     period = max(4, max(height, width) // 32)

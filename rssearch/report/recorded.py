@@ -16,7 +16,7 @@ from rssearch.config.loading import load_study
 from rssearch.config.schema import Bound
 from rssearch.errors import InputError, cut, shown
 from rssearch.escaping import csv_text
-from rssearch.front import references, seeds
+from rssearch.front import gains, references, seeds
 from rssearch.front.pareto import Direction
 from rssearch.front.trials import Front, References, Row, front_rows
 from rssearch.storage.artifacts import Store
@@ -79,7 +79,7 @@ def read(study: str, storage: str | Path) -> Recorded:
     if records and not any(key in records for key in keys):
         _log.warning("%s is not there or damaged: these are all %d trials of the journal", listed, len(records))
         keys = list(records)
-    rows = [flat(records[key]) for key in dict.fromkeys(keys) if key in records]
+    rows = [gains.compared(flat(records[key])) for key in dict.fromkeys(keys) if key in records]
     objectives = config.search.objectives
     fixed = references.read(folder, objectives)
     if not fixed:  # recorded by an earlier release

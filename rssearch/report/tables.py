@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from rssearch.escaping import markdown as markdown_text
 from rssearch.escaping import printable
-from rssearch.front import seeds
+from rssearch.front import gains, seeds
 from rssearch.front.pareto import Direction
-from rssearch.front.trials import Front, Row
-from rssearch.metrics import human, title_of
+from rssearch.front.trials import Front, Row, by_dataset
+from rssearch.metrics import DIFFERENCE, human, is_quality, title_of
+from rssearch.report.cells import cell, latencies, lost_and_gained, notes, speedup_of
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 REQUEST = ("dataset", "model", "method", "rate", "seed")  # what trials are asked for, unless a space says otherwise
 LACKING = "†"  # a mean over fewer seeds than others have
+BASELINE = "baseline"
+IN_FULL = ("params", "params_ratio", "bytes")  # of the measures: where there is more room than on a console
+_BRIEF = {"Validation": "Val.", "accuracy": "acc.", "Difference (points)": "Diff.", "-": "-\n", " ": "\n"}  # in heads
+NARROW = 80  # columns: a wider table leaves out what its other columns say as well
 KEY_DIGITS = 8  # of a key on the console: the beginning of a key is enough to name a trial
 
 
@@ -30,7 +36,7 @@ def table(
     dimensions: Sequence[str] | None = None,
     trials: Sequence[Row] | None = None,
 ) -> Table:
-    """The rows of a front for the console, in units for people, made for 80 columns.
+    """The rows of a front for the console, in units for people, with those of their baselines; made for 100 columns.
 
     Args:
         rows: the members of the front.
@@ -44,32 +50,57 @@ def table(
     from rich.table import Table
     from rich.text import Text
 
+    knees = {*knees}
     # Made harmless here, because the console, which does so too, has measured its columns before.
     shown, constant = varying(rows if trials is None else trials, dimensions)
-    head, *body = ([printable(cell) for cell in line] for line in summary(rows, objectives, knees, shown))
+    lines = summary(rows, objectives, knees, shown, without=IN_FULL)
+    if _width(lines) > NARROW:
+        lines = summary(rows, objectives, knees, shown, without=(*IN_FULL, "macs_ratio"))
+    head, *body = ([printable(cell) for cell in line] for line in lines)
     if not body:
-        signs = notes = ["No finished and feasible trial: the front is empty."]
+        signs = below = ["No finished and feasible trial: the front is empty."]
     else:
         signs = legend(rows, objectives)
-        notes = [*signs, *([f"The same in all trials: {constant}"] if constant else [])]
-    gap = 1 if len(head) < 11 else 0  # beside the space that divides columns
+        gained = [_gained(row) for row in rows if row["key"] in knees and lost_and_gained(row)]
+        below = [*signs, *gained, *([f"The same in all trials: {constant}"] if constant else [])]
+    gap = int(_width(lines) + len(head) <= NARROW)  # beside the space that divides columns
     result = Table(
         title=Text(printable(title), "table.title")
         if title
         else None,  # Text, because a value in brackets is no markup
-        caption=Text(printable("\n".join(notes)), "table.caption"),
+        caption=Text(printable("\n".join(below)), "table.caption"),
+        caption_justify="left",
         box=SIMPLE_HEAD,
         show_edge=False,
         padding=(0, gap, 0, 0),
         min_width=max(map(len, signs)),
     )
     for i, name in enumerate(head):  # what was asked for may be cut short; a number may not
-        lines = name.replace("Validation", "Val.").replace("accuracy", "acc.").replace(" ", "\n")
         asked = 0 < i <= len(shown)
-        result.add_column(Text(lines), justify="left" if asked else "right", no_wrap=not asked, overflow="ellipsis")
+        result.add_column(
+            Text(_brief(name)), justify="left" if asked else "right", no_wrap=not asked, overflow="ellipsis"
+        )
     for *cells, key in body:  # a value stays with its unit
         result.add_row(*(Text(cell.replace(" ", "\u00a0")) for cell in (*cells, key[:KEY_DIGITS])))
     return result
+
+
+def _brief(title: str) -> str:
+    """A column's title over several lines."""
+    for long, brief in _BRIEF.items():
+        title = title.replace(long, brief)
+    return title
+
+
+def _width(lines: Sequence[Sequence[str]]) -> int:
+    """Columns of the console that a summary takes at least."""
+    head, *body = lines
+    titles = [_brief(title).splitlines() or [""] for title in head]
+    cells = [
+        [*title, *(line[i][: KEY_DIGITS if i + 1 == len(head) else None] for line in body)]
+        for i, title in enumerate(titles)
+    ]
+    return sum(1 + max(map(len, column)) for column in cells)
 
 
 def varying(trials: Sequence[Row], dimensions: Sequence[str] | None = None) -> tuple[list[str], str]:
@@ -82,24 +113,61 @@ def varying(trials: Sequence[Row], dimensions: Sequence[str] | None = None) -> t
 
 
 def summary(
-    rows: Sequence[Row], objectives: Mapping[str, Direction], knees: Iterable[str] = (), asked: Sequence[str] = REQUEST
+    rows: Sequence[Row],
+    objectives: Mapping[str, Direction],
+    knees: Iterable[str] = (),
+    asked: Sequence[str] = REQUEST,
+    without: Collection[str] = (),
 ) -> list[list[str]]:
-    """The columns of a front that people compare, as text: a line of titles, then one for each row.
+    """The columns of a front that people compare, as text: a line of titles, then those of baselines and members.
 
     They are the signs of the `legend` (knees are given by their keys), what was asked for, the objectives, the measures
-    of the contract that some row has, and the key.
+    of the contract that some row has, and the key, which baselines have not. Those of a dataset stand before its
+    members. Beside a quality stands the difference to the baseline, beside a latency the speed-up.
+
+    Args:
+        rows: the members of the fronts.
+        objectives: metrics and their directions.
+        knees: keys of the rows that get a star.
+        asked: the columns of what was asked for.
+        without: measures that are left out; if any are, there is the first latency alone.
     """
-    present = {name for row in rows for name, value in row.items() if value is not None}
-    measured = ("test_accuracy", "test_miou", "macs", "macs_ratio", "latency_ms")
-    results = [*objectives, *(name for name in measured if name in present)]
-    counted = ["seeds"] if len({row.get("seeds") for row in rows}) > 1 else []
-    columns = list(dict.fromkeys([*asked, *results, *counted, "key"]))
+    columns = [*dict.fromkeys([*asked, *_measures(rows, objectives, without)])]
+    if len({row.get("seeds") for row in rows}) > 1:
+        columns.append("seeds")
     marked = set(knees)
-    head = ["", *(title_of(name) for name in columns)]
     signs = {"★": marked, "≈": seeds.ties(rows, objectives), LACKING: seeds.incomplete(rows)}
-    stars = ["".join(sign for sign, keys in signs.items() if row.get("key") in keys) for row in rows]
-    cells = ([human(n, row.get(n), row.get(n + seeds.STD)) for n in columns] for row in rows)
-    return [head, *([star, *line] for star, line in zip(stars, cells, strict=True))]
+    head, lines = ["", *map(_title, columns), title_of("key")], []
+    for members in by_dataset(rows).values():
+        for before in gains.baselines(members):
+            cells = ["" if name.endswith(DIFFERENCE) else cell(before, name) for name in columns]
+            line = ["", *cells, ""]
+            named = [name for name in ("method", *asked) if name in asked and not before.get(name)]
+            line[1 + columns.index(named[0]) if named else 0] = " of ".join([BASELINE, *before.get("methods", [])][:2])
+            lines.append(line)
+        for row in members:
+            star = "".join(sign for sign, keys in signs.items() if row.get("key") in keys)
+            lines.append([star, *(cell(row, name) for name in columns), str(row.get("key", ""))])
+    return [head, *lines]
+
+
+def _measures(rows: Sequence[Row], objectives: Mapping[str, Direction], without: Collection[str]) -> list[str]:
+    """The objectives and what was measured, each beside what it lost or gained."""
+    present = {name for row in rows for name, value in row.items() if value is not None}
+    compared = any(name.startswith(gains.BEFORE) for name in present)
+    measured = ["test_accuracy", "test_miou", "macs", "macs_ratio", *(IN_FULL if compared else ())]
+    measured = [name for name in measured if name not in without]
+    timed = latencies(rows)[: 1 if without else None]
+    results = [*objectives, *(name for name in (*measured, *timed) if name in present)]
+    results.sort(key=lambda name: not is_quality(name))  # qualities first, each in its place
+    beside = {name: speedup_of(name) if name in timed else name + DIFFERENCE for name in results}
+    pairs = [(name, beside[name]) if beside[name] in present else (name,) for name in dict.fromkeys(results)]
+    return [name for pair in pairs for name in pair]
+
+
+def _title(name: str) -> str:
+    """A column's title; that of a difference stands beside its metric."""
+    return "Difference (points)" if name.endswith(DIFFERENCE) else title_of(name)
 
 
 def legend(rows: Sequence[Row], objectives: Mapping[str, Direction]) -> list[str]:
@@ -109,7 +177,11 @@ def legend(rows: Sequence[Row], objectives: Mapping[str, Direction]) -> list[str
         lines.append("≈ not better than the cheaper one above it beyond noise")
     if seeds.incomplete(rows):
         lines.append(f"{LACKING} lacks seeds that others have")
-    return lines
+    return [*lines, *notes(rows)]
+
+
+def _gained(knee: Row) -> str:
+    return f"★ against its baseline: {lost_and_gained(knee)}"
 
 
 def latex(found: Sequence[Front], study: str, dimensions: Sequence[str] | None = None) -> str:
@@ -148,6 +220,20 @@ def markdown(found: Sequence[Front], study: str, dimensions: Sequence[str] | Non
     return f"# {markdown_text(study)}\n\n{table}\n\n{markdown_text('. '.join(notes))}.\n"
 
 
+def cut_table(text: str, limit: int) -> str:
+    """A table of `markdown` in at most so many letters: the last rows of a longer one are left out, and it says so."""
+    if len(text) <= limit:
+        return text
+    lines = text.splitlines()
+    rows = [line for line in lines if line.startswith("| ")][2:]
+    begin = lines.index(rows[0]) if rows else len(lines)
+    head, tail = lines[:begin], lines[begin + len(rows) :]
+    left = limit - len("\n".join([*head, *tail])) - 100  # for the line that says so
+    kept = [row for row, end in zip(rows, accumulate(len(row) + 1 for row in rows), strict=True) if end <= left]
+    more = f"{len(rows) - len(kept)} more rows: front.html has all."
+    return "\n".join([*head, *kept, "", more, *tail])[:limit]
+
+
 def _members(found: Sequence[Front], dimensions: Sequence[str] | None) -> tuple[list[list[str]], list[str], int]:
     """Titles and cells of all fronts without the keys, notes to stand below, and how many columns are no numbers."""
     rows = [row for front in found for row in front.members]
@@ -155,15 +241,24 @@ def _members(found: Sequence[Front], dimensions: Sequence[str] | None) -> tuple[
     knees = [front.knee["key"] for front in found if front.knee is not None]
     asked, constant = varying([row for front in found for row in front.trials], dimensions)
     lines = [line[:-1] for line in summary(rows, objectives, knees, asked)]
-    notes = legend(rows, objectives) if rows else ["No finished and feasible trial: the front is empty"]
-    return lines, [*notes, *([f"The same in all trials: {constant}"] if constant else [])], 1 + len(asked)
+    below = legend(rows, objectives) if rows else ["No finished and feasible trial: the front is empty"]
+    below += [_gained(row) for row in rows if row["key"] in knees and lost_and_gained(row)]
+    return lines, [*below, *([f"The same in all trials: {constant}"] if constant else [])], 1 + len(asked)
 
 
 _LATEX = {
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
     **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
     **{"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"},
-    **{"★": r"$\star$", "≈": r"$\approx$", "†": r"$\dagger$", "±": r"$\pm$"},
+    **{
+        "★": r"$\star$",
+        "≈": r"$\approx$",
+        "†": r"$\dagger$",
+        "±": r"$\pm$",
+        "×": r"$\times$",
+        "−": "$-$",
+        "‡": r"$\ddagger$",
+    },
 }
 
 

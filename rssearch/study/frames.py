@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rssearch.config.schema import StudyConfig
-from rssearch.front.trials import baselines
 from rssearch.report import recorded
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ class Results:
         study: its name.
         trials: a row for each trial, with the columns of ``trials.csv``.
         front: the rows on the front of each dataset, by rising cost; where seeds vary, the means of the configurations.
-        baseline: a row for each dataset and model: the objectives before pruning, mean of the seeds.
+        baseline: a row for each baseline whose objectives are known: the metrics before pruning, mean of the seeds.
         hypervolume: of each dataset, as the share of the box between the reference and the ideal point; where that is
             not known the plain hypervolume. See `rssearch.front`.
     """
@@ -57,9 +56,7 @@ def results(study: StudyConfig | str, storage: str | Path = "results") -> Result
     name, place = (study.study, study.storage) if isinstance(study, StudyConfig) else (study, storage)
     found = recorded.read(name, place)
     fronts = found.front()
-    unpruned: list[dict[str, Any]] = [
-        {"dataset": front.dataset, **row} for front in fronts for row in baselines(front.trials, found.objectives)
-    ]
+    unpruned: list[dict[str, Any]] = [{"dataset": front.dataset, **row} for front in fronts for row in front.baselines]
     volumes = {
         front.dataset: front.hypervolume if front.relative_hypervolume is None else front.relative_hypervolume
         for front in fronts

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rssearch.front import references, seeds
 from rssearch.front.trials import Row, front_rows, fronts
 from rssearch.report import files as report
+from rssearch.report.tables import cut_table
 from rssearch.storage import scratch
 from rssearch.storage.journal import Journal, dimension_columns, flat
 from rssearch.storage.location import Location, local_copies, names, remove, write_atomic
@@ -26,6 +27,7 @@ MODELS = "models"
 _OURS = re.compile(r"study\.yaml|environment\.json|(trials|means)\.csv|front\.\w+")  # in the folder of a study
 _REPORT_SECONDS = 5.0  # between two writings of trials.csv while trials end
 _FRONT_SECONDS = 0.5  # between two looks at the front
+_NOTE = 4000  # letters; MLflow takes 5,000 in a description
 _SHARE = 0.05  # of the time, at most, for each of the two: both take longer with every trial
 
 
@@ -245,6 +247,21 @@ class Recorder:
         remove(folder, {*names(folder)}.difference(path.name for path in pictures.values()))
         return pictures
 
+    def _note(self, rows: Sequence[Row]) -> str:
+        """What the summary run says of the front: its table, or the beginning of it where MLflow takes no more."""
+        search = self.definition.config.search
+        lines = report.format_front(
+            rows,
+            search.objectives,
+            "md",
+            study=self.definition.config.study,
+            constraints=search.constraints,
+            dimensions=self.dimensions(),
+            references=self.references,
+        )
+        assert isinstance(lines, str)
+        return cut_table(lines, _NOTE)
+
     def _others(self) -> set[str]:
         """Trials of the other studies in this storage: what several have is stored once, and may be on their front."""
         own, storage = self.definition.folder, self.definition.folder.parent
@@ -284,6 +301,7 @@ class Recorder:
                 pictures=dict(zip(pictures, drawn, strict=True)),
                 files=attached,
                 metrics={f"trials_{name}": count for name, count in counts.items()} | {"front_size": len(pareto)},
+                note=self._note(rows),
             )
         if left := self.tracker.left(unsent, self.journal.path):
             self.display.say(left)

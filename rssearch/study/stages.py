@@ -214,11 +214,16 @@ class Stages:
         self._run(_one_by_one(todo), "measure", self._title, self.recorder.measured, resources=alone)
 
     def _lacks(self, record: TrialRecord) -> bool:
-        """Whether a member of the front has not been measured, or lacks a latency that is listed by now."""
+        """Whether a member of the front has not been measured, or lacks a latency that is listed by now.
+
+        It may also lack what its trial's module measures by now.
+        """
         measured = record.measured or {}
+        if not measured or not {*getattr(self.definition.module, "MEASURED", ())} <= measured.keys():
+            return True
         listed = {metric(*pair) for pair in self.config.settings.latency.pairs()}
         timed = any(name.startswith("latency_") for name in measured)  # else its trial's module measures none
-        return not measured or (timed and not listed.difference(self.definition.requested) <= measured.keys())
+        return timed and not listed.difference(self.definition.requested) <= measured.keys()
 
     def _check_now_and_then(self) -> None:
         if time.monotonic() - self._last_check > _ALIVE_SECONDS:

@@ -183,11 +183,14 @@ def an_interrupted_run_ends_as_a_whole_one(part: TrialPart) -> None:
 
 
 def members_of_the_front_can_be_measured(part: TrialPart) -> None:
-    """`measure` finds what a run has left in the store, and gives plain values."""
+    """`measure` finds what a run has left in the store, and gives plain values, among them all of MEASURED."""
     if (hook := part.hook("measure")) is None:
         return
     _ = part.result
-    json.dumps(hook({**part.point, "settings": part.settings.model_dump(mode="json")}, part.session("whole")))
+    measured = hook({**part.point, "settings": part.settings.model_dump(mode="json")}, part.session("whole"))
+    json.dumps(measured)
+    lacking = sorted(set(getattr(part.module, "MEASURED", ())).difference(measured))
+    require(not lacking, f"measure does not return {', '.join(lacking)}, as MEASURED says")
 
 
 def _require_equal(metrics: Metrics, other: Metrics) -> None:

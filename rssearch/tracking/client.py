@@ -130,8 +130,11 @@ class Tracker:
         pictures: Mapping[str, Path] | None = None,
         files: Iterable[Path] = (),
         metrics: Mapping[str, float] | None = None,
+        note: str = "",
     ) -> int:
         """Send what is missing, mark the front, attach pictures to its runs and the files to the summary run, and stop.
+
+        The summary run's description ends with the `note`, in Markdown.
 
         Returns:
             How many of the trials MLflow lacks, see `left`.
@@ -145,6 +148,7 @@ class Tracker:
             pictures={key: str(path.resolve()) for key, path in (pictures or {}).items()},
             files=[str(path.resolve()) for path in files if path.exists()],
             metrics=dict(metrics or {}),
+            note=note,
             now=_now(),
         )
         self._end()

@@ -68,9 +68,10 @@ class Writer:
         pictures: dict[str, str],
         files: list[str],
         metrics: dict[str, float],
+        note: str,
         now: int,
     ) -> None:
-        """Send what is missing, mark the front, attach pictures and files, and end all runs."""
+        """Send what is missing, mark the front, attach pictures, files and a note, and end all runs."""
         self.disconnect()  # a run that a slow server made after all is found now
         self._sync(records)
         self._mark(set(pareto), records)
@@ -80,6 +81,7 @@ class Writer:
             self._client.log_artifact(run, path)
             self.tell()
         self.summary(metrics, len(records), now)
+        self._client.set_tag(run, "mlflow.note.content", "\n\n".join(filter(None, [_SUMMARY, note])))
         self._client.set_terminated(run, status)
         self._end_open_runs()  # the session ends before these trials
 

@@ -37,11 +37,14 @@ class TrialModule(Protocol):
         ON_REQUEST: those that a trial finds out only where an objective or a constraint names them, such as latency:
             they are part of its key then.
         EPOCH_METRICS: those that every epoch reports: trials can be stopped early by them.
+        MEASURED: what `measure` finds out in any case. A member of the front that lacks one of them, as an earlier
+            version of the module recorded it, is measured again when its study resumes.
     """
 
     METRICS: Sequence[str]
     ON_REQUEST: Sequence[str]
     EPOCH_METRICS: Sequence[str]
+    MEASURED: Sequence[str]
 
     # What the driver asks
 
@@ -85,7 +88,7 @@ class TrialModule(Protocol):
         """Make one of the `preparations`; config is its point."""
 
     def measure(self, config: Point, session: Session) -> Metrics:
-        """What only the front's members are worth: test split, latency.
+        """What only the front's members are worth: test split, latency; of their baselines as ``baseline_<metric>``.
 
         It may put a picture into the store, see `PREDICTIONS`.
         """
@@ -94,7 +97,7 @@ class TrialModule(Protocol):
         """``taken`` and ``memory``, bytes of a GPU by `rssearch.cost.memory`, for ``gpus: auto``."""
 
 
-_LISTS = ("METRICS", "ON_REQUEST", "EPOCH_METRICS")
+_LISTS = ("METRICS", "ON_REQUEST", "EPOCH_METRICS", "MEASURED")
 _ALIKE = 0.8  # of difflib: one letter of five too few, too many or changed
 
 # Each hook with the names of what a study calls it with.

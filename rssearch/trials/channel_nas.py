@@ -16,7 +16,7 @@ from rssearch.trials.point import CHANNEL_NAS
 Config = dict[str, Any]
 Metrics = dict[str, Any]
 
-METRICS, ON_REQUEST = prune.METRICS, prune.ON_REQUEST
+METRICS, ON_REQUEST, MEASURED = prune.METRICS, prune.ON_REQUEST, prune.MEASURED
 check_search = prune.check_search
 share = prune.share
 prepare = prune.prepare

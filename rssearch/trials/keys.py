@@ -67,6 +67,11 @@ class Keys:
         return content_key(self.baseline_inputs)
 
     @cached_property
+    def baseline_id(self) -> str:
+        """The same for the baselines of all seeds."""
+        return content_key({name: value for name, value in self.baseline_inputs.items() if name != "seed"})
+
+    @cached_property
     def scores(self) -> str:
         """The key of the baseline's scores by the point's method."""
         point, settings = self.point, self.point.settings.pruning

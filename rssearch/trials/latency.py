@@ -51,6 +51,18 @@ def of_front(model: nn.Module, shape: Shape, session: Session) -> Metrics:
     return latency.measure_all(model, shape, wanted, device=session.device, alone=turns.measuring)
 
 
+def of_baseline(model: nn.Module, shape: Shape, session: Session) -> Metrics:
+    """The latencies that members of the front have, whether `settings.latency` lists them or trials measure them."""
+    wanted = of_baseline_names(session)
+    return latency.measure_all(model, shape, wanted, device=session.device, alone=turns.measuring)
+
+
+def of_baseline_names(session: Session) -> list[tuple[Runtime, int]]:
+    """The runtimes and batches of `of_baseline`."""
+    requested = [MEASURED[name] for name in session.context.requested if name in MEASURED]
+    return [*dict.fromkeys([*session.settings.latency.pairs(), *requested])]
+
+
 def predicted(model: nn.Module, whole: nn.Module, network: Architecture, session: Session) -> None:
     """Predict the latency of a pruned network where the study asks for it; times what the table lacks.
 
@@ -91,14 +103,14 @@ def _threads(session: Session) -> int:
     return max(1, int(session.context.cpus))
 
 
-def _machine(session: Session) -> Metrics:
+def machine(session: Session) -> Metrics:
     """What determines the times of layers."""
     name = latency.device_name(session.device)
     return {"device": name, "threads": _threads(session), "torch": torch.__version__, "batch": 1}
 
 
 def _line_key(network: Architecture, session: Session) -> str:
-    return content_key({"machine": _machine(session), "network": network.inputs()})
+    return content_key({"machine": machine(session), "network": network.inputs()})
 
 
 def _line(files: Files) -> Line:
@@ -106,7 +118,7 @@ def _line(files: Files) -> Line:
 
 
 def _table(session: Session) -> Table:
-    files = session.store.get(TABLES, content_key(_machine(session)))
+    files = session.store.get(TABLES, content_key(machine(session)))
     found: Table = {} if files is None else json.loads(files["layers.json"])
     return found
 
@@ -116,7 +128,7 @@ def _timed(model: nn.Module, shape: Shape, session: Session) -> Table:
     table, names = _table(session), latency_table.layers(model, shape)
     if table.keys() >= set(names):
         return table
-    key = content_key(_machine(session))
+    key = content_key(machine(session))
     with lock(session.store.root / TABLES / f"{key}.lock"), latency.torch_threads(_threads(session)):
         table = _table(session)
         with turns.measuring():

@@ -31,6 +31,7 @@ Metrics = dict[str, Any]
 
 ON_REQUEST = latency.METRICS
 METRICS = (*dict.fromkeys([*tasks.metrics("classification"), *tasks.metrics("segmentation")]), *ON_REQUEST)
+MEASURED = results.SURE
 EPOCH_METRICS = tuple(dict.fromkeys([*tasks.measured("classification"), *tasks.measured("segmentation")]))
 
 
@@ -132,8 +133,9 @@ def _time(trial: PruningTrial, pruned: nn.Module) -> None:
 
 
 def measure(config: Config, session: Session) -> Metrics:
-    """Quality on the test split, and latencies alone on the machine."""
-    return results.of_front_member(PruningTrial.open(config, session))
+    """Quality on the test split, size, and latencies alone on the machine: of the trial, and of its baseline."""
+    trial = PruningTrial.open(config, session)
+    return results.of_front_member(trial) | results.of_its_baseline(trial)
 
 
 def footprint(config: Config, session: Session) -> Metrics:

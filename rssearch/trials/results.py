@@ -10,9 +10,11 @@ from safetensors.torch import load as load_tensors
 from torch import nn
 
 from rssearch import pruning
+from rssearch.config.space import content_key
 from rssearch.cost import counting as costs
 from rssearch.errors import TrialFailed
 from rssearch.pruning.surgery import kept_by
+from rssearch.storage.artifacts import Files
 from rssearch.trial.interface import PREDICTIONS
 from rssearch.trials import latency, normalisation, tasks
 from rssearch.trials.baselines import weights
@@ -22,7 +24,10 @@ from rssearch.trials.pruning_trial import PruningTrial
 
 Metrics = dict[str, Any]
 
-MODELS = "models"  # where trained networks lie in the store, each by its trial's key
+# Where they lie in the store: trained networks, each by its trial's key, and what baselines measured.
+MODELS, MEASURED_BASELINES = "models", "measured_baselines"
+BYTES = "bytes"  # of the float32 weights as they lie on disk
+SURE = (BYTES, f"baseline_{BYTES}")  # what a member of a pruning study's front is measured for in any case
 
 
 def of_pruning(trial: PruningTrial, tuned: FineTuned) -> Metrics:
@@ -34,6 +39,7 @@ def of_pruning(trial: PruningTrial, tuned: FineTuned) -> Metrics:
         **_cost(trial, tuned),
         **trial.session.static_metrics,
         **{f"baseline_val_{name}": baseline[f"val_{name}"] for name in tasks.QUALITIES[images.task]},
+        "baseline_id": trial.keys.baseline_id,
         "train_seconds": sum(epoch["seconds"] for epoch in tuned.history),
         "trial_seconds": time.perf_counter() - trial.began,
         "split_hash": images.split_hash,
@@ -73,24 +79,53 @@ def keep(trial: NetworkTrial, model: nn.Module, spec: Spec) -> None:
 
 
 def of_front_member(trial: NetworkTrial) -> Metrics:
-    """Quality on the test split, and the latencies of `settings.latency` alone on the machine.
+    """Quality on the test split, size, and the latencies of `settings.latency` alone on the machine.
 
     A network for segmentation leaves a picture of its predictions in the store.
     """
     images, session = trial.images, trial.session
-    model = _kept(trial).to(trial.device).eval()
+    model, size = _kept(trial)
+    model = model.to(trial.device).eval()
     batch_size = trial.settings.finetune.batch_size
     result = tasks.tested(model, images, batch_size, trial.device)
     if picture := tasks.picture(model, images, batch_size, trial.device):
         session.store.put(PREDICTIONS, session.key, {"predictions.png": picture})
-    return result | latency.of_front(model, images.input_shape, session)
+    return result | {BYTES: size} | latency.of_front(model, images.input_shape, session)
 
 
-def _kept(trial: NetworkTrial) -> nn.Module:
-    """The network that `keep` has put into the store. Raises TrialFailed if it is gone."""
+def of_its_baseline(trial: PruningTrial) -> Metrics:
+    """The same of the baseline of a front's member, as ``baseline_<metric>``.
+
+    Measured once for each study, kind of machine and list of latencies, and kept in the store for the other members.
+    """
+    session, point = trial.session, trial.point
+    key = content_key(
+        {
+            "baseline": trial.keys.baseline,
+            "study": session.context.study,
+            "machine": latency.machine(session),
+            "latencies": latency.of_baseline_names(session),
+        }
+    )
+
+    def build() -> Files:
+        model = trial.baseline.model.to(trial.device).eval()
+        found = tasks.tested(model, trial.images, trial.settings.finetune.batch_size, trial.device)
+        if point.train_recipe.attention:  # what was trained is not kept: the network is there with its attention folded
+            found = {f"folded_{name}": value for name, value in found.items()}
+        found |= {BYTES: len(weights(model))} | latency.of_baseline(model, trial.images.input_shape, session)
+        return {"metrics.json": json.dumps(found).encode()}
+
+    files = session.store.get_or_build(MEASURED_BASELINES, key, build)
+    found = {f"baseline_{name}": value for name, value in json.loads(files["metrics.json"]).items()}
+    return found | {"baseline_id": trial.keys.baseline_id}
+
+
+def _kept(trial: NetworkTrial) -> tuple[nn.Module, int]:
+    """The network that `keep` has put into the store, and how many bytes it has. Raises TrialFailed if it is gone."""
     files = trial.session.store.get(MODELS, trial.session.key)
     if files is None:
         raise TrialFailed(f"the weights of {trial.session.key} are gone from the store")
     model = pruning.apply_spec(trial.build_model(), json.loads(files["spec.json"]))
     model.load_state_dict(load_tensors(files["model.safetensors"]))
-    return model
+    return model, len(files["model.safetensors"])

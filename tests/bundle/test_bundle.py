@@ -121,10 +121,12 @@ def test_the_card_tells_results_and_costs(tmp_path: Path, found: Recorded, row: 
     for text in (
         "# resnet20, pruned by l1, rate 0.5, seed 3\n",
         "study `scenes` (trial `0123456789abcdef`)",
-        "| Validation accuracy | 91.2 % | 93.4 % |\n",
-        "| Test accuracy | 90.5 % |  |\n",
-        "| MACs | 10.6 M (25.7 % left) | 41.3 M |\n",
-        "| Parameters | 68.1 k (25.2 % left) | 270 k |\n",
+        "| | this network | before pruning | difference |\n|---|---|---|---|\n",
+        "| Validation accuracy | 91.2 % | 93.4 % | −2.2 points |\n",
+        "| Test accuracy | 90.5 % |  |  |\n",
+        "| MACs | 10.6 M | 41.3 M | 25.7 % left |\n",
+        "| Parameters | 68.1 k | 270 k | 25.2 % left |\n",
+        "| Latency (ms) | 1.23 (0.056) |  |  |\n",
         "median 1.23 ms, interquartile range 0.056 ms, on cpu, CPU threads: 2.",
         "**Data:** `folder:tiles`",
         "**Split:** `feedbeef`",
@@ -151,8 +153,8 @@ def test_an_accuracy_has_an_interval_where_the_number_of_its_images_is_known(
 ) -> None:
     about = ABOUT | {"task": "classification"}
     text = card(found, row | {"test_images": 200}, about, MEASURED)
-    assert "| Test accuracy | 90.5 % (95 % interval 85.6 to 93.8 %, 200 images) |  |\n" in text
-    assert "| Validation accuracy | 91.2 % | 93.4 % |\n" in text
+    assert "| Test accuracy | 90.5 % (95 % interval 85.6 to 93.8 %, 200 images) |  |  |\n" in text
+    assert "| Validation accuracy | 91.2 % | 93.4 % | −2.2 points |\n" in text
 
 
 @pytest.mark.parametrize(
@@ -182,10 +184,25 @@ def test_names_in_the_card_are_text(found: Recorded, row: dict[str, Any]) -> Non
     assert "bundle.load(folder, allow_imports=True)  # checks" in text
 
 
+def test_the_card_tells_what_was_lost_and_gained(found: Recorded, row: dict[str, Any]) -> None:
+    before = {"test_accuracy": 0.925, "latency_ms": 3.0, "latency_iqr_ms": 0.9, "bytes": 1_100_000}
+    before |= {"latency_device": "cpu", "latency_threads": 2}
+    whole = row | {"bytes": 290_000} | {f"baseline_{name}": value for name, value in before.items()}
+    text = card(found, whole, ABOUT | {"task": "classification"}, MEASURED)
+    for line in (
+        "| Test accuracy | 90.5 % | 92.5 % | −2.0 points |\n",
+        "| Size | 290 kB | 1.1 MB | 26.4 % left |\n",
+        "| Latency (ms) | 1.23 (0.056) | 3 (0.9)‡ | 2.43×‡ |\n",
+        "Size: float32 weights as they lie on disk (safetensors). Latency: median (interquartile range). "
+        "‡ interquartile range above a tenth of the median: the machine had other work.\n",
+    ):
+        assert line in text
+
+
 def test_the_card_leaves_out_what_was_not_measured(found: Recorded) -> None:
     text = card(found, {"key": KEY, "val_accuracy": 0.5}, ABOUT | {"task": "classification"}, MEASURED)
     assert "Its latency was not measured." in text
-    assert "| Validation accuracy | 50.0 % |  |\n" in text
+    assert "| | this network |\n|---|---|\n| Validation accuracy | 50.0 % |\n" in text  # and no empty columns
     assert "Test accuracy" not in text
     assert "None" not in text.partition("## Use")[0]
 

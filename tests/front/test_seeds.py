@@ -219,7 +219,8 @@ def test_a_configuration_without_all_seeds_is_marked_everywhere(tmp_path: Path) 
     files.write_front(tmp_path, rows, TWO, study="s", dimensions=ASKED, formats=["csv", "json", "html", "tex"])
     table = list(csv.DictReader((tmp_path / "means.csv").open()))
     assert [row["missing_seeds"] for row in table] == ["[]", "[0]", "[2]"]
-    assert json.loads(table[1]["by_seed"]) == {"1": {"val_accuracy": 0.9}, "2": {"val_accuracy": 0.95}}
+    by_seed = json.loads(table[1]["by_seed"])
+    assert {seed: values["val_accuracy"] for seed, values in by_seed.items()} == {"1": 0.9, "2": 0.95}
     (means,) = json.loads((tmp_path / "front.json").read_text())["means"]
     assert means["incomplete"] == ["0.3-1", "0.9-0"]
     (step,) = means["steps"]

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from rssearch.config.schema import Bound
 from rssearch.errors import InputError
+from rssearch.front import gains
 from rssearch.front import trials as fronts
 from rssearch.report import columns, files, tables
 from rssearch.storage import artifacts
@@ -158,16 +159,15 @@ def test_without_a_baseline_the_worst_cost_is_the_reference():
 def test_a_ratio_has_the_baseline_one():
     front = fronts.fronts(study(), {"val_accuracy": "max", "macs_ratio": "min"})[0]
     assert front.reference == {"val_accuracy": 0.0, "macs_ratio": 1.0}
-    assert front.baselines == [{"model": "resnet18", "val_accuracy": 0.95, "macs_ratio": 1.0}]
+    before = {"val_accuracy": 0.95, "macs": 100e6, "params": 10e6, "macs_ratio": 1.0, "params_ratio": 1.0}
+    assert front.baselines == [{"dataset": "eurosat", "model": "resnet18", **before}]
 
 
 def test_baselines_are_the_mean_over_seeds():
     rows = [trial("a", 0.9, 1, baseline_val_accuracy=0.95), trial("b", 0.9, 2, baseline_val_accuracy=0.95)]
     rows += [trial("c", 0.9, 3, baseline_val_accuracy=0.97, seed=1), trial("e", 0.9, 3, model="vgg16_bn")]
-    assert fronts.fronts(rows, TWO)[0].baselines == [
-        {"model": "resnet18", "val_accuracy": pytest.approx(0.96), "macs": 100e6},
-        {"model": "vgg16_bn", "val_accuracy": 0.95, "macs": 100e6},
-    ]
+    found = [(row["model"], row["val_accuracy"], row["macs"]) for row in fronts.fronts(rows, TWO)[0].baselines]
+    assert found == [("resnet18", pytest.approx(0.96), 100e6), ("vgg16_bn", 0.95, 100e6)]
 
 
 def two_datasets():
@@ -211,7 +211,7 @@ def test_trials_csv(tmp_path):
     files.write_trials_csv(path, rows)
     assert path.read_text().splitlines()[0] == (
         "key,status,dataset,model,method,rate,seed,val_accuracy,test_accuracy,macs,params,macs_ratio,params_ratio,"
-        "baseline_val_accuracy,train_seconds,alpha,baseline_macs,baseline_params,reason,zeta"
+        "baseline_val_accuracy,train_seconds,alpha,baseline_macs,baseline_params,reason,val_accuracy_difference,zeta"
     )
     first, second = csv.DictReader(path.open(newline=""))
     assert first["val_accuracy"] == "0.1"
@@ -264,12 +264,17 @@ def test_front_json(tmp_path):
                 "note": None,
                 "reference": {"val_accuracy": 0.0, "macs": 100e6},
                 "knee": "c",
-                "baselines": [{"model": "resnet18", "val_accuracy": 0.95, "macs": 100e6}],
+                "baselines": [
+                    {
+                        **{"dataset": "eurosat", "model": "resnet18", "val_accuracy": 0.95, "macs": 100e6},
+                        **{"params": 10e6, "macs_ratio": 1.0, "params_ratio": 1.0, "val_accuracy_difference": 0.0},
+                    }
+                ],
             }
         ],
         "means": None,
     }
-    assert members == fronts.front_rows(study(), TWO)  # the round trip keeps every column and digit
+    assert members == fronts.front_rows(map(gains.compared, study()), TWO)  # every column and digit survives
 
 
 def test_json_has_no_nan():
@@ -320,7 +325,7 @@ def has_colour(image, colour):
 
 
 def test_png_shows_methods_baseline_and_constraint(tmp_path):
-    from rssearch.report.figures import COLOURS, RED
+    from rssearch.report.look import COLOURS, RED
 
     (path,) = files.write_front(tmp_path, study(), TWO, study="s", formats=["png"])
     image = pixels(path)[1]
@@ -340,7 +345,7 @@ def test_plots_leave_no_global_state(tmp_path):
 
 
 def test_the_line_is_the_attained_staircase():
-    from rssearch.report.figures import look_of
+    from rssearch.report.look import look_of
 
     def line(objectives):
         found = fronts.fronts(study(), objectives)
@@ -402,19 +407,20 @@ def shown(table, width=80):
 def test_table_fits_a_terminal_and_speaks_to_people():
     rows = [{**row, "key": row["key"] * 16, "val_loss": row["macs"] / 1e9, "split_hash": "e" * 64} for row in study()]
     text = shown(files.format_front(rows, TWO, "table", study="eurosat-methods"))
-    assert [line.split() for line in text.splitlines()] == [
-        ["eurosat-methods"],
-        ["Val.", "MACs"],
-        ["Method", "acc.", "MACs", "left", "Key"],
-        ["─" * 42],
-        ["l1", "60.0", "%", "10", "M", "10.0", "%", "a" * 8],
-        ["★", "l1", "90.0", "%", "25", "M", "25.0", "%", "c" * 8],
-        ["lfp", "94.0", "%", "80", "M", "80.0", "%", "d" * 8],
-        ["★", "knee"],
-        *[
-            ["The", "same", "in", "all", "trials:", "Dataset", "eurosat,"],
-            ["Model", "resnet18,", "Rate", "0.5,", "Seed", "0"],
-        ],
+    assert [" ".join(line.split()) for line in text.splitlines()] == [
+        "eurosat-methods",
+        "Val. MACs",
+        "Method acc. Diff. MACs left Key",
+        "─" * 73,
+        "baseline 95.0 % 100 M 100.0 %",
+        f"l1 60.0 % −35.0 10 M 10.0 % {'a' * 8}",
+        f"★ l1 90.0 % −5.0 25 M 25.0 % {'c' * 8}",
+        f"lfp 94.0 % −1.0 80 M 80.0 % {'d' * 8}",
+        "★ knee",
+        "Difference: percentage points to the baseline, the network before pruning",
+        "★ against its baseline: validation accuracy −5.0 points, 25.0 % of the",
+        "MACs, 25.0 % of the parameters",
+        "The same in all trials: Dataset eurosat, Model resnet18, Rate 0.5, Seed 0",
     ]
     assert "ucmerced" in shown(files.format_front(two_datasets(), TWO, "table", study="s"))
 
@@ -425,18 +431,85 @@ def test_a_dimension_that_varies_in_the_study_keeps_its_column_on_a_front_of_one
     assert "Method" in text
 
 
-def test_table_of_a_study_where_all_varies_folds_no_word():
+def gained(key, latency, wide, **more):
+    """A trial that is measured beside its baseline."""
+    whole = {"test_accuracy": 0.7, "latency_ms": 3.0, "latency_iqr_ms": 0.2, "bytes": 40_000_000}
+    row = trial(key, 0.6, 10_000_000, test_accuracy=0.68, latency_ms=latency, latency_iqr_ms=wide, bytes=4_000_000)
+    return row | {f"baseline_{name}": value for name, value in whole.items()} | more
+
+
+def test_table_of_a_study_where_all_varies_folds_no_word_and_no_number():
     rows = [
-        trial(f"{i:08x}" * 2, 0.5 + i / 10, 10_000_000 + i, seed=i, dataset="ds", test_accuracy=0.5, latency_ms=1.5 + i)
+        gained(f"{i:08x}" * 2, 1.5 + i, 0.2, val_accuracy=0.5 + i / 10, macs=10_000_000 + i, seed=i, dataset="ds")
         | {"model": ("resnet18", "mobilenet_v3_large")[i % 2], "method": ("compound", "lfp")[i % 2], "rate": i / 10}
         for i in range(4)
     ]
-    text = shown(files.format_front(rows, TWO, "table", study="s"))
-    lines = text.splitlines()
-    assert max(map(len, lines)) <= 80
-    assert len(lines) == 1 + 2 + 1 + 4 + 2  # title, head, line, one for each trial, notes
-    for whole in ("resnet18 ", "mobilenet_v3_la… ", "compound ", " 50.0 %", " 1.5 00000000"):
-        assert whole in text.replace("\u00a0", " ")
+    for width, words in ((100, ("mobilenet_v3_large ", "compound ")), (80, ("mob… ", "com… "))):
+        text = shown(files.format_front(rows, TWO, "table", study="s"), width).replace("\u00a0", " ")
+        lines = text.splitlines()
+        assert max(map(len, lines)) <= width
+        assert lines.index("★ knee".ljust(len(lines[0]))) == 1 + 2 + 1 + 2 + 4  # title, head, line, baselines, members
+        for whole in (*words, " 68.0 %", " −2.0 ", " 1.5 (0.2)‡ ", " 0.667× 00000003"):
+            assert whole in text
+
+
+def test_table_says_what_was_lost_and_gained():
+    rows = [gained("a", 1.5, 0.1), gained("b", 2.0, 0.1, val_accuracy=0.8, macs=50_000_000)]
+    text = " ".join(shown(files.format_front(rows, TWO, "table", study="s"), 100).split())
+    assert "baseline 95.0 % 70.0 % 100 M 100.0 % 3 (0.2) 1×" in text
+    assert "★ 60.0 % −35.0 68.0 % −2.0 10 M 10.0 % 1.5 (0.1) 2× a" in text
+    assert (
+        "★ against its baseline: validation accuracy −35.0 points, test accuracy −2.0 points, 10.0 % of the MACs, "
+        "10.0 % of the parameters, 4 MB instead of 40 MB, 2× as fast"
+    ) in text
+    assert "‡" not in text  # all spreads are below a tenth
+    assert "Latency: median (interquartile range)" in text
+    lines = files.format_front(rows, TWO, "md", study="s").splitlines()
+    assert lines[4].startswith(
+        "| baseline | 95.0 % |  | 70.0 % |  | 100 M | 100.0 % | 10 M | 100.0 % | 40 MB | 3 (0.2) |"
+    )
+    frame = list(csv.DictReader(io.StringIO(files.format_front(rows, TWO, "csv", study="s"))))
+    assert float(frame[0]["speedup"]) == 2.0
+    assert float(frame[0]["test_accuracy_difference"]) == pytest.approx(-0.02)
+    assert float(frame[0]["baseline_test_accuracy"]) == 0.7
+    assert float(frame[0]["bytes_ratio"]) == 0.1
+
+
+def test_a_disturbed_latency_is_marked_and_explained_everywhere():
+    rows = [gained("a", 1.5, 0.2), gained("b", 2.0, 0.1, val_accuracy=0.8, macs=50_000_000)]
+    for name in ("table", "md"):
+        made = files.format_front(rows, TWO, name, study="s")
+        text = made if name == "md" else shown(made, 100).replace("\u00a0", " ")
+        assert "1.5 (0.2)‡" in text
+        assert "2×‡" in text  # the speed-up rests on it
+        assert "2 (0.1)‡" not in text
+        assert "1.5×‡" not in text
+        assert "‡ interquartile range above a tenth of the median" in text
+    assert r"1.5 (0.2)$\ddagger$" in files.format_front(rows, TWO, "tex", study="s")
+
+
+def test_without_a_baseline_there_is_nothing_to_compare():
+    rows = [
+        {"key": f"k{i}", "status": "finished", "model": "m", "val_miou": 0.5 + i / 10, "macs": 10 * i, "params": 5}
+        for i in (1, 2)
+    ]
+    rows = [row | {"latency_ms": 1.0, "latency_iqr_ms": 0.01, "bytes": 10} for row in rows]
+    text = files.format_front(rows, {"val_miou": "max", "macs": "min"}, "md", study="s")
+    assert "|  | Validation mIoU | MACs | Latency (ms) |" in text
+    for word in ("baseline", "Difference", "Speed", "Size", "Parameters"):
+        assert word not in text
+
+
+def test_a_long_table_is_cut_for_a_description():
+    rows = [gained(f"k{i:03}", 1.5, 0.1, val_accuracy=0.5 + i / 1000, macs=10_000_000 + i) for i in range(200)]
+    text = files.format_front(rows, TWO, "md", study="s")
+    short = tables.cut_table(text, 4000)
+    assert 3500 < len(short) <= 4000
+    lines = short.splitlines()
+    (said,) = (line for line in lines if "more rows" in line)
+    assert len([line for line in lines if line.startswith("| ")]) - 2 + int(said.split()[0]) == 201
+    assert lines[-1].startswith("★ knee")
+    assert tables.cut_table(text, len(text)) == text
 
 
 def test_table_shows_the_dimensions_of_a_trial_of_ones_own():
@@ -460,15 +533,17 @@ def test_latex_is_a_table_of_booktabs():
         r"% needs \usepackage{booktabs}",
         r"\begin{table}",
         r"\centering",
-        r"\caption{Pareto front of the study my\_study. $\star$ knee. The same in all trials: Dataset eurosat, "
-        r"Model resnet18, Rate 0.5, Seed 0.}",
-        r"\begin{tabular}{llrrr}",
+        r"\caption{Pareto front of the study my\_study. $\star$ knee. Difference: percentage points to the baseline, "
+        r"the network before pruning. $\star$ against its baseline: validation accuracy $-$5.0 points, 25.0~\% of the "
+        r"MACs, 25.0~\% of the parameters. The same in all trials: Dataset eurosat, Model resnet18, Rate 0.5, Seed 0.}",
+        r"\begin{tabular}{llrrrrrr}",
         r"\toprule",
-        r" & Method & Validation accuracy & MACs & MACs left \\",
+        r" & Method & Validation accuracy & Difference (points) & MACs & MACs left & Parameters & Parameters left \\",
         r"\midrule",
-        r" & l1 & 60.0~\% & 10~M & 10.0~\% \\",
-        r"$\star$ & l1 & 90.0~\% & 25~M & 25.0~\% \\",
-        r" & lfp & 94.0~\% & 80~M & 80.0~\% \\",
+        r" & baseline & 95.0~\% &  & 100~M & 100.0~\% & 10~M & 100.0~\% \\",
+        r" & l1 & 60.0~\% & $-$35.0 & 10~M & 10.0~\% & 1~M & 10.0~\% \\",
+        r"$\star$ & l1 & 90.0~\% & $-$5.0 & 25~M & 25.0~\% & 2.5~M & 25.0~\% \\",
+        r" & lfp & 94.0~\% & $-$1.0 & 80~M & 80.0~\% & 8~M & 80.0~\% \\",
         r"\bottomrule",
         r"\end{tabular}",
         r"\end{table}",
@@ -489,13 +564,16 @@ def test_markdown_is_a_table():
     assert text.splitlines() == [
         "# my\\_study",
         "",
-        "|  | Method | Validation accuracy | MACs | MACs left |",
-        "| --- | --- | ---: | ---: | ---: |",
-        "|  | l1 | 60.0 % | 10 M | 10.0 % |",
-        "| ★ | l1 | 90.0 % | 25 M | 25.0 % |",
-        "|  | lfp | 94.0 % | 80 M | 80.0 % |",
+        "|  | Method | Validation accuracy | Difference (points) | MACs | MACs left | Parameters | Parameters left |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "|  | baseline | 95.0 % |  | 100 M | 100.0 % | 10 M | 100.0 % |",
+        "|  | l1 | 60.0 % | −35.0 | 10 M | 10.0 % | 1 M | 10.0 % |",
+        "| ★ | l1 | 90.0 % | −5.0 | 25 M | 25.0 % | 2.5 M | 25.0 % |",
+        "|  | lfp | 94.0 % | −1.0 | 80 M | 80.0 % | 8 M | 80.0 % |",
         "",
-        "★ knee. The same in all trials: Dataset eurosat, Model resnet18, Rate 0.5, Seed 0.",
+        "★ knee. Difference: percentage points to the baseline, the network before pruning. ★ against its baseline: "
+        "validation accuracy −5.0 points, 25.0 % of the MACs, 25.0 % of the parameters. "
+        "The same in all trials: Dataset eurosat, Model resnet18, Rate 0.5, Seed 0.",
     ]
 
 
@@ -503,7 +581,7 @@ def test_markdown_escapes_what_is_special():
     text = files.format_front([trial("a", 0.9, 1, method=HOSTILE + "\n\n# no"), *study()], TWO, "md", study="s")
     (line,) = (line for line in text.splitlines() if "a\\_b" in line)
     cell = r"a\_b \& 50% \#1 {x} \\y \~ ^ \$z\$ \<b\>\|\[l\](u)\*\` \# no"
-    assert line == f"| ★ | {cell} | 90.0 % | 1 | 0.0 % |"
+    assert line == f"| ★ | {cell} | 90.0 % | −5.0 | 1 | 0.0 % | 0 | 0.0 % |"
 
 
 def test_texts_of_an_empty_front_say_so():

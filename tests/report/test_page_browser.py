@@ -134,6 +134,7 @@ def test_it_draws_the_front_and_hover_tells_a_trial(view: Open, written: Path) -
     assert page.evaluate("document.getElementById('front-0').layout.shapes.map(s => [s.type, s.x0])") == [
         ["rect", 60],
         ["line", 60],
+        *[["line", 0]] * 2,  # what the baselines of two networks reach
     ]
     move_to(page, 30, 92)
     page.wait_for_selector("#front-0 .hoverlayer .hovertext")
@@ -148,7 +149,10 @@ def test_it_draws_the_front_and_hover_tells_a_trial(view: Open, written: Path) -
 def test_axes_and_colours_can_be_chosen(view: Open, written: Path) -> None:
     page = view(written)
     offered = page.eval_on_selector_all("#x option", "all => all.map(o => o.textContent)")
-    assert offered == ["Trial", "Validation accuracy", "MACs", "Rate", "Parameters"]
+    assert offered == [
+        *("Trial", "Validation accuracy", "MACs", "Rate", "Validation accuracy difference (points)", "Parameters"),
+        *("MACs left", "Parameters left"),
+    ]
     page.select_option("#x", "params")
     page.wait_for_function("document.querySelector('#front-0 .xtitle').textContent === 'Parameters (M)'")
     assert points(page) == {(1, 94), (2, 60), (9, 92), (4, 88), (7, 93)}
@@ -209,6 +213,63 @@ def test_hypervolume_over_trials_and_over_time(view: Open, written: Path) -> Non
     (over_time,) = drawn(page, "progress")
     assert over_time["x"] == [2, 4, 6, 8, 10, 10]
     assert over_time["y"] == over_trials["y"]
+
+
+def test_dark_mode_follows_the_system_and_the_button(view: Open, written: Path) -> None:
+    page = view(written)
+    ground = "getComputedStyle(document.body).backgroundColor"
+    ink = "document.getElementById('front-0').layout.font.color"
+    assert (page.evaluate(ground), page.evaluate(ink)) == ("rgb(255, 255, 255)", "rgb(34, 34, 34)")
+    page.emulate_media(color_scheme="dark")
+    page.wait_for_function(f"{ink} === 'rgb(228, 231, 234)'")
+    assert page.evaluate(ground) == "rgb(22, 25, 29)"
+    page.click("#theme")
+    page.wait_for_function(f"{ink} === 'rgb(34, 34, 34)'")
+    assert page.evaluate(ground) == "rgb(255, 255, 255)"
+    page.emulate_media(color_scheme="light")
+    page.click("#theme")  # what was chosen stays, whatever the system says
+    page.emulate_media(color_scheme="dark")
+    page.emulate_media(color_scheme="light")
+    assert page.evaluate(ground) == "rgb(22, 25, 29)"
+    assert page.evaluate("document.getElementById('progress').layout.font.color") == "rgb(228, 231, 234)"
+
+
+def test_hover_over_a_baseline_tells_what_it_reaches(view: Open, written: Path) -> None:
+    page = view(written)
+    move_to(page, 100, 95)
+    page.wait_for_selector("#front-0 .hoverlayer .hovertext")
+    told = page.text_content("#front-0 .hoverlayer") or ""
+    assert "before pruning" in told
+    assert "Validation accuracy: 95.0 %" in told
+    assert "Parameters: 10 M" in told
+
+
+def test_dimensions_are_drawn_or_it_is_said_why_not(view: Open, written: Path, tmp_path: Path) -> None:
+    few = view(written)
+    assert few.text_content("#dimensions-note") == "Left out: 5 finished trials, and at least 8 are needed."
+    assert not few.is_visible("#importances")
+    trials = [
+        trial(f"{method}{macs}", worth + macs / 1e9, macs, method)
+        for method, worth in (("l1", 0.8), (HOSTILE, 0.5))
+        for macs in range(10_000_000, 50_000_000, 10_000_000)
+    ]
+    (path,) = files.write_front(tmp_path, trials, TWO, study="s", dimensions=["method", "rate"], formats=["html"])
+    page = view(Path(str(path)))
+    accuracy, macs = drawn_bars(page)
+    assert accuracy["x"][0] > 90  # of the accuracy's variance by the method
+    assert macs["x"][1] > 90  # of the MACs' by the rate
+    assert page.locator("#slices .plot").count() == 2
+    page.select_option("#objective", "1")
+    page.wait_for_function("document.querySelector('#slices .ytitle').textContent === 'MACs (M)'")
+    assert page.evaluate("document.querySelector('#slices .plot').data[0].x.length") == 8
+
+
+def drawn_bars(page: Page) -> list[dict[str, Any]]:
+    """The bars of the importances, one series for each objective."""
+    found: list[dict[str, Any]] = page.evaluate(
+        "document.getElementById('importances').data.map(({ x, y }) => ({ x, y }))"
+    )
+    return found
 
 
 @pytest.mark.parametrize("width", [1280, 400])

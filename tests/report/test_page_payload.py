@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from rssearch.front import seeds, trials
-from rssearch.report.figures import COLOURS
+from rssearch.front import gains, seeds, trials
+from rssearch.report.look import COLOURS
 from rssearch.report.page.payload import payload
 from tests.support.pages import LIMIT, TWO, trial
 
@@ -80,7 +80,22 @@ def test_colours_and_symbols_are_those_of_the_picture() -> None:
 def test_baselines_have_every_metric() -> None:
     (front,) = told(study())["fronts"]
     before = {"val_accuracy": 0.95, "macs": 1e8, "params": 1e7}
-    assert front["baselines"] == [{"model": name, **before} for name in ("resnet18", "vgg16_bn")]
+    lines = [["Validation accuracy", "95.0 %"], ["MACs", "100 M"], ["Parameters", "10 M"]]
+    for found, name in zip(front["baselines"], ("resnet18", "vgg16_bn"), strict=True):
+        assert found == {"model": name, "lines": [["Model", name], *lines], **before}
+
+
+def test_hover_tells_what_was_lost_and_gained_before_the_rest() -> None:
+    timed = {"latency_ms": 2.0, "latency_iqr_ms": 0.5, "baseline_latency_ms": 3.0, "baseline_latency_iqr_ms": 0.1}
+    rows = [gains.compared(row | timed | {"zeta": i}) for i, row in enumerate(study())]
+    (front,) = told(rows)["fronts"]
+    names = [one["name"] for one in front["columns"]]
+    assert names[names.index("val_accuracy") + 1] == "val_accuracy_difference"
+    assert names.index("speedup") == names.index("latency_ms") + 1 < names.index("zeta")
+    assert "latency_iqr_ms" not in names  # a latency has it in brackets
+    assert column(front["columns"], "latency_ms")["text"][0] == "2 (0.5)‡"
+    assert column(front["columns"], "val_accuracy_difference")["text"][:2] == ["−35.0", "−1.0"]
+    assert ["Latency (ms)", "3 (0.1)"] in front["baselines"][0]["lines"]
 
 
 def test_progress_over_trials_and_training_time() -> None:

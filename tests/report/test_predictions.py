@@ -15,7 +15,7 @@ from rssearch.data import IGNORE, SceneSet
 from rssearch.data.imageset import normalise
 from rssearch.errors import InputError
 from rssearch.report import predictions
-from rssearch.report.figures import COLOURS
+from rssearch.report.look import COLOURS, shade
 from rssearch.report.predictions import Example, coloured, draw, examples, png
 from tests.support.scenes import LEVELS, scene_set
 
@@ -101,7 +101,7 @@ def test_the_scenes_pixels_stay_as_they_are() -> None:
 
 
 def test_classes_have_colours_of_their_own() -> None:
-    colours = [predictions.colour(index) for index in range(36)]
+    colours = [shade(index) for index in range(36)]
     assert len(set(colours)) == 36
     assert ["#{:02X}{:02X}{:02X}".format(*found) for found in colours[:12]] == list(COLOURS)
     assert not {predictions.PALE, predictions.STRIPE} & set(colours)
@@ -112,8 +112,8 @@ def test_pixels_without_a_label_are_hatched() -> None:
     labels[:, 10:], labels[8:] = 1, IGNORE
     picture = coloured(labels)
     assert picture.dtype == np.uint8
-    assert (picture[:8, :10] == predictions.colour(0)).all()
-    assert (picture[:8, 10:] == predictions.colour(1)).all()
+    assert (picture[:8, :10] == shade(0)).all()
+    assert (picture[:8, 10:] == shade(1)).all()
     rest = {tuple(pixel) for pixel in picture[8:].reshape(-1, 3).tolist()}
     assert rest == {predictions.PALE, predictions.STRIPE}
 
@@ -150,7 +150,7 @@ def test_png_is_small_and_always_the_same() -> None:
     assert content == png(found, ("dark", "grey", "bright"))
     picture = np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).reshape(-1, 3).astype(int)
     for index in range(3):  # the palette keeps the colours of large areas
-        assert (np.abs(picture - predictions.colour(index)).max(1) <= 3).mean() > 0.1
+        assert (np.abs(picture - shade(index)).max(1) <= 3).mean() > 0.1
 
 
 def test_png_that_is_too_large_has_the_lowest_resolution(monkeypatch: pytest.MonkeyPatch) -> None:

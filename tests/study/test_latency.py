@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from rich.console import Console
 
+from rssearch.backend.stop import Stop
 from rssearch.config.loading import parse_study
 from rssearch.config.schema import StudyConfig
 from rssearch.config.space import content_key
@@ -16,6 +18,8 @@ from rssearch.sampling.sampler import CAPABILITIES, Proposer
 from rssearch.storage.journal import Journal
 from rssearch.storage.records import Status
 from rssearch.study import run as study
+from rssearch.study.definition import StudyDefinition
+from rssearch.study.stages import Stages
 from tests.support.databases import put_into
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
@@ -98,3 +102,19 @@ def test_the_front_is_measured_again_for_a_runtime_that_is_listed_later(tmp_path
             assert record.measured == {"latency_ms": 1.0}
             assert second[key].measured == {"latency_ms": 1.0, "latency_ms_eager_b8": 8.0}
     assert any(record.measured for record in first.values())
+
+
+def test_a_record_of_an_earlier_version_is_completed_and_not_measured_a_third_time(tmp_path: Path) -> None:
+    """As that of a study whose members have no baseline beside them yet."""
+    config = make(tmp_path, sampler="random", objectives={"val_accuracy": "max", "macs": "min"})
+    definition = StudyDefinition(config)
+    assert {r.key: r.measured for r in run(config) if r.measured}
+    journal = Journal(tmp_path / "s" / "trials.jsonl")
+    stages = Stages(definition, SimpleNamespace(), {}, None, Stop(), lambda *_: None)  # type: ignore[arg-type]
+    members = [record for record in journal.records.values() if record.measured]
+    assert not any(stages._lacks(record) for record in members)
+    definition.module = SimpleNamespace(MEASURED=("baseline_bytes",))  # type: ignore[assignment]
+    assert all(stages._lacks(record) for record in members)
+    for record in members:
+        journal.extend(record.key, measured={**(record.measured or {}), "baseline_bytes": 2})
+    assert not any(stages._lacks(journal.records[record.key]) for record in members)

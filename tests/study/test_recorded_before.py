@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from rssearch.config.loading import load_study
-from rssearch.report import recorded
+from rssearch.report import files, recorded
 from rssearch.storage.journal import Journal
 from rssearch.study.definition import StudyDefinition
 from rssearch.study.planning import plan
@@ -31,3 +31,16 @@ def test_its_front_is_read(tmp_path: Path) -> None:
     (front,) = found.front()
     assert front.members
     assert front.hypervolume > 0
+
+
+def test_it_shows_what_it_has_of_its_baseline(tmp_path: Path) -> None:
+    shutil.copytree(RECORDED, tmp_path / "recorded")
+    found = recorded.read("recorded", tmp_path)
+    text = files.format_front(found.rows, found.objectives, "md", study="s", dimensions=found.dimensions)
+    assert isinstance(text, str)
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    heads = "|  | Method | Rate | Validation accuracy | Difference (points) | MACs | MACs left | Parameters |"
+    assert lines[0].startswith(heads)
+    assert lines[2].startswith("|  | baseline |  | 41.0 % |  | 41.3 M | 100.0 % | 270 k |")
+    assert "★ against its baseline: validation accuracy +12.3 points, 47.9 % of the MACs" in text
+    assert "Latency" not in text  # it measured none

@@ -69,7 +69,7 @@ def test_a_trial_is_one_run_with_params_epochs_and_final_metrics(tmp_path: Path)
         writer.epoch("k", "trial k", {"rate": 0.5}, {"epoch": epoch, "val_accuracy": epoch / 4}, epoch)
     done = record("k")
     writer.ended(done)
-    assert writer.close([done], status="FINISHED", pareto={"k"}, metrics={"front_size": 1}) == 0
+    assert writer.close([done], status="FINISHED", pareto={"k"}, metrics={"front_size": 1}, note="| a | b |") == 0
     run = found(tmp_path)["k"]
     assert (run.info.status, run.info.run_name) == ("FINISHED", "trial k")
     assert run.data.params == {"rate": "0.5"}
@@ -78,6 +78,8 @@ def test_a_trial_is_one_run_with_params_epochs_and_final_metrics(tmp_path: Path)
     assert run.data.tags["rssearch.pareto"] == "true"
     summary = found(tmp_path)["study:s"]
     assert summary.data.metrics["front_size"] == 1
+    assert summary.data.tags["mlflow.note.content"].startswith("What concerns the whole study.")
+    assert summary.data.tags["mlflow.note.content"].endswith("\n\n| a | b |")
     assert summary.info.status == "FINISHED"
 
 

@@ -63,7 +63,9 @@ def test_an_objective_is_measured_before_the_training_and_reported_with_every_ep
     assert all(report["latency_ms"] == result["latency_ms"] for report in reports)
     assert all("latency_device" not in report for report in reports)  # curves are of numbers
     # Measured a second time, a member of the front would move on it.
-    assert not [name for name in prune.measure(POINT, run_in) if name.startswith("latency_ms")]
+    found = prune.measure(POINT, run_in)
+    assert not [name for name in found if name.startswith("latency_ms")]
+    assert all(found[f"baseline_{name}"] > 0 for name in asked)
 
 
 def test_a_constraint_ends_a_trial_before_its_training(
@@ -147,6 +149,7 @@ def test_the_front_gets_the_runtimes_and_batches_that_are_listed(
     result = prune.measure(POINT, run_in)
     names = {"latency_ms", "latency_ms_eager_b2", "latency_ms_onnxruntime_b1", "latency_ms_onnxruntime_b2"}
     assert {name for name in result if name.startswith("latency_ms")} == names
+    assert {name for name in result if name.startswith("baseline_latency_ms")} == {f"baseline_{n}" for n in names}
     assert {"latency_iqr_ms", "latency_p95_ms", "latency_passes_eager_b2", "test_accuracy"} <= set(result)
 
 

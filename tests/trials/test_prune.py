@@ -136,6 +136,40 @@ def test_measure_reads_the_stored_network(storage: Path, data_root: Path, settin
     assert not run_in.store.has(PREDICTIONS, run_in.key)  # a picture is worth nothing for classes of images
 
 
+def test_a_baseline_is_measured_like_a_member_and_once(
+    storage: Path, data_root: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = Context("another", str(storage), str(data_root), settings)
+    points = [POINT | {"rate": rate} for rate in (0.3, 0.6)]
+    members = [Session(study, f"member{i}", point) for i, point in enumerate(points)]
+    rows = [prune.run(point, run_in) for point, run_in in zip(points, members, strict=True)]
+    tests: list[int] = []
+    tested = tasks.tested
+    monkeypatch.setattr(tasks, "tested", lambda *given: tests.append(1) or tested(*given))
+    first, second = (prune.measure(point, run_in) for point, run_in in zip(points, members, strict=True))
+    assert len(tests) == 3  # two members, one baseline
+    names = {name for name in first if name.startswith("baseline_")}
+    assert names >= {f"baseline_{name}" for name in ("test_accuracy", "latency_ms", "latency_iqr_ms", "bytes")}
+    assert {name: first[name] for name in names} == {name: second[name] for name in names}
+    assert set(prune.MEASURED) <= set(first)
+    trained = PruningTrial.open(POINT, members[0]).baseline
+    files = members[0].store.get("baselines", PruningTrial.open(POINT, members[0]).keys.baseline)
+    assert files is not None
+    assert first["baseline_bytes"] == len(files["model.safetensors"])
+    assert 0 < second["bytes"] < first["bytes"] < first["baseline_bytes"]
+    images = PruningTrial.open(POINT, members[0]).images
+    by_hand = tested(trained.model.eval(), images, 8, torch.device("cpu"))
+    assert first["baseline_test_accuracy"] == by_hand["test_accuracy"]
+    assert rows[0]["baseline_id"] == rows[1]["baseline_id"] == first["baseline_id"]
+
+    def baseline_id(**more: Any) -> str:
+        point = POINT | more
+        return PruningTrial.open(point, Session(study, "k", point)).keys.baseline_id
+
+    assert baseline_id(seed=1) == first["baseline_id"]  # that of all seeds
+    assert baseline_id(**{"train.epochs": 1}) != first["baseline_id"]
+
+
 def test_preparations_name_each_baseline_once_with_its_missing_scores(
     tmp_path: Path, data_root: Path, settings: Settings
 ) -> None:

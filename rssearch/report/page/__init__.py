@@ -17,6 +17,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from rssearch.metrics import human, title_of
+from rssearch.report.cells import cell, lost_and_gained
 from rssearch.report.columns import plain
 from rssearch.report.page.payload import named, payload
 from rssearch.report.page.study_files import StudyFiles, study_files
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["page"]
 
+SCRIPTS = ("theme.js", "page.js", "dimensions.js")
 PICTURES = 12  # of the front, at most
 DOCUMENTS = {"study.yaml": "The study, with all defaults", "environment.json": "What it ran on"}
 
@@ -58,13 +60,14 @@ def page(
         "title": escape(study),
         "style": _resource("page.css"),
         "front": _front_table(shown, dimensions),
+        "dimensions": _resource("dimensions.html") if data["dimensions"] else "",
         "channels": _channels(beside),
         "predictions": _predictions(shown, dimensions, beside.pictures),
         "documents": _documents(beside),
         # `<` would let a study's text end the script
         "data": json.dumps(plain(data), allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"),
         "plotly": _plotly(),
-        "script": _resource("page.js"),
+        "script": "\n".join(map(_resource, SCRIPTS)),
     }
     text = _resource("page.html")
     pieces = text.split("@")  # not `format` or `Template`: the parts are full of braces and dollars
@@ -95,8 +98,11 @@ def _front_table(found: Sequence[Front], dimensions: Sequence[str] | None) -> st
     def cells(tag: str, line: Sequence[str]) -> str:
         return "".join(f"<{tag}{side}>{escape(cell)}</{tag}>" for side, cell in zip(sides, line, strict=True))
 
-    lines = [f"<tr>{cells('td', line)}</tr>" for line in body]
+    kinds = ["" if line[-1] else ' class="baseline"' for line in body]  # baselines have no key
+    lines = [f"<tr{kind}>{cells('td', line)}</tr>" for kind, line in zip(kinds, body, strict=True)]
+    gained = [lost_and_gained(front.knee) for front in found if front.knee is not None]
     lines_below = [*legend(rows, found[0].objectives), *([f"The same in all trials: {constant}"] if constant else [])]
+    lines_below += [f"★ against its baseline: {text}" for text in gained if text]
     notes = "<br>".join(map(escape, lines_below))
     table = f"<table><thead><tr>{cells('th', head)}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
     return f'<section><h2>Members of the front</h2><div class="wide">{table}</div><p class="note">{notes}</p></section>'
@@ -125,7 +131,7 @@ def _predictions(found: Sequence[Front], dimensions: Sequence[str] | None, pictu
     for row, path in chosen:
         values = [f"{title_of(name)} {human(name, row[name])}" for name in asked if row.get(name) is not None]
         measured = [name for name in (*found[0].objectives, "test_miou") if row.get(name) is not None]
-        results = [f"{title_of(name)} {human(name, row[name])}" for name in dict.fromkeys(measured)]
+        results = [f"{title_of(name)} {cell(row, name)}" for name in dict.fromkeys(measured)]
         name = escape(", ".join(values) or row["key"][:KEY_DIGITS])
         image = base64.b64encode(path.read_bytes()).decode()
         figures.append(

@@ -1,23 +1,23 @@
-// Draws the page from the data in #data; rssearch/report/page/payload.py says what they are.
+// Draws the page from the data in #data; rssearch/report/page/payload.py says what they are. Colours: theme.js.
 "use strict";
 
 const data = JSON.parse(document.getElementById("data").textContent);
-const GREY = "#a8a8a8", DARK = "#333333", RED = "#a00000";
+const LINES = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"]; // of what has no colour of its own
 const TRIAL = { name: "", title: "Trial", label: "Trial", factor: 1, better: null }; // an axis that counts the trials
 const LOG_RANGE = 25; // positive values that span more than this factor get a logarithmic axis
 const BETTER_HALF = 1 / 5; // of the vertical axis' height, at least
-const HOVER_LINES = 24, HOVER_WIDTH = 60;
+const HOVER_LINES = 28, HOVER_WIDTH = 60;
 const CONFIG = {
   displaylogo: false, responsive: true, doubleClick: "reset", showSendToCloud: false,
   modeBarButtonsToRemove: ["lasso2d", "select2d"],
   toImageButtonOptions: { filename: `${data.study}-front` },
 };
 
-const $ = (id) => document.getElementById(id);
 const metrics = new Map([TRIAL, ...data.metrics].map((metric) => [metric.name, metric]));
 
 // Plotly reads some markup in its texts, and a study's names may hold any.
 const escape = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+const told = ([title, text]) => `${escape(title)}: <b>${escape(short(text))}</b>`;
 const short = (text) => (text.length > HOVER_WIDTH ? `${text.slice(0, HOVER_WIDTH)}…` : text);
 
 function element(tag, properties = {}, ...children) {
@@ -55,7 +55,7 @@ function dotsOf(front, x, y) {
 
 function baselineDots(front, x, y) {
   const at = (row, metric) => (metric === TRIAL ? 0 : row[metric.name] * metric.factor);
-  const dots = front.baselines.map((row) => ({ model: row.model, x: at(row, x), y: at(row, y) }));
+  const dots = front.baselines.map((row) => ({ model: row.model, lines: row.lines, x: at(row, x), y: at(row, y) }));
   return dots.filter((dot) => Number.isFinite(dot.x) && Number.isFinite(dot.y));
 }
 
@@ -111,11 +111,16 @@ function shades(letter, limits, span) {
   for (const [end, at] of [[span[0], limits.min], [span[1], limits.max]]) {
     if (at === null || at <= span[0] || at >= span[1]) continue;
     const common = { [`${letter}ref`]: letter, [`${other}ref`]: "paper", [`${other}0`]: 0, [`${other}1`]: 1, layer: "below" };
-    shapes.push({ ...common, type: "rect", [`${letter}0`]: at, [`${letter}1`]: end, fillcolor: RED, opacity: 0.08, line: { width: 0 } });
-    shapes.push({ ...common, type: "line", [`${letter}0`]: at, [`${letter}1`]: at, line: { color: RED, width: 1, dash: "dash" } });
+    shapes.push({ ...common, type: "rect", [`${letter}0`]: at, [`${letter}1`]: end, fillcolor: theme.forbidden, opacity: 0.08, line: { width: 0 } });
+    shapes.push({ ...common, type: "line", [`${letter}0`]: at, [`${letter}1`]: at, line: { color: theme.forbidden, width: 1, dash: "dash" } });
   }
   return shapes;
 }
+
+/** A line through what a baseline reaches. */
+const level = (dot) => ({
+  type: "line", xref: "paper", x0: 0, x1: 1, y0: dot.y, y1: dot.y, layer: "below", line: { color: theme.ink, width: 1, dash: "dot" },
+});
 
 function story(front, dot) {
   const cells = front.columns.filter((column) => column.text[dot.i] !== "");
@@ -124,13 +129,13 @@ function story(front, dot) {
     front.incomplete.includes(dot.key) && "lacks seeds that others have"];
   const state = marks.filter(Boolean).join(", ") + (reason ? `: ${short(reason.text[dot.i])}` : "");
   const lines = cells.filter((column) => column.name !== "reason")
-    .map((column) => `${escape(column.title)}: <b>${escape(short(column.text[dot.i]))}</b>`);
+    .map((column) => told([column.title, column.text[dot.i]]));
   return [`<b>${escape(state)}</b>`, ...lines].slice(0, HOVER_LINES).join("<br>");
 }
 
 /** Trials of one colour in the legend, whatever became of them: a click there hides all. */
 function scatter(front, dots, name, colours, x, y) {
-  const on = (dot) => dot.state === "on the front";
+  const on = (dot) => dot.state === "on the front", pale = isDark() ? 0.6 : 0.45;
   const symbol = (dot) => {
     if (dot.state === "failed") return "x-thin-open";
     return (data.symbols[dot.model] ?? "circle") + (dot.state === "infeasible" ? "-open" : "");
@@ -138,7 +143,7 @@ function scatter(front, dots, name, colours, x, y) {
   const bars = (metric) => {
     const of = front.bars[metric.name];
     const array = of && dots.map((dot) => (on(dot) && of[dot.i] != null ? of[dot.i] * metric.factor : null));
-    return array ? { type: "data", array, color: DARK, thickness: 1 } : { visible: false };
+    return array ? { type: "data", array, color: theme.outline, thickness: 1 } : { visible: false };
   };
   return {
     type: "scatter", mode: "markers", name: escape(name), showlegend: false, legendgroup: `hue ${name}`,
@@ -148,8 +153,8 @@ function scatter(front, dots, name, colours, x, y) {
     marker: {
       ...colours, symbol: dots.map(symbol),
       size: dots.map((dot) => (on(dot) ? 13 : 8)),
-      opacity: dots.map((dot) => (dot.state === "dominated" ? 0.35 : 1)),
-      line: { color: dots.map((dot) => (on(dot) ? DARK : GREY)), width: dots.map((dot) => (dot.state === "dominated" ? 0 : 1.2)) },
+      opacity: dots.map((dot) => (dot.state === "dominated" ? pale : 1)),
+      line: { color: dots.map((dot) => (on(dot) ? theme.outline : theme.grey)), width: dots.map((dot) => (dot.state === "dominated" ? 0 : 1.2)) },
     },
   };
 }
@@ -165,7 +170,7 @@ function tracesOf(front, dots, baselines, x, y, colour) {
   const traces = [{
     type: "scatter", mode: "lines", name: x === TRIAL ? "best so far" : isFront ? "front" : "best in these axes",
     x: line.map((dot) => dot.x), y: line.map((dot) => dot.y), hoverinfo: "skip",
-    line: { color: DARK, width: 1.2, shape: "hv" },
+    line: { color: theme.outline, width: 1.2, shape: "hv" },
   }];
   const signs = [];
   const drawable = dots.filter((dot) => isFinished(dot.state) || dot.state === "infeasible" || dot.state === "failed");
@@ -173,12 +178,13 @@ function tracesOf(front, dots, baselines, x, y, colour) {
     const numbers = numbersOf(front, colour.name);
     const known = drawable.filter((dot) => numbers[dot.i] != null);
     const scale = { color: known.map((dot) => numbers[dot.i] * colour.factor), coloraxis: "coloraxis" };
-    traces.push(scatter(front, drawable.filter((dot) => numbers[dot.i] == null), "unknown", { color: GREY }, x, y));
+    traces.push(scatter(front, drawable.filter((dot) => numbers[dot.i] == null), "unknown", { color: theme.grey }, x, y));
     traces.push(scatter(front, known, colour.title, scale, x, y));
   } else {
     for (const name of [...new Set(drawable.map((dot) => dot.hue))].sort()) {
       const own = drawable.filter((dot) => dot.hue === name);
-      const paint = { color: data.hue.colours[name] ?? (data.hue.title ? GREY : "#0072b2") };
+      const chosen = data.hue.colours[name] ?? (data.hue.title ? null : LINES[0]);
+      const paint = { color: chosen === null ? theme.grey : onPaper(chosen) };
       // from the back to the front
       const order = ["failed", "infeasible", "dominated", "on the front"];
       own.sort((a, b) => order.indexOf(a.state) - order.indexOf(b.state));
@@ -188,19 +194,19 @@ function tracesOf(front, dots, baselines, x, y, colour) {
   }
   const models = Object.entries(data.symbols);
   if (models.length > 1 && (data.hue.title !== "Model" || colour))
-    signs.push(...models.map(([name, symbol]) => sign(name, `model ${name}`, { color: "#777777", symbol })));
+    signs.push(...models.map(([name, symbol]) => sign(name, `model ${name}`, { color: theme.quiet, symbol })));
   if (baselines.length) {
     traces.push({
       type: "scatter", mode: "markers", showlegend: false, legendgroup: "baseline",
       x: baselines.map((dot) => dot.x), y: baselines.map((dot) => dot.y),
-      text: baselines.map((dot) => `<b>before pruning</b><br>${escape(dot.model)}`), hovertemplate: "%{text}<extra></extra>",
-      marker: { color: "black", size: 12, symbol: baselines.map((dot) => data.symbols[dot.model] ?? "circle") },
+      text: baselines.map((dot) => ["<b>before pruning</b>", ...dot.lines.map(told)].join("<br>")), hovertemplate: "%{text}<extra></extra>",
+      marker: { color: theme.ink, size: 12, symbol: baselines.map((dot) => data.symbols[dot.model] ?? "circle") },
     });
-    signs.push(sign("baseline", "baseline", { color: "black" }));
+    signs.push(sign("baseline", "baseline", { color: theme.ink }));
   }
   const knee = dots.filter((dot) => dot.key === front.knee && isFinished(dot.state));
   if (knee.length) {
-    const ring = { symbol: "circle-open", color: DARK, line: { width: 2 } };
+    const ring = { symbol: "circle-open", color: theme.outline, line: { width: 2 } };
     traces.push({ ...sign("knee", "knee", { ...ring, size: 24 }), x: [knee[0].x], y: [knee[0].y], hoverinfo: "skip", showlegend: false });
     signs.push(sign("knee", "knee", ring));
   }
@@ -217,17 +223,14 @@ function layoutOf(dots, baselines, x, y, colour) {
   const xSpan = isLog ? spanOf(across.map(Math.log10), 0.05).map((end) => 10 ** end) : withLimits(spanOf(across, 0.05), xLimits);
   const ySpan = withLimits(spanOf(window && !$("whole").checked ? window : all.map((dot) => dot.y), 0.08), yLimits);
   const log = { type: "log", range: xSpan.map(Math.log10), dtick: "D2", tickformat: ",~g" };
-  return {
-    template: { layout: { colorway: [DARK], plot_bgcolor: "white" } },
-    font: { family: "system-ui, sans-serif", color: "#222" },
+  return layout({
     margin: { t: 30, r: 20, l: 60, b: 50 },
-    xaxis: { title: { text: escape(x.label), standoff: 8 }, gridcolor: "#e6e6e6", zeroline: false, automargin: true, ...(isLog ? log : { range: xSpan }) },
-    yaxis: { title: { text: escape(y.label), standoff: 8 }, gridcolor: "#e6e6e6", zeroline: false, automargin: true, range: ySpan },
+    xaxis: axis(escape(x.label), isLog ? log : { range: xSpan }), yaxis: axis(escape(y.label), { range: ySpan }),
     legend: { orientation: "h", y: -0.16, yanchor: "top", x: 0, groupclick: "togglegroup", tracegroupgap: 0 },
-    hoverlabel: { align: "left", bgcolor: "white", bordercolor: GREY, font: { color: "#222" } }, hovermode: "closest",
-    shapes: [...shades("x", xLimits, xSpan), ...shades("y", yLimits, ySpan)],
+    hovermode: "closest",
+    shapes: [...shades("x", xLimits, xSpan), ...shades("y", yLimits, ySpan), ...baselines.map(level)],
     ...(colour && { coloraxis: { colorscale: "Cividis", colorbar: { title: { text: escape(colour.label), side: "right" }, thickness: 14 } } }),
-  };
+  });
 }
 
 function drawFronts() {
@@ -271,18 +274,12 @@ function drawProgress() {
     };
   });
   const relative = data.fronts.every((front) => front.progress.relative);
-  Plotly.react("progress", traces, {
-    font: { family: "system-ui, sans-serif", color: "#222" },
-    colorway: ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"],
+  const across = bySeconds ? `Training time of all trials so far (${unit})` : "Trials ended";
+  Plotly.react("progress", traces, layout({
+    colorway: LINES.map(onPaper),
     margin: { t: 15, r: 20, l: 60, b: 45 }, showlegend: traces.length > 1, legend: { orientation: "h", y: 1.15 },
-    xaxis: {
-      title: { text: bySeconds ? `Training time of all trials so far (${unit})` : "Trials ended" },
-      gridcolor: "#e6e6e6", zeroline: false, automargin: true, rangemode: "tozero",
-    },
-    yaxis: {
-      title: { text: relative ? "Relative hypervolume" : "Hypervolume" }, gridcolor: "#e6e6e6", zeroline: false, automargin: true,
-    },
-  }, CONFIG);
+    xaxis: axis(across, { rangemode: "tozero" }), yaxis: axis(relative ? "Relative hypervolume" : "Hypervolume", {}),
+  }), CONFIG);
 }
 
 function setUpProgress() {
@@ -310,17 +307,15 @@ function drawChannels() {
   const names = [...layers.keys()], left = names.map((name) => layers.get(name)[0]), whole = names.map((name) => layers.get(name)[1]);
   const common = { type: "bar", x: names.map(escape) };
   Plotly.react("channels", [
-    { ...common, name: "before pruning", y: whole, marker: { color: "#d9dde1" }, hoverinfo: "skip" },
+    { ...common, name: "before pruning", y: whole, marker: { color: theme.whole }, hoverinfo: "skip" },
     {
-      ...common, name: "left", y: left, marker: { color: "#0072b2" }, hovertemplate: "%{x}: <b>%{text}</b><extra></extra>",
+      ...common, name: "left", y: left, marker: { color: theme.accent }, hovertemplate: "%{x}: <b>%{text}</b><extra></extra>",
       text: names.map((_, i) => `${left[i]} of ${whole[i]} (${Math.round((100 * left[i]) / whole[i])} %)`), textposition: "none",
     },
-  ], {
-    font: { family: "system-ui, sans-serif", color: "#222" }, barmode: "overlay", bargap: 0.15,
-    margin: { t: 15, r: 20, l: 60, b: 80 }, legend: { orientation: "h", y: 1.08 },
-    xaxis: { type: "category", tickangle: -60, automargin: true, tickfont: { size: 10 } },
-    yaxis: { title: { text: "Channels" }, gridcolor: "#e6e6e6", automargin: true },
-  }, CONFIG);
+  ], layout({
+    barmode: "overlay", bargap: 0.15, margin: { t: 15, r: 20, l: 60, b: 80 }, legend: { orientation: "h", y: 1.08 },
+    xaxis: axis("", { type: "category", tickangle: -60, tickfont: { size: 10 } }), yaxis: axis("Channels", {}),
+  }), CONFIG);
 }
 
 function setUpChannels() {
@@ -374,16 +369,23 @@ function setUpTrials() {
   filter();
 }
 
+function redraw() {
+  drawFronts();
+  drawProgress();
+  if (data.dimensions.length) drawDimensions();
+  if (data.members.length) drawChannels();
+}
+
 async function main() {
   setUpTrials();
   setUpFronts();
   setUpProgress();
+  if (data.dimensions.length) setUpDimensions();
   if (data.members.length) setUpChannels();
   if (!("DecompressionStream" in window)) throw new Error("this browser is too old to unpack the plots");
   await loadPlotly();
-  drawFronts();
-  drawProgress();
-  if (data.members.length) drawChannels();
+  setUpTheme(redraw);
+  redraw();
   document.body.dataset.ready = "true";
 }
 

@@ -1,7 +1,7 @@
 """The data of the page: what ``page.js`` reads. Whatever needs to be known of metrics and fronts is decided here.
 
 A table of trials is a list of columns ``{"name", "title", "text": [N], "number": [N] or null}``, because names are not
-repeated so; texts are for people (`rssearch.metrics.human`), numbers for axes and for sorting.
+repeated so; texts are for people (`rssearch.report.cells.cell`), numbers for axes and for sorting.
 """
 
 from __future__ import annotations
@@ -10,11 +10,25 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from rssearch.front import seeds
-from rssearch.front.trials import Front, Row, baselines, progress
-from rssearch.metrics import axis, human, is_count, is_share, number, title_of
+from rssearch.front import gains, seeds
+from rssearch.front.trials import Front, Row, progress
+from rssearch.metrics import (
+    DIFFERENCE,
+    RATIOS,
+    SPEEDUP,
+    axis,
+    is_count,
+    is_difference,
+    is_share,
+    is_size,
+    number,
+    title_of,
+)
+from rssearch.report.cells import cell, latencies, speedup_of
 from rssearch.report.columns import COLUMNS
-from rssearch.report.figures import caption, colours_of, markers_of
+from rssearch.report.figures import caption
+from rssearch.report.look import colours_of, markers_of
+from rssearch.report.page.dimensions import explained
 from rssearch.report.page.study_files import Channels
 from rssearch.report.tables import KEY_DIGITS, varying
 
@@ -26,8 +40,10 @@ SYMBOLS = (
     *("circle", "square", "triangle-up", "diamond", "triangle-down"),
     *("cross", "triangle-left", "triangle-right", "hexagon", "x"),
 )
-RESULTS = ("test_accuracy", "test_miou", "macs", "macs_ratio", "params", "latency_ms", "train_seconds")
-UNSEEN = ("status", "keys", seeds.BY_SEED)  # of the columns of a plot's points
+RESULTS = ("test_accuracy", "test_miou", "macs", "macs_ratio", "params", "bytes", "latency_ms", "train_seconds")
+# Of the columns of a plot's points: a latency shows its interquartile range itself, the rest is for other programs.
+UNSEEN = ("status", "keys", seeds.BY_SEED, "split_hash", "macs_counter")
+NO_LINES = ("baseline_", "latency_iqr", "latency_passes")
 NO_AXES = ("baseline_", "seed", "images_skipped", "test_images", "latency_passes", "latency_threads", "latency_iqr")
 
 
@@ -64,6 +80,7 @@ def payload(
         "hue": {"title": title_of(hue) if hue else "", "colours": colours},
         "symbols": {name: SYMBOLS[i] for name, i in markers_of(shown).items()},
         "fronts": [_drawn(front, trials, metrics, hue) for front, trials in zip(shown, found, strict=True)],
+        "dimensions": [explained(front, dimensions) for front in found if front.trials],
         "trials": _all_trials(found, shown, dimensions),
         "members": _members(found, shown, dimensions, channels or {}),
     }
@@ -80,7 +97,7 @@ def _metrics(found: Sequence[Front]) -> list[dict[str, Any]]:
     points = [*finished, *(row for front in found for row in front.baselines)]
     objectives = found[0].objectives
     metrics = []
-    for name in _columns(finished, first=(*objectives, *COLUMNS)):
+    for name in _columns(finished, first=(*objectives, *_first(finished))):
         values = [value for row in points if (value := number(row.get(name))) is not None]
         dull = len(set(values)) < 2 or name.startswith(NO_AXES) or name.endswith((seeds.STD, seeds.INTERVAL))
         if dull and name not in objectives:
@@ -95,9 +112,15 @@ def _direction(name: str) -> str | None:
     """Which values of a metric are better; None where that is not known, as of a rate."""
     if name.startswith("requested_"):
         return None
-    if is_count(name) or name.endswith(("macs_ratio", "params_ratio", "seconds", "loss")) or "latency" in name:
+    if is_count(name) or is_size(name) or name.endswith((*RATIOS, "seconds", "loss")) or "latency" in name:
         return "min"
-    return "max" if is_share(name) else None
+    return "max" if is_share(name) or is_difference(name) or name.startswith(SPEEDUP) else None
+
+
+def _first(rows: Sequence[Row]) -> list[str]:
+    """The columns of the contract, each beside what it lost or gained, then sizes and latencies."""
+    timed = [name for latency in latencies(rows) for name in (latency, speedup_of(latency))]
+    return [*(name for column in COLUMNS for name in (column, column + DIFFERENCE)), "bytes", "bytes_ratio", *timed]
 
 
 def _columns(rows: Sequence[Row], first: Sequence[str] = COLUMNS) -> list[str]:
@@ -113,7 +136,7 @@ def _table(rows: Sequence[Row], names: Sequence[str]) -> list[dict[str, Any]]:
             {
                 "name": name,
                 "title": title_of(name),
-                "text": [human(name, row.get(name), row.get(name + seeds.STD)) for row in rows],
+                "text": [cell(row, name) for row in rows],
                 "number": numbers if any(value is not None for value in numbers) else None,
             }
         )
@@ -136,15 +159,10 @@ def _drawn(front: Front, trials: Front, metrics: Sequence[Mapping[str, Any]], hu
     """One plot: its points are all trials (or means) but the stopped ones, whose quality is that of an early epoch."""
     rows = [row for row in front.trials if row["status"] != "stopped"]
     states, count = _states(front), {id(row): i + 1 for i, row in enumerate(front.trials)}
-    names = [name for name in _columns(rows) if name not in UNSEEN and not name.startswith("baseline_")]
+    names = [name for name in _columns(rows, _first(rows)) if name not in UNSEEN and not name.startswith(NO_LINES)]
     names = [name for name in names if not name.endswith((seeds.STD, seeds.INTERVAL))]
     measured = [str(metric["name"]) for metric in metrics]
-    bars = {name: [number(row.get(name + seeds.STD)) for row in rows] for name in measured}
-    before: dict[str, dict[str, Any]] = {}
-    for name in measured:
-        for row in baselines(front.trials, [name]):
-            model = _text(row, "model")
-            before.setdefault(model, {"model": model})[name] = row[name]
+    bars = {name: [_bar(row, name) for row in rows] for name in measured}
     return {
         "dataset": front.dataset,
         "caption": caption(front),
@@ -159,8 +177,26 @@ def _drawn(front: Front, trials: Front, metrics: Sequence[Mapping[str, Any]], hu
         "model": [_text(row, "model") for row in rows],
         "columns": _table(rows, names),
         "bars": {name: values for name, values in bars.items() if any(values)},
-        "baselines": list(before.values()),
+        "baselines": [_baseline(row, measured, rows) for row in gains.baselines(front.trials)],
         "progress": _progress(trials),
+    }
+
+
+def _bar(row: Row, name: str) -> float | None:
+    """Half the length of an error bar: a standard deviation, or of a latency half the interquartile range."""
+    wide = gains.spread(row, name)
+    return number(row.get(name + seeds.STD)) if wide is None else wide / 2
+
+
+def _baseline(before: Row, measured: Sequence[str], rows: Sequence[Row]) -> dict[str, Any]:
+    """A baseline: its model, its metrics, and what is told of it, as lines of a title and a text."""
+    told = [name for name in _first(rows) if before.get(name) is not None and not is_difference(name)]
+    told = [name for name in told if not name.startswith(SPEEDUP) and name not in RATIOS and name != "dataset"]
+    of = [["of", ", ".join(before["methods"])]] if "methods" in before else []
+    return {
+        "model": _text(before, "model"),
+        "lines": [*of, *([title_of(name), cell(before, name)] for name in told)],
+        **{name: before[name] for name in measured if name in before},
     }
 
 
@@ -210,7 +246,7 @@ def _members(
         for key in (key for row in front.members for key in named(row) if key in channels):
             row = of_key[key]
             names = dict.fromkeys((*asked, *front.objectives))
-            values = [f"{title_of(name)} {human(name, row[name])}" for name in names if row.get(name) is not None]
+            values = [f"{title_of(name)} {cell(row, name)}" for name in names if row.get(name) is not None]
             text = ", ".join(values) or str(key)[:KEY_DIGITS]
             members.append(
                 {
