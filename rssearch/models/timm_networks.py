@@ -35,9 +35,7 @@ def check(name: str) -> None:
     if not is_model(bare):
         raise extras.unknown_in("timm model", name, names())
     if dot:
-        raise InputError(
-            f"timm:{name}: {tag!r} names trained weights, which are the option `weights` of 'timm:{bare}'"
-        )
+        raise InputError(f"timm:{name}: {tag!r} names trained weights, which are the option `weights` of 'timm:{bare}'")
 
 
 def normalisation(name: str, weights: str) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
