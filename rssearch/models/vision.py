@@ -88,6 +88,8 @@ def build(
     Raises:
         InputError: unknown weights, or weights that cannot be fetched.
     """
+    import torchvision
+
     if weights is not None and weights.startswith(torchgeo_weights.PREFIX):
         model = _untrained(name, num_classes, in_channels)
         torchgeo_weights.load_into(model, name, weights, in_channels)
@@ -98,8 +100,8 @@ def build(
         _replace_heads(model, num_classes)
         if in_channels != 3:
             _replace_first_conv(model, in_channels, trained=True)
-    if name in _INCEPTIONS:  # by the weights of torchvision alone, but a bundle is built again without them
-        model.transform_input = in_channels == 3
+    if isinstance(model, torchvision.models.GoogLeNet | torchvision.models.Inception3):
+        model.transform_input = in_channels == 3  # in torchvision with weights alone; a bundle is rebuilt without them
     if stem == "small":
         _shrink_stem(model)
     return model
@@ -131,7 +133,7 @@ def _trained(name: str, weights: str) -> nn.Module:
     for head in _AUXILIARY:
         if hasattr(model, head):
             setattr(model, head, None)
-    if hasattr(model, "aux_logits"):
+    if isinstance(model, torchvision.models.GoogLeNet | torchvision.models.Inception3):
         model.aux_logits = False
     return model
 

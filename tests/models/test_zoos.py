@@ -27,7 +27,7 @@ BANDS = ["B4", "B3", "B2", "B8"]
     [
         ("timm:resnet19", {}, "unknown timm model 'resnet19'. Did you mean 'resnet"),
         ("timm:resnet18.a1_in1k", {}, "'a1_in1k' names trained weights, which are the option `weights` of 'timm:resn"),
-        ("timm:resnet18", {"weights": "a9_in1k"}, "unknown weights of timm:resnet18 'a9_in1k'. Did you mean 'a1_in1k'"),
+        ("timm:resnet18", {"weights": "a9_in1k"}, "unknown weights of timm:resnet18 'a9_in1k'. Did you mean 'a3_in1k'"),
         ("timm:resnet18", {"stem": "small"}, "model 'timm:resnet18' has no option 'stem' ('small'); it has: weights"),
         ("smp:unet", {}, "smp:unet: must be smp:ARCH/ENCODER, such as smp:unet/resnet34"),
         ("smp:unit/resnet34", {}, "unknown architecture of segmentation_models_pytorch 'unit'. Did you mean 'unet'?"),
