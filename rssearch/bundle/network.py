@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,11 +71,9 @@ def _architecture(about: Any) -> dict[str, Any]:
     return dict(about)
 
 
-def _created(about: Mapping[str, Any]) -> nn.Module:
+def _created(about: Mapping[str, Any], create: Callable[..., nn.Module] = models.create) -> nn.Module:
     channels, size, _ = about["input_shape"]
-    model = models.create(
-        about["model"], about["num_classes"], in_channels=channels, input_size=size, **about["options"]
-    )
+    model = create(about["model"], about["num_classes"], in_channels=channels, input_size=size, **about["options"])
     return pruning.apply_spec(model, about["spec"])
 
 
@@ -91,15 +89,14 @@ def _registered(about: Mapping[str, Any], weights: dict[str, Tensor]) -> nn.Modu
     largest = max((size for tensor in weights.values() for size in tensor.shape), default=0)
     if max(about["num_classes"], about["input_shape"][0]) > largest:  # neither is pruned
         raise InputError(f"{WEIGHTS} has no layer for {about['num_classes']} classes or so many bands")
-    try:
-        with torch.device("meta"):
-            model = _created(about)
-    except NotImplementedError:  # RegNets compute their widths with tensors
-        model = _created(about)
+    model = _created(about, models.without_numbers)
     for name, tensor in model.state_dict().items():
         if name in weights and weights[name].dtype != tensor.dtype:
             raise InputError(f"{WEIGHTS}: {name} is {weights[name].dtype}, not {tensor.dtype}")
     model.load_state_dict(weights, assign=True)
+    if any(tensor.is_meta for tensor in _tensors(model)):  # which are no weights, such as a fixed filter
+        _check_logits(model.eval(), about)
+        return _own(about, weights)
     for name, layer in model.named_modules():
         if isinstance(layer, IndexShortcut) and not bool(
             ((layer.index >= 0) & (layer.index <= layer.in_channels)).all()
@@ -109,10 +106,18 @@ def _registered(about: Mapping[str, Any], weights: dict[str, Tensor]) -> nn.Modu
     return model
 
 
+def _tensors(model: nn.Module) -> Iterator[Tensor]:
+    """All tensors that a network holds: parameters, buffers, and plain attributes of its layers."""
+    yield from model.parameters()
+    yield from model.buffers()
+    for layer in model.modules():
+        yield from (value for value in vars(layer).values() if isinstance(value, Tensor))
+
+
 def _check_logits(model: nn.Module, about: Mapping[str, Any]) -> None:
     """Follow the shapes through a network, without computing."""
     state = {name: tensor.to("meta") for name, tensor in model.state_dict().items()}
-    with torch.no_grad():
-        logits = torch.func.functional_call(model, state, (torch.empty(1, *about["input_shape"], device="meta"),))
+    with torch.device("meta"), torch.no_grad():
+        logits = torch.func.functional_call(model, state, (torch.empty(1, *about["input_shape"]),))
     if logits.ndim not in (2, 4) or logits.shape[1] != about["num_classes"]:
         raise InputError(f"it gives logits {list(logits.shape)}, not {about['num_classes']} classes")

@@ -23,13 +23,24 @@ def studies(storage: StudyStorage = "results", as_json: AsJson = False) -> None:
     print_list(("study", "trials", "finished", "failed", "front"), rows, as_json)
 
 
-def models(as_json: AsJson = False) -> None:
+def models(
+    search: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Those of all zoos whose name or weights hold this text.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """The networks that a study may name."""
     from rssearch import models as registry
+    from rssearch.models import listing
 
-    rows = [(name, ", ".join(registry.MODELS[name].options) or "none") for name in registry.list_models()]
-    more = [("torchvision:NAME", "any other classifier of torchvision"), ("MODULE:NAME", "what your function takes")]
-    print_list(("model", "options"), [*rows, *more], as_json)
+    own = {name: registry.MODELS[name].options for name in registry.list_models()}
+    if search is None:
+        rows = [(name, ", ".join(options) or "none") for name, options in own.items()]
+        print_list(("model", "options"), [*rows, *listing.FORMS.items()], as_json)
+        return
+    print_list(("model", "options"), listing.search(search, own), as_json)
+    for zoo in listing.missing():
+        typer.echo(f"not searched, as it is not installed: {zoo}", err=True)
 
 
 def methods(as_json: AsJson = False) -> None:

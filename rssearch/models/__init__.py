@@ -1,11 +1,12 @@
 """The networks that can be named in a study.
 
 ``MODELS`` is the registry: a name, how the network is built, and the options that it has beside ``num_classes``,
-``in_channels`` and ``input_size``. ``torchvision:NAME`` names any other classification network of torchvision, and
-``micronet:RATES`` a Micro-Net by its cascades: ``micronet:1,1,2,3``, or ``micronet:1,2,5/1,2,3/1,1,2``, one for each
-level. ``MODULE:NAME`` is a user-defined network: a function or class of a module that can be imported, called as
-``NAME(num_classes, in_channels=..., **options)``, or an `Entry`. Networks for classification give logits [N, classes],
-those for segmentation [N, classes, H, W].
+``in_channels`` and ``input_size``. Model zoos follow by their own names: ``torchvision:NAME`` (for classification and
+segmentation), ``timm:NAME``, and ``smp:ARCH/ENCODER`` of segmentation_models_pytorch; the last two are extras of the
+package. ``micronet:RATES`` is a Micro-Net by its cascades: ``micronet:1,1,2,3``, or ``micronet:1,2,5/1,2,3/1,1,2``, one
+for each level. ``MODULE:NAME`` is a user-defined network: a function or class of a module that can be imported, called
+as ``NAME(num_classes, in_channels=..., **options)``, or an `Entry`. Networks for classification give logits
+[N, classes], those for segmentation [N, classes, H, W].
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ import torch
 from torch import nn
 
 from rssearch.config import imports
-from rssearch.errors import InputError, unknown
-from rssearch.models import fitting, vision
+from rssearch.errors import InputError, shown, unknown
+from rssearch.models import extras, fitting, listing, outputs, smp_networks, timm_networks, torchgeo_weights, vision
 from rssearch.models import weights as weight_files
 from rssearch.models.fitting import Network, without_weights
 from rssearch.models.micronet import micronet, miniaturized_net, parse_rates
@@ -35,6 +36,7 @@ __all__ = [
     "Entry",
     "Network",
     "Task",
+    "check_logits",
     "check_options",
     "check_weights",
     "code_of",
@@ -48,10 +50,12 @@ __all__ = [
     "takes_weights",
     "task_of",
     "values_of",
+    "without_numbers",
 ]
 
 Task = Literal["classification", "segmentation"]
 STEMS = ("imagenet", "small")
+_CLASSES = 10  # of a network that is only looked at
 SHORTCUTS = ("A", "B")
 _ENCODER_DECODER = dict.fromkeys(("levels", "base", "batch_norm", "bias"))
 _FIRE = {**_ENCODER_DECODER, "squeeze": None, "p3x3": None, "skips": ("add", "concat")}
@@ -69,6 +73,7 @@ class Entry:
         task: what the network is for.
         normalisation: called with a name of trained weights; mean and deviation of each band, of values in [0, 1],
             that their images were normalised by, or None.
+        logits: where the network gives a dictionary, tuple or object: the key, position or name of its logits.
     """
 
     build: Callable[..., nn.Module]
@@ -77,6 +82,7 @@ class Entry:
     design: Callable[..., Design] | None = None
     task: Task = "classification"
     normalisation: Callable[[str], tuple[tuple[float, ...], tuple[float, ...]] | None] | None = None
+    logits: str | int | None = None
 
 
 def _vision(name: str) -> Entry:
@@ -91,6 +97,43 @@ def _encoder_decoder(design: Callable[..., Design], options: Mapping[str, tuple[
 
     return Entry(build, options, design=design, task="segmentation")
 
+
+def _torchvision(name: str) -> Entry:
+    if name in vision.segmenters():
+        build = partial(vision.build, name)
+        options = {"weights": tuple(vision.weights_of(name))}
+        known = partial(vision.normalisation, name)
+        return Entry(build, options, task="segmentation", normalisation=known, logits="out")
+    if name not in vision.names():
+        raise unknown("torchvision model", name, [*vision.names(), *vision.segmenters()])
+    return _vision(name)
+
+
+def _timm(name: str) -> Entry:
+    timm_networks.check(name)
+    options = {"weights": tuple(timm_networks.weights_of(name))}
+    return Entry(partial(timm_networks.build, name), options, normalisation=partial(timm_networks.normalisation, name))
+
+
+def _smp(name: str) -> Entry:
+    options = {"weights": tuple(smp_networks.weights_of(name))}
+    known = partial(smp_networks.normalisation, name)
+    return Entry(partial(smp_networks.build, name), options, task="segmentation", normalisation=known)
+
+
+def _micronet(name: str) -> Entry:
+    options = {option: allowed for option, allowed in MODELS["micronet"].options.items() if option != "rates"}
+    return _encoder_decoder(partial(micronet, rates=parse_rates(name)), options)
+
+
+# The networks of a prefix, by what stands behind it. Extras of the package carry their module.
+FAMILIES: dict[str, Callable[[str], Entry]] = {
+    "torchvision": _torchvision,
+    "timm": _timm,
+    "smp": _smp,
+    "micronet": _micronet,
+}
+_MODULES = {"timm": timm_networks.MODULE, "smp": smp_networks.MODULE}
 
 MODELS: dict[str, Entry] = {
     "resnet20": Entry(partial(cifar_resnet, 20), {"shortcut": SHORTCUTS}),
@@ -109,7 +152,7 @@ MODELS: dict[str, Entry] = {
 
 
 def list_models() -> list[str]:
-    """The names of the registry. ``torchvision:NAME``, ``micronet:RATES`` and ``MODULE:NAME`` are understood, too."""
+    """The names of the registry; those of zoos and user-defined networks are understood, too."""
     return sorted(MODELS)
 
 
@@ -119,7 +162,13 @@ def task_of(name: str) -> Task:
 
 
 def code_of(name: str) -> str | None:
-    """What the code of a user-defined network is, see `rssearch.config.imports.fingerprint`; None for all others."""
+    """What the code of a user-defined network is, see `rssearch.config.imports.fingerprint`; the version of an extra.
+
+    None for all others.
+    """
+    if module := _MODULES.get(name.partition(":")[0]):
+        _entry(name)  # refuses what is not installed
+        return extras.code_of(module)
     return imports.fingerprint(name) if is_own(name) else None
 
 
@@ -167,13 +216,14 @@ def create(
     """Build a network with fresh (or, if `weights` are named, trained) parameters.
 
     Args:
-        name: see `list_models`, or ``torchvision:NAME``, ``micronet:RATES``, or ``MODULE:NAME`` for a user-defined one.
+        name: see `list_models`, or of a zoo, or ``MODULE:NAME`` for a user-defined one.
         num_classes: outputs of the classifier.
         in_channels: bands of the images.
         input_size: height and width of the images, for networks whose head depends on it.
         stem: ``"imagenet"`` or ``"small"`` (3x3, stride 1, no max-pooling: for images of 32 to 64 pixels).
         shortcut: ``"A"`` or ``"B"``, of the CIFAR ResNets.
-        weights: name of torchvision's trained weights, or a file of weights, see `rssearch.models.weights`.
+        weights: name of trained weights, as the zoo calls them; ``torchgeo:NAME`` for torchgeo's, of the ResNets; or
+            a file of weights, see `rssearch.models.weights`.
         options: what else the network has, see `rssearch.models.unet.unet` and the functions of
             `rssearch.models.micronet`, which give an encoder-decoder's design.
 
@@ -190,6 +240,8 @@ def create(
     file = given.pop("weights") if _is_read_here(name, given.get("weights")) else None
     sized = {"input_size": input_size} if entry.sized else {}
     model = entry.build(num_classes, in_channels=in_channels, **given, **sized)
+    if entry.logits is not None:
+        model = outputs.pick(model, entry.logits)
     if file is not None:
         load_weights(model, weight_files.read(file), Network(name, num_classes, in_channels, given), input_size)
     return model
@@ -225,12 +277,7 @@ def _shapes(input_size: int | None) -> fitting.ShapesOf:
 @lru_cache(maxsize=256)
 def _shapes_of(name: str, classes: int, bands: int, options: str, input_size: int | None) -> weight_files.Shapes:
     given = json.loads(options)
-    try:
-        with torch.device("meta"):
-            model = create(name, classes, in_channels=bands, input_size=input_size, **given)
-    except NotImplementedError:  # some compute with tensors when they are built
-        model = create(name, classes, in_channels=bands, input_size=input_size, **given)
-    return weight_files.shapes_of(model)
+    return weight_files.shapes_of(without_numbers(name, classes, in_channels=bands, input_size=input_size, **given))
 
 
 def _others(network: Network) -> Iterator[Network]:
@@ -243,6 +290,35 @@ def _others(network: Network) -> Iterator[Network]:
 
 def _is_read_here(name: str, weights: object) -> bool:
     return isinstance(weights, str) and weight_files.is_file(weights) and not takes_weights(name)
+
+
+def without_numbers(name: str, num_classes: int, **given: Any) -> nn.Module:
+    """A network to look at: its tensors have shapes and no values, but where its code needs values to build it.
+
+    Takes what `create` takes.
+    """
+    try:
+        with torch.device("meta"):
+            return create(name, num_classes, **given)
+    except (NotImplementedError, RuntimeError, InputError):  # an InputError from a zoo, and a user's: raised again here
+        return create(name, num_classes, **given)
+
+
+def check_logits(name: str, input_shape: tuple[int, int, int], options: Mapping[str, Any]) -> None:
+    """Refuse a network that does not give logits for images of a size, before anything is trained.
+
+    Args:
+        name: as for `create`.
+        input_shape: (C, H, W) of the images.
+        options: of the network; its trained weights are left out.
+
+    Raises:
+        InputError: it does not run on such images, or gives no logits for each of them (or each of their pixels).
+    """
+    channels, size, _ = input_shape
+    given = {option: value for option, value in options.items() if option != "weights"}
+    build = partial(create, name, _CLASSES, in_channels=channels, input_size=size, **given)
+    outputs.check(name, build, input_shape, _CLASSES, maps=task_of(name) == "segmentation")
 
 
 def check_options(name: str, options: Mapping[str, Any]) -> None:
@@ -260,7 +336,9 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
             has = f"it has: {', '.join(sorted(entry.options))}" if entry.options else "it has none"
             raise InputError(f"model {name!r} has no option {option!r} ({value!r}); {has}")
         allowed = entry.options[option]
-        if allowed is not None and value not in allowed:
+        if option == "weights" and str(value).startswith(torchgeo_weights.PREFIX):
+            torchgeo_weights.check(name.removeprefix("torchvision:"), value)
+        elif allowed is not None and value not in allowed:
             raise unknown(f"{option} of {name}", value, allowed)
     if entry.design is not None:
         try:
@@ -272,22 +350,19 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
 def _entry(name: str) -> Entry:
     if name in MODELS:
         return MODELS[name]
-    prefix, _, rest = name.partition(":")
-    if prefix == "micronet":
-        options = {option: allowed for option, allowed in MODELS[prefix].options.items() if option != "rates"}
-        return _encoder_decoder(partial(micronet, rates=parse_rates(rest)), options)
+    prefix, colon, rest = name.partition(":")
+    if colon and prefix in FAMILIES:
+        return FAMILIES[prefix](rest)
     if is_own(name):
         return _own(name)
-    if prefix != "torchvision":
-        raise unknown("model", name, [*MODELS, "torchvision:NAME", "micronet:RATES", "MODULE:NAME"])
-    if rest not in vision.names():
-        raise unknown("torchvision model", rest, vision.names())
-    return _vision(rest)
+    if in_zoos := listing.near(name, MODELS):
+        raise InputError(f"unknown model {shown(name)}. Did you mean {' or '.join(map(repr, in_zoos))}?")
+    raise unknown("model", name, [*MODELS, *listing.FORMS])
 
 
 def is_own(name: str) -> bool:
     """Whether a name is an import string, so that the network is user-defined code."""
-    return imports.is_import(name) and name.partition(":")[0] not in ("torchvision", "micronet")
+    return imports.is_import(name) and name.partition(":")[0] not in FAMILIES
 
 
 def _own(name: str) -> Entry:

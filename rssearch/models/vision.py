@@ -11,18 +11,28 @@ from typing import Literal
 from torch import nn
 
 from rssearch.errors import InputError, unknown
+from rssearch.models import torchgeo_weights
 
 Stem = Literal["imagenet", "small"]
 
-# Their auxiliary classifiers make the output of the training mode a tuple, which no caller here expects.
-_EXCLUDED = frozenset({"googlenet", "inception_v3"})
+# Auxiliary classifiers, which serve in training alone: networks are built without them.
+_AUXILIARY = ("aux1", "aux2", "AuxLogits", "aux_classifier")
+_INCEPTIONS = ("googlenet", "inception_v3")
+_TWO_HEADS = ("classifier.low_classifier", "classifier.high_classifier")  # of LR-ASPP, whose logits are added up
 
 
 def names() -> list[str]:
     """The classification networks that torchvision has."""
     import torchvision
 
-    return [name for name in torchvision.models.list_models(module=torchvision.models) if name not in _EXCLUDED]
+    return list(torchvision.models.list_models(module=torchvision.models))
+
+
+def segmenters() -> list[str]:
+    """The networks for segmentation that torchvision has."""
+    import torchvision
+
+    return list(torchvision.models.list_models(module=torchvision.models.segmentation))
 
 
 def weights_of(name: str) -> list[str]:
@@ -34,6 +44,8 @@ def weights_of(name: str) -> list[str]:
 
 def normalisation(name: str, weights: str) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     """Mean and deviation, of values in [0, 1], that the transform of trained weights normalises images by."""
+    if weights.startswith(torchgeo_weights.PREFIX):
+        return torchgeo_weights.normalisation(name, weights)
     import torchvision
 
     transform = torchvision.models.get_model_weights(name)[weights].transforms()
@@ -72,6 +84,8 @@ def build(
     have other classes. From trained weights, band i of the new first convolution starts as band i mod 3 of the old
     one, scaled by 3 / in_channels so that activations keep their size. The networks end in (adaptive) average pooling,
     so any input size of at least 32 pixels serves; VGG repeats its smaller maps to 7x7 before the first linear layer.
+    Auxiliary heads, which serve in training alone, are left out. GoogLeNet and Inception V3 take images of three bands
+    in ImageNet's normalisation, as their weights in torchvision do, and change it into their own.
 
     Args:
         name: as torchvision calls it.
@@ -79,38 +93,75 @@ def build(
         in_channels: bands of the images.
         stem: ``"small"`` for images of 32 to 64 pixels: a ResNet begins with a 3x3 convolution of stride 1 (not
             taken from trained weights) and has no max-pooling, MobileNetV2 begins with stride 1; a VGG is as it is.
-        weights: name of trained weights, such as ``IMAGENET1K_V1``; they are downloaded once.
+        weights: name of trained weights, such as ``IMAGENET1K_V1``, or torchgeo's with the prefix ``torchgeo:``; they
+            are downloaded once.
 
     Raises:
         InputError: unknown weights, or weights that cannot be fetched.
     """
     import torchvision
 
-    if weights is None:
-        model: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=num_classes)
+    if weights is not None and weights.startswith(torchgeo_weights.PREFIX):
+        model = _untrained(name, num_classes, in_channels)
+        torchgeo_weights.load_into(model, name, weights, in_channels)
+    elif weights is None:
+        model = _untrained(name, num_classes, in_channels)
     else:
-        if weights not in weights_of(name):
-            raise unknown(f"weights of {name}", weights, weights_of(name))
-        try:
-            model = torchvision.models.get_model(name, weights=weights, progress=False)
-        except (OSError, RuntimeError) as error:  # no connection, or a checksum that does not match
-            raise InputError(f"{name}: the weights {weights} could not be fetched: {error}") from error
-        _replace_head(model, num_classes)
-    if in_channels != 3:
-        _replace_first_conv(model, in_channels, trained=weights is not None)
+        model = _trained(name, weights)
+        _replace_heads(model, num_classes)
+        if in_channels != 3:
+            _replace_first_conv(model, in_channels, trained=True)
+    if isinstance(model, torchvision.models.GoogLeNet | torchvision.models.Inception3):
+        model.transform_input = in_channels == 3  # in torchvision with weights alone; a bundle is rebuilt without them
     if stem == "small":
         _shrink_stem(model)
     return model
 
 
-def _replace_head(model: nn.Module, num_classes: int) -> None:
-    heads = [(key, layer) for key, layer in model.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
-    key, old = heads[-1]
+def _untrained(name: str, num_classes: int, in_channels: int) -> nn.Module:
+    import torchvision
+
+    more: dict[str, object] = {}
+    if name in _INCEPTIONS:
+        more = {"aux_logits": False, "init_weights": True}
+    elif name in segmenters():
+        more = {"weights_backbone": None}
+    model: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=num_classes, **more)
+    if in_channels != 3:
+        _replace_first_conv(model, in_channels, trained=False)
+    return model
+
+
+def _trained(name: str, weights: str) -> nn.Module:
+    import torchvision
+
+    if weights not in weights_of(name):
+        raise unknown(f"weights of {name}", weights, weights_of(name))
+    try:
+        model: nn.Module = torchvision.models.get_model(name, weights=weights, progress=False)
+    except (OSError, RuntimeError) as error:  # no connection, or a checksum that does not match
+        raise InputError(f"{name}: the weights {weights} could not be fetched: {error}") from error
+    for head in _AUXILIARY:
+        if hasattr(model, head):
+            setattr(model, head, None)
+    if isinstance(model, torchvision.models.GoogLeNet | torchvision.models.Inception3):
+        model.aux_logits = False
+    return model
+
+
+def _replace_heads(model: nn.Module, num_classes: int) -> None:
+    layers = [(key, layer) for key, layer in model.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
+    both = [(key, layer) for key, layer in layers if key in _TWO_HEADS]
+    for key, old in both or layers[-1:]:
+        _replace_head(model, key, old, num_classes)
+
+
+def _replace_head(model: nn.Module, key: str, old: nn.Linear | nn.Conv2d, num_classes: int) -> None:
     if old.weight.shape[0] == num_classes:
         return
     if isinstance(old, nn.Linear):
         new: nn.Module = nn.Linear(old.in_features, num_classes)
-    else:  # SqueezeNet ends in a 1x1 convolution
+    else:  # SqueezeNet ends in a 1x1 convolution, and so do networks for segmentation
         new = nn.Conv2d(old.in_channels, num_classes, 1)
     _set(model, key, new)
 

@@ -148,6 +148,7 @@ def logits_have_their_shape(part: NetworkPart) -> None:
     for count in (1, 2, 3):
         with torch.no_grad():
             logits = part.model(part.images(count))
+        require(isinstance(logits, Tensor), f"it gives {type(logits).__name__}: name the entry, Entry(..., logits=...)")
         expected = (count, part.classes) if task == "classification" else (count, part.classes, *part.shape[1:])
         require(tuple(logits.shape) == expected, f"{count} images give {tuple(logits.shape)}, not {expected}")
         require(bool(logits.isfinite().all()), "its logits are not finite")

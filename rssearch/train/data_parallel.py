@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from rssearch.data import IGNORE
-from rssearch.errors import PeerLostError
+from rssearch.errors import InputError, PeerLostError
 
 Job = tuple[Callable[..., Any], dict[str, Any], dict[str, Any]]  # function, config, and what else it takes
 
@@ -145,10 +145,28 @@ class DistributedWorkerGroup(WorkerGroup):
                 setattr(parent, name, norm)
 
     def _whole(self, norm: _BatchNorm) -> nn.Module:
+        behind = _behind(norm)
         if next(norm.buffers(), torch.empty(0)).is_cuda:
-            synchronised: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(norm)  # type: ignore[no-untyped-call]
-            return synchronised
-        return _WholeBatchNorm(norm, self)
+            whole: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(norm)  # type: ignore[no-untyped-call]
+        else:
+            whole = _WholeBatchNorm(norm, self)
+        return nn.Sequential(whole, *behind) if behind else whole
+
+
+def _behind(norm: _BatchNorm) -> list[nn.Module]:
+    """What a layer does behind its normalisation: timm's holds its dropout and its activation.
+
+    Raises:
+        InputError: it has code of its own that is not known.
+    """
+    if type(norm).forward is _BatchNorm.forward:
+        return []
+    if [name for name, _ in norm.named_children()] == ["drop", "act"]:
+        return list(norm.children())
+    raise InputError(
+        f"{type(norm).__name__} is a batch normalisation with code of its own, which several workers cannot share: "
+        "set resources.workers to 1"
+    )
 
 
 class _WholeBatchNorm(nn.Module):

@@ -88,9 +88,8 @@ def _seconds_per_image(network: Architecture, batch_size: int, device: str) -> f
 
 @lru_cache(maxsize=32)
 def without_numbers(model: str, options: str) -> nn.Module:
-    """A network to look at: its tensors have shapes and no values."""
-    with torch.device("meta"):
-        return models.create(model, 10, **_without_weights(options))
+    """A network to look at, see `rssearch.models.without_numbers`."""
+    return models.without_numbers(model, 10, **_without_weights(options))
 
 
 def _without_weights(options: str) -> dict[str, Any]:

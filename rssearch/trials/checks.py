@@ -21,6 +21,7 @@ from rssearch.pruning.allocate import ALLOCATIONS
 from rssearch.trials import architecture
 from rssearch.trials.point import CHANNEL_NAS, NO_METHOD, PruningPoint
 
+_BANDS = 3  # of images that are read
 AMOUNTS = ("rate", "rates", "macs_ratio")
 DIMENSIONS = ("dataset", "model", "method", *AMOUNTS, "seed", "allocation", "round_to")
 
@@ -39,6 +40,7 @@ def check_pruning(values: Mapping[str, Any], settings: Settings) -> None:
     _check_dimensions(values)
     point = PruningPoint(values, settings)
     check_task(point)
+    check_images(point)
     _check_method(point)
     _check_numbers(values)
     _check_steps(point)
@@ -76,6 +78,27 @@ def check_task(point: PruningPoint) -> None:
             f"settings.augment.crop: {settings.augment.crop} must be less than settings.patches.size, "
             f"{settings.patches.size}"
         )
+
+
+def check_images(point: PruningPoint) -> None:
+    """Refuse a network that does not take images of the study's size, or gives no logits. Raises InputError.
+
+    Where images have their own size, which is not known yet, the plan finds out. The package's own networks take all.
+    """
+    settings = point.settings
+    if point.model in models.MODELS:
+        return
+    segments = models.task_of(point.model) == "segmentation"
+    size = settings.patches.size if segments else settings.input_size
+    if size is not None:
+        with named(f"space.model, with settings.{'patches.size' if segments else 'input_size'}: {size}"):
+            _check_logits(point.model, point.options_text, size)
+
+
+@lru_cache(maxsize=256)
+def _check_logits(model: str, options: str, size: int) -> None:
+    """`rssearch.models.check_logits`, once for the many points of a study."""
+    models.check_logits(model, (_BANDS, size, size), json.loads(options))
 
 
 @lru_cache(maxsize=256)

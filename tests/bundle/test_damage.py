@@ -94,7 +94,7 @@ def test_code_that_a_bundle_names_is_not_imported(net: Path, tmp_path: Path, mon
     monkeypatch.delitem(sys.modules, "evil_net")
 
 
-@pytest.mark.parametrize("name", ["os:system", "timm:resnet18", "smp:unet", "torchvision.models:resnet18", "a.b:c"])
+@pytest.mark.parametrize("name", ["os:system", "timm.models:resnet18", "torchvision.models:resnet18", "a.b:c"])
 def test_no_module_is_looked_for(net: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(target: str) -> Any:
         raise AssertionError(target)

@@ -20,6 +20,7 @@ import yaml
 
 from rssearch.data import list_datasets
 from rssearch.models import list_models
+from rssearch.models.listing import FORMS
 from rssearch.pruning import list_methods
 from rssearch.sampling.sampler import CAPABILITIES
 from rssearch.tracking import client
@@ -73,7 +74,7 @@ def test_version() -> None:
 @pytest.mark.parametrize(
     ("command", "names"),
     [
-        ("models", [*list_models(), "torchvision:NAME", "MODULE:NAME"]),
+        ("models", [*list_models(), *FORMS]),
         ("methods", [*list_methods(), "channel_nas", "none", "MODULE:NAME"]),
         ("samplers", list(CAPABILITIES)),
         ("data list", [*list_datasets(), "folder:PATH", "segmentation_folder:PATH"]),

@@ -41,6 +41,13 @@ def test_a_list_is_json_as_well(capsys: pytest.CaptureFixture[str], command: str
     assert all(name in table for name in names)
 
 
+def test_a_search_lists_the_networks_of_all_zoos(capsys: pytest.CaptureFixture[str]) -> None:
+    listed = json.loads(said(capsys, "models", "--search", "EfficientNet-B0", "--json"))
+    names = {row["model"] for row in listed}
+    assert {"torchvision:efficientnet_b0", "timm:efficientnet_b0", "smp:unet/efficientnet-b0"} <= names
+    assert all(name in said(capsys, "models", "--search", "EfficientNet-B0") for name in names)
+
+
 def test_the_studies_of_a_storage_are_listed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert json.loads(said(capsys, "studies", "--storage", str(tmp_path), "--json")) == []
     shutil.copytree(RECORDED, tmp_path / "recorded")

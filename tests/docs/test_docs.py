@@ -99,9 +99,9 @@ def test_the_readme_has_the_study_that_is_shipped() -> None:
 
 def test_the_readme_names_what_there_is() -> None:
     rows = dict(re.findall(r"^\| (\w+) \| (.*) \|$", README, flags=re.MULTILINE))
-    named = {what: set(re.findall(r"`([\w:]+)`", cells)) for what, cells in rows.items()}
+    named = {what: set(re.findall(r"`([\w:/]+)`", cells)) for what, cells in rows.items()}
     assert named["methods"] == {*pruning.list_methods(), "channel_nas"}
-    assert named["networks"] == {*models.list_models(), "torchvision:NAME"}
+    assert named["networks"] == {*models.list_models(), "torchvision:NAME", "timm:NAME", "smp:ARCH/ENCODER"}
     assert named["datasets"] == {*data.list_datasets(), "folder:PATH", "segmentation_folder:PATH"} - {
         name for name in data.list_datasets() if name.startswith("inria:")
     }

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections import namedtuple
+from typing import Any
+
 import pytest
 import torch
+from torch import nn
 
 from rssearch import models
 from rssearch.errors import InputError
+from rssearch.models import outputs
 
 
 def test_a_function_is_a_network_whose_parameters_are_its_options() -> None:
@@ -27,6 +32,34 @@ def test_an_entry_says_more() -> None:
     assert models.create("tests.support.own:PIXELS", 2, width="8")(torch.zeros(1, 3, 16, 16)).shape == (1, 2, 16, 16)
     with pytest.raises(InputError, match=r"^unknown width of tests.support.own:PIXELS '5'"):
         models.create("tests.support.own:PIXELS", 2, width="5")
+
+
+def test_an_entry_says_which_output_is_the_logits() -> None:
+    model = models.create("tests.support.own:SCORES", 4).eval()
+    assert model(torch.zeros(2, 3, 8, 8)).shape == (2, 4)
+    assert list(model.state_dict()) == ["features.weight", "features.bias", "head.weight", "head.bias"]
+    models.check_logits("tests.support.own:SCORES", (3, 8, 8), {})
+
+
+def test_a_network_of_several_outputs_is_refused_with_what_to_write() -> None:
+    with pytest.raises(InputError, match=r"gives a dict with 'maps', 'scores', .*Entry\(BUILD, logits='maps'\)"):
+        models.check_logits("tests.support.own:Both", (3, 8, 8), {})
+    with pytest.raises(InputError, match=r"gives logits \[1, 10\] for an image of 3x8x8 .*not logits \[1, 10, 8, 8\]"):
+        outputs.check("it", lambda: models.create("tests.support.own:SCORES", 10), (3, 8, 8), 10, maps=True)
+
+
+@pytest.mark.parametrize(
+    ("output", "entry"),
+    [((1, 2), 0), ([1, 2], -1), ({"a": 1}, "a"), ({0: 1}, 0), (namedtuple("Two", "a b")(1, 2), "a")],
+)
+def test_an_entry_is_a_key_a_position_or_a_name(output: Any, entry: str | int) -> None:
+    assert outputs.Pick(entry)(nn.Identity(), (), output) in (1, 2)
+
+
+@pytest.mark.parametrize(("output", "entry"), [((1, 2), 2), ({"a": 1}, "b"), ((1, 2), "a"), (3, 0)])
+def test_an_entry_that_there_is_not_is_named(output: Any, entry: str | int) -> None:
+    with pytest.raises(InputError, match=f"Identity gives a .*, which has no entry {entry!r} for the logits"):
+        outputs.Pick(entry)(nn.Identity(), (), output)
 
 
 @pytest.mark.parametrize(

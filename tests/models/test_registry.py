@@ -62,7 +62,10 @@ def test_a_micronet_is_named_by_its_rates(name, rates):
         ("micronet:1,0", {"base": 16}, "a rate in rates is 0, but must be a whole number of at least 1"),
         ("resnet21", {}, "unknown model 'resnet21'. Did you mean 'resnet20'"),
         ("torchvision:resnet19", {}, "unknown torchvision model 'resnet19'"),
-        ("torchvision:googlenet", {}, "unknown torchvision model 'googlenet'"),
+        ("efficientnet_b0", {}, "Did you mean 'torchvision:efficientnet_b0' or 'timm:efficientnet_b0'?"),
+        ("eficientnet_b1", {}, "unknown model 'eficientnet_b1'. Did you mean 'torchvision:efficientnet_b1'?"),
+        ("unet/resnet18", {}, "Did you mean 'smp:unet/resnet18'?"),
+        ("torchvision:fcn_resnet50", {"stem": "small"}, "has no option 'stem' ('small'); it has: weights"),
         ("resnet20", {"stem": "small"}, "model 'resnet20' has no option 'stem' ('small'); it has: shortcut"),
         ("vgg16_cifar", {"weights": "DEFAULT"}, "it has none"),
         ("resnet18", {"shortcut": "A"}, "it has: stem, weights"),
@@ -79,6 +82,11 @@ def test_bad_names_and_options(name, options, message):
     assert message in str(caught.value)
     with pytest.raises(InputError):
         models.create(name, 10, **options)
+
+
+def test_what_is_only_looked_at_has_no_values():
+    assert all(p.is_meta for p in models.without_numbers("resnet18", 10).parameters())
+    assert not any(p.is_meta for p in models.without_numbers("torchvision:regnet_x_400mf", 10).parameters())
 
 
 def test_options_that_are_none_are_not_given():

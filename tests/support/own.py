@@ -24,6 +24,23 @@ def _pixels(num_classes: int, *, in_channels: int, width: str = "4") -> nn.Modul
 PIXELS = Entry(_pixels, {"width": ("4", "8")}, task="segmentation")
 
 
+class Both(nn.Module):
+    """Gives its logits in a dictionary, beside features."""
+
+    def __init__(self, num_classes: int, in_channels: int = 3) -> None:
+        super().__init__()
+        self.features = nn.Conv2d(in_channels, 8, 3, padding=1)
+        self.head = nn.Linear(8, num_classes)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Logits, and a map."""
+        maps = self.features(images).relu()
+        return {"maps": maps, "scores": self.head(maps.mean((2, 3)))}
+
+
+SCORES = Entry(Both, logits="scores")
+
+
 def lacking(num_classes: int) -> nn.Module:
     """Takes no bands."""
     return nn.Linear(1, num_classes)

@@ -21,7 +21,7 @@ from rssearch.errors import InputError, PeerLostError
 from rssearch.pruning import Elasticity
 from rssearch.storage.journal import Journal
 from rssearch.study import run as study
-from rssearch.train.data_parallel import ALONE, DistributedWorkerGroup, WorkerGroup
+from rssearch.train.data_parallel import ALONE, DistributedWorkerGroup, WorkerGroup, _behind
 from tests.support.databases import put_into
 from tests.support.scenes import scene_set, tiny
 from tests.support.training import CPU, fit, image_set, network, without_times
@@ -60,12 +60,29 @@ def changed(**changes):
     return RECIPE.model_copy(update=changes)
 
 
-CASE_MODELS = {"distilled": plain, "normalised": normalised, "two micro-batches": plain, "masks": tiny}
+def activated():
+    """With timm's normalisation, which holds the activation behind it."""
+    from timm.layers import BatchNormAct2d
+
+    model = normalised()
+    norm = BatchNormAct2d(6)
+    norm.load_state_dict(model[1].state_dict())
+    return nn.Sequential(model[0], norm, *model[3:])
+
+
+CASE_MODELS = {
+    "distilled": plain,
+    "normalised": normalised,
+    "activated": activated,
+    "two micro-batches": plain,
+    "masks": tiny,
+}
 CASES = {
     "distilled": lambda worker_group: learn(worker_group, plain(), changed(distill=0.5), teacher=plain(7)),
     "normalised": lambda worker_group: learn(
         worker_group, normalised(), changed(bn_l1=1e-2, recalibrate_batches=2), augment=Augment(crop=2, jitter=0.3)
     ),
+    "activated": lambda worker_group: learn(worker_group, activated()),
     "two micro-batches": lambda worker_group: learn(worker_group, plain(), micro_batches=2),
     "masks": lambda worker_group: learn(worker_group, tiny(), changed(batch_size=5), scene_set((3, 1, 1))),
 }
@@ -178,6 +195,16 @@ def test_alone_nothing_is_changed():
     assert ALONE.all_reduce(model, loss) is loss
     with ALONE.synchronised_batch_norm(model):
         assert type(model[1]) is nn.BatchNorm2d
+
+
+def test_a_normalisation_of_unknown_code_is_refused():
+    class Doubled(nn.BatchNorm2d):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    with pytest.raises(InputError, match=r"^Doubled is a batch normalisation with code of its own.*workers to 1"):
+        _behind(Doubled(3))
+    assert _behind(nn.BatchNorm1d(3)) == []
 
 
 # By Ray Train, within Ray Tune

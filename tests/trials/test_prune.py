@@ -225,6 +225,10 @@ def test_distillation_takes_the_baseline_as_teacher(tmp_path: Path, data_root: P
         ({"method": "l11"}, "unknown method 'l11'. Did you mean 'l1'?"),
         ({"model": "resnet21"}, "unknown model 'resnet21'. Did you mean 'resnet20'?"),
         ({"dataset": "eurosatt"}, "unknown dataset 'eurosatt'. Did you mean 'eurosat'?"),
+        (
+            {"model": "tests.support.own:Both"},
+            "gives a dict with 'maps', 'scores', not one tensor of logits. Say which",
+        ),
         ({"rate": 1.5}, "space.rate: 1.5 is not allowed; it must be a number in [0, 1)"),
         ({"rate": "half"}, "space.rate: 'half' is not allowed"),
         ({"rate": True}, "space.rate: True is not allowed"),

@@ -233,6 +233,10 @@ def test_the_bundle_predicts_a_scene(
             {"model": "micronet", "method": "bn_scale"},
             "'bn_scale' reads the scales of batch normalisation, and 'micronet'",
         ),
+        (
+            {"model": "smp:fpn/resnet18"},
+            "space.model, with settings.patches.size: 16: smp:fpn/resnet18 does not run on an image of 3x16x16: ",
+        ),
         ({"method": "cap"}, "space.method: attention can be inserted into"),
     ],
 )
