@@ -16,9 +16,9 @@ from typing import IO, Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from rssearch.data.contents import Contents, by_top, is_zip, name_some, open_regular, open_zip, readable, scan, shown
 from rssearch.data.split_folders import HOW, check_inner, given, recognise, split_of, without_labels
 from rssearch.errors import InputError
+from rssearch.imaging.contents import Contents, by_top, is_zip, name_some, open_regular, open_zip, readable, scan, shown
 from rssearch.imaging.pixels import check_length, upright_size
 
 L = TypeVar("L")

@@ -11,7 +11,6 @@ import numpy as np
 
 from rssearch.config.schema import Split
 from rssearch.data import segmentation_folder
-from rssearch.data.contents import Contents, scan, shown
 from rssearch.data.family import Task
 from rssearch.data.folder import PREFIX
 from rssearch.data.listing import Files, Listing
@@ -20,6 +19,7 @@ from rssearch.data.scene_folders import KINDS
 from rssearch.data.scenes import Pairs, SceneListing
 from rssearch.data.split import divide, divide_scenes
 from rssearch.errors import InputError, cut
+from rssearch.imaging.contents import Contents, scan, shown
 from rssearch.imaging.headers import read_header
 from rssearch.imaging.pixels import DECODE_ERRORS, check_image, reason
 from rssearch.storage.location import expand

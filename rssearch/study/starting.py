@@ -9,8 +9,8 @@ from statistics import median_low
 from rssearch.config import plain_yaml
 from rssearch.config.loading import parse_study
 from rssearch.config.reference import SCHEMA_FILE
-from rssearch.data.contents import shown
 from rssearch.data.survey import Survey
+from rssearch.imaging.contents import shown
 
 __all__ = ["describe", "name_of", "notes", "study_text"]
 
@@ -100,7 +100,7 @@ def study_text(found: Survey) -> str:
         model="unet" if scenes else "resnet20",
         model_comment="                     # or [unet, micronet]"
         if scenes
-        else "                 # `rssearch models`",
+        else "                 # `rssearch models` lists all",
         settings=_SPLIT.format(split=_division(found)) + (_for_scenes(found) if scenes else _for_images(found)),
         quality="val_miou" if scenes else "val_accuracy",
     )
