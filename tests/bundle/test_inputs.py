@@ -64,7 +64,7 @@ def test_a_file_whose_name_looks_like_a_pattern_is_a_file() -> None:
 
 def test_a_home_folder_is_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert list(find(["~/tiles"])[0])[0] == "~/tiles/a.JPG"
+    assert next(iter(find(["~/tiles"])[0])) == "~/tiles/a.JPG"
     assert list(find(["~/tiles/*.png"])[0]) == [f"{tmp_path}/tiles/b.png"]
 
 
