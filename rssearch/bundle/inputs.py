@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rssearch.errors import InputError, cut
-from rssearch.imaging.contents import EXTENSIONS, scan, shown
+from rssearch.imaging.contents import scan, shown, without_image
 from rssearch.storage.location import expand
 
 __all__ = ["MASK", "find"]
@@ -64,6 +64,5 @@ def _members(path: str, folder: Path) -> tuple[list[str], list[str]]:
     if masks := len(contents.images) - len(images):
         notes.append(f"{shown(path)}: left out, as they are written masks (*{MASK}): {masks}")
     if not images:
-        more = f"; {'; '.join(notes)}" if notes else ""
-        raise InputError(f"{cut(path, 300)}: has no image (read are {' '.join(sorted(EXTENSIONS))}){more}")
+        raise without_image(path, notes)
     return images, notes

@@ -19,7 +19,7 @@ from rssearch.data.scene_folders import KINDS
 from rssearch.data.scenes import Pairs, SceneListing
 from rssearch.data.split import divide, divide_scenes
 from rssearch.errors import InputError, cut
-from rssearch.imaging.contents import Contents, scan, shown
+from rssearch.imaging.contents import Contents, scan, shown, without_image
 from rssearch.imaging.headers import read_header
 from rssearch.imaging.pixels import DECODE_ERRORS, check_image, reason
 from rssearch.storage.location import expand
@@ -75,7 +75,7 @@ def survey(folder: str | Path) -> Survey:
         raise InputError(f"{cut(shown(str(path)), 300)}: the name has what is no printable UTF-8; rename the folder")
     if not path.exists():
         raise InputError(f"{cut(str(folder), 300)}: there is no such folder or zip")
-    scenes = (path.is_dir() or path.suffix.lower() == ".zip") and _has_masks(scan(path))
+    scenes = (path.is_dir() or path.suffix.lower() == ".zip") and _has_masks(str(folder), scan(path))
     name = (segmentation_folder.PREFIX if scenes else PREFIX) + path.name
     found = listing(name, path.parent)
     if isinstance(found, SceneListing):
@@ -103,7 +103,9 @@ def survey(folder: str | Path) -> Survey:
     )
 
 
-def _has_masks(contents: Contents) -> bool:
+def _has_masks(folder: str, contents: Contents) -> bool:
+    if not contents.images:
+        raise without_image(folder, contents.notes())
     folders = {folder for path, _ in contents.images for folder in path.split("/")[:-1]}
     return folders.issuperset(KINDS)
 

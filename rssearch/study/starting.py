@@ -114,10 +114,12 @@ def _division(found: Survey) -> str:
 
 def _for_images(found: Survey) -> str:
     shorter = median_low(min(size) for size in found.sizes.elements())
-    batch = 128 if found.train >= 5000 else 32
-    epochs = max(4, min(30, 40_000 // found.train))  # minutes on two cores
+    large = found.train >= 5000
+    size = max(8, min(32 if large else 64, shorter // 8 * 8))
+    batch = 128 if large else 32
+    epochs = max(4, min(30, int(40_000 * (64 / size) ** 2) // found.train))  # of a baseline, minutes on two cores
     return _IMAGES.format(
-        size=max(8, min(64, shorter // 8 * 8)),
+        size=size,
         epochs=epochs,
         tuning=max(1, epochs // 4),
         batch=batch,
@@ -129,7 +131,7 @@ def _for_images(found: Survey) -> str:
 def _for_scenes(found: Survey) -> str:
     shorter = median_low(min(size) for size in found.sizes.elements())
     size = next((size for size in (128, 64) if size <= shorter), 32)
-    epochs = max(4, min(30, 4_000 * size**2 // max(found.train, 1)))  # minutes on two cores
+    epochs = max(4, min(30, 4_000 * size**2 // max(found.train, 1)))
     return _SCENES.format(size=size, epochs=epochs, tuning=max(1, epochs // 4))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 from pathlib import Path
 
 import jsonschema
@@ -150,6 +151,11 @@ def _no_classes_of_masks(folder: Path) -> None:
     (folder / "classes.json").unlink()
 
 
+def _zips(folder: Path) -> None:
+    zipped(images(folder / "tiles"), folder / "tiles.zip")
+    shutil.rmtree(folder / "tiles")
+
+
 def _one_scene(folder: Path) -> None:
     own_scenes(folder.parent, 1).rename(folder)
 
@@ -157,7 +163,11 @@ def _one_scene(folder: Path) -> None:
 BAD = {
     "a class of one image": (_few, "no validation image; bring at least three images of each class"),
     "one class": (_one_class, "needs a folder of images for each of two or more classes; found []"),
-    "an empty folder": (lambda folder: folder.mkdir(), "needs a folder of images for each of two or more classes"),
+    "an empty folder": (lambda folder: folder.mkdir(), "mine: has no image (read are .bmp .jpeg .jpg"),
+    "a folder of zips": (
+        _zips,
+        "mine: has no image (read are .bmp .jpeg .jpg .png .ppm .tif .tiff .webp); left out, as",
+    ),
     "no folder": (lambda folder: None, "mine: there is no such folder or zip"),
     "a file": (lambda folder: folder.write_text("x"), "is neither a folder nor a zip archive"),
     "images of 16 bits": (_deep, "none of the 8 images looked at can be read; the last: it has one band of 16 bits"),
