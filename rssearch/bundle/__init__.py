@@ -9,7 +9,7 @@
     model_card.md        where the network comes from, what it reaches and what it costs
     manifest.json        the format, and sha256 of each of them
 
-Nothing in it is a pickle, and every file is checked before it is used. ``python -m rssearch.bundle DIR IMAGE...``
+Nothing in it is a pickle, and every file is checked before it is used. ``python -m rssearch.bundle DIR PATH...``
 predicts with onnxruntime, NumPy and Pillow alone, by `rssearch.bundle.predict`. This package imports torch only where
 `load` or `export` is called.
 """

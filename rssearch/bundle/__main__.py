@@ -1,4 +1,4 @@
-"""``python -m rssearch.bundle DIR IMAGE...``: predict with onnxruntime, NumPy and Pillow; torch is not needed."""
+"""``python -m rssearch.bundle DIR PATH...``: predict with onnxruntime, NumPy and Pillow; torch is not needed."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rssearch.bundle import inputs, table
 from rssearch.errors import InputError, cut, shown
 from rssearch.escaping import printable
 from rssearch.storage.location import check_folder
@@ -17,22 +19,28 @@ from rssearch.storage.location import check_folder
 if TYPE_CHECKING:
     from rssearch.bundle.predict import Network
 
+Write = Callable[[Mapping[str, Any]], None]
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print one line for each image. Status 0, or 2 with one message for what cannot be used."""
+    """Predict images, and name those that cannot be predicted.
+
+    Returns:
+        0; 1 where some images failed, each with a message; 2 where all did, or for input that cannot be used.
+    """
     asked = _parser().parse_args(arguments)
     try:
         from rssearch.bundle import predict
 
         network = predict.open_network(asked.bundle, int8=asked.int8, threads=asked.threads)
-        work = _segmented if network.segments else _classified
+        images, notes = inputs.find(asked.images)
         if network.segments:
             check_folder(asked.out)
-        targets = _targets(asked.images, asked.out) if network.segments else dict.fromkeys(asked.images, Path())
-        for image in asked.images:
-            found = work(network, image, targets[image], asked.top)
-            sys.stdout.write((json.dumps(found) if asked.json else _line(found)) + "\n")
-            sys.stdout.flush()
+        targets = _targets(images, asked.out) if network.segments else dict.fromkeys(images, Path())
+        for note in notes:
+            sys.stderr.write(f"note: {printable(note)}\n")
+        with _output(asked, network) as write:
+            failed = _predict(network, targets, None if asked.csv else asked.top, write)
     except ModuleNotFoundError as error:
         return _fail(f"{error.name} is not installed: prediction needs onnxruntime, numpy and pillow")
     except InputError as error:
@@ -41,7 +49,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise
     except OSError as error:
         return _fail(f"{cut(str(error.filename), 300)}: {error.strerror}")
-    return 0
+    if failed and len(targets) > 1:
+        sys.stderr.write(f"{failed} of {len(targets)} images could not be predicted\n")
+    return 0 if not failed else 2 if failed == len(targets) else 1
+
+
+def _predict(network: Network, targets: Mapping[str, Path], top: int | None, write: Write) -> int:
+    """Predict each image; how many could not be."""
+    work, failed = _segmented if network.segments else _classified, 0
+    for image, target in targets.items():
+        try:
+            found = work(network, image, target, top)
+        except InputError as error:
+            _fail(str(error))
+            failed += 1
+        else:
+            write(found)
+    return failed
+
+
+@contextmanager
+def _output(asked: argparse.Namespace, network: Network) -> Iterator[Write]:
+    """Where predictions go: a table, or lines on the standard output."""
+    if asked.csv is not None:
+        with table.opened(asked.csv, network.classes, masks=network.segments) as write:
+            yield write
+        return
+
+    def line(found: Mapping[str, Any]) -> None:
+        sys.stdout.write((json.dumps(found) if asked.json else _line(found)) + "\n")
+        sys.stdout.flush()
+
+    yield line
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -49,13 +88,26 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m rssearch.bundle",
         description="Predict images with a deploy bundle. One line for each image, columns separated by tabs: image, "
         "class, probability; for segmentation: image, mask, and each class with its share of the pixels.",
+        epilog="An image that cannot be read is named, and the others are predicted. Status 0: all were predicted; "
+        "1: some could not be; 2: none could be, or the input cannot be used.",
     )
     parser.add_argument("bundle", metavar="DIR", type=Path, help="the bundle, as `rssearch export` writes it")
-    parser.add_argument("images", metavar="IMAGE", nargs="+", help="image files")
-    parser.add_argument("--top", metavar="K", type=_positive, default=1, help="the K likeliest classes; default 1")
-    parser.add_argument("--json", action="store_true", help="each line is a JSON object")
     parser.add_argument(
-        "--out", metavar="DIR", type=Path, default=Path(), help="where masks go, as NAME.mask.png; default: here"
+        "images",
+        metavar="PATH",
+        nargs="+",
+        help="image files, folders of them (with the folders in these), and patterns such as 'tiles/**/*.tif'",
+    )
+    parser.add_argument("--top", metavar="K", type=_positive, default=1, help="the K likeliest classes; default 1")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="each line is a JSON object")
+    form.add_argument("--csv", metavar="FILE", type=Path, help="instead of lines a new CSV file, with every class")
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        type=Path,
+        default=Path(),
+        help="where masks go, as NAME.mask.png, those of a folder in the same folders below; default: here",
     )
     parser.add_argument("--int8", action="store_true", help="use the quantised model")
     parser.add_argument("--threads", metavar="N", type=_positive, default=0, help="default: as many as there are cores")
@@ -68,7 +120,7 @@ def _positive(text: str) -> int:
     return int(text[-4:])
 
 
-def _classified(network: Network, image: str, _target: Path, top: int) -> dict[str, Any]:
+def _classified(network: Network, image: str, _target: Path, top: int | None) -> dict[str, Any]:
     from rssearch.bundle.predict import probabilities
 
     found = probabilities(network, image)
@@ -76,7 +128,7 @@ def _classified(network: Network, image: str, _target: Path, top: int) -> dict[s
     return {"image": image, "classes": {network.classes[i]: float(found[i]) for i in likeliest.tolist()}}
 
 
-def _segmented(network: Network, image: str, target: Path, _top: int) -> dict[str, Any]:
+def _segmented(network: Network, image: str, target: Path, _top: int | None) -> dict[str, Any]:
     import numpy as np
     from PIL import Image
 
@@ -91,9 +143,9 @@ def _segmented(network: Network, image: str, target: Path, _top: int) -> dict[st
     return {"image": image, "mask": str(target), "classes": dict(zip(network.classes, shares.tolist(), strict=True))}
 
 
-def _targets(images: Sequence[str], folder: Path) -> dict[str, Path]:
+def _targets(images: Mapping[str, Path], folder: Path) -> dict[str, Path]:
     """Where the mask of each image goes."""
-    targets = {image: folder / f"{Path(image).stem}.mask.png" for image in images}
+    targets = {image: folder / name.with_name(f"{name.stem}{inputs.MASK}") for image, name in images.items()}
     owner: dict[Path, str] = {}
     for image, target in targets.items():
         if target in owner:
@@ -102,7 +154,7 @@ def _targets(images: Sequence[str], folder: Path) -> dict[str, Path]:
     return targets
 
 
-def _line(found: dict[str, Any]) -> str:
+def _line(found: Mapping[str, Any]) -> str:
     show: Callable[[float], str] = "{:.4f}".format
     pairs = [text for name, value in found["classes"].items() for text in (name, show(value))]
     cells = [found["image"], *([found["mask"]] if "mask" in found else []), *pairs]

@@ -42,7 +42,7 @@ TrialKey = Annotated[
     str | None, typer.Option(metavar="KEY", help="The key of a trial, or its beginning if no other key begins so.")
 ]
 Selection = Annotated[
-    str, typer.Option(metavar="CRITERION", help="knee, accuracy, or macs<=X with X such as 20e6 or 20M.")
+    str, typer.Option(metavar="CRITERION", help="knee, accuracy, or a bound of a metric: 'macs<=20M', 'val_miou>=0.6'.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DatasetRoot = Annotated[Path, typer.Option("--data-root", metavar="DIR", help="Where the datasets are.")]

@@ -1,19 +1,28 @@
 """The schema of a study's YAML.
 
 Every default stands here and is shown by ``rssearch plan``; every error names the file, the key, the value and what is
-allowed. Nothing heavy is imported, so that the command line starts fast.
+allowed. The descriptions are the reference of the documentation (`rssearch.config.reference`): each says what a value
+means, and its unit. Nothing heavy is imported, so that the command line starts fast.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 from rssearch.config.scalars import Integer, Real, Truth, meant
-from rssearch.config.space import Dimension, parse_dimension
+from rssearch.config.space import JSON_SCHEMA, Dimension, parse_dimension
 from rssearch.errors import shown
 from rssearch.storage import uris
 
@@ -62,13 +71,30 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+def _or_a_name(names: Iterable[str]) -> Callable[[dict[str, Any]], None]:
+    """Tell the JSON schema of a section that one of these names may stand in its place."""
+
+    def extend(schema: dict[str, Any]) -> None:
+        section = dict(schema)
+        schema.clear()
+        schema |= {"anyOf": [section, {"enum": list(names)}]}
+
+    return extend
+
+
 class Split(Section):
     """Shares of the images, stratified by class. In the YAML also one of the published splits, such as ``80/20``."""
 
-    train: Share = 0.7
-    val: Share = 0.1
-    test: Share = 0.2
-    seed: Integer = Field(0, ge=0)
+    model_config = ConfigDict(json_schema_extra=_or_a_name(SPLITS))
+
+    train: Share = Field(0.7, description="share of the images that networks are trained on; above 0")
+    val: Share = Field(
+        0.1, description="share of the images that trials are compared on: objectives and fronts; above 0"
+    )
+    test: Share = Field(
+        0.2, description="share of the images that are read once, for the front's members; train + val + test is 1"
+    )
+    seed: Integer = Field(0, ge=0, description="random seed of the division; the published test set of a dataset stays")
 
     @model_validator(mode="before")
     @classmethod
@@ -95,9 +121,9 @@ class Augment(Section):
     crop: Integer = Field(
         4, ge=0, description="pixels of reflected border before a random crop back to the size; 0: off"
     )
-    hflip: Truth = True
-    vflip: Truth = True
-    rotate90: Truth = True
+    hflip: Truth = Field(True, description="half of the images are mirrored, left to right")
+    vflip: Truth = Field(True, description="half of the images are mirrored, top to bottom")
+    rotate90: Truth = Field(True, description="images are turned by 0, 90, 180 or 270 degrees; needs square images")
     jitter: Share = Field(0.0, description="largest relative change of brightness, contrast and saturation; 0: off")
 
 
@@ -105,7 +131,9 @@ class Patches(Section):
     """Windows that scenes are cut into, for segmentation. Those of val and test overlap no more than they must."""
 
     size: Integer = Field(128, ge=8, le=4096, description="height and width in pixels; smaller scenes are padded")
-    overlap: Integer = Field(0, ge=0, description="pixels that neighbours of the training split have in common")
+    overlap: Integer = Field(
+        0, ge=0, description="pixels that neighbours of the training split have in common; less than size"
+    )
 
     @model_validator(mode="after")
     def _windows_advance(self) -> Patches:
@@ -117,28 +145,42 @@ class Patches(Section):
 class Recipe(Section):
     """How a network is trained."""
 
-    epochs: Integer = Field(10, ge=0)
-    batch_size: Integer = Field(128, ge=2)
-    optimizer: Literal["sgd", "adamw"] = "sgd"
+    epochs: Integer = Field(10, ge=0, description="passes over the training split; 0: no training")
+    batch_size: Integer = Field(128, ge=2, description="images of a step, of all workers of the trial together")
+    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="stochastic gradient descent, or AdamW")
     lr: Real = Field(0.1, gt=0, description="learning rate after the warm-up")
-    momentum: Share = 0.9
-    nesterov: Truth = False
-    weight_decay: Real = Field(5e-4, ge=0)
-    schedule: Literal["cosine", "step", "constant"] = "cosine"
-    milestones: tuple[Share, ...] = Field((0.5, 0.75), description="schedule step: shares of the epochs")
-    gamma: Real = Field(0.1, gt=0, description="schedule step: factor on the learning rate at each milestone")
-    warmup_epochs: Real = Field(0.0, ge=0, description="linear warm-up, in epochs")
-    loss: Literal["cross_entropy", "adaptive_mining"] = Field("cross_entropy", description="on the labels")
-    label_smoothing: Real = Field(0.0, ge=0, lt=1)
+    momentum: Share = Field(0.9, description="of the optimizer sgd")
+    nesterov: Truth = Field(False, description="Nesterov's momentum; needs optimizer: sgd and a momentum above 0")
+    weight_decay: Real = Field(5e-4, ge=0, description="of all weights: coupled with sgd, decoupled with adamw")
+    schedule: Literal["cosine", "step", "constant"] = Field(
+        "cosine",
+        description="the learning rate after the warm-up: cosine falls towards 0, step falls at milestones, constant "
+        "stays",
+    )
+    milestones: tuple[Share, ...] = Field(
+        (0.5, 0.75), description="schedule: step; where the learning rate falls, as shares of the epochs"
+    )
+    gamma: Real = Field(0.1, gt=0, description="schedule: step; factor on the learning rate at each milestone")
+    warmup_epochs: Real = Field(
+        0.0, ge=0, description="epochs, or a part of one, in which the learning rate grows linearly from 0 to lr"
+    )
+    loss: Literal["cross_entropy", "adaptive_mining"] = Field(
+        "cross_entropy", description="on the labels; adaptive_mining adds RemoteTrimmer's loss on hard samples"
+    )
+    label_smoothing: Real = Field(0.0, ge=0, lt=1, description="share of each label that all classes get equally")
     distill: Share = Field(
         0.0, description="weight of the distillation loss from the baseline; the labels get the rest"
     )
-    temperature: Real = Field(4.0, gt=0, description="of the distillation")
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    recalibrate_batches: Integer = Field(
-        0, ge=0, description="batches that reset the BN statistics before the training"
+    temperature: Real = Field(4.0, gt=0, description="of the distillation: divides the logits of both networks")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="of the computation: float32, bfloat16 (mixed with float32), or auto: bf16 on GPUs alone"
     )
-    bn_l1: Real = Field(0.0, ge=0, description="L1 penalty on the BN scales, as in network slimming")
+    recalibrate_batches: Integer = Field(
+        0, ge=0, description="batches that reset the statistics of batch normalisation before the training; 0: none"
+    )
+    bn_l1: Real = Field(
+        0.0, ge=0, description="weight of an L1 penalty on the scales of batch normalisation, as in network slimming"
+    )
     attention: Truth = Field(
         False, description="squeeze-and-excitation while training, folded into BN at the end, as in RemoteTrimmer"
     )
@@ -163,12 +205,20 @@ class ChannelSearch(Section):
         None, gt=0, le=1, description="MACs ratio that the search is led to; null: that of the derived network"
     )
     strength: Real = Field(5.0, ge=0, description="weight of the cost loss (lambda)")
-    cost: Literal["squared", "log"] = Field("squared", description="(R/q - 1)^2, or |log(R/q)|")
+    cost: Literal["squared", "log"] = Field(
+        "squared", description="loss of the expected MACs ratio R for the target q: (R/q - 1)^2, or abs(log(R/q))"
+    )
     score_lr: Real = Field(3e-2, gt=0, description="learning rate of the scores (Adam)")
-    score_share: Share = Field(0.2, description="share of the training images that the scores learn from")
-    warmup: Share = Field(0.1, description="share of the epochs in which all gates are open and only weights learn")
-    temperature: Real = Field(1.0, gt=0, description="of the gates, at first")
-    final_temperature: Real = Field(0.1, gt=0)
+    score_share: Share = Field(
+        0.2, description="share of the training images that the scores learn from; above 0 and below 1"
+    )
+    warmup: Share = Field(
+        0.1, description="share of the epochs in which all gates are open and only weights learn; below 1"
+    )
+    temperature: Real = Field(
+        1.0, gt=0, description="of the gates sigmoid(score / temperature) at first; smaller is harder"
+    )
+    final_temperature: Real = Field(0.1, gt=0, description="of the gates at the end")
     annealing: Share = Field(0.6, description="share of the epochs in which the temperature falls, exponentially")
     straight_through: Truth = Field(False, description="gates of 0 or 1 forward, soft ones backward")
 
@@ -184,8 +234,15 @@ class ChannelSearch(Section):
 class ModelOptions(Section):
     """Options of the networks. Those left null take a network's own default."""
 
-    stem: Literal["imagenet", "small"] | None = Field(None, description="small: 3x3 stride 1, no max-pooling")
-    shortcut: Literal["A", "B"] | None = Field(None, description="of the CIFAR ResNets")
+    stem: Literal["imagenet", "small"] | None = Field(
+        None,
+        description="first layers of torchvision's networks; small: a 3x3 convolution of stride 1 without max-pooling, "
+        "for images of 32 to 64 pixels",
+    )
+    shortcut: Literal["A", "B"] | None = Field(
+        None,
+        description="of the CIFAR ResNets where the width changes; A: no parameters, B: a 1x1 convolution",
+    )
     weights: str | None = Field(
         None,
         min_length=1,
@@ -198,7 +255,9 @@ class ModelOptions(Section):
         "compared with the file where it is given",
     )
     networks: dict[str, dict[str, Any]] = Field(
-        default_factory=dict, description="of single networks, such as {micronet: {base: 16}, unet: {levels: 3}}"
+        default_factory=dict,
+        description="options of single networks by name, such as {micronet: {base: 16}, unet: {levels: 3}}; see "
+        "`rssearch models`",
     )
 
     def given(self, network: str) -> dict[str, Any]:
@@ -233,28 +292,33 @@ class Pruning(Section):
     """How scores become a smaller network."""
 
     allocation: Literal["uniform", "global", "global_mean", "lamp", "joint"] | None = Field(
-        None, description="null: the method's own"
+        None,
+        description="how many channels each layer loses: the same share (uniform), by ranking all channels (global, "
+        "global_mean, lamp), or by two criteria (joint); null: the method's own",
     )
     steps: Integer = Field(
         1, ge=1, description="prune and fine-tune in so many steps; the epochs are divided among them"
     )
     options: dict[str, dict[str, str]] = Field(
-        default_factory=dict, description="of the methods' criteria, such as {lfp: {log: literal_eps}}"
+        default_factory=dict,
+        description="options of the methods' criteria by method, such as {lfp: {log: literal_eps}}",
     )
     round_to: Integer = Field(1, ge=1, description="kept channels are multiples of this; 8 suits most hardware")
     min_channels: Integer = Field(1, ge=1, description="no group of coupled channels gets smaller than this")
     score_batches: Integer = Field(
         5, ge=1, description="mini-batches of the training split that the data-driven scores see"
     )
-    score_batch_size: Integer = Field(128, ge=1)
+    score_batch_size: Integer = Field(128, ge=1, description="images of each of these mini-batches")
 
 
 class Latency(Section):
     """What is timed of the front's networks: each runtime with each batch."""
 
-    runtimes: tuple[Runtime, ...] = Field(("eager",), min_length=1)
+    runtimes: tuple[Runtime, ...] = Field(
+        ("eager",), min_length=1, description="PyTorch as it is (eager), torch.compile (compile), or onnxruntime"
+    )
     batches: tuple[Annotated[Integer, Field(ge=1, le=65536)], ...] = Field(
-        (1,), min_length=1, description="images of a pass"
+        (1,), min_length=1, description="images that go through the network together"
     )
 
     def pairs(self) -> list[tuple[Runtime, int]]:
@@ -265,34 +329,58 @@ class Latency(Section):
 class Settings(Section):
     """What all trials of a study share. A dimension of the space may override a value by its dotted name."""
 
-    input_size: Integer | None = Field(None, ge=8, le=4096, description="images are scaled to this height and width")
-    split: Split = Split()
-    patches: Patches = Patches()
-    augment: Augment = Augment()
+    input_size: Integer | None = Field(
+        None,
+        ge=8,
+        le=4096,
+        description="height and width in pixels that images are scaled to; null: their own, which must be the same for "
+        "all. Scenes of segmentation sets are never scaled: null",
+    )
+    split: Split = Field(Split(), description="how the images are divided into train, val and test")
+    patches: Patches = Field(Patches(), description="windows that scenes are cut into, for segmentation")
+    augment: Augment = Field(Augment(), description="random changes of the training images")
     normalize: NormalisationName | Normalisation | None = Field(
         None,
         description="what images are normalised by: dataset, mean and std of the training images; imagenet; weights, "
         "what the named weights' own transform says; none, values stay in [0, 1]; or {mean, std}. null: weights where "
         "they say it, else dataset",
     )
-    model: ModelOptions = ModelOptions()
-    train: Recipe = Recipe()
-    finetune: Recipe = Recipe(epochs=5, lr=0.01, recalibrate_batches=10)
-    pruning: Pruning = Pruning()
-    nas: ChannelSearch = ChannelSearch()
-    latency: Latency = Latency()
-    on_error: Literal["raise", "skip"] = Field("raise", description="what a corrupt image does")
+    model: ModelOptions = Field(ModelOptions(), description="options of the networks")
+    train: Recipe = Field(Recipe(), description="how baselines are trained, and networks that are not pruned")
+    finetune: Recipe = Field(
+        Recipe(epochs=5, lr=0.01, recalibrate_batches=10), description="how pruned networks are trained further"
+    )
+    pruning: Pruning = Field(Pruning(), description="how scores become a smaller network")
+    nas: ChannelSearch = Field(ChannelSearch(), description="how channels are searched (method channel_nas)")
+    latency: Latency = Field(Latency(), description="what is timed of the front's networks")
+    on_error: Literal["raise", "skip"] = Field(
+        "raise", description="an image that cannot be read stops the study, or is left out and named"
+    )
     download: Truth = Field(False, description="fetch a missing dataset into the data root")
     memory_share: Share = Field(0.4, description="a set larger than this share of the node's memory is streamed")
-    keep_models: Literal["front", "all"] = Field("front", description="whose weights stay in the store at the end")
-    options: dict[str, Any] = Field(default_factory=dict, description="for a trial of your own")
+    keep_models: Literal["front", "all"] = Field(
+        "front", description="whose weights stay in the store at the end: those of the front's members, or all"
+    )
+    options: dict[str, Any] = Field(default_factory=dict, description="any values, for a user-defined trial")
 
 
 class Bound(Section):
-    """Limits of a metric."""
+    """Limits of a metric: max, min or both."""
 
-    max: Real | None = None
-    min: Real | None = None
+    max: Real | None = Field(None, description="largest value that is allowed, in the unit of the metric; null: any")
+    min: Real | None = Field(None, description="smallest value that is allowed, in the unit of the metric; null: any")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_a_mapping(cls, value: Any) -> Any:
+        if isinstance(value, Mapping | Bound):
+            return value
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        limit = shown(value) if number else "5"
+        raise ValueError(
+            f"{shown(value)} is not allowed: a bound is a mapping, {{max: {limit}}} for at most {limit} or "
+            f"{{min: {limit}}} for at least {limit}"
+        )
 
     @model_validator(mode="after")
     def _one_is_given(self) -> Bound:
@@ -306,10 +394,15 @@ class Bound(Section):
 SamplerName = Literal["grid", "random", "qmc", "tpe", "nsga2", "nsga3", "gp", "cmaes"]
 
 
+Rule = Literal["none", "asha", "moasha"]
+
+
 class EarlyStopping(Section):
     """Which trials end before their last epoch. In the YAML also the rule's name alone."""
 
-    rule: Literal["none", "asha", "moasha"] = "none"
+    model_config = ConfigDict(json_schema_extra=_or_a_name(get_args(Rule)))
+
+    rule: Rule = Field("none", description="none; asha compares trials by one objective, moasha by all of them")
     first: Integer = Field(1, ge=1, description="epochs of the first rung; each further one has `factor` times as many")
     factor: Integer = Field(3, ge=2, description="at a rung one in so many trials continues")
 
@@ -322,12 +415,19 @@ class EarlyStopping(Section):
 class Search(Section):
     """How points of the space are proposed and judged."""
 
-    sampler: SamplerName = "grid"
-    trials: Integer = Field(60, ge=1, description="budget of every sampler but grid")
-    seed: Integer = Field(0, ge=0, le=_SEEDS)
-    objectives: dict[str, Direction] = Field(default={"val_accuracy": "max", "macs": "min"}, min_length=1)
-    constraints: dict[str, Bound] = Field(default_factory=dict)
-    early_stopping: EarlyStopping = EarlyStopping()
+    sampler: SamplerName = Field("grid", description="how points are proposed: all of them, or see `rssearch samplers`")
+    trials: Integer = Field(60, ge=1, description="number of trials of every sampler but grid")
+    seed: Integer = Field(0, ge=0, le=_SEEDS, description="random seed of the sampler")
+    objectives: dict[str, Direction] = Field(
+        default={"val_accuracy": "max", "macs": "min"},
+        min_length=1,
+        description="metrics that the front is made of: each is to be large (max) or small (min)",
+    )
+    constraints: dict[str, Bound] = Field(
+        default_factory=dict,
+        description="limits of metrics, such as {macs_ratio: {max: 0.6}}; a trial that breaks one is infeasible",
+    )
+    early_stopping: EarlyStopping = Field(EarlyStopping(), description="which trials end before their last epoch")
 
 
 def _gpus(value: Any) -> Any:
@@ -342,12 +442,18 @@ def _gpus(value: Any) -> Any:
 class Resources(Section):
     """What one trial takes of the cluster."""
 
-    cpus: Real = Field(1.0, gt=0, description="of each worker: threads, and readers of images")
+    cpus: Real = Field(1.0, gt=0, description="CPUs of each worker: threads, and readers of images")
     gpus: Annotated[float | Literal["auto"], BeforeValidator(_gpus)] = Field(
-        0.0, description="of each worker; 0.5: two share a GPU; auto: as many as its memory holds"
+        0.0,
+        description="GPUs of each worker: a whole number, or a part of one as 0.5 (two trials share a GPU); "
+        "auto: as many trials as its memory holds",
     )
-    workers: Integer = Field(1, ge=1, description="that train one trial together, each on its share of every batch")
-    max_concurrent: Integer | None = Field(None, ge=1, description="null: as many as the cluster holds")
+    workers: Integer = Field(
+        1, ge=1, description="processes that train one trial together, each on its share of every batch"
+    )
+    max_concurrent: Integer | None = Field(
+        None, ge=1, description="trials that run at once, at most; null: as many as the cluster has room for"
+    )
     max_failures: Integer = Field(3, ge=0, description="restarts of a trial whose worker died; lost nodes do not count")
 
     @model_validator(mode="after")
@@ -376,15 +482,29 @@ class StudyConfig(Section):
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
-    study: str
-    trial: str
-    space: Annotated[dict[str, Dimension], BeforeValidator(_dimensions)]
-    settings: Settings = Settings()
-    search: Search = Search()
-    resources: Resources = Resources()
-    data_root: str = "data"
-    storage: str = "results"
-    tracking_uri: str | None = None
+    study: str = Field(
+        description="name of the study and of its results: 1 to 100 letters, digits, '-', '_' and '.'",
+        json_schema_extra={"pattern": "^[A-Za-z0-9_.-]{1,100}$"},
+    )
+    trial: str = Field(
+        description="what one trial does, as package.module:function: trials.prune:run, trials.channel_nas:run, "
+        "trials.micronet:run, or a function of your own",
+        json_schema_extra={"pattern": "^[^:\\s]+:[^:\\s]+$"},
+    )
+    space: Annotated[dict[str, Dimension], BeforeValidator(_dimensions), WithJsonSchema(JSON_SCHEMA)] = Field(
+        description="what varies between trials: a list of values or a range for each dimension"
+    )
+    settings: Settings = Field(Settings(), description="what all trials share")
+    search: Search = Field(Search(), description="how points of the space are proposed and judged")
+    resources: Resources = Field(Resources(), description="what one trial takes of the cluster")
+    data_root: str = Field("data", description="folder of the datasets")
+    storage: str = Field(
+        "results",
+        description="where results, baselines and checkpoints go: a folder, or a URL such as s3://bucket/results",
+    )
+    tracking_uri: str | None = Field(
+        None, description="MLflow server or database that records the study; null: mlflow.db in the storage"
+    )
 
     @field_validator("study")
     @classmethod

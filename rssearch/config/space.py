@@ -21,6 +21,49 @@ _FEW = 100  # values of a range that stand for it one by one; of a longer one it
 Scalar = str | int | float | bool | None
 Point = dict[str, Scalar]
 
+_SCALAR = {"type": ["string", "number", "boolean", "null"]}
+# What `parse_dimension` reads, for editors. What this refuses, it refuses; it refuses more.
+JSON_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "minProperties": 1,
+    "additionalProperties": {
+        "description": "a dimension: a list is a choice, a mapping with low and high a range, any other value is fixed",
+        "anyOf": [
+            {
+                "description": "a choice: one of these values",
+                "type": "array",
+                "minItems": 1,
+                "uniqueItems": True,
+                "items": _SCALAR,
+            },
+            {
+                "description": "a range of numbers; whole bounds (and step) give whole numbers",
+                "type": "object",
+                "additionalProperties": False,
+                "required": ["low", "high"],
+                "properties": {
+                    "low": {"type": "number", "description": "smallest value, included; above 0 where log is true"},
+                    "high": {"type": "number", "description": "largest value, included where steps reach it"},
+                    "step": {
+                        "anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "null"}],
+                        "default": None,
+                        "description": "distance of neighbouring values, at most high - low; null: all values, or all "
+                        "whole numbers where both bounds are whole",
+                    },
+                    "log": {
+                        "type": "boolean",
+                        "default": False,
+                        "description": "values are sampled evenly on a logarithmic scale; not with a step",
+                    },
+                },
+                "if": {"required": ["log"], "properties": {"log": {"const": True}}},
+                "then": {"properties": {"low": {"exclusiveMinimum": 0}, "step": {"type": "null"}}},
+            },
+            {"description": "one fixed value"} | _SCALAR,
+        ],
+    },
+}
+
 
 @dataclass(frozen=True)
 class Choice:

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Hashable, Sequence
 from itertools import combinations
 
-from rssearch.data.contents import SHOWN, shown
+from rssearch.imaging.contents import SHOWN, shown
 from rssearch.imaging.pixels import Pixels
 
 WORDS = {"train": "training", "val": "validation", "test": "test"}

@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from rssearch.data.contents import Contents
 from rssearch.data.family import Family
 from rssearch.data.listing import locate
 from rssearch.data.masks import IGNORE, MaskTable, index_table
@@ -19,6 +18,7 @@ from rssearch.data.scene_folders import Found
 from rssearch.data.scenes import SceneListing
 from rssearch.data.segmentation_folder import Legend, pairs
 from rssearch.errors import InputError
+from rssearch.imaging.contents import Contents
 
 CLASSES = ("building", "land", "road", "vegetation", "water")
 COLOURS = (0x3C1098, 0x8429F6, 0x6EC1E4, 0xFEDD3A, 0xE2A929)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rssearch.data.contents import scan
 from rssearch.data.listing import Listing, from_files
 from rssearch.errors import InputError
+from rssearch.imaging.contents import scan
 
 PREFIX = "folder:"
 

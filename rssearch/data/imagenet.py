@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rssearch.data.contents import scan
 from rssearch.data.family import Family
 from rssearch.data.listing import Listing, from_files
 from rssearch.errors import InputError
+from rssearch.imaging.contents import scan
 
 TARS = ("ILSVRC2012_devkit_t12.tar.gz", "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar")
 

@@ -11,7 +11,6 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 
-from rssearch.data.contents import Contents
 from rssearch.data.family import Family
 from rssearch.data.listing import locate
 from rssearch.data.masks import MaskTable
@@ -19,6 +18,7 @@ from rssearch.data.scene_folders import Found
 from rssearch.data.scenes import SceneListing
 from rssearch.data.segmentation_folder import Legend, pairs
 from rssearch.errors import InputError
+from rssearch.imaging.contents import Contents
 
 CITIES = ("austin", "chicago", "kitsap", "tyrol-w", "vienna")
 SCENES = 36  # of each city

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import threading
 import zipfile
@@ -15,10 +16,10 @@ from typing import IO, Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from rssearch.data.contents import Contents, by_top, is_zip, name_some, open_regular, open_zip, readable, scan, shown
 from rssearch.data.split_folders import HOW, check_inner, given, recognise, split_of, without_labels
 from rssearch.errors import InputError
-from rssearch.imaging.pixels import check_length
+from rssearch.imaging.contents import Contents, by_top, is_zip, name_some, open_regular, open_zip, readable, scan, shown
+from rssearch.imaging.pixels import check_length, upright_size
 
 L = TypeVar("L")
 # Names of splits that all releases read as they are read now: the fingerprints of such sets stay as they were.
@@ -73,6 +74,12 @@ class Files:
             if self._archive is None or self._owner != os.getpid():
                 self._archive, self._owner = open_zip(self.base), os.getpid()
         return self._archive.open(self.members[index])
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Height and width of an image when it is upright, from its header. Raises DECODE_ERRORS."""
+        with self.open(index) as file:
+            # In an archive every step back would decompress it from its beginning.
+            return upright_size(io.BytesIO(file.read()) if is_zip(self.base) else file)
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from rssearch.data.contents import Contents, by_top, readable, shown
 from rssearch.data.split_folders import HOW, recognise, split_of, without_labels
 from rssearch.errors import InputError
+from rssearch.imaging.contents import Contents, by_top, readable, shown
 
 Found = tuple[str, int]  # path of a file below the base, size in bytes
 KINDS = ("images", "masks")

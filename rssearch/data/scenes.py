@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -12,7 +11,7 @@ import numpy as np
 from rssearch.data.listing import Files
 from rssearch.data.masks import MaskTable
 from rssearch.errors import InputError
-from rssearch.imaging.pixels import DECODE_ERRORS, Pixels, check_image, check_size, opened, reason, rgb, upright_size
+from rssearch.imaging.pixels import DECODE_ERRORS, Pixels, check_image, check_size, opened, reason, rgb
 
 
 class RawScene(NamedTuple):
@@ -82,9 +81,7 @@ class Pairs:
     def size(self, index: int) -> tuple[int, int]:
         """Height and width, from the header of the image."""
         try:
-            with self.images.open(index) as file:
-                # In an archive every step back would decompress it from its beginning.
-                return upright_size(io.BytesIO(file.read()) if self.images.base.suffix.lower() == ".zip" else file)
+            return self.images.size(index)
         except DECODE_ERRORS as error:
             raise InputError(f"{self.images.location(index)}: cannot be read: {reason(error)}") from None
 

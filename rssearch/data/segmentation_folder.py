@@ -25,13 +25,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from rssearch.data.contents import scan, shown
 from rssearch.data.listing import Files
 from rssearch.data.masks import IGNORE, LOSSY, MaskTable
 from rssearch.data.scene_folders import Found, find_scenes
 from rssearch.data.scenes import Pairs, SceneListing
 from rssearch.data.split_folders import given
 from rssearch.errors import InputError
+from rssearch.imaging.contents import scan, shown
 from rssearch.imaging.pixels import DECODE_ERRORS
 
 PREFIX = "segmentation_folder:"

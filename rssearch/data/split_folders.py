@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from rssearch.data.contents import name_some, shown
 from rssearch.errors import InputError
+from rssearch.imaging.contents import name_some, shown
 
 NAMES = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",

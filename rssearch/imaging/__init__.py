@@ -1,3 +1,3 @@
-"""Pixels of image files, and tiles of scenes. NumPy and Pillow alone: prediction works without torch."""
+"""Which files are images, their pixels, and tiles of scenes. NumPy and Pillow alone: prediction works without torch."""
 
-__all__ = ["headers", "pixels", "tiling"]
+__all__ = ["contents", "headers", "pixels", "tiling"]

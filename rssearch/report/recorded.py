@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import difflib
 import io
 import logging
 import math
@@ -19,14 +20,16 @@ from rssearch.escaping import csv_text
 from rssearch.front import gains, references, seeds
 from rssearch.front.pareto import Direction
 from rssearch.front.trials import Front, References, Row, front_rows
+from rssearch.metrics import number
 from rssearch.storage.artifacts import Store
 from rssearch.storage.journal import Journal, dimension_columns, flat
 from rssearch.storage.location import Location, locate
 
 _log = logging.getLogger(__name__)
 
-_UNITS = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9}
-_LIMIT = re.compile(r"macs<=(\d+(?:\.\d+)?(?:e\+?\d+)?)([KMG]?)")
+_SPREADS = (seeds.STD, seeds.INTERVAL)  # of means over seeds
+_UNITS = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9}
+_BOUND = re.compile(r"([A-Za-z_][\w./]*)(<=|>=)(-?\d+(?:\.\d+)?(?:e[-+]?\d+)?)([kKMG]?)")
 
 
 @dataclass(frozen=True)
@@ -119,10 +122,11 @@ def choose(found: Recorded, *, trial: str | None = None, best: str = "knee") -> 
         found: the study.
         trial: its content key or the beginning of it; overrides `best`.
         best: ``knee``; ``accuracy``, the best by the first objective that is to be large (or by the first of all); or
-            ``macs<=X``, the same among those of at most X MACs.
+            a bound of any metric, ``macs<=20M`` or ``val_miou>=0.6``: of the members of the front within it, the best
+            by the other objectives, of which the first that is to be large decides (or the first). Units: k, M, G.
 
     Raises:
-        InputError: no trial fits, or the wish is not understood.
+        InputError: no trial fits, the members have no such metric, or the wish is not understood.
     """
     if trial is not None:
         fits = [row for row in found.rows if str(row["key"]).startswith(trial) and row["status"] == "finished"]
@@ -144,31 +148,52 @@ def choose(found: Recorded, *, trial: str | None = None, best: str = "knee") -> 
     if best == "knee":
         assert front.knee is not None
         return _best_seed(found, front.knee)
-    limit = _LIMIT.fullmatch(best.replace(" ", ""))
-    if best != "accuracy" and (limit is None or not math.isfinite(float(limit[1]))):
-        raise InputError(f"--best {cut(best)}: must be knee, accuracy or macs<=X, with X such as 20e6 or 20M")
     members = [dict(row) for row in front.members]
-    if limit is not None:
-        most = float(limit[1]) * _UNITS[limit[2]]
-        costs = [row["macs"] for row in members if isinstance(row.get("macs"), int | float)]
-        if not costs:
-            raise InputError(f"--best {best}: the trials of {found.study} did not measure macs")
-        if min(costs) > most:
-            raise InputError(
-                f"--best {best}: no member of the front is that small; the smallest has {min(costs):,} MACs"
-            )
-        members = [row for row in members if isinstance(row.get("macs"), int | float) and row["macs"] <= most]
-    return _best_seed(found, _best(found, members))
+    if best == "accuracy":
+        return _best_seed(found, _best(found.objectives, members))
+    bound = _BOUND.fullmatch(best.replace(" ", ""))
+    if bound is None or not math.isfinite(float(bound[3])):
+        raise InputError(
+            f"--best {cut(best)}: must be knee, accuracy, or a bound of a metric such as 'macs<=20M', 'latency_ms<=5' "
+            "or 'val_miou>=0.6'"
+        )
+    name = bound[1]
+    others = {n: direction for n, direction in found.objectives.items() if n != name} or found.objectives
+    limit = float(bound[3]) * _UNITS[bound[4]]
+    return _best_seed(found, _best(others, _within(best, members, name, bound[2], limit)))
+
+
+def _within(best: str, members: Sequence[Row], name: str, sign: str, limit: float) -> list[Row]:
+    """The members of a front whose metric is at most (``<=``) or at least (``>=``) the limit.
+
+    Raises:
+        InputError: there are none, or none of the members has the metric.
+    """
+    wish = f"--best {cut(best)}: no member of the front"
+    values = {index: value for index, row in enumerate(members) if (value := number(row.get(name))) is not None}
+    if not values:
+        there = sorted({n for row in members for n in row if number(row[n]) is not None and not n.endswith(_SPREADS)})
+        close = difflib.get_close_matches(name, there, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise InputError(f"{wish} has the metric {cut(name)}.{hint} There are: {', '.join(there)}.")
+    fits = [index for index, value in values.items() if (value <= limit if sign == "<=" else value >= limit)]
+    if not fits:
+        size, end, pick = ("small", "smallest", min) if sign == "<=" else ("large", "largest", max)
+        raise InputError(f"{wish} is that {size}; the {end} {name} is {pick(values.values()):,.12g}")
+    if missing := len(members) - len(values):
+        _log.warning("%d of the %d members of the front have no %s, and are not chosen", missing, len(members), name)
+    return [members[index] for index in fits]
 
 
 def _best_seed(found: Recorded, member: Row) -> dict[str, Any]:
     """The best of the trials that a row of the front is a mean of; the row itself if it is a trial."""
     keys = member.get("keys")
-    return dict(member) if keys is None else dict(_best(found, [row for row in found.rows if row["key"] in keys]))
+    trials = [row for row in found.rows if row["key"] in (keys or ())]
+    return dict(member) if keys is None else dict(_best(found.objectives, trials))
 
 
-def _best(found: Recorded, rows: Sequence[Row]) -> Row:
+def _best(objectives: Mapping[str, Direction], rows: Sequence[Row]) -> Row:
     """By the first objective that is to be large, or by the first of all."""
-    name = next((n for n, direction in found.objectives.items() if direction == "max"), next(iter(found.objectives)))
-    pick = max if found.objectives[name] == "max" else min
+    name = next((n for n, direction in objectives.items() if direction == "max"), next(iter(objectives)))
+    pick = max if objectives[name] == "max" else min
     return pick(rows, key=lambda row: float(row[name]))

@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from importlib import metadata
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 # Seconds of waiting for the writer: between two words about it, without a sign of it, and at most.
 _WORD, _SILENCE, _LIMIT = 10.0, 120.0, 600.0
+APP = "rssearch"  # the entry point of `rssearch.tracking.server`
 _PATIENCE = 10.0  # seconds for a server to end by itself
 
 
@@ -289,6 +291,8 @@ def serve(uri: str, storage: Location, host: str, port: int) -> int:
         sys.stdout.write(f"{printable(study)}: {address}\n")
     sys.stdout.flush()
     command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port)]
+    if any(point.name == APP for point in metadata.entry_points(group="mlflow.app")):
+        command += ["--app-name", APP]  # not where the package is on the path without being installed
     # The URI is no argument: others see those. MLflow's job workers serve its generative-AI features.
     settings = {"MLFLOW_BACKEND_STORE_URI": uri, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     return _run_until_stopped(command, os.environ | settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import shutil
@@ -28,6 +29,7 @@ from rssearch.data.listing import Files, Listing
 from rssearch.data.registry import listing
 from rssearch.data.scenes import Pairs, SceneListing
 from rssearch.errors import InputError
+from rssearch.escaping import csv_text
 from rssearch.imaging.pixels import decode
 from rssearch.train.segmentation import predict_scene
 from tests.support.bundles import CLASSES, image_set, pictures, pruned_network, study, trial
@@ -123,6 +125,68 @@ def test_a_line_for_each_image(root: Path, folder: Path, capsys: pytest.CaptureF
         assert list(found["classes"].values()) == sorted(map(float, expected), reverse=True)[:2]
 
 
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_folder_as_a_table(root: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(folder), str(root / "tiles"), "--csv", str(tmp_path / "out.csv")]) == 0
+    assert capsys.readouterr() == ("", "")
+    rows, network = rows_of(tmp_path / "out.csv"), predict.open_network(folder)
+    assert [row["file"] for row in rows] == sorted(str(path) for path in (root / "tiles").rglob("*.*"))
+    assert list(rows[0]) == ["file", "class", "probability", *(f"probability:{name}" for name in CLASSES)]
+    for row in rows[::7]:
+        expected = predict.probabilities(network, row["file"]).tolist()
+        assert [float(row[f"probability:{name}"]) for name in CLASSES] == expected  # all digits
+        assert row["class"] == CLASSES[int(np.argmax(expected))]
+        assert float(row["probability"]) == max(expected)
+    before = (tmp_path / "out.csv").read_bytes()
+    assert main([str(folder), str(root / "tiles"), "--csv", str(tmp_path / "out.csv")]) == 2
+    assert "out.csv: is there already" in capsys.readouterr().err
+    assert (tmp_path / "out.csv").read_bytes() == before
+
+
+def test_a_bad_file_is_named_and_the_rest_is_predicted(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiles = tmp_path / "tiles"
+    (tiles / "north").mkdir(parents=True)
+    for name in ("a.png", "north/=1+1.png", "north/z.png"):
+        Image.new("RGB", (40, 30)).save(tiles / name)
+    (tiles / "b.png").write_text("no image")
+    (tiles / "gone.png").symlink_to("nowhere")
+    (tiles / "notes.txt").write_text("no image")
+    assert main([str(folder), str(tiles), "--csv", str(tmp_path / "out.csv")]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    note, *errors, summary = err.splitlines()
+    assert note == f"note: {tiles}: left out, as these endings are not read: .txt (1)"
+    assert errors == [
+        f"error: {tiles}/b.png: cannot be read: it is no image of a known format "
+        "(JPEG, PNG, TIFF, BMP, WebP, GIF, PPM)",
+        f"error: {tiles}/gone.png: cannot be read: No such file or directory",
+    ]
+    assert summary == "2 of 5 images could not be predicted"
+    names = ["a.png", "north/=1+1.png", "north/z.png"]
+    assert [row["file"] for row in rows_of(tmp_path / "out.csv")] == [f"{tiles}/{name}" for name in names]
+    assert main([str(folder), str(tiles / "b.png"), str(tiles / "a.png")]) == 1
+    out, err = capsys.readouterr()
+    assert out.startswith(f"{tiles}/a.png\t")
+    assert err.splitlines()[-1] == "1 of 2 images could not be predicted"
+
+
+def test_a_table_holds_no_formulas(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = ["=1+1.png", "@b.png", 'c,"d\n.png', os.fsdecode(b"e\xff.png")]
+    for name in names:
+        Image.new("RGB", (40, 30)).save(name)
+    assert main([str(folder), *names, "--csv", "out.csv"]) == 0
+    rows = rows_of(Path("out.csv"))
+    assert [row["file"] for row in rows] == ["'=1+1.png", "'@b.png", 'c,"d\n.png', "e\\udcff.png"]
+    assert [csv_text(row["file"]) for row in rows[:3]] == names[:3]
+
+
 def test_masks_and_shares(
     segmenter: predict.Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -145,6 +209,18 @@ def test_masks_and_shares(
     assert line[2::2] == ["dark", "grey", "bright"]
     assert sum(map(float, line[3::2])) == pytest.approx(1, abs=2e-4)
     (tmp_path / "other").mkdir()
+    (tmp_path / "scenes" / "north").mkdir(parents=True)
+    shutil.copy("town.tif", "scenes/north/village.tif")
+    assert main([str(tmp_path), "scenes", "town.tif", "--csv", "out.csv", "--out", "deep/masks"]) == 0
+    rows = rows_of(Path("out.csv"))
+    assert [(row["file"], row["mask"]) for row in rows] == [
+        ("scenes/north/village.tif", "deep/masks/north/village.mask.png"),
+        ("town.tif", "deep/masks/town.mask.png"),
+    ]
+    shares = [f"share:{name}" for name in ("dark", "grey", "bright")]
+    assert list(rows[0]) == ["file", "mask", *shares]
+    assert [float(rows[1][name]) for name in shares] == [(labels == i).mean() for i in range(3)]
+    assert Path("deep/masks/north/village.mask.png").is_file()
     shutil.copy("town.tif", "other/town.png")
     assert main([str(tmp_path), "town.tif", "other/town.png"]) == 2
     assert "would both have the mask town.mask.png" in capsys.readouterr().err
@@ -158,10 +234,14 @@ def test_bad_input_is_told_in_one_sentence(folder: Path, tmp_path: Path, capsys:
     (tmp_path / "bands.tif").write_bytes(tiff(np.zeros((9, 9, 5), np.uint8), 2, tags={338: [0, 0]}))
     (tmp_path / "huge.png").write_bytes(plain_png(13000, 13000))
     os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "empty").mkdir()
     cases: list[tuple[list[Any], str]] = [
         ([tmp_path / "none", good], f"{tmp_path / 'none'}: is no bundle, or not a whole one: "),
         ([folder, tmp_path / "none.png"], "none.png: cannot be read: No such file or directory"),
-        ([folder, tmp_path], f"{tmp_path}: cannot be read: Is a directory"),
+        ([folder, tmp_path / "empty"], "empty: has no image (read are .bmp"),
+        ([folder, tmp_path / "*.gif"], "*.gif: there is no such file, and no file fits this pattern"),
+        ([folder, good, "--csv", good], "good.png: is there already; remove it, or name another file"),
+        ([folder, tmp_path / "text.png", "--csv", tmp_path / "new.csv"], "text.png: cannot be read"),
         ([folder, tmp_path / "text.png"], "text.png: cannot be read: it is no image of a known format"),
         ([folder, tmp_path / "bands.tif"], "bands.tif: cannot be read: it has 5 bands of 8 bits (RGB and 2 more)"),
         ([folder, tmp_path / "huge.png"], "huge.png: cannot be read: it claims 13000x13000 pixels in 49"),
@@ -179,6 +259,10 @@ def test_bad_input_is_told_in_one_sentence(folder: Path, tmp_path: Path, capsys:
         assert err.startswith("error: ")
         assert len(err.splitlines()) == 1
         assert message in err
+    assert not (tmp_path / "new.csv").exists()
+    with pytest.raises(SystemExit, match="2"):
+        main([str(folder), str(good), "--csv", "new.csv", "--json"])
+    assert "argument --json: not allowed with argument --csv" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
         main([str(folder), str(good), "--top", "0"])
     assert "argument --top: '0' is not a whole number of at least 1" in capsys.readouterr().err

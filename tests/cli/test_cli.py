@@ -28,7 +28,7 @@ from tests.support.commands import Result, refused, run, study_with
 
 ROOT = Path(__file__).parents[2]
 RSSEARCH = str(Path(sys.executable).with_name("rssearch"))  # as it is installed
-COMMANDS = ["plan", "search", "front", "export", "ui", "models", "methods", "samplers", "papers", "data"]
+COMMANDS = ["init", "plan", "search", "front", "export", "ui", "models", "methods", "samplers", "papers", "data"]
 TOY: dict[str, Any] = {"study": "toy", "trial": "tests.support.toy:plain", "space": {"rate": [0.25, 0.5]}}
 
 

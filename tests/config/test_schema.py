@@ -59,6 +59,14 @@ def test_published_splits(name: str) -> None:
         ({"search": {"objectives": {"macs": "down"}}}, "Allowed: max, min."),
         ({"search": {"constraints": {"macs": {}}}}, "search.constraints.macs: give max, min or both"),
         ({"search": {"constraints": {"macs": {"min": 2, "max": 1}}}}, "min 2 is above max 1"),
+        (
+            {"search": {"constraints": {"macs_ratio": 0.5}}},
+            "search.constraints.macs_ratio: 0.5 is not allowed: a bound is a mapping, {max: 0.5} for at most 0.5 or "
+            "{min: 0.5} for at least 0.5",
+        ),
+        ({"search": {"constraints": {"macs": 5}}}, "5 is not allowed: a bound is a mapping, {max: 5} for at most 5"),
+        ({"search": {"constraints": {"macs": "<= 5"}}}, "'<= 5' is not allowed: a bound is a mapping, {max: 5}"),
+        ({"search": {"constraints": {"macs": True}}}, "True is not allowed: a bound is a mapping"),
         ({"resources": {"cpus": 0}}, "resources.cpus: 0 is not allowed"),
         ({"storage": "s3://"}, "storage: a storage is a folder, or a URL such as s3://bucket/results, not 's3://'"),
         ({"settings": {"train": {"nesterov": True, "momentum": 0}}}, "nesterov needs optimizer: sgd"),

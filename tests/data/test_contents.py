@@ -7,9 +7,9 @@ import zipfile
 import pytest
 
 from rssearch import data
-from rssearch.data.contents import readable, scan, shown
 from rssearch.data.listing import from_files
 from rssearch.errors import DataWarning, InputError
+from rssearch.imaging.contents import readable, scan, shown
 from tests.support.commands import refused, run
 from tests.support.fakes import encoded, own_scenes, picture, tree, zipped
 

@@ -7,9 +7,9 @@ import pytest
 
 from rssearch import data
 from rssearch.data import eurosat, registry
-from rssearch.data.contents import scan
 from rssearch.data.listing import Files, from_files
 from rssearch.errors import InputError
+from rssearch.imaging.contents import scan
 from tests.support.fakes import picture, tree, zipped
 
 CLASSES = list(eurosat.FAMILY.expected)

@@ -7,10 +7,10 @@ import pytest
 
 from rssearch import data
 from rssearch.config.schema import Patches, Split
-from rssearch.data.contents import scan
 from rssearch.data.listing import from_files
 from rssearch.data.split_folders import split_of
 from rssearch.errors import DataWarning, InputError
+from rssearch.imaging.contents import scan
 from tests.support.fakes import own_scenes, picture, tree, zipped
 
 PAIRS = [("train", "test"), ("Train", "Test"), ("TRAIN", "VAL"), ("training", "testing"), ("Training", "Validation")]

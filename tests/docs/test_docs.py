@@ -8,6 +8,7 @@ import subprocess
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import typer
@@ -148,16 +149,29 @@ def test_the_reference_names_what_modules_offer() -> None:
         assert offered, f"{module}: {name}"
 
 
-def test_the_tables_of_capabilities_are_what_the_program_says() -> None:
-    """Write them again with `python docs/capabilities.py`."""
-    spec = spec_from_file_location("capabilities", ROOT / "docs" / "capabilities.py")
+def _script(name: str) -> ModuleType:
+    """A script of the folder of pages, as a module."""
+    spec = spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
-    capabilities = module_from_spec(spec)
-    spec.loader.exec_module(capabilities)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_tables_of_capabilities_are_what_the_program_says() -> None:
+    """Write them again with `python docs/capabilities.py`."""
     page = (ROOT / "docs" / "capabilities.md").read_text(encoding="utf-8")
-    assert capabilities.written(page) == page
+    assert _script("capabilities").written(page) == page
     assert page.count("| `") > 40
+
+
+def test_the_page_of_keys_and_the_schema_for_editors_are_those_of_the_program() -> None:
+    """Write them again with `python docs/keys.py`."""
+    files = _script("keys").files()
+    assert {path.name for path in files} == {"keys.md", "study.schema.json"}
+    for path, text in files.items():
+        assert path.read_text(encoding="utf-8") == text, path
 
 
 def test_the_samplers_of_the_page_on_studies_can_do_what_the_program_says() -> None:

@@ -173,6 +173,13 @@ def test_the_command_names_the_view_that_shows_the_trials_best_first(ui: Ui, pag
     keep(page, "trials")
 
 
+def test_the_start_page_claims_no_telemetry(ui: Ui, page: Page) -> None:
+    page.goto(f"http://127.0.0.1:{ui.port}/")
+    expect(page.get_by_text("Welcome to MLflow")).to_be_visible()
+    expect(page.get_by_text("collects usage data")).to_have_count(0)
+    assert page.evaluate("localStorage['mlflow.settings.telemetry.enabled_v1']") == "false"
+
+
 def test_the_front_is_a_view_and_a_filter(ui: Ui, page: Page, storage: Path) -> None:
     front = {run.info.run_name for run in runs(storage, "tags.rssearch.pareto = 'true'")}
     assert 1 < len(front) < 12

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rssearch.errors import InputError
+from rssearch.errors import InputError, cut
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".ppm"})
 # Made by systems and file servers, beside names that begin with a dot: bins, resource forks, thumbnails.
@@ -123,6 +123,12 @@ class Contents:
             f"the folder {shown(name)} is no class: it holds no image ({count_endings(files)})"
             for name, files in documents.items()
         )
+
+
+def without_image(place: str, notes: Iterable[str]) -> InputError:
+    """The error for a folder or zip in which there is no image; the notes say what there is."""
+    found = "".join(f"; {note}" for note in notes)
+    return InputError(f"{cut(shown(place), 300)}: has no image (read are {' '.join(sorted(EXTENSIONS))}){found}")
 
 
 def is_hidden(name: str) -> bool:
