@@ -142,6 +142,8 @@ def _cell(value: Any) -> str:
 def _type(node: Node) -> str:
     if choices := node.get("anyOf"):
         return " or ".join(dict.fromkeys(map(_type, choices)))
+    if "$ref" in node:
+        return "mapping"
     if "enum" in node:
         return "name"
     if "const" in node:

@@ -8,11 +8,10 @@ means, and its unit. Nothing heavy is imported, so that the command line starts 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
@@ -21,7 +20,25 @@ from pydantic import (
     model_validator,
 )
 
-from rssearch.config.scalars import Integer, Real, Truth, meant
+from rssearch.config.scalars import Integer, Real, meant
+from rssearch.config.settings import (
+    SPLITS,
+    Augment,
+    ChannelSearch,
+    Latency,
+    ModelOptions,
+    Normalisation,
+    NormalisationName,
+    Patches,
+    Pruning,
+    Recipe,
+    Runtime,
+    Section,
+    Settings,
+    Share,
+    Split,
+    or_a_name,
+)
 from rssearch.config.space import JSON_SCHEMA, Dimension, parse_dimension
 from rssearch.errors import shown
 from rssearch.storage import uris
@@ -51,317 +68,10 @@ __all__ = [
     "StudyConfig",
 ]
 
-Share = Annotated[Real, Field(ge=0, le=1)]
 Direction = Literal["max", "min"]
-Runtime = Literal["eager", "compile", "onnxruntime"]
 
 _TAKEN = ("store", "mlartifacts")  # beside the studies in a storage; so are mlflow.db and its neighbours
 _SEEDS = 2**32 - 1  # the largest seed that all random number generators take
-
-SPLITS: dict[str, dict[str, float]] = {
-    # The published splits know no validation set: a tenth of the training share is held out for selection.
-    name: {"train": share * 0.9, "val": share * 0.1, "test": 1 - share}
-    for name, share in {"80/20": 0.8, "70/30": 0.7, "20/80": 0.2, "10/90": 0.1}.items()
-}
-
-
-class Section(BaseModel):
-    """A mapping of the YAML: unknown keys are errors, values do not change after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-def _or_a_name(names: Iterable[str]) -> Callable[[dict[str, Any]], None]:
-    """Tell the JSON schema of a section that one of these names may stand in its place."""
-
-    def extend(schema: dict[str, Any]) -> None:
-        section = dict(schema)
-        schema.clear()
-        schema |= {"anyOf": [section, {"enum": list(names)}]}
-
-    return extend
-
-
-class Split(Section):
-    """Shares of the images, stratified by class. In the YAML also one of the published splits, such as ``80/20``."""
-
-    model_config = ConfigDict(json_schema_extra=_or_a_name(SPLITS))
-
-    train: Share = Field(0.7, description="share of the images that networks are trained on; above 0")
-    val: Share = Field(
-        0.1, description="share of the images that trials are compared on: objectives and fronts; above 0"
-    )
-    test: Share = Field(
-        0.2, description="share of the images that are read once, for the front's members; train + val + test is 1"
-    )
-    seed: Integer = Field(0, ge=0, description="random seed of the division; the published test set of a dataset stays")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _published(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            if value not in SPLITS:
-                raise ValueError(f"no published split is called {shown(value)}; known: {', '.join(SPLITS)}")
-            return SPLITS[value]
-        return value
-
-    @model_validator(mode="after")
-    def _sums_to_one(self) -> Split:
-        total = self.train + self.val + self.test
-        if abs(total - 1) > 1e-6:
-            raise ValueError(f"train + val + test must be 1, not {total:g}")
-        if self.train <= 0 or self.val <= 0:
-            raise ValueError("train and val must be above 0: networks are trained on one and selected on the other")
-        return self
-
-
-class Augment(Section):
-    """Random changes of the training images, other ones for each image of each batch."""
-
-    crop: Integer = Field(
-        4, ge=0, description="pixels of reflected border before a random crop back to the size; 0: off"
-    )
-    hflip: Truth = Field(True, description="half of the images are mirrored, left to right")
-    vflip: Truth = Field(True, description="half of the images are mirrored, top to bottom")
-    rotate90: Truth = Field(True, description="images are turned by 0, 90, 180 or 270 degrees; needs square images")
-    jitter: Share = Field(0.0, description="largest relative change of brightness, contrast and saturation; 0: off")
-
-
-class Patches(Section):
-    """Windows that scenes are cut into, for segmentation. Those of val and test overlap no more than they must."""
-
-    size: Integer = Field(128, ge=8, le=4096, description="height and width in pixels; smaller scenes are padded")
-    overlap: Integer = Field(
-        0, ge=0, description="pixels that neighbours of the training split have in common; less than size"
-    )
-
-    @model_validator(mode="after")
-    def _windows_advance(self) -> Patches:
-        if self.overlap >= self.size:
-            raise ValueError(f"overlap {self.overlap} must be less than size {self.size}")
-        return self
-
-
-class Recipe(Section):
-    """How a network is trained."""
-
-    epochs: Integer = Field(10, ge=0, description="passes over the training split; 0: no training")
-    batch_size: Integer = Field(128, ge=2, description="images of a step, of all workers of the trial together")
-    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="stochastic gradient descent, or AdamW")
-    lr: Real = Field(0.1, gt=0, description="learning rate after the warm-up")
-    momentum: Share = Field(0.9, description="of the optimizer sgd")
-    nesterov: Truth = Field(False, description="Nesterov's momentum; needs optimizer: sgd and a momentum above 0")
-    weight_decay: Real = Field(5e-4, ge=0, description="of all weights: coupled with sgd, decoupled with adamw")
-    schedule: Literal["cosine", "step", "constant"] = Field(
-        "cosine",
-        description="the learning rate after the warm-up: cosine falls towards 0, step falls at milestones, constant "
-        "stays",
-    )
-    milestones: tuple[Share, ...] = Field(
-        (0.5, 0.75), description="schedule: step; where the learning rate falls, as shares of the epochs"
-    )
-    gamma: Real = Field(0.1, gt=0, description="schedule: step; factor on the learning rate at each milestone")
-    warmup_epochs: Real = Field(
-        0.0, ge=0, description="epochs, or a part of one, in which the learning rate grows linearly from 0 to lr"
-    )
-    loss: Literal["cross_entropy", "adaptive_mining"] = Field(
-        "cross_entropy", description="on the labels; adaptive_mining adds RemoteTrimmer's loss on hard samples"
-    )
-    label_smoothing: Real = Field(0.0, ge=0, lt=1, description="share of each label that all classes get equally")
-    distill: Share = Field(
-        0.0, description="weight of the distillation loss from the baseline; the labels get the rest"
-    )
-    temperature: Real = Field(4.0, gt=0, description="of the distillation: divides the logits of both networks")
-    precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="of the computation: float32, bfloat16 (mixed with float32), or auto: bf16 on GPUs alone"
-    )
-    recalibrate_batches: Integer = Field(
-        0, ge=0, description="batches that reset the statistics of batch normalisation before the training; 0: none"
-    )
-    bn_l1: Real = Field(
-        0.0, ge=0, description="weight of an L1 penalty on the scales of batch normalisation, as in network slimming"
-    )
-    attention: Truth = Field(
-        False, description="squeeze-and-excitation while training, folded into BN at the end, as in RemoteTrimmer"
-    )
-
-    @model_validator(mode="after")
-    def _nesterov_needs_momentum(self) -> Recipe:
-        if self.nesterov and (self.optimizer != "sgd" or self.momentum == 0):
-            raise ValueError("nesterov needs optimizer: sgd and a momentum above 0")
-        return self
-
-    @model_validator(mode="after")
-    def _attention_needs_training(self) -> Recipe:
-        if self.attention and self.epochs == 0:
-            raise ValueError("attention needs epochs above 0: modules that were never trained say nothing")
-        return self
-
-
-class ChannelSearch(Section):
-    """How channels are searched."""
-
-    target: Real | None = Field(
-        None, gt=0, le=1, description="MACs ratio that the search is led to; null: that of the derived network"
-    )
-    strength: Real = Field(5.0, ge=0, description="weight of the cost loss (lambda)")
-    cost: Literal["squared", "log"] = Field(
-        "squared", description="loss of the expected MACs ratio R for the target q: (R/q - 1)^2, or abs(log(R/q))"
-    )
-    score_lr: Real = Field(3e-2, gt=0, description="learning rate of the scores (Adam)")
-    score_share: Share = Field(
-        0.2, description="share of the training images that the scores learn from; above 0 and below 1"
-    )
-    warmup: Share = Field(
-        0.1, description="share of the epochs in which all gates are open and only weights learn; below 1"
-    )
-    temperature: Real = Field(
-        1.0, gt=0, description="of the gates sigmoid(score / temperature) at first; smaller is harder"
-    )
-    final_temperature: Real = Field(0.1, gt=0, description="of the gates at the end")
-    annealing: Share = Field(0.6, description="share of the epochs in which the temperature falls, exponentially")
-    straight_through: Truth = Field(False, description="gates of 0 or 1 forward, soft ones backward")
-
-    @model_validator(mode="after")
-    def _something_is_left(self) -> ChannelSearch:
-        if not 0 < self.score_share < 1:
-            raise ValueError("score_share must be above 0 and below 1: weights and scores learn from different images")
-        if self.warmup >= 1:
-            raise ValueError("warmup must be below 1, or no epoch is left to search in")
-        return self
-
-
-class ModelOptions(Section):
-    """Options of the networks. Those left null take a network's own default."""
-
-    stem: Literal["imagenet", "small"] | None = Field(
-        None,
-        description="first layers of torchvision's networks; small: a 3x3 convolution of stride 1 without max-pooling, "
-        "for images of 32 to 64 pixels",
-    )
-    shortcut: Literal["A", "B"] | None = Field(
-        None,
-        description="of the CIFAR ResNets where the width changes; A: no parameters, B: a 1x1 convolution",
-    )
-    weights: str | None = Field(
-        None,
-        min_length=1,
-        description="trained weights that the baseline begins with: a name, such as IMAGENET1K_V1, or a file "
-        "(.safetensors, .pt, .pth, .ckpt), relative to the working directory",
-    )
-    sha256: dict[str, str] = Field(
-        default_factory=dict,
-        description="of files of weights, by their names as they stand in weights; filled in when a study starts, and "
-        "compared with the file where it is given",
-    )
-    networks: dict[str, dict[str, Any]] = Field(
-        default_factory=dict,
-        description="options of single networks by name, such as {micronet: {base: 16}, unet: {levels: 3}}; see "
-        "`rssearch models`",
-    )
-
-    def given(self, network: str) -> dict[str, Any]:
-        """The options of a network that were set, as keyword arguments of ``rssearch.models.create``.
-
-        Those under its name in `networks` come before those of its family (``micronet`` for ``micronet:1,2,3``), and
-        these before those of all networks.
-        """
-        given = self.model_dump(mode="json", exclude={"networks", "sha256"})
-        for name in (network.partition(":")[0], network):
-            given |= self.networks.get(name, {})
-        return {name: value for name, value in given.items() if value is not None}
-
-
-class Normalisation(Section):
-    """What images are normalised by: (value / 255 - mean) / std, in each band."""
-
-    mean: tuple[Real, ...] = Field(min_length=1, description="of values in [0, 1], a number for each band")
-    std: tuple[Annotated[Real, Field(gt=0)], ...] = Field(min_length=1, description="likewise")
-
-    @model_validator(mode="after")
-    def _same_bands(self) -> Normalisation:
-        if len(self.mean) != len(self.std):
-            raise ValueError(f"mean has {len(self.mean)} numbers, and std {len(self.std)}")
-        return self
-
-
-NormalisationName = Literal["dataset", "imagenet", "weights", "none"]
-
-
-class Pruning(Section):
-    """How scores become a smaller network."""
-
-    allocation: Literal["uniform", "global", "global_mean", "lamp", "joint"] | None = Field(
-        None,
-        description="how many channels each layer loses: the same share (uniform), by ranking all channels (global, "
-        "global_mean, lamp), or by two criteria (joint); null: the method's own",
-    )
-    steps: Integer = Field(
-        1, ge=1, description="prune and fine-tune in so many steps; the epochs are divided among them"
-    )
-    options: dict[str, dict[str, str]] = Field(
-        default_factory=dict,
-        description="options of the methods' criteria by method, such as {lfp: {log: literal_eps}}",
-    )
-    round_to: Integer = Field(1, ge=1, description="kept channels are multiples of this; 8 suits most hardware")
-    min_channels: Integer = Field(1, ge=1, description="no group of coupled channels gets smaller than this")
-    score_batches: Integer = Field(
-        5, ge=1, description="mini-batches of the training split that the data-driven scores see"
-    )
-    score_batch_size: Integer = Field(128, ge=1, description="images of each of these mini-batches")
-
-
-class Latency(Section):
-    """What is timed of the front's networks: each runtime with each batch."""
-
-    runtimes: tuple[Runtime, ...] = Field(
-        ("eager",), min_length=1, description="PyTorch as it is (eager), torch.compile (compile), or onnxruntime"
-    )
-    batches: tuple[Annotated[Integer, Field(ge=1, le=65536)], ...] = Field(
-        (1,), min_length=1, description="images that go through the network together"
-    )
-
-    def pairs(self) -> list[tuple[Runtime, int]]:
-        """Each runtime with each batch, once."""
-        return [(runtime, batch) for runtime in dict.fromkeys(self.runtimes) for batch in dict.fromkeys(self.batches)]
-
-
-class Settings(Section):
-    """What all trials of a study share. A dimension of the space may override a value by its dotted name."""
-
-    input_size: Integer | None = Field(
-        None,
-        ge=8,
-        le=4096,
-        description="height and width in pixels that images are scaled to; null: their own, which must be the same for "
-        "all. Scenes of segmentation sets are never scaled: null",
-    )
-    split: Split = Field(Split(), description="how the images are divided into train, val and test")
-    patches: Patches = Field(Patches(), description="windows that scenes are cut into, for segmentation")
-    augment: Augment = Field(Augment(), description="random changes of the training images")
-    normalize: NormalisationName | Normalisation | None = Field(
-        None,
-        description="what images are normalised by: dataset, mean and std of the training images; imagenet; weights, "
-        "what the named weights' own transform says; none, values stay in [0, 1]; or {mean, std}. null: weights where "
-        "they say it, else dataset",
-    )
-    model: ModelOptions = Field(ModelOptions(), description="options of the networks")
-    train: Recipe = Field(Recipe(), description="how baselines are trained, and networks that are not pruned")
-    finetune: Recipe = Field(
-        Recipe(epochs=5, lr=0.01, recalibrate_batches=10), description="how pruned networks are trained further"
-    )
-    pruning: Pruning = Field(Pruning(), description="how scores become a smaller network")
-    nas: ChannelSearch = Field(ChannelSearch(), description="how channels are searched (method channel_nas)")
-    latency: Latency = Field(Latency(), description="what is timed of the front's networks")
-    on_error: Literal["raise", "skip"] = Field(
-        "raise", description="an image that cannot be read stops the study, or is left out and named"
-    )
-    download: Truth = Field(False, description="fetch a missing dataset into the data root")
-    memory_share: Share = Field(0.4, description="a set larger than this share of the node's memory is streamed")
-    keep_models: Literal["front", "all"] = Field(
-        "front", description="whose weights stay in the store at the end: those of the front's members, or all"
-    )
-    options: dict[str, Any] = Field(default_factory=dict, description="any values, for a user-defined trial")
 
 
 class Bound(Section):
@@ -400,7 +110,7 @@ Rule = Literal["none", "asha", "moasha"]
 class EarlyStopping(Section):
     """Which trials end before their last epoch. In the YAML also the rule's name alone."""
 
-    model_config = ConfigDict(json_schema_extra=_or_a_name(get_args(Rule)))
+    model_config = ConfigDict(json_schema_extra=or_a_name(get_args(Rule)))
 
     rule: Rule = Field("none", description="none; asha compares trials by one objective, moasha by all of them")
     first: Integer = Field(1, ge=1, description="epochs of the first rung; each further one has `factor` times as many")

@@ -281,7 +281,7 @@ def _zero(layer: nn.Module, side: str, channels: Tensor) -> None:
         bias.index_fill_(0, channels.to(bias.device), 0)
 
 
-class _Different(InputError):
+class _Different(InputError):  # noqa: N818 - as the other errors of a user are named
     """Two networks give other outputs."""
 
 

@@ -190,6 +190,8 @@ def test_one_tensor_too_few_and_one_too_many(tmp_path: Path) -> None:
         models.create("resnet20", 10, weights=saved(tmp_path, tensors | {"odd": torch.zeros(2)}))
 
 
-@pytest.mark.parametrize(("value", "file"), [("a.pt", True), ("x/y", True), ("IMAGENET1K_V1", False), ("a1_in1k", False)])
+@pytest.mark.parametrize(
+    ("value", "file"), [("a.pt", True), ("x/y", True), ("IMAGENET1K_V1", False), ("a1_in1k", False)]
+)
 def test_a_name_or_a_file(value: str, file: bool) -> None:
     assert weights.is_file(value) is file
