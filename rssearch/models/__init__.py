@@ -259,19 +259,19 @@ def load_weights(model: nn.Module, weights: weight_files.Weights, network: Netwo
     Raises:
         InputError: they do not fit, see `rssearch.models.fitting.check`.
     """
-    fitting.load(model, weights, network, _shapes(input_size), _others(network))
+    fitting.load(model, weights, network, _known(network, input_size))
 
 
 def check_weights(weights: weight_files.Weights, network: Network, input_size: int | None) -> None:
     """Refuse weights that do not fit a network, as `load_weights` does, without building more than its shapes."""
-    fitting.check(weights, network, _shapes(input_size), _others(network))
+    fitting.check(weights, network, _known(network, input_size))
 
 
-def _shapes(input_size: int | None) -> fitting.ShapesOf:
-    def shapes(network: Network) -> weight_files.Shapes:
-        return _shapes_of(network.name, network.classes, network.bands, json.dumps(network.options), input_size)
+def _known(network: Network, input_size: int | None) -> fitting.Known:
+    def shapes(other: Network) -> weight_files.Shapes:
+        return _shapes_of(other.name, other.classes, other.bands, json.dumps(other.options), input_size)
 
-    return shapes
+    return fitting.Known(shapes, values_of, _others(network))
 
 
 @lru_cache(maxsize=256)

@@ -30,44 +30,54 @@ class Network(NamedTuple):
         return f"{self.name} with {self.classes} classes and {self.bands} bands{options}"
 
 
-ShapesOf = Callable[[Network], Shapes]  # raises InputError for a network that cannot be built
+class Known(NamedTuple):
+    """What is known of networks.
+
+    Attributes:
+        shapes_of: the tensors of one; raises InputError where it cannot be built.
+        values_of: the options of one by its name, with their allowed values; None where every value may be.
+        others: that a file may be of instead.
+    """
+
+    shapes_of: Callable[[Network], Shapes]
+    values_of: Callable[[str], Mapping[str, tuple[str, ...] | None]]
+    others: Iterable[Network]
 
 
-def load(model: nn.Module, weights: Weights, network: Network, shapes_of: ShapesOf, others: Iterable[Network]) -> None:
+def load(model: nn.Module, weights: Weights, network: Network, known: Known) -> None:
     """Put the weights of a file into a network, in place; tensors that are none of it are named in the log.
 
     Raises:
         InputError: they do not fit; see `check`.
     """
     expected = files.shapes_of(model)
-    tensors = files.renamed(weights, expected, str(network), lambda found: hint(found, network, shapes_of, others))
+    tensors = files.renamed(weights, expected, str(network), lambda found: hint(found, network, known))
     files.load_into(model, tensors)
     if more := files.left_out(weights, expected):
         _log.warning("weights %s: left out, as %s has none: %s", weights.name, network.name, _listed(more))
 
 
-def check(weights: Weights, network: Network, shapes_of: ShapesOf, others: Iterable[Network]) -> None:
+def check(weights: Weights, network: Network, known: Known) -> None:
     """Refuse weights that do not fit a network.
 
     Args:
         weights: of the file.
         network: what it is made of.
-        shapes_of: the tensors of such a network.
-        others: networks that are tried, too, for the message.
+        known: what is tried for the message.
 
     Raises:
         InputError: how many tensors are missing, unexpected or of another shape, the first of each, and which number
             of classes or bands, option or other network would fit.
     """
-    expected = shapes_of(network)
-    files.renamed(weights, expected, str(network), lambda found: hint(found, network, shapes_of, others))
+    expected = known.shapes_of(network)
+    files.renamed(weights, expected, str(network), lambda found: hint(found, network, known))
 
 
-def hint(found: Shapes, network: Network, shapes_of: ShapesOf, others: Iterable[Network]) -> str | None:
+def hint(found: Shapes, network: Network, known: Known) -> str | None:
     """What would fit the tensors of a file, in words; None where nothing that is tried does."""
-    for candidate in (near for one in (network, *others) for near in _nearby(found, one)):
+    for candidate in (near for one in (network, *known.others) for near in _nearby(found, one, known)):
         try:
-            fits = files.difference(found, shapes_of(candidate)).total == 0
+            fits = files.difference(found, known.shapes_of(candidate)).total == 0
         except InputError:
             continue
         if fits:
@@ -75,13 +85,11 @@ def hint(found: Shapes, network: Network, shapes_of: ShapesOf, others: Iterable[
     return None
 
 
-def _nearby(found: Shapes, network: Network) -> Iterator[Network]:
+def _nearby(found: Shapes, network: Network, known: Known) -> Iterator[Network]:
     """The same network with the file's numbers of classes and bands, and each value of its options."""
-    from rssearch import models
-
     classes = dict.fromkeys([network.classes, files.num_classes(found) or network.classes])
     bands = dict.fromkeys([network.bands, files.num_bands(found) or network.bands])
-    allowed = {option: values for option, values in models.values_of(network.name).items() if option != "weights"}
+    allowed = {option: values for option, values in known.values_of(network.name).items() if option != "weights"}
     changes = [{}, *({option: value} for option, values in allowed.items() for value in values or ())]
     for change in changes:
         for count in classes:
