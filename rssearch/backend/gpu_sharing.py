@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
+from rssearch.config.schema import Resources
 from rssearch.storage.artifacts import Store
 
 FOOTPRINTS = "footprints"  # in the store
@@ -54,6 +55,35 @@ def recorded(store: Store, keys: Iterable[str]) -> int | None:
     found = [store.get(FOOTPRINTS, key) for key in keys]
     taken = [int(json.loads(files["footprint.json"])["taken"]) for files in found if files is not None]
     return max(taken) if taken and len(taken) == len(found) else None
+
+
+def default_share(nodes: Sequence[Mapping[str, float]], resources: Resources) -> float:
+    """The GPUs of a worker where the study says null: one if the cluster can hold a trial of such workers, else 0."""
+    return float(slots(nodes, resources.cpus, 1, resources.workers) > 0)
+
+
+def describe_use(nodes: Sequence[Mapping[str, float]], resources: Resources) -> str | None:
+    """How many GPUs the trials use and how many are idle, in a line; None where there is none.
+
+    Args:
+        nodes: the resources of each node.
+        resources: of a trial, with the GPUs that it takes by now; null where they are 0 by default.
+    """
+    there, share = int(sum(node.get("GPU", 0) for node in nodes)), resources.share
+    if not there:
+        return None
+    if share == 0:
+        why = "none are asked for" if resources.gpus == 0 else "they cannot hold a trial with its CPUs and workers"
+        return f"GPUs: {there}, all idle: {why}"
+    room = slots(nodes, resources.cpus, share, resources.workers)
+    at_once = min(room, resources.max_concurrent or room)
+    used = math.ceil(at_once / (_UNIT // round(share * _UNIT))) if share < 1 else at_once * resources.workers * share
+    idle = there - int(used)
+    limit = "max_concurrent" if at_once < room else "the nodes' CPUs, or by parts of GPUs"
+    each = f"{resources.workers} workers of {share:g}" if resources.workers > 1 else f"{share:g}"
+    return f"GPUs: {there}; trials at once: {at_once}, each takes {each}; " + (
+        f"idle: {idle} (limited by {limit})" if idle else "none is idle"
+    )
 
 
 def describe_share(share: float, taken: int | None, memories: Sequence[int]) -> str:

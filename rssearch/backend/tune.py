@@ -146,9 +146,9 @@ def _check_fits(resources: Resources) -> None:
                 "run at once when it is at its largest"
             )
         return
-    if slots(_nodes(), resources.cpus, resources.share, resources.workers):
+    if slots(node_resources(), resources.cpus, resources.share, resources.workers):
         return
-    shown = "; ".join(f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs" for node in _nodes())
+    shown = "; ".join(f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs" for node in node_resources())
     one = f"{resources.cpus:g} CPUs and {resources.share:g} GPUs"
     whole = f"the nodes together cannot hold a trial of {resources.workers} workers, each of {one}"
     raise InputError(
@@ -156,19 +156,20 @@ def _check_fits(resources: Resources) -> None:
     )
 
 
-def _nodes() -> list[dict[str, float]]:
+def node_resources() -> list[dict[str, float]]:
+    """The resources of each node that is alive, as Ray names them."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
 
 
 def gpu_memories() -> list[int]:
     """Bytes of each kind of GPU in the cluster: those of one on each node that has any."""
     look = ray.remote(num_cpus=0)(_gpu_memory)
-    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU", 0)]  # type: ignore[no-untyped-call]
-    strategies = [NodeAffinitySchedulingStrategy(node, soft=False) for node in nodes]
-    found: list[int] = ray.get(
+    found = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU", 0)]  # type: ignore[no-untyped-call]
+    strategies = [NodeAffinitySchedulingStrategy(node, soft=False) for node in found]
+    memories: list[int] = ray.get(
         [look.options(num_gpus=0.0001, scheduling_strategy=strategy).remote() for strategy in strategies]
     )
-    return found
+    return memories
 
 
 def _gpu_memory() -> int:
@@ -184,7 +185,7 @@ def _at_once(resources: Resources) -> int | None:
     """
     if resources.workers == 1 or _may_grow():
         return resources.max_concurrent
-    room = slots(_nodes(), resources.cpus, resources.share, resources.workers)
+    room = slots(node_resources(), resources.cpus, resources.share, resources.workers)
     return min(resources.max_concurrent or room, room)
 
 

@@ -141,6 +141,8 @@ class Search(Section):
 
 
 def _gpus(value: Any) -> Any:
+    if value is None:
+        return value
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if value != "auto" and not (number and (0 <= value < 1 or value == int(value) > 0)):
         raise ValueError(
@@ -153,10 +155,10 @@ class Resources(Section):
     """What one trial takes of the cluster."""
 
     cpus: Real = Field(1.0, gt=0, description="CPUs of each worker: threads, and readers of images")
-    gpus: Annotated[float | Literal["auto"], BeforeValidator(_gpus)] = Field(
-        0.0,
+    gpus: Annotated[float | Literal["auto"] | None, BeforeValidator(_gpus)] = Field(
+        None,
         description="GPUs of each worker: a whole number, or a part of one as 0.5 (two trials share a GPU); "
-        "auto: as many trials as its memory holds",
+        "auto: as many trials as its memory holds; null: one where the cluster has any when the study starts, else 0",
     )
     workers: Integer = Field(
         1, ge=1, description="processes that train one trial together, each on its share of every batch"
@@ -168,7 +170,7 @@ class Resources(Section):
 
     @model_validator(mode="after")
     def _workers_have_whole_gpus(self) -> Resources:
-        if self.workers > 1 and (self.gpus == "auto" or 0 < self.gpus < 1):
+        if self.workers > 1 and (self.gpus == "auto" or 0 < self.share < 1):
             raise ValueError(
                 f"workers: {self.workers} need gpus: 0 or a whole number, not {self.gpus}: trials that share a GPU "
                 "have one worker"
@@ -177,8 +179,8 @@ class Resources(Section):
 
     @property
     def share(self) -> float:
-        """The GPUs of a worker; those of ``auto`` are not known before they are measured, and 0 until then."""
-        return 0.0 if self.gpus == "auto" else self.gpus
+        """The GPUs of a worker; those of null and ``auto`` are not known before the study starts, and 0 until then."""
+        return 0.0 if self.gpus is None or self.gpus == "auto" else self.gpus
 
 
 def _dimensions(value: Any) -> Any:

@@ -250,7 +250,9 @@ class Normalisation(Section):
     """What images are normalised by: (value / 255 - mean) / std, in each band."""
 
     mean: tuple[Real, ...] = Field(min_length=1, description="of values in [0, 1], a number for each band")
-    std: tuple[Annotated[Real, Field(gt=0)], ...] = Field(min_length=1, description="likewise")
+    std: tuple[Annotated[Real, Field(gt=0)], ...] = Field(
+        min_length=1, description="deviation of values in [0, 1], a number for each band"
+    )
 
     @model_validator(mode="after")
     def _same_bands(self) -> Normalisation:

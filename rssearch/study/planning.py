@@ -175,6 +175,9 @@ def _takes(definition: StudyDefinition) -> str:
         taken = gpu_sharing.recorded(definition.store, definition.peak_memory_points())
         known = "measured at the start" if taken is None else f"{taken / 2**30:.2f} GiB of its memory, as measured"
         gpus = f"a share of a GPU ({known})"
+    elif needs.gpus is None:
+        share = gpu_sharing.default_share([_here()], needs)
+        gpus = f"{share:g} GPUs" if share else "no GPU (one where the cluster has any)"
     else:
         gpus = f"{needs.gpus:g} GPUs"
     one = f"{needs.cpus:g} CPUs, {gpus}"
@@ -185,13 +188,18 @@ def _at_once(needs: Resources) -> int | None:
     """Trials that this machine can hold together."""
     if needs.gpus == "auto":
         return None
+    share = gpu_sharing.default_share([_here()], needs) if needs.gpus is None else needs.share
+    room = gpu_sharing.slots([_here()], needs.cpus, share, needs.workers)
+    return min(room, needs.max_concurrent or room)
+
+
+def _here() -> dict[str, float]:
+    """The CPUs and GPUs of this machine."""
     import torch
 
     from rssearch.data.decode import available_cpus
 
-    here = {"CPU": available_cpus(), "GPU": torch.cuda.device_count()}
-    room = gpu_sharing.slots([here], needs.cpus, needs.share, needs.workers)
-    return min(room, needs.max_concurrent or room)
+    return {"CPU": available_cpus(), "GPU": torch.cuda.device_count()}
 
 
 def _short(macs: int) -> str:

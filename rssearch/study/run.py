@@ -65,7 +65,7 @@ def search(
         InputError: the study cannot be run as it is; nothing has been trained.
     """
     from rssearch.backend.stop import Stop
-    from rssearch.backend.tune import connected, gpu_memories, run_jobs
+    from rssearch.backend.tune import connected, gpu_memories, node_resources, run_jobs
 
     definition, console = StudyDefinition(config), console or PlainConsole()
     uri, artifacts = client.home(definition.storage, config.tracking_uri)
@@ -95,7 +95,7 @@ def search(
         session = Stages(definition, recorder, _shared(data), token, stop, run_jobs)
         status = "FINISHED"
         try:
-            session.pack(gpu_memories)
+            session.pack(node_resources(), gpu_memories)
             session.prepare()
             session.search()
             session.measure()

@@ -7,7 +7,7 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -64,13 +64,26 @@ class Stages:
         self.resources = self.config.resources
         self._last_check = -math.inf
 
-    def pack(self, gpu_memories: Callable[[], list[int]]) -> None:
+    def pack(self, nodes: Sequence[Mapping[str, float]], gpu_memories: Callable[[], list[int]]) -> None:
+        """Settle how many GPUs a trial takes, and say what of the cluster's is used.
+
+        Args:
+            nodes: the resources of each node.
+            gpu_memories: bytes of each kind of GPU in the cluster, for ``gpus: auto``.
+        """
+        if self.resources.gpus is None:
+            share = gpu_sharing.default_share(nodes, self.resources)
+            self.resources = self.resources.model_copy(update={"gpus": share or None})
+        elif self.resources.gpus == "auto":
+            self._share_gpus(gpu_memories)
+        if use := gpu_sharing.describe_use(nodes, self.resources):
+            self.recorder.display.say(use)
+
+    def _share_gpus(self, gpu_memories: Callable[[], list[int]]) -> None:
         """Turn ``gpus: auto`` into the share of a GPU that the network with the largest footprint takes.
 
         A trial that cannot be measured gets a whole GPU; where there is none, trials stay on the CPU.
         """
-        if self.config.resources.gpus != "auto":
-            return
         memories = gpu_memories()
         alone = self.resources.model_copy(update={"gpus": 1.0})
         points = self.definition.peak_memory_points() if memories else {}

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from rssearch.backend import gpu_sharing
 from rssearch.config.loading import parse_study
+from rssearch.config.schema import Resources
 from rssearch.cost.memory import Footprint, measure
 from rssearch.data.streaming import read_ahead
 from rssearch.errors import InputError
@@ -73,6 +74,58 @@ def test_so_many_fit_on_a_gpu_in_rays_own_arithmetic(together: int) -> None:
     share = gpu_sharing.fraction(1000, 1000 * together, headroom=0)
     assert share * together <= 1 < share * (together + 1) + 1e-2
     assert gpu_sharing.slots([{"CPU": 100.0, "GPU": 1.0}], 1, share) >= together
+
+
+TWO = {"CPU": 8.0, "GPU": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "resources", "expected"),
+    [
+        ([{"CPU": 8.0}], {}, 0),
+        ([TWO], {}, 1),
+        ([{"CPU": 8.0}, TWO], {}, 1),
+        ([TWO], {"workers": 2}, 1),
+        ([TWO], {"workers": 3}, 0),  # the CPUs can hold three workers, the GPUs cannot
+        ([{"CPU": 2.0, "GPU": 2.0}], {"cpus": 4}, 0),
+    ],
+)
+def test_a_trial_takes_a_gpu_where_there_is_one(
+    nodes: list[dict[str, float]], resources: dict[str, Any], expected: float
+) -> None:
+    assert gpu_sharing.default_share(nodes, Resources(**resources)) == expected
+
+
+@pytest.mark.parametrize(
+    ("nodes", "resources", "expected"),
+    [
+        ([{"CPU": 8.0}], {"gpus": 0}, None),
+        ([TWO], {"gpus": 1}, "GPUs: 2; trials at once: 2, each takes 1; none is idle"),
+        ([TWO], {"gpus": 0.5}, "GPUs: 2; trials at once: 4, each takes 0.5; none is idle"),
+        ([TWO], {"gpus": 1, "workers": 2}, "GPUs: 2; trials at once: 1, each takes 2 workers of 1; none is idle"),
+        ([TWO], {"gpus": 0}, "GPUs: 2, all idle: none are asked for"),
+        ([TWO], {"workers": 3}, "GPUs: 2, all idle: they cannot hold a trial with its CPUs and workers"),
+        (
+            [TWO],
+            {"gpus": 1, "max_concurrent": 1},
+            "GPUs: 2; trials at once: 1, each takes 1; idle: 1 (limited by max_concurrent)",
+        ),
+        (
+            [{"CPU": 2.0, "GPU": 4.0}],
+            {"gpus": 1},
+            "GPUs: 4; trials at once: 2, each takes 1; idle: 2 (limited by the nodes' CPUs, or by parts of GPUs)",
+        ),
+        (
+            [{"CPU": 8.0, "GPU": 3.0}],
+            {"gpus": 2},
+            "GPUs: 3; trials at once: 1, each takes 2; idle: 1 (limited by the nodes' CPUs, or by parts of GPUs)",
+        ),
+    ],
+)
+def test_what_is_used_and_what_is_idle(
+    nodes: list[dict[str, float]], resources: dict[str, Any], expected: str | None
+) -> None:
+    assert gpu_sharing.describe_use(nodes, Resources(**resources)) == expected
 
 
 class FakeMemory:
@@ -151,12 +204,13 @@ def test_the_plan_says_what_a_trial_takes(tmp_path: Path, monkeypatch: pytest.Mo
         (line,) = [text for text in found.lines() if text.startswith("resources")]
         return found.at_once, line
 
-    assert planned(cpus=2) == (4, "resources  a trial takes 2 CPUs, 0 GPUs; 4 at once on this machine")
+    assert planned(cpus=2) == (2, "resources  a trial takes 2 CPUs, 1 GPUs; 2 at once on this machine")
+    assert planned(cpus=2, gpus=0) == (4, "resources  a trial takes 2 CPUs, 0 GPUs; 4 at once on this machine")
     assert planned(gpus=0.5) == (4, "resources  a trial takes 1 CPUs, 0.5 GPUs; 4 at once on this machine")
     assert planned(gpus=0.5, max_concurrent=3)[0] == 3
     assert planned(workers=3) == (
         2,
-        "resources  a trial takes 3 workers, each 1 CPUs, 0 GPUs; 2 at once on this machine",
+        "resources  a trial takes 3 workers, each 1 CPUs, no GPU (one where the cluster has any); 2 at once on this machine",
     )
     assert planned(gpus="auto") == (None, "resources  a trial takes 1 CPUs, a share of a GPU (measured at the start)")
 
