@@ -146,11 +146,12 @@ class StudyDefinition:
         return content_key(about | self._user_code)
 
     def title(self, point: Mapping[str, Any]) -> str:
-        """A point in a few words: names as they are, numbers with their dimension, constants left out."""
+        """A point in a few words: names as they are, numbers with their dimension.
+
+        Constants are there, too: a study that is widened calls its trials what it called them before.
+        """
         words = []
-        for name, dimension in self.config.space.items():
-            if isinstance(dimension, Choice) and len(dimension.values) == 1 and name not in ("model", "method"):
-                continue
+        for name in self.config.space:
             value = point.get(name)
             shown = f"{value:.4g}" if isinstance(value, float) else value
             words.append(str(value) if isinstance(value, str) else f"{name}={shown}")

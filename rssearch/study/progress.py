@@ -25,6 +25,7 @@ class Display:
         self.hypervolume: float | None = None
         self._began, self._done_before, self._last_line = time.monotonic(), 0, -math.inf
         self._running: dict[str, str] = {}
+        self._shares: dict[str, tuple[float, float]] = {}  # of a running job: done before this session, and now
         self._live: Live | None = None
         self._reading = ""
 
@@ -46,6 +47,7 @@ class Display:
         self._done_before = done + stopped
         self._began = time.monotonic()
         self._running.clear()
+        self._shares.clear()
 
     def reading(self, name: str, done: int, total: int) -> None:
         """Images of a dataset are being decoded."""
@@ -59,14 +61,18 @@ class Display:
         """A line that stays."""
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    def running(self, key: str, title: str, detail: str = "") -> None:
-        """A job is under way."""
+    def running(self, key: str, title: str, detail: str = "", epoch: int = 0, epochs: int | None = None) -> None:
+        """A job is under way, and an epoch of so many has ended."""
         self._running[key] = f"{title}  {detail}".rstrip()
+        if epoch and epochs:
+            began = self._shares.get(key, ((epoch - 1) / epochs, 0.0))[0]
+            self._shares[key] = began, min(1.0, epoch / epochs)
         self._tick()
 
     def ended(self, key: str, status: str) -> None:
         """A job ended."""
         self._running.pop(key, None)
+        self._shares.pop(key, None)
         self.done += status == "finished"
         self.stopped += status == "stopped"
         self.failed += status == "failed"
@@ -79,9 +85,14 @@ class Display:
         return max(0, self.total - self.done - self.stopped - self.failed - self.infeasible)
 
     def seconds_left(self) -> float | None:
-        """An estimate from the pace of this session; None before the first trial has ended."""
-        here = self.done + self.stopped + self.failed - self._done_before
-        return (time.monotonic() - self._began) / here * self.left if here > 0 else None
+        """An estimate from the pace of this session; None before the first trial or epoch has ended.
+
+        What a resumed job had done before does not count for the pace.
+        """
+        here: float = self.done + self.stopped + self.failed - self._done_before
+        here += sum(now - first for first, now in self._shares.values())
+        left = self.left - sum(now for _, now in self._shares.values())
+        return (time.monotonic() - self._began) / here * left if here > 0 else None
 
     def _summary(self) -> str:
         left = self.seconds_left()

@@ -11,6 +11,7 @@ from typing import Any
 
 from rssearch.front import references, seeds
 from rssearch.front.trials import Row, front_rows, fronts
+from rssearch.metrics import human, title_of
 from rssearch.report import files as report
 from rssearch.report.tables import cut_table
 from rssearch.storage import scratch
@@ -51,6 +52,7 @@ class Recorder:
         self._live: dict[str, dict[str, Any]] = {}
         self._front_pace, self._csv_pace = _Pace(_FRONT_SECONDS), _Pace(_REPORT_SECONDS)
         self._finished_seen = -1
+        self._members = self.front()
 
     # events
 
@@ -76,8 +78,10 @@ class Recorder:
         else:
             self.journal.add(TrialRecord(job.key, job.point, kind="running", history=history))
 
-    def epoch(self, key: str, title: str, params: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
-        """A job reported an epoch."""
+    def epoch(
+        self, key: str, title: str, params: Mapping[str, Any], metrics: Mapping[str, Any], epochs: int | None = None
+    ) -> None:
+        """A job reported an epoch, of so many where that is known."""
         plain, step = _plain(metrics), self.step(key, metrics)
         history = self._alive(key)["history"]
         while history and history[-1].get("epoch", 0) >= step:  # a worker died, and its trial went some epochs back
@@ -86,7 +90,8 @@ class Recorder:
         self.tracker.epoch(key, title, params, plain, step)
         known = [name for name in ("val_accuracy", "val_miou") if isinstance(plain.get(name), float)]
         shown = "".join(f", {name} {plain[name]:.3f}" for name in known)
-        self.display.running(key, title, f"epoch {step}{shown}")
+        of = f"/{epochs}" if epochs else ""
+        self.display.running(key, title, f"epoch {step}{of}{shown}", step, epochs)
 
     def trial_ended(self, job: Job, outcome: Outcome) -> None:
         """A trial ended: finished, stopped, failed or infeasible."""
@@ -97,9 +102,21 @@ class Recorder:
         self.display.ended(job.key, outcome.status)
         if outcome.status is Status.FAILED:
             self.display.say(f"failed: {title}: {outcome.reason}")
+        if outcome.status is Status.FINISHED:
+            self.display.say(self._finished(self.records[job.key]))
         self._notes(title, outcome)
         if self._csv_pace.is_due():
             self._write_csv()
+
+    def _finished(self, record: TrialRecord) -> str:
+        """A finished trial in a line: its point, its objectives, and whether it is on the front by now."""
+        search, row = self.definition.config.search, flat(record)
+        # What the new trial does not dominate stays, so that nobody looks at all trials again.
+        self._members = front_rows([*self._members, row], search.objectives, search.constraints)
+        known = ", ".join(f"{title_of(n).lower()} {human(n, row[n])}" for n in search.objectives if n in row)
+        on_front = ", on the front" if any(member["key"] == record.key for member in self._members) else ""
+        done = f"{self.display.done}/{self.display.total}"
+        return f"trial {done} finished: {record.title}: {known}{on_front}"
 
     def baseline_ended(self, job: Job, title: str, outcome: Outcome) -> None:
         """A baseline and its scores are there, or will not be."""

@@ -118,6 +118,7 @@ class Stages:
             return
         self.recorder.display.start("baselines and scores", len(todo))
         titles = {p.key: p.title for p in todo}
+        epochs = {p.key: p.epochs for p in todo}
 
         def title(job: Job) -> str:
             return titles[job.key]
@@ -127,7 +128,8 @@ class Stages:
                 self.failed_baselines[job.key] = str(outcome.reason)
             self.recorder.baseline_ended(job, title(job), outcome)
 
-        self._run(_one_by_one(Job(p.key, dict(p.point)) for p in todo), "prepare", title, ended)
+        jobs = _one_by_one(Job(p.key, dict(p.point)) for p in todo)
+        self._run(jobs, "prepare", title, ended, epochs=lambda job: epochs[job.key])
 
     def search(self) -> None:
         """Run the trials that the sampler proposes.
@@ -177,6 +179,7 @@ class Stages:
             self._title,
             ended,
             should_continue=rule.should_continue if rule else None,
+            epochs=lambda job: self.definition.epochs(job.point),
         )
 
     def _completed(self, job: Job, outcome: Outcome) -> Outcome:
@@ -256,6 +259,7 @@ class Stages:
         ended: Callable[[Job, Outcome], None],
         resources: Resources | None = None,
         should_continue: Callable[[Job, dict[str, Any]], bool] | None = None,
+        epochs: Callable[[Job], int | None] = lambda _: None,
     ) -> None:
         from rssearch.backend.tune import Listener
 
@@ -280,7 +284,7 @@ class Stages:
         listener = Listener(
             started=lambda job: recorder.begin(job.key, title(job)),
             epoch=lambda job, metrics: recorder.epoch(
-                job.key, title(job), definition.params(job.point), clean(metrics)
+                job.key, title(job), definition.params(job.point), clean(metrics), epochs(job)
             ),
             retried=lambda job, reason: recorder.retried(title(job), clean(reason)),
             ended=recorded,

@@ -24,3 +24,4 @@ class Preparation:
     point: dict[str, Any]
     done: bool
     parts: Mapping[str, int] = field(default_factory=dict)  # what it makes, for the plan: {"baselines": 1, "scores": 3}
+    epochs: int | None = None  # that it reports; None where that is not known

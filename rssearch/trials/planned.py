@@ -143,6 +143,7 @@ def _search(trial: PlannedTrial, store: Store) -> Preparation:
         title=f"channel search {point.model} on {point.dataset}, {point.target:g} of the MACs{_seed(point)}",
         point={**point.values, "search": True},
         done=done,
+        epochs=point.settings.train.epochs,
         parts={"searches": int(not done)},
     )
 
@@ -164,6 +165,7 @@ def _baseline(sharing: list[PlannedTrial], store: Store) -> Preparation:
         title=f"baseline {point.model} on {point.dataset}{_seed(point)}{changes}",
         point={**point.values, "methods": missing},
         done=done and not missing,
+        epochs=None if done else point.train_recipe.epochs,
         parts={"baselines": int(not done), "scores": len(missing)},
     )
 

@@ -210,7 +210,8 @@ def test_the_plan_says_what_a_trial_takes(tmp_path: Path, monkeypatch: pytest.Mo
     assert planned(gpus=0.5, max_concurrent=3)[0] == 3
     assert planned(workers=3) == (
         2,
-        "resources  a trial takes 3 workers, each 1 CPUs, no GPU (one where the cluster has any); 2 at once on this machine",
+        "resources  a trial takes 3 workers, each 1 CPUs, no GPU (one where the cluster has any); "
+        "2 at once on this machine",
     )
     assert planned(gpus="auto") == (None, "resources  a trial takes 1 CPUs, a share of a GPU (measured at the start)")
 

@@ -97,11 +97,11 @@ def test_samplers_say_what_they_cannot_do() -> None:
 # plan
 
 
-def test_plan_prints_the_resolved_yaml_and_then_the_summary(tmp_path: Path) -> None:
+def test_plan_prints_the_summary_and_then_the_resolved_yaml(tmp_path: Path) -> None:
     (tmp_path / "my.yaml").write_text(yaml.safe_dump(TOY))
-    result = run("plan", "my.yaml", "--set", "settings.train.epochs=3", "--storage", "elsewhere")
+    result = run("plan", "my.yaml", "--set", "settings.train.epochs=3", "--storage", "elsewhere", "--verbose")
     assert (result.status, result.err) == (0, "")
-    document, summary = result.out.split("\n\n")
+    summary, document = result.out.split("\n\n")
     resolved = yaml.safe_load(document)
     assert list(resolved)[:3] == ["study", "trial", "space"]
     assert resolved["settings"]["train"]["epochs"] == 3
@@ -115,9 +115,16 @@ def test_the_yaml_of_a_plan_is_a_study_itself(tmp_path: Path) -> None:
     document = study_with({"space/dataset": ["synthetic_scenes"], "space/note": None}) | {"data_root": "d" * 150}
     del document["space"]["note"]
     (tmp_path / "my.yaml").write_text(yaml.safe_dump(document))
-    first = run("plan", "my.yaml").out
-    (tmp_path / "again.yaml").write_text(first.split("\n\n")[0])
-    assert run("plan", "again.yaml").out.split("\n\n")[0] == first.split("\n\n")[0]
+    first = run("plan", "my.yaml", "--verbose").out
+    (tmp_path / "again.yaml").write_text(first.split("\n\n")[1])
+    assert run("plan", "again.yaml", "--verbose").out == first
+
+
+def test_a_plan_is_a_few_lines(tmp_path: Path) -> None:
+    (tmp_path / "my.yaml").write_text(yaml.safe_dump(TOY))
+    lines = run("plan", "my.yaml").out.splitlines()
+    assert lines[0] == "study      toy (grid)"
+    assert len(lines) == 6
 
 
 def test_plan_as_json(tmp_path: Path) -> None:
