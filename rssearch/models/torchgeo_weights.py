@@ -44,7 +44,8 @@ def scaling(network: str, weights: str) -> Scaling:
 def normalisation(network: str, weights: str) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     """Mean and deviation, of values in [0, 1], for weights of images with 8 bits; None for those of other units."""
     _, mean, std = scaling(network, weights)
-    if min(mean) < 0 or max(std) > 255:  # decibels, and reflectances
+    # Decibels, reflectances, and what scales values twice (SeCo's: deviations of less than one of 256 values).
+    if min(mean) < 0 or max(std) > 255 or min(std) < 1:
         return None
     return tuple(value / 255 for value in mean), tuple(value / 255 for value in std)
 

@@ -281,7 +281,7 @@ def _zero(layer: nn.Module, side: str, channels: Tensor) -> None:
         bias.index_fill_(0, channels.to(bias.device), 0)
 
 
-class _Different(InputError):  # noqa: N818 - as the other errors of a user are named
+class _DifferenceError(InputError):
     """Two networks give other outputs."""
 
 
@@ -292,7 +292,7 @@ def _compare(pruned: nn.Module, reference: nn.Module, graph: ChannelGraph) -> No
     """
     try:
         _run_both(pruned, reference, graph)
-    except _Different:
+    except _DifferenceError:
         parameter = next(pruned.parameters())
         if parameter.dtype != torch.float32 or parameter.device.type not in ("cpu", "cuda"):
             raise
@@ -332,10 +332,10 @@ def _check_same(expected: Tensor, found: Tensor) -> None:
         raise InputError(f"outputs of {tuple(expected.shape)} become {tuple(found.shape)}")
     if not expected.is_floating_point():  # labels, which rounding may change
         if float((expected != found).double().mean()) > 0.05:
-            raise _Different("labels differ")
+            raise _DifferenceError("labels differ")
         return
     finite = expected[expected.isfinite()]
     scale = float(finite.abs().amax()) if finite.numel() else 0.0
     if not torch.allclose(found, expected, rtol=0, atol=1e-3 * scale + 1e-6, equal_nan=True):
         error = float((found - expected).abs().amax())
-        raise _Different(f"outputs of up to {scale:.3g} differ by {error:.3g}")
+        raise _DifferenceError(f"outputs of up to {scale:.3g} differ by {error:.3g}")

@@ -80,18 +80,26 @@ def check_task(point: PruningPoint) -> None:
         )
 
 
-def check_images(point: PruningPoint) -> None:
-    """Refuse a network that does not take images of the study's size, or gives no logits. Raises InputError.
+def check_images(point: PruningPoint, size: int | None = None) -> None:
+    """Refuse a network that does not take the study's images, or gives no logits for them. Raises InputError.
 
-    Where images have their own size, which is not known yet, the plan finds out. The package's own networks take all.
+    The package's own networks take all.
+
+    Args:
+        point: resolved.
+        size: height and width of images that the settings do not scale; None: they are not known yet.
     """
     settings = point.settings
     if point.model in models.MODELS:
         return
-    segments = models.task_of(point.model) == "segmentation"
-    size = settings.patches.size if segments else settings.input_size
+    if models.task_of(point.model) == "segmentation":
+        place, size = f" with settings.patches.size: {settings.patches.size}", settings.patches.size
+    elif settings.input_size is not None:
+        place, size = f" with settings.input_size: {settings.input_size}", settings.input_size
+    else:
+        place = f" on the images of {point.dataset}, for which settings.input_size is null"
     if size is not None:
-        with named(f"space.model, with settings.{'patches.size' if segments else 'input_size'}: {size}"):
+        with named(f"space.model,{place}"):
             _check_logits(point.model, point.options_text, size)
 
 

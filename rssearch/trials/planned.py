@@ -21,7 +21,7 @@ from rssearch.pruning import ChannelGraph
 from rssearch.pruning.channels import Kept
 from rssearch.storage.artifacts import Store
 from rssearch.trial.interface import Preparation
-from rssearch.trials import architecture, images, normalisation
+from rssearch.trials import architecture, checks, images, normalisation
 from rssearch.trials.architecture import Architecture
 from rssearch.trials.checks import named
 from rssearch.trials.keys import BASELINES, SCORES, SEARCHES, Keys
@@ -125,10 +125,15 @@ def preparations(trials: Iterable[PlannedTrial], store: Store) -> list[Preparati
     """The channel searches that the trials need, and their baselines, each with the scores that are asked of it.
 
     Methods that score again in each epoch of the fine-tuning ask for no scores beforehand.
+
+    Raises:
+        InputError: a network does not take the images as they are.
     """
     searches: dict[str, Preparation] = {}
     of_baseline: dict[str, list[PlannedTrial]] = defaultdict(list)
     for trial in trials:
+        if trial.point.settings.input_size is None and trial.point.model not in models.MODELS:
+            checks.check_images(trial.point, trial.description.input_shape[1])
         if trial.point.method_name == CHANNEL_NAS and trial.keys.search not in searches:
             searches[trial.keys.search] = _search(trial, store)
         of_baseline[trial.keys.baseline].append(trial)

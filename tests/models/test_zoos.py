@@ -239,7 +239,6 @@ def test_weights_that_torchgeo_does_not_have_are_refused(torchgeo: dict[str, tor
 # What every network has to keep to
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [

@@ -225,10 +225,6 @@ def test_distillation_takes_the_baseline_as_teacher(tmp_path: Path, data_root: P
         ({"method": "l11"}, "unknown method 'l11'. Did you mean 'l1'?"),
         ({"model": "resnet21"}, "unknown model 'resnet21'. Did you mean 'resnet20'?"),
         ({"dataset": "eurosatt"}, "unknown dataset 'eurosatt'. Did you mean 'eurosat'?"),
-        (
-            {"model": "tests.support.own:Both"},
-            "gives a dict with 'maps', 'scores', not one tensor of logits. Say which",
-        ),
         ({"rate": 1.5}, "space.rate: 1.5 is not allowed; it must be a number in [0, 1)"),
         ({"rate": "half"}, "space.rate: 'half' is not allowed"),
         ({"rate": True}, "space.rate: True is not allowed"),
@@ -260,6 +256,21 @@ def test_check_refuses(change: dict[str, Any], message: str, settings: Settings)
     with pytest.raises(InputError) as caught:
         prune.check(POINT | change, settings)
     assert message in str(caught.value)
+
+
+def test_a_network_without_logits_is_refused(tmp_path: Path, data_root: Path, settings: Settings) -> None:
+    point = POINT | {"model": "tests.support.own:Both"}
+    with pytest.raises(
+        InputError, match=r"^space.model, with settings.input_size: 8: .*gives a dict with 'maps', 'sco"
+    ):
+        prune.check(point, settings.model_copy(update={"input_size": 8}))
+    native = settings.model_copy(update={"input_size": None})
+    prune.check(point, native)  # before anything is known of the images
+    store = session(tmp_path, data_root, native, point, "k").store
+    with pytest.raises(
+        InputError, match=r"^space.model, on the images of folder:scenes, .*gives a dict with 'maps', 's"
+    ):
+        prune.preparations([point], native, data_root, store)
 
 
 def test_check_refuses_options_that_the_network_lacks(settings: Settings) -> None:
