@@ -90,6 +90,15 @@ def test_a_profilers_buffers_are_named(tmp_path: Path, caplog: pytest.LogCapture
     assert "total_ops, layer1.0.total_params" in caplog.text
 
 
+def test_auxiliary_heads_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tensors = state("torchvision:lraspp_mobilenet_v3_large", 3)
+    content = tensors | {"aux_classifier.0.weight": torch.zeros(2)}
+    with caplog.at_level(logging.WARNING):
+        path = saved(tmp_path, content)
+        assert same(models.create("torchvision:lraspp_mobilenet_v3_large", 3, weights=path), tensors)
+    assert "has none: aux_classifier.0.weight" in caplog.text
+
+
 def test_counts_of_batches_may_be_missing(tmp_path: Path) -> None:
     old = {name: tensor for name, tensor in state().items() if not name.endswith("num_batches_tracked")}
     assert same(models.create("resnet20", 10, weights=saved(tmp_path, old)), state())

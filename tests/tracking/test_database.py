@@ -211,7 +211,7 @@ def _session(storage: Path, picture: str, key: str) -> None:
     writer = Writer(default_uri(storage), "s", storage / "mlartifacts" / "s")
     closing_ = {
         "records": [ended(key)], "status": "FINISHED", "pareto": [key], "pictures": {key: str(file)},
-        "files": [str(file)], "metrics": {}, "now": 1,
+        "files": [str(file)], "metrics": {}, "note": "", "now": 1,
     }  # fmt: skip
     assert send(writer, [("open", {}), ("close", closing_)], [0.0]) is None
 

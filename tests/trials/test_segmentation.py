@@ -181,7 +181,7 @@ def test_the_bundle_predicts_a_scene(
     card = (path / "model_card.md").read_text()
     for text in (
         "A network that gives each pixel of an RGB scene one of 2 classes",
-        f"| Test mIoU | {100 * result['test_miou']:.1f} % |  |",
+        f"| Test mIoU | {100 * result['test_miou']:.1f} % |",
         "of 16 x 16",
         "[batch, 2, 16, 16]",
     ):
