@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from rssearch.cli.arguments import AsJson, DatasetRoot
+from rssearch.cli.arguments import AsJson, Assignments, DataRoot, DatasetRoot, Space, load
 from rssearch.cli.output import console, print_list
 from rssearch.errors import InputError
 
@@ -32,6 +32,28 @@ def data_fetch(
     from rssearch import data
 
     console.print(f"{name}: {data.fetch(name, data_root)}", soft_wrap=True)
+
+
+@app.command("check-baseline")
+def data_check_baseline(
+    space: Space,
+    data_root: DataRoot = None,
+    assignments: Assignments = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure the weights that a study begins with, on its validation images. Nothing is trained or written."""
+    from rssearch.study.checking import check_baselines
+
+    config = load(space, data_root, None, None, assignments)
+    found = check_baselines(config)
+    titles = ("model", "weights", "normalize", "accuracy", "in the best order of classes", "certainty")
+    names = ("model", "weights", "normalize", "accuracy", "reordered", "certainty")
+    shares = names[3:]
+    lines = [tuple(row[n] if as_json or n not in shares else f"{row[n]:.1%}" for n in names) for row in found]
+    print_list(names if as_json else titles, lines, as_json)
+    if not as_json:
+        for text in dict.fromkeys(row["warning"] or f"{row['weights']}: nothing is suspicious" for row in found):
+            console.print(text, soft_wrap=True)
 
 
 @app.command("verify")

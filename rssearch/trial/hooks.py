@@ -84,6 +84,13 @@ class TrialModule(Protocol):
 
     # What a worker does
 
+    def check_baseline(self, config: Point, session: Session) -> list[Metrics]:
+        """What given weights reach on the validation images, by each of several normalisations.
+
+        Rows with ``model``, ``weights``, ``normalize``, ``accuracy``, ``certainty``, ``reordered``, ``warning``, the
+        study's own normalisation first; empty where the point names no weights.
+        """
+
     def prepare(self, config: Point, session: Session) -> Metrics:
         """Make one of the `preparations`; config is its point."""
 

@@ -7,8 +7,8 @@ its classes were in another order. Each of these is tried on the validation spli
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -107,12 +107,36 @@ def tried(trial: NetworkTrial, model: nn.Module) -> Iterator[Reached]:
             yield reached(model, images, name, by, trial.device)
 
 
+def rows(trial: NetworkTrial) -> list[dict[str, Any]]:
+    """A row for each normalisation, the study's own first; empty where the trial begins with no given weights."""
+    point = trial.point
+    if point.weights is None:
+        return []
+    model = trial.initial_model()
+    found = list(tried(trial, model))
+    said = _said(trial, found[0], found[1:]) if found[0].is_suspicious else None
+    return [
+        {
+            "model": point.model,
+            "weights": point.weights,
+            "normalize": row.normalize,
+            "accuracy": row.accuracy,
+            "certainty": row.confidence,
+            "reordered": row.reordered,
+            "warning": said,
+        }
+        for row in found
+    ]
+
+
 def warning(trial: NetworkTrial, model: nn.Module) -> str | None:
     """What is to be said of a baseline from given weights that measures too low; None where it does not."""
     found = tried(trial, model)
     first = next(found)
-    if not first.is_suspicious:
-        return None
+    return _said(trial, first, found) if first.is_suspicious else None
+
+
+def _said(trial: NetworkTrial, first: Reached, found: Iterable[Reached]) -> str:
     state = "at chance" if first.at_chance else f"while it is {first.confidence:.0%} certain of them"
     best = max(found, key=lambda other: other.accuracy)
     suspects = [_normalisation(first, best), _order(first), "scaling: pixels of another depth or unit"]

@@ -20,7 +20,7 @@ from rssearch.data import AnySet
 from rssearch.storage.artifacts import Store
 from rssearch.trial.interface import Preparation
 from rssearch.trial.session import Session
-from rssearch.trials import baselines, checks, latency, planned, results, searches, tasks
+from rssearch.trials import baseline_check, baselines, checks, latency, planned, results, searches, tasks
 from rssearch.trials.finetune import prune_and_finetune
 from rssearch.trials.planned import PlannedTrial
 from rssearch.trials.point import PruningPoint
@@ -136,6 +136,11 @@ def measure(config: Config, session: Session) -> Metrics:
     """Quality on the test split, size, and latencies alone on the machine: of the trial, and of its baseline."""
     trial = PruningTrial.open(config, session)
     return results.of_front_member(trial) | results.of_its_baseline(trial)
+
+
+def check_baseline(config: Config, session: Session) -> list[Metrics]:
+    """What the weights that a point begins with reach on the validation images, by each of several normalisations."""
+    return baseline_check.rows(PruningTrial.open(config, session))
 
 
 def footprint(config: Config, session: Session) -> Metrics:

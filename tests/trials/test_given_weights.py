@@ -17,6 +17,7 @@ from rssearch.data.imageset import ImageSet
 from rssearch.errors import InputError
 from rssearch.storage.artifacts import Store
 from rssearch.study import weight_files
+from rssearch.study.checking import check_baselines
 from rssearch.study.definition import StudyDefinition
 from rssearch.trial.interface import WEIGHTS
 from rssearch.trial.session import Session
@@ -215,3 +216,20 @@ def test_a_good_baseline_is_not_warned_about(
     with caplog.at_level(logging.WARNING, "rssearch"):
         baselines.baseline(opened(defined(trained[0], data_root, tmp_path)))
     assert not caplog.text
+
+
+def test_a_check_measures_the_study_first_and_then_the_suspects(
+    trained: tuple[Path, float], data_root: Path, tmp_path: Path
+) -> None:
+    text = document(trained[0], normalize="none") | {"data_root": str(data_root), "storage": str(tmp_path / "none")}
+    rows = check_baselines(parse_study(text))
+    assert [row["normalize"] for row in rows][:3] == ["none", "dataset", "imagenet"]
+    assert rows[2]["accuracy"] == trained[1]
+    assert all(0 <= row["accuracy"] <= row["reordered"] <= 1 for row in rows)
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_check_needs_weights(data_root: Path, tmp_path: Path) -> None:
+    text = document("x.pt", model={}) | {"data_root": str(data_root), "storage": str(tmp_path)}
+    with pytest.raises(InputError, match=r"settings.model.weights: no network of the study begins with"):
+        check_baselines(parse_study(text))
