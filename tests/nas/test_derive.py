@@ -10,7 +10,7 @@ from torch import nn
 from rssearch import nas, pruning
 from rssearch.cost import counting
 from rssearch.errors import InputError
-from tests.support.networks import distance, fresh, network, some
+from tests.support.networks import SLIM_VGG, distance, fresh, network, some
 
 
 def gates_of(graph, seed=0):
@@ -75,7 +75,7 @@ def test_floor_and_impossible_targets():
 FOLDED = ["resnet20", "resnet20 shortcut=B", "resnet18", "vgg16_cifar", "mobilenet_v2"]
 FOLDED += ["torchvision:mobilenet_v3_small", "unet", "unet_plain", "miniaturized_net", "miniaturized_net skips=add"]
 FOLDED += ["micronet", "micronet skips=concat", "micronet_norm"]
-DEEP = ["resnet56", "resnet50", "vgg16_bn", "torchvision:densenet121", "torchvision:efficientnet_b0"]
+DEEP = ["resnet56", "resnet50", SLIM_VGG, "torchvision:densenet121", "torchvision:efficientnet_b0"]
 
 
 @pytest.mark.parametrize("name", [*FOLDED, *(pytest.param(name, marks=pytest.mark.slow) for name in DEEP)])

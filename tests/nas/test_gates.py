@@ -9,11 +9,11 @@ from torch import nn
 from rssearch import nas, pruning
 from rssearch.cost import counting
 from rssearch.errors import InputError
-from tests.support.networks import Fork, distance, network, randomise, some
+from tests.support.networks import SLIM_VGG, Fork, distance, network, randomise, some
 
 NETWORKS = ["resnet20", "vgg16_cifar", "resnet18", "mobilenet_v2", "torchvision:mobilenet_v3_small"]
 NETWORKS += ["unet", "miniaturized_net", "micronet"]
-SLOW = ["resnet50", "vgg16_bn", "torchvision:densenet121", "torchvision:efficientnet_b0", "torchvision:convnext_tiny"]
+SLOW = ["resnet50", SLIM_VGG, "torchvision:densenet121", "torchvision:efficientnet_b0", "torchvision:convnext_tiny"]
 SLOW += ["unet_plain", "micronet_norm"]
 EVERY = [*NETWORKS, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
 

@@ -12,7 +12,7 @@ from rssearch import pruning
 from rssearch.cost import counting
 from rssearch.errors import InputError
 from rssearch.pruning.allocate import ALLOCATIONS
-from tests.support.networks import SMALL, distance, fresh, network
+from tests.support.networks import SLIM_VGG, SMALL, distance, fresh, network
 
 FAST = [
     ("resnet20", 32),
@@ -26,7 +26,7 @@ FAST = [
     ("miniaturized_net", 32),
     ("micronet", 32),
 ]
-SLOW = [("resnet34", 32), ("vgg16_bn", 64), ("unet_plain", 32), ("micronet_norm", 32)]
+SLOW = [("resnet34", 32), (SLIM_VGG, 64), ("unet_plain", 32), ("micronet_norm", 32)]
 SLOW += [
     (f"torchvision:{name}", 32)
     for name in ("densenet121", "efficientnet_b0", "regnet_y_400mf", "resnext50_32x4d", "convnext_tiny")
