@@ -113,7 +113,7 @@ class Recorder:
         search, row = self.definition.config.search, flat(record)
         # What the new trial does not dominate stays, so that nobody looks at all trials again.
         self._members = front_rows([*self._members, row], search.objectives, search.constraints)
-        known = ", ".join(f"{title_of(n).lower()} {human(n, row[n])}" for n in search.objectives if n in row)
+        known = ", ".join(f"{_in_a_sentence(title_of(n))} {human(n, row[n])}" for n in search.objectives if n in row)
         on_front = ", on the front" if any(member["key"] == record.key for member in self._members) else ""
         done = f"{self.display.done}/{self.display.total}"
         return f"trial {done} finished: {record.title}: {known}{on_front}"
@@ -339,6 +339,11 @@ class _Pace:
     def __exit__(self, *_: object) -> None:
         now = time.monotonic()
         self._due = now + max(self._seconds, (now - self._begun) / _SHARE)
+
+
+def _in_a_sentence(title: str) -> str:
+    """A title within a sentence: Validation accuracy, but MACs."""
+    return title if title[1:2].isupper() else title[:1].lower() + title[1:]
 
 
 def _plain(metrics: Mapping[str, Any]) -> dict[str, Any]:
