@@ -30,7 +30,7 @@ RUN_STATUS = {"finished": "FINISHED", "stopped": "FINISHED", "infeasible": "FINI
 PICTURE = "predictions.png"
 _QUALITIES = ("val_accuracy", "val_miou")
 _SUMMARY = (
-    "What concerns the whole study. **Artifacts**: the front as a page, a picture and tables; trials.csv; the YAML."
+    "What concerns the whole study. **Artifacts**: the front as a page, picture and tables; all trials; the YAML."
 )
 PAUSES = (0.0, 1.0, 4.0)  # seconds before each try; MLflow is away when all have failed
 RETRY_SECONDS = 2.0, 30.0  # between two tries while it is away: at first, doubled up to

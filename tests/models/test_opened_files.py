@@ -45,9 +45,7 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, torch.Te
 
 def test_a_file_that_no_key_knows_is_refused(state: dict[str, torch.Tensor], tmp_path: Path) -> None:
     assert state
-    with pytest.raises(
-        InputError, match=r":hidden: reads my.pt while it is built, .* a parameter `weights`"
-    ):
+    with pytest.raises(InputError, match=r":hidden: reads my.pt while it is built, .* a parameter `weights`"):
         models.create(f"nets_{tmp_path.name}:hidden", 3)
 
 
