@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import re
 import subprocess
@@ -43,7 +44,7 @@ def follow(page: str, folder: Path) -> tuple[str, list[dict[str, str]]]:
 
 def test_every_page_is_listed() -> None:
     index = (HOWTOS / "index.md").read_text(encoding="utf-8")
-    assert sorted(re.findall(r"\((\w+)\.md\) \|", index)) == PAGES == ["dataset", "method", "model", "trial"]
+    assert sorted(re.findall(r"\((\w+)\.md\) \|", index)) == PAGES == ["dataset", "method", "model", "trial", "weights"]
 
 
 @pytest.mark.slow
@@ -85,3 +86,15 @@ def test_a_trial(tmp_path: Path) -> None:
         (size, shortcut, "finished") for size in ("16", "24") for shortcut in ("A", "B")
     ]
     assert len({row["macs"] for row in rows}) == 4
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_given_weights(tmp_path: Path) -> None:
+    printed, (row,) = follow("weights", tmp_path)
+    found = re.search(r"^accuracy on val: (\S+)$", printed, re.MULTILINE)
+    assert found is not None
+    assert float(row["baseline_val_accuracy"]) == float(found[1]) > 0.5  # the script's own number, to the digit
+    assert f"my.pt    imagenet             {float(found[1]):.1%}" in printed
+    about = json.loads((tmp_path / "net" / "preprocessing.json").read_text())
+    assert (about["normalize"], about["mean"]) == ("imagenet", pytest.approx([0.485, 0.456, 0.406]))
