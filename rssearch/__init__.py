@@ -6,6 +6,7 @@
     print(rssearch.plan(study).lines())                             # nothing is trained
     rssearch.search(study)                                          # run it, or resume it; 0: done, see `study.run`
     found = rssearch.results(study)                                 # .trials, .front, .baseline: frames; .hypervolume
+    small = rssearch.shrink(model, loader, macs_ratio=0.5, val=loader)   # a module of your own, without Ray
 
 The packages (`rssearch.pruning`, `rssearch.data`, ...) are imported when they are used.
 """
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from rssearch.study.planning import plan as plan
     from rssearch.study.run import search as search
     from rssearch.study.script import load_study as load_study
+    from rssearch.study.shrink_module import Shrunk as Shrunk
+    from rssearch.study.shrink_module import shrink as shrink
 
 _FUNCTIONS = {
     "InputError": "errors",
@@ -33,6 +36,8 @@ _FUNCTIONS = {
     "Results": "study.frames",
     "StudyConfig": "config.schema",
     "load_study": "study.script",
+    "Shrunk": "study.shrink_module",
+    "shrink": "study.shrink_module",
     "parse_study": "config.loading",
     "plan": "study.planning",
     "results": "study.frames",
@@ -57,12 +62,14 @@ __all__ = [
     "InputError",
     "Plan",
     "Results",
+    "Shrunk",
     "StudyConfig",
     "load_study",
     "parse_study",
     "plan",
     "results",
     "search",
+    "shrink",
 ]
 
 try:

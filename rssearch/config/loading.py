@@ -15,7 +15,7 @@ from rssearch.errors import InputError, cut, shown
 from rssearch.storage import uris
 from rssearch.storage.location import Location
 
-__all__ = ["load_study", "override_settings", "parse_assignment", "parse_study"]
+__all__ = ["load_study", "overridden", "override_settings", "parse_assignment", "parse_study"]
 
 _MOST_LINES = 20  # of mistakes that are shown at once
 
@@ -40,9 +40,14 @@ def load_study(path: Location, overrides: Mapping[str, Any] | None = None) -> St
         raise InputError(f"{path}: is not valid YAML: {error}") from None
     if not isinstance(document, dict):
         raise InputError(f"{path}: must be a mapping with the keys study, trial and space")
-    for key, value in (overrides or {}).items():
+    return parse_study(overridden(document, overrides or {}), str(path))
+
+
+def overridden(document: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """A study as a mapping, changed in place: values at dotted keys. Raises InputError for a key below no mapping."""
+    for key, value in values.items():
         _set(document, key, value)
-    return parse_study(document, str(path))
+    return document
 
 
 def parse_study(document: Mapping[str, Any], source: str = "study") -> StudyConfig:

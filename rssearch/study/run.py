@@ -48,6 +48,7 @@ def search(
     fresh: bool = False,
     verbose: bool = False,
     console: Console | None = None,
+    summary: bool = True,
 ) -> int:
     """Run a study, or resume it.
 
@@ -57,6 +58,7 @@ def search(
         fresh: put the record of earlier sessions away (it is kept) and start from scratch; baselines and scores stay.
         verbose: let Ray and Optuna speak.
         console: where to print.
+        summary: print the front at the end.
 
     Returns:
         The exit status: 0 done, 1 some trials failed for good or the storage was deleted, 130 interrupted.
@@ -110,7 +112,8 @@ def search(
         if status == "KILLED":
             display.say(f"interrupted; `rssearch search` resumes from here ({definition.folder})")
             return INTERRUPTED
-    _say_result(recorder, console, uri)
+    if summary:
+        _say_result(recorder, console, uri)
     return SOME_FAILED if recorder.failures() else DONE
 
 

@@ -1,0 +1,138 @@
+"""`rssearch shrink`, and `rssearch.shrink` without Ray."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import rssearch
+from rssearch import models, pruning
+from rssearch.errors import InputError
+from rssearch.study.shrinking import Request, table
+from tests.support.commands import run
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+Loader = DataLoader[tuple[Tensor, ...]]
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    block = [nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1), nn.ReLU()]
+    return nn.Sequential(*block, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 3))
+
+
+def batches() -> Loader:
+    """Images whose brightest band is their class."""
+    generator = torch.Generator().manual_seed(1)
+    y = torch.arange(60) % 3
+    x = torch.randn(60, 3, 8, 8, generator=generator) + 2 * nn.functional.one_hot(y, 3)[:, :, None, None]
+    return DataLoader(TensorDataset(x, y), 20)
+
+
+def test_a_module_and_loaders(tmp_path: Path) -> None:
+    model, data = network(), batches()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    found = rssearch.shrink(model, data, macs_ratio=0.5, val=data, epochs=20, lr=0.05, distill=0.0)
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    old, new = found.report["before"], found.report["after"]
+    assert new["macs"] / old["macs"] == pytest.approx(0.5, rel=0.1)
+    assert new["params"] < old["params"]
+    assert new["bytes"] < old["bytes"]
+    assert new["accuracy"] > 0.9  # as it is fine-tuned; the network itself was never trained
+    assert new["latency_ms"] > 0
+    found.save(tmp_path / "out")
+    rebuilt = pruning.apply_spec(network(), json.loads((tmp_path / "out" / "spec.json").read_text())).eval()
+    rebuilt.load_state_dict(load_file(tmp_path / "out" / "model.safetensors"))
+    x, _ = next(iter(data))
+    assert torch.equal(rebuilt(x), found.model.cpu()(x))
+    with pytest.raises(InputError, match="is there already"):
+        found.save(tmp_path / "out")
+
+
+def test_a_module_is_left_where_nothing_can_be_done() -> None:
+    data = batches()
+    with pytest.raises(InputError, match="unknown method 'l11'"):
+        rssearch.shrink(network(), data, macs_ratio=0.5, val=data, method="l11")
+    with pytest.raises(InputError, match="prunes while a study trains"):
+        rssearch.shrink(network(), data, macs_ratio=0.5, val=data, method="sfp")
+    with pytest.raises(InputError, match="no batches"):
+        rssearch.shrink(network(), [], macs_ratio=0.5, val=data)
+    with pytest.raises(InputError, match=r"distill 2 in \[0, 1\]"):
+        rssearch.shrink(network(), data, macs_ratio=0.5, val=data, distill=2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--macs", "0.5", "--latency-ms", "5"], "give one of --macs and --latency-ms"),
+        ([], "give one of --macs and --latency-ms"),
+        (["--macs", "1.5"], "space.macs_ratio: 1.5 is not allowed"),
+        (["--macs", "0.5", "--weights", "no.pt"], "weights no.pt: cannot be read"),
+        (["--macs", "0.5", "--method", "l11"], "unknown method 'l11'"),
+        (["--macs", "0.5", "--normalize", "imagenett"], "settings.normalize"),
+        (["--macs", "0.5", "--out", "full"], "--out full: is there already"),
+    ],
+)
+def test_bad_requests_are_refused(arguments: list[str], said: str, tmp_path: Path) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    result = run("shrink", "resnet20", "--data", "synthetic_scenes", *arguments)
+    assert result.status == 2
+    assert said in " ".join(result.err.split())
+    assert [path.name for path in tmp_path.iterdir()] == ["full"]
+
+
+def test_requests_are_told_apart() -> None:
+    places = {"data_root": "data"}
+    one = Request("resnet20", "synthetic_scenes", macs_ratio=0.5).study(places)
+    assert one.study == Request("resnet20", "synthetic_scenes", macs_ratio=0.5).study(places).study
+    assert one.study != Request("resnet20", "synthetic_scenes", macs_ratio=0.4).study(places).study
+    late = Request("timm:resnet18", "folder:a b", latency_ms=5.0, more={"settings.input_size": 64}).study(places)
+    assert late.search.constraints["latency_ms"].max == 5
+    assert len(late.space["macs_ratio"].to_yaml()) == 5
+    assert late.settings.input_size == 64
+
+
+def test_the_table_says_what_was_lost_and_gained() -> None:
+    row = {"val_accuracy": 0.8, "baseline_val_accuracy": 0.85, "macs": 5e6, "baseline_macs": 1e7, "macs_ratio": 0.5}
+    columns = [list(column.cells) for column in table(row).columns]
+    assert columns[0] == ["Validation accuracy", "MACs"]
+    assert columns[1] == ["85.0 %", "10 M"]
+    assert columns[2] == ["80.0 %", "5 M"]
+    assert columns[3][0] == "−5.0 points"
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_one_command_from_weights_to_a_bundle(tmp_path: Path, local_ray: None) -> None:
+    rng = np.random.default_rng(0)
+    for index, name in enumerate(("forest", "river", "town")):
+        folder = tmp_path / "data" / "scenes" / name
+        folder.mkdir(parents=True)
+        for number in range(20):
+            pixels = rng.integers(0, 120, (16, 16, 3))
+            pixels[..., index] += 100
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number}.png")
+    torch.save({"state_dict": models.create("resnet20", 3).state_dict()}, tmp_path / "my.pt")
+    small = ("--set", "settings.finetune.batch_size=10", "--set", "settings.pruning.score_batch_size=10")
+    result = run(
+        "shrink", "resnet20", "--weights", "my.pt", "--data", "folder:scenes", "--macs", "0.5", "--epochs", "1", *small
+    )
+    assert result.status == 0, result.err
+    assert "normalize: " in result.out
+    for text in ("before", "after", "lost and gained", "Validation accuracy", "Latency (ms)", "points", "as fast"):
+        assert text in result.out
+    assert (tmp_path / "net" / "manifest.json").is_file()
