@@ -1,6 +1,6 @@
 """The schema of a study's YAML.
 
-Every default stands here and is shown by ``rssearch plan``; every error names the file, the key, the value and what is
+Every default stands here and is shown by ``rssearch plan --verbose``; every error names file, key, value and what is
 allowed. The descriptions are the reference of the documentation (`rssearch.config.reference`): each says what a value
 means, and its unit. Nothing heavy is imported, so that the command line starts fast.
 """
