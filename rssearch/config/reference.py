@@ -29,7 +29,7 @@ _HEAD = """# The YAML, key by key
 <!-- Written by `python docs/keys.py` from the schema; change rssearch/config/schema.py instead. -->
 
 Every key that the YAML of a [study](studies.md) may have. `study`, `trial` and `space` are required; of all others the
-default is used where they are left out, and `rssearch plan SPACE --verbose` prints them with those of a study. Any setting
+default is used where they are left out; `rssearch plan SPACE --verbose` prints them with those of a study. A setting
 can also be a dimension of the space by its dotted name, such as `finetune.lr: [0.01, 0.02]`. Which other dimensions
 there are depends on the trial: [studies](studies.md#the-space) lists those of the shipped ones.
 
