@@ -70,13 +70,22 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
         result.longrepr = f"{item.nodeid} was skipped, which RSSEARCH_NO_SKIP forbids: {result.longrepr}"
 
 
-@pytest.fixture(autouse=True, scope="module")
+_held = {"bytes": 0}  # by this process, when memory was given back last
+_GROWN = 300 * 2**20
+
+
+@pytest.fixture(autouse=True)
 def _memory_given_back() -> Iterator[None]:
-    """Thousands of tests run in one process."""
+    """Thousands of tests run in one process, some with networks of hundreds of megabytes."""
     yield
+    import psutil
+
     from rssearch.trial.worker import release_memory
 
-    release_memory()
+    process = psutil.Process()
+    if process.memory_info().rss > _held["bytes"] + _GROWN:  # collecting garbage after each test would take minutes
+        release_memory()
+        _held["bytes"] = process.memory_info().rss
 
 
 @pytest.fixture(autouse=True, scope="session")
