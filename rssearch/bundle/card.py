@@ -36,6 +36,7 @@ _CARD = """\
 * **Licence of the data:** {licence}
 * **Split:** {split}{notes}
 * **Classes:** {classes}
+* **Images are normalised by:** {normalize}, as `preprocessing.json` has it in numbers.
 * **MACs:** multiply-accumulate operations of one image of {size}, counted by {counter}.
 * **Made with:** {versions}
 
@@ -199,6 +200,7 @@ def card(found: Recorded, row: Mapping[str, Any], about: Mapping[str, Any], meas
         split=markdown_code(str(row["split_hash"])) if row.get("split_hash") else "unknown",
         notes="".join(f"\n* **Note on the data:** {markdown(note)}" for note in _notes(found.folder, row)),
         classes=", ".join(map(markdown, about["classes"])),
+        normalize=markdown(str(about.get("normalize", "dataset"))),
         counter=markdown(str(row.get("macs_counter", "an unknown counter"))),
         versions=markdown(_versions(found.folder)),
         models="models" if "calibration_images" in measured else "model",
