@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from rssearch import pruning
 from rssearch.cost import counting, latency
+from rssearch.data import IGNORE
 from rssearch.device import mode, reproducible
-from rssearch.errors import InputError
+from rssearch.errors import InputError, TrialFailed
+from rssearch.models import outputs
 from rssearch.storage.location import write_atomic
 from rssearch.study.shrinking import METHOD
 from rssearch.train import losses
@@ -80,9 +83,11 @@ def shrink(
     """Prune a trained network, and fine-tune it with the original as its teacher.
 
     Args:
-        model: gives logits [B, K], or [B, K, H, W] for masks; it is left as it is.
+        model: gives logits [B, K], or [B, K, H, W] for masks; it is left as it is. All parameters of the smaller one
+            are trained, also those that are frozen in it.
         data: training batches, such as a DataLoader: float32 images [B, C, H, W], as the network takes them, and int64
-            labels [B] or masks [B, H, W]. It is gone through once an epoch.
+            labels [B] or masks [B, H, W]. It is gone through once an epoch; batches of a single image are left out, as
+            batch normalisation cannot train on them.
         macs_ratio: share of the MACs that is left, in (0, 1].
         val: validation batches.
         method: of `rssearch.pruning.list_methods`; not a soft one.
@@ -97,8 +102,9 @@ def shrink(
         images, so that results repeat as far as it does.
 
     Raises:
-        InputError: unknown method, a ratio that cannot be met, no batches, or a soft method.
-        TrialFailed: the outputs are not finite.
+        InputError: unknown method, a ratio that cannot be met, a soft method; no batches, or such as can be gone
+            through only once, or are no images with labels of the network's classes; or outputs that are no logits.
+        TrialFailed: the training loss is not finite.
     """
     if pruning.get_method(method).soft:
         raise InputError(f"method {method!r} prunes while a study trains: name it in a study")
@@ -106,21 +112,79 @@ def shrink(
         raise InputError(f"epochs {epochs} must be at least 0, distill {distill:g} in [0, 1], lr {lr:g} above 0")
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     teacher = copy.deepcopy(model).to(where).eval()
-    first = next(iter(data), None)
+    teacher.requires_grad_(True)
+    first = next(_batches("data", data, where, None, least=2), None)
     if first is None:
-        raise InputError("data: there are no batches to train on")
-    scored = [(x.to(where), y.to(where)) for x, y in islice(iter(data), _SCORED)]
-    pruned = pruning.prune(teacher, scored[0][0][:1], method, macs_ratio=macs_ratio, data=scored, seed=seed)
+        raise InputError("data: there are no batches of two images or more to train on")
+    classes = _classes(teacher, *first)
+    before = _measured(teacher, val, classes, where)
+    train = partial(_batches, "data", data, where, classes, least=2)
+    scored = [*islice(train(), _SCORED)]
+    pruned = pruning.prune(teacher, first[0][:1], method, macs_ratio=macs_ratio, data=scored, seed=seed)
     student = pruned.model.to(where)
     with reproducible(where):
-        _recalibrate(student, data, where)
-        _fine_tune(student, teacher, data, epochs, lr, distill, where)
-    shape = tuple(first[0].shape[1:])
-    report = {"before": _measured(teacher, val, shape, where), "after": _measured(student, val, shape, where)}
-    return Shrunk(student.eval(), pruned.spec, report)
+        _recalibrate(student, train())
+        _fine_tune(student, teacher, train, epochs, lr, distill)
+    after = _measured(student, val, classes, where)
+    return Shrunk(student.eval(), pruned.spec, {"before": before, "after": after})
 
 
-def _recalibrate(model: nn.Module, data: Batches, device: torch.device) -> None:
+def _batches(
+    name: str, source: Batches, device: torch.device, classes: int | None, least: int = 1
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batches of at least so many images, on the device; all labels are below `classes`, or ignored in masks.
+
+    Raises:
+        InputError: something that is no such batch, or `source` can be gone through only once.
+    """
+    found = iter(source)
+    if found is source:
+        raise InputError(f"{name}: can be gone through only once; give a list of batches or a DataLoader")
+    for batch in found:
+        if not (isinstance(batch, tuple | list) and len(batch) == 2 and all(isinstance(t, Tensor) for t in batch)):
+            raise InputError(f"{name}: a batch is {outputs.described(batch)}, not a pair of images and labels")
+        images, labels = batch
+        shapes = labels.shape in (images.shape[:1], images.shape[:1] + images.shape[2:])
+        if images.dim() != 4 or not shapes or images.dtype != torch.float32 or labels.dtype != torch.int64:
+            raise InputError(
+                f"{name}: a batch has images {_said(images)} and labels {_said(labels)}; it must have float32 images "
+                "[B, C, H, W], and int64 labels [B] or masks [B, H, W]"
+            )
+        if classes is not None:
+            _check_labels(name, labels, classes)
+        if len(images) >= least:
+            yield images.to(device), labels.to(device)
+
+
+def _said(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+
+
+def _classes(model: nn.Module, images: Tensor, labels: Tensor) -> int:
+    """Of how many classes a network gives logits. Raises InputError if it gives no logits for such labels."""
+    with mode(model, training=False), torch.inference_mode():
+        found = model(images)
+    if not isinstance(found, Tensor):
+        raise InputError(
+            f"the network gives {outputs.described(found)}, not one tensor of logits; "
+            "wrap it in a module that gives them"
+        )
+    if found.dim() != labels.dim() + 1 or found.shape[2:] != labels.shape[1:]:
+        raise InputError(f"the network gives {_said(found)} for labels {_said(labels)}, which are no logits for them")
+    return found.shape[1]
+
+
+def _check_labels(name: str, labels: Tensor, classes: int) -> None:
+    """Refuse labels of classes that a network does not have. Raises InputError."""
+    known = (labels >= 0) & (labels < classes)
+    if not bool((known if labels.dim() == 1 else known | (labels == IGNORE)).all()):
+        least, most = labels.aminmax()
+        raise InputError(
+            f"{name}: labels from {least} to {most}, but the network has {classes} classes: 0 to {classes - 1}"
+        )
+
+
+def _recalibrate(model: nn.Module, batches: Batches) -> None:
     """The statistics of batch normalisation after the surgery, as plain averages over a few batches."""
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     momenta = [norm.momentum for norm in norms]
@@ -129,22 +193,22 @@ def _recalibrate(model: nn.Module, data: Batches, device: torch.device) -> None:
             norm.reset_running_stats()
             norm.momentum = None
             norm.train()
-        for x, _ in islice(iter(data), _RECALIBRATED):
-            model(x.to(device))
+        for x, _ in islice(batches, _RECALIBRATED):
+            model(x)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
 
 
 def _fine_tune(
-    model: nn.Module, teacher: nn.Module, data: Batches, epochs: int, lr: float, distill: float, device: torch.device
+    model: nn.Module, teacher: nn.Module, train: Callable[[], Batches], epochs: int, lr: float, distill: float
 ) -> None:
     optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9, weight_decay=5e-4)
     model.train()
     for epoch in range(epochs):
         for group in optimizer.param_groups:
             group["lr"] = lr * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
-        for images, labels in data:
-            x, y = images.to(device), labels.to(device)
+        total = torch.zeros(())
+        for x, y in train():
             logits = model(x)
             loss = (1 - distill) * losses.cross_entropy(logits, y)
             if distill:
@@ -154,23 +218,26 @@ def _fine_tune(
             optimizer.zero_grad()
             torch.autograd.backward(loss)
             optimizer.step()
+            total = total.to(loss.device) + loss.detach()
+        if not math.isfinite(total.item()):
+            raise TrialFailed(f"the training loss is {total.item()} in epoch {epoch + 1}, learning rate {lr:g}")
 
 
-def _measured(model: nn.Module, val: Batches, shape: tuple[int, ...], device: torch.device) -> dict[str, float]:
+def _measured(model: nn.Module, val: Batches, classes: int, device: torch.device) -> dict[str, float]:
     """Quality on the validation batches, and costs."""
-    hits = count = 0
+    hits = count = C = H = W = 0
     tally: Tally | None = None
     with mode(model, training=False), torch.inference_mode():
-        for images, labels in val:
-            logits, y = model(images.to(device)), labels.to(device)
+        for x, y in _batches("val", val, device, classes):
+            logits = model(x)
             if logits.dim() == 4:
                 tally = tally or Tally(logits.shape[1], device)
                 tally.add(logits, y)
+            C, H, W = x.shape[1:]
             hits += int((logits.argmax(1) == y).sum())
             count += y.numel()
     if not count:
         raise InputError("val: there are no images to measure the network on")
-    C, H, W = shape
     profile = counting.profile(model, (C, H, W))
     timed = latency.measure(model, (C, H, W), device=device)
     quality = {"accuracy": hits / count} if tally is None else {"miou": tally.metrics()["miou"]}
