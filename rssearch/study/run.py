@@ -110,7 +110,7 @@ def search(
         if not _close(recorder, status, token):
             return GONE
         if status == "KILLED":
-            display.say(f"interrupted; `rssearch search` resumes from here ({definition.folder})")
+            display.say(f"interrupted; the same command resumes from here ({definition.folder})")
             return INTERRUPTED
     if summary:
         _say_result(recorder, console, uri)

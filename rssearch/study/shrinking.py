@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,10 @@ from typing import Any
 from rich.console import Console
 
 from rssearch.config.loading import parse_study
-from rssearch.config.schema import StudyConfig
+from rssearch.config.schema import Bound, StudyConfig
 from rssearch.config.space import content_key
 from rssearch.errors import InputError
+from rssearch.front.constraints import broken
 from rssearch.front.gains import compared
 from rssearch.metrics import DIFFERENCE, human, title_of
 
@@ -95,14 +96,15 @@ def shrink(request: Request, out: Path, places: Mapping[str, str], console: Cons
         address: of a Ray cluster, see `rssearch.study.run.search`.
 
     Returns:
-        The exit status of the search.
+        The exit status of the search. It is 1, too, where some of the ratios that are tried for a latency cannot be
+        met: the bundle is of another one.
 
     Raises:
-        InputError: it cannot be done; or no network keeps the latency.
+        InputError: it cannot be done; or no network keeps the latency, or another constraint.
     """
     from rssearch import bundle
     from rssearch.report import recorded
-    from rssearch.study.run import search
+    from rssearch.study.run import INTERRUPTED, search
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"--out {out}: is there already; a bundle needs a new or an empty folder")
@@ -110,11 +112,11 @@ def shrink(request: Request, out: Path, places: Mapping[str, str], console: Cons
     if not request.weights:
         console.print(f"no --weights: {request.model} is trained for {config.settings.train.epochs} epochs first")
     status = search(config, address=address, console=console, summary=False)
-    if status:
+    if status == INTERRUPTED or (status and request.latency_ms is None):
         return status
     found = recorded.read(config.study, config.storage)
     if not any(front.members for front in found.front()):
-        raise InputError(_too_slow(request, found.rows))
+        raise InputError(_none_fits(request, found.constraints, found.rows))
     row = recorded.choose(found, best="accuracy")
     data_root = Path(config.data_root)
     path = bundle.export(found, row, out, data_root=data_root, check=False, int8=False)
@@ -139,10 +141,19 @@ def _normalised(request: Request, places: Mapping[str, str], console: Console) -
     return config.model_copy(update={"settings": settings})
 
 
-def _too_slow(request: Request, rows: list[dict[str, Any]]) -> str:
-    times = [row["latency_ms"] for row in rows if row.get("latency_ms") is not None]
-    fastest = f"; the fastest takes {min(times):.3g} ms" if times else ""
-    return f"--latency-ms {request.latency_ms:g}: no network with {_RATIOS[-1]:g} or more of the MACs keeps it{fastest}"
+def _none_fits(request: Request, limits: Mapping[str, Bound], rows: Iterable[Mapping[str, Any]]) -> str:
+    """Why there is no network to export."""
+    if request.latency_ms is None:
+        found = {f"{name} is {row[name]:,.12g}": None for row in rows for name in broken(limits, row)}
+        return f"search.constraints: no network keeps them; {', '.join(found)}"
+    tried = [row for row in rows if row.get("latency_ms") is not None]
+    if not tried:
+        return f"--latency-ms {request.latency_ms:g}: no network could be measured"
+    fastest = min(tried, key=lambda row: float(row["latency_ms"]))
+    return (
+        f"--latency-ms {request.latency_ms:g}: none of {len(tried)} networks keeps it; the fastest takes "
+        f"{fastest['latency_ms']:.3g} ms with {fastest['macs_ratio']:.3g} of the MACs"
+    )
 
 
 def table(row: Mapping[str, Any]) -> Any:

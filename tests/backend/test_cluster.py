@@ -184,7 +184,7 @@ def test_ctrl_c_ends_a_submitted_study_in_order(cluster: Cluster) -> None:
         process.kill()
         process.wait()
         os.close(terminal)
-    assert "interrupted; `rssearch search` resumes from here (/mnt/shared/results/long)" in said
+    assert "interrupted; the same command resumes from here (/mnt/shared/results/long)" in said
     assert "search.py" not in cluster.run(*cluster.machines.ssh(HEAD, "ps -A -o args")).stdout
 
 

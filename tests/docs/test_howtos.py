@@ -96,5 +96,12 @@ def test_given_weights(tmp_path: Path) -> None:
     assert found is not None
     assert float(row["baseline_val_accuracy"]) == float(found[1]) > 0.5  # the script's own number, to the digit
     assert f"my.pt    imagenet             {float(found[1]):.1%}" in printed
-    about = json.loads((tmp_path / "net" / "preprocessing.json").read_text())
-    assert (about["normalize"], about["mean"]) == ("imagenet", pytest.approx([0.485, 0.456, 0.406]))
+    for bundle in ("small", "net"):
+        about = json.loads((tmp_path / bundle / "preprocessing.json").read_text())
+        assert (about["normalize"], about["mean"]) == ("imagenet", pytest.approx([0.485, 0.456, 0.406]))
+    assert "normalize: imagenet, the best on the validation images" in printed
+    lines = [" ".join(line.split()) for line in printed.splitlines()]
+    start = lines.index("before after lost and gained")
+    assert lines[start + 1].startswith(f"Validation accuracy {100 * float(found[1]):.1f} %")
+    for title in ("Test accuracy", "MACs", "Parameters", "Latency (ms)"):
+        assert any(line.startswith(title) for line in lines[start:]), title

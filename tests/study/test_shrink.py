@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +17,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import rssearch
 from rssearch import models, pruning
-from rssearch.errors import InputError
+from rssearch.errors import InputError, TrialFailed
 from rssearch.study.shrinking import Request, table
-from tests.support.commands import run
+from tests.support.commands import refused, run
 
 
 @pytest.fixture(autouse=True)
@@ -60,6 +62,53 @@ def test_a_module_and_loaders(tmp_path: Path) -> None:
     assert torch.equal(rebuilt(x), found.model.cpu()(x))
     with pytest.raises(InputError, match="is there already"):
         found.save(tmp_path / "out")
+
+
+class Wrapped(nn.Module):
+    """Gives a dictionary, as many networks for segmentation do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = network()
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"out": self.network(x)}
+
+
+def test_a_frozen_module_and_a_last_batch_of_one_image() -> None:
+    x, y = batches().dataset[:41]
+    data = DataLoader(TensorDataset(x, y), 20)
+    model = network().requires_grad_(False)
+    found = rssearch.shrink(model, data, macs_ratio=0.5, val=data, epochs=1)
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    assert all(parameter.requires_grad for parameter in found.model.parameters())
+
+
+def test_what_are_no_batches_is_refused_before_it_is_trained() -> None:
+    x, y = batches().dataset[:]
+
+    def said(data: object, val: object = ((x, y),), model: nn.Module | None = None) -> str:
+        with pytest.raises(InputError) as error:
+            rssearch.shrink(model or network(), data, macs_ratio=0.5, val=val, epochs=1)  # type: ignore[arg-type]
+        return str(error.value)
+
+    assert said(iter([(x, y)])).startswith("data: can be gone through only once")
+    assert said([(x, y)], val=iter([(x, y)])).startswith("val: can be gone through only once")
+    assert said([x]) == "data: a batch is a Tensor, not a pair of images and labels"
+    assert said([(x.double(), y)]).startswith("data: a batch has images float64 [60, 3, 8, 8] and labels int64 [60]")
+    assert said([(x, y[1:])]).startswith("data: a batch has images float32 [60, 3, 8, 8] and labels int64 [59]")
+    assert said([(x, y + 1)]) == "data: labels from 1 to 3, but the network has 3 classes: 0 to 2"
+    assert said([(x, y)], val=[(x, y - 1)]) == "val: labels from -1 to 1, but the network has 3 classes: 0 to 2"
+    assert said([(x, y)], val=[]) == "val: there are no images to measure the network on"
+    assert said([(x, y)], model=Wrapped()).startswith("the network gives a dict with 'out', not one tensor of logits")
+    masks = torch.zeros(60, 8, 8, dtype=torch.int64)
+    assert "which are no logits for them" in said([(x, masks)])
+
+
+def test_a_training_that_diverges_is_said() -> None:
+    data = batches()
+    with pytest.raises(TrialFailed, match="the training loss is .* in epoch 1"):
+        rssearch.shrink(network(), data, macs_ratio=0.5, val=data, epochs=2, lr=1e12)
 
 
 def test_a_module_is_left_where_nothing_can_be_done() -> None:
@@ -117,7 +166,7 @@ def test_the_table_says_what_was_lost_and_gained() -> None:
 
 @pytest.mark.slow
 @pytest.mark.ray
-def test_one_command_from_weights_to_a_bundle(tmp_path: Path, local_ray: None) -> None:
+def test_the_most_accurate_network_that_keeps_a_latency(tmp_path: Path, local_ray: None) -> None:
     rng = np.random.default_rng(0)
     for index, name in enumerate(("forest", "river", "town")):
         folder = tmp_path / "data" / "scenes" / name
@@ -127,12 +176,23 @@ def test_one_command_from_weights_to_a_bundle(tmp_path: Path, local_ray: None) -
             pixels[..., index] += 100
             Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number}.png")
     torch.save({"state_dict": models.create("resnet20", 3).state_dict()}, tmp_path / "my.pt")
+    command = ("shrink", "resnet20", "--weights", "my.pt", "--data", "folder:scenes", "--epochs", "1")
     small = ("--set", "settings.finetune.batch_size=10", "--set", "settings.pruning.score_batch_size=10")
-    result = run(
-        "shrink", "resnet20", "--weights", "my.pt", "--data", "folder:scenes", "--macs", "0.5", "--epochs", "1", *small
-    )
+    result = run(*command, "--latency-ms", "1000", *small)
     assert result.status == 0, result.err
     assert "normalize: " in result.out
     for text in ("before", "after", "lost and gained", "Validation accuracy", "Latency (ms)", "points", "as fast"):
         assert text in result.out
     assert (tmp_path / "net" / "manifest.json").is_file()
+    (study,) = (tmp_path / "results").glob("shrink-*")
+    with (study / "trials.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert sorted(float(row["requested_macs_ratio"]) for row in rows) == [0.25, 0.35, 0.5, 0.65, 0.8]
+    best = max(float(row["val_accuracy"]) for row in rows)
+    assert f"Validation accuracy {100 * best:.1f} %" in re.sub(r"(accuracy) +\S+ % ", r"\1", result.out)
+
+    result = run(*command, "--latency-ms", "0.001", "--out", "none", *small)
+    refused(result, "--latency-ms 0.001: none of 5 networks keeps it; the fastest takes ")
+    assert not (tmp_path / "none").exists()
+    result = run(*command, "--macs", "0.5", "--out", "none", "--set", "search.constraints.macs.max=10", *small)
+    refused(result, "search.constraints: no network keeps them; macs is ")
