@@ -107,7 +107,7 @@ def test_what_are_no_batches_is_refused_before_it_is_trained() -> None:
 
 def test_a_training_that_diverges_is_said() -> None:
     data = batches()
-    with pytest.raises(TrialFailed, match="the training loss is .* in epoch 1"):
+    with pytest.raises(TrialFailed, match=r"the training loss is \S+ in epoch 1"):
         rssearch.shrink(network(), data, macs_ratio=0.5, val=data, epochs=2, lr=1e12)
 
 
