@@ -164,7 +164,7 @@ def table(row: Mapping[str, Any]) -> Any:
     """
     from rich.table import Table
 
-    from rssearch.report.cells import cell
+    from rssearch.report.cells import DISTURBED, FOOTNOTE, cell
 
     full = compared(row)
     result = Table(box=None, padding=(0, 2))
@@ -174,7 +174,10 @@ def table(row: Mapping[str, Any]) -> Any:
     for name in _MEASURES:
         if full.get(name) is None:
             continue
-        result.add_row(title_of(name), cell(before, name), cell(full, name), _change(full, name))
+        cells = (cell(before, name), cell(full, name))
+        result.add_row(title_of(name), *cells, _change(full, name))
+        if any(DISTURBED in text for text in cells):
+            result.caption, result.caption_justify = FOOTNOTE, "left"
     return result
 
 
