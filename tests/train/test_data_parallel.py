@@ -103,7 +103,8 @@ def work(rank, size, folder, function, results):
 
 def together(size, folder, function):
     """What a function returns on each worker of a group."""
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])  # importing torch takes each worker longer than its work
     results = context.SimpleQueue()
     workers = [context.Process(target=work, args=(rank, size, folder, function, results)) for rank in range(size)]
     for worker in workers:
