@@ -20,7 +20,7 @@ from _common import load, write_rows
 from torch import Tensor
 
 from rssearch import models, nas
-from rssearch.config.schema import Recipe
+from rssearch.config.settings import Recipe
 from rssearch.data import ImageSet
 from rssearch.device import pick_device, to_memory_format
 from rssearch.train.loop import make_optimizer

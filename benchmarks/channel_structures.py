@@ -27,7 +27,7 @@ import torch
 from pruning_methods import append, cost_device, gain, read, settings, spread
 
 from rssearch import pruning
-from rssearch.config.schema import Recipe
+from rssearch.config.settings import Recipe
 from rssearch.config.space import content_key
 from rssearch.pruning import METHODS, ChannelGraph
 from rssearch.pruning.allocate import allocate

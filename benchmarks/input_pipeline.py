@@ -34,7 +34,7 @@ from torchvision.datasets import ImageFolder
 
 from rssearch import data
 from rssearch.backend import local_ray
-from rssearch.config.schema import Augment
+from rssearch.config.settings import Augment
 from rssearch.data.decode import available_cpus
 from rssearch.data.loader import batches
 

@@ -22,7 +22,7 @@ from _common import load, write_rows
 
 from rssearch import models
 from rssearch.backend import gpu_sharing
-from rssearch.config.schema import Recipe
+from rssearch.config.settings import Recipe
 from rssearch.cost import memory
 from rssearch.device import autocast, place, to_memory_format
 from rssearch.train.loop import make_optimizer

@@ -27,7 +27,7 @@ import torch_pruning
 from torch import nn
 
 from rssearch import pruning
-from rssearch.config.schema import Settings
+from rssearch.config.settings import Settings
 from rssearch.config.space import content_key
 from rssearch.cost import counting
 from rssearch.data import loader

@@ -19,7 +19,7 @@ import torch
 from _common import load, write_rows
 
 from rssearch import models
-from rssearch.config.schema import Recipe
+from rssearch.config.settings import Recipe
 from rssearch.cost.counting import profile
 from rssearch.device import pick_device, place, to_memory_format
 from rssearch.train.loop import make_optimizer

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rssearch import data, models, pruning
-from rssearch.config.schema import Settings
+from rssearch.config.settings import Settings
 from rssearch.errors import InputError
 from rssearch.pruning.allocate import ALLOCATIONS
 from rssearch.sampling.sampler import CAPABILITIES

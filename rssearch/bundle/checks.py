@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from rssearch import data
 from rssearch.bundle.predict import normalised
-from rssearch.config.schema import Settings
+from rssearch.config.settings import Settings
 from rssearch.cost.latency import measure
 from rssearch.cost.onnx import TOLERANCE, OnnxNetwork, difference, to_int8
 from rssearch.data import AnyDataset, AnySet, PatchDataset

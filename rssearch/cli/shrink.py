@@ -10,6 +10,8 @@ import typer
 from rssearch.cli.arguments import Assignments
 from rssearch.cli.output import console
 from rssearch.config.loading import parse_assignment
+from rssearch.study import shrinking
+from rssearch.study.shrinking import EPOCHS, METHOD, Request
 
 
 def shrink(
@@ -27,18 +29,14 @@ def shrink(
         str | None,
         typer.Option(metavar="NAME", help="dataset, imagenet, weights or none; for a file: what measures best."),
     ] = None,
-    method: Annotated[str | None, typer.Option(metavar="NAME", help="Of the pruning; default: compound.")] = None,
-    epochs: Annotated[int | None, typer.Option(metavar="N", help="Of the fine-tuning; default: 10.")] = None,
+    method: Annotated[str, typer.Option(metavar="NAME", help="Of the pruning, see `rssearch methods`.")] = METHOD,
+    epochs: Annotated[int, typer.Option(metavar="N", help="Of the fine-tuning.")] = EPOCHS,
     out: Annotated[Path, typer.Option(metavar="DIR", help="The folder of the bundle; new or empty.")] = Path("net"),
     data_root: Annotated[str | None, typer.Option(metavar="DIR", help="Where the datasets are; default: data.")] = None,
     storage: Annotated[str | None, typer.Option(metavar="PLACE", help="Of the study; default: results.")] = None,
     assignments: Assignments = None,
 ) -> None:
     """Make one network smaller: prune, fine-tune, export, and a table of what was lost and gained."""
-    from rssearch.study.shrinking import Request
-    from rssearch.study.shrinking import shrink as run
-
-    given = {"method": method, "epochs": epochs}
     request = Request(
         model=model,
         data=data,
@@ -46,8 +44,9 @@ def shrink(
         latency_ms=latency_ms,
         weights=weights,
         normalize=normalize,
+        method=method,
+        epochs=epochs,
         more=dict(parse_assignment(text) for text in assignments or []),
-        **{name: value for name, value in given.items() if value is not None},  # type: ignore[arg-type]
     )
     places = {name: value for name, value in {"data_root": data_root, "storage": storage}.items() if value is not None}
-    raise typer.Exit(run(request, out, places, console))
+    raise typer.Exit(shrinking.shrink(request, out, places, console))

@@ -7,16 +7,16 @@ from rssearch.lazy import exports
 if TYPE_CHECKING:
     from rssearch.config.loading import load_study as load_study
     from rssearch.config.loading import parse_study as parse_study
-    from rssearch.config.schema import Augment as Augment
     from rssearch.config.schema import Bound as Bound
-    from rssearch.config.schema import ChannelSearch as ChannelSearch
-    from rssearch.config.schema import Patches as Patches
-    from rssearch.config.schema import Recipe as Recipe
     from rssearch.config.schema import Resources as Resources
     from rssearch.config.schema import Search as Search
-    from rssearch.config.schema import Settings as Settings
-    from rssearch.config.schema import Split as Split
     from rssearch.config.schema import StudyConfig as StudyConfig
+    from rssearch.config.settings import Augment as Augment
+    from rssearch.config.settings import ChannelSearch as ChannelSearch
+    from rssearch.config.settings import Patches as Patches
+    from rssearch.config.settings import Recipe as Recipe
+    from rssearch.config.settings import Settings as Settings
+    from rssearch.config.settings import Split as Split
 
 __all__ = [
     "Augment",
@@ -34,15 +34,15 @@ __all__ = [
 ]
 
 _MODULES = {
-    "Augment": "schema",
+    "Augment": "settings",
     "Bound": "schema",
-    "ChannelSearch": "schema",
-    "Patches": "schema",
-    "Recipe": "schema",
+    "ChannelSearch": "settings",
+    "Patches": "settings",
+    "Recipe": "settings",
     "Resources": "schema",
     "Search": "schema",
-    "Settings": "schema",
-    "Split": "schema",
+    "Settings": "settings",
+    "Split": "settings",
     "StudyConfig": "schema",
     "load_study": "loading",
     "parse_study": "loading",

@@ -10,7 +10,8 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from rssearch.config import plain_yaml
-from rssearch.config.schema import Section, Settings, StudyConfig
+from rssearch.config.schema import StudyConfig
+from rssearch.config.settings import Section, Settings
 from rssearch.errors import InputError, cut, shown
 from rssearch.storage import uris
 from rssearch.storage.location import Location

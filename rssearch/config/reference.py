@@ -26,7 +26,7 @@ _ANY = "NAME"  # stands for a key that a study chooses, such as that of a constr
 
 _HEAD = """# The YAML, key by key
 
-<!-- Written by `python docs/keys.py` from the schema; change rssearch/config/schema.py instead. -->
+<!-- Written by `python docs/keys.py` from the schema; change rssearch/config/{schema,settings}.py instead. -->
 
 Every key that the YAML of a [study](studies.md) may have. `study`, `trial` and `space` are required; of all others the
 default is used where they are left out; `rssearch plan SPACE --verbose` prints them with those of a study. A setting

@@ -21,50 +21,18 @@ from pydantic import (
 )
 
 from rssearch.config.scalars import Integer, Real, meant
-from rssearch.config.settings import (
-    SPLITS,
-    Augment,
-    ChannelSearch,
-    Latency,
-    ModelOptions,
-    Normalisation,
-    NormalisationName,
-    Patches,
-    Pruning,
-    Recipe,
-    Runtime,
-    Section,
-    Settings,
-    Share,
-    Split,
-    or_a_name,
-)
+from rssearch.config.settings import Section, Settings, or_a_name
 from rssearch.config.space import JSON_SCHEMA, Dimension, parse_dimension
 from rssearch.errors import shown
 from rssearch.storage import uris
 
 __all__ = [
-    "SPLITS",
-    "Augment",
     "Bound",
-    "ChannelSearch",
     "Direction",
     "EarlyStopping",
-    "Latency",
-    "ModelOptions",
-    "Normalisation",
-    "NormalisationName",
-    "Patches",
-    "Pruning",
-    "Recipe",
     "Resources",
-    "Runtime",
     "SamplerName",
     "Search",
-    "Section",
-    "Settings",
-    "Share",
-    "Split",
     "StudyConfig",
 ]
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from rssearch.config.schema import Runtime
+from rssearch.config.settings import Runtime
 from rssearch.errors import unknown
 
 if TYPE_CHECKING:

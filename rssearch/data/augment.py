@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from rssearch.config.schema import Augment
+from rssearch.config.settings import Augment
 from rssearch.errors import InputError
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow and torchvision weigh the channels for a grey image

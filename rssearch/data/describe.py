@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rssearch.config.schema import Patches
+from rssearch.config.settings import Patches
 from rssearch.data.family import Task
 from rssearch.data.listing import Files
 from rssearch.data.registry import check_input_size, listing

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from rssearch.config.schema import Augment
+from rssearch.config.settings import Augment
 from rssearch.data import augment as augmentation
 from rssearch.data.imageset import normalise
 from rssearch.data.sceneset import AnyDataset

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from rssearch.config.schema import Patches, Split
+from rssearch.config.settings import Patches, Split
 from rssearch.data import (
     buildings,
     cifar,

@@ -8,7 +8,7 @@ import json
 import numpy as np
 import numpy.typing as npt
 
-from rssearch.config.schema import Patches, Split
+from rssearch.config.settings import Patches, Split
 from rssearch.data.copies import crossing
 from rssearch.data.decode import Progress, broken_message, moments
 from rssearch.data.masks import IGNORE

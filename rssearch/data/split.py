@@ -11,7 +11,7 @@ from itertools import permutations
 import numpy as np
 import numpy.typing as npt
 
-from rssearch.config.schema import Split
+from rssearch.config.settings import Split
 from rssearch.errors import InputError
 
 SPLITS = ("train", "val", "test")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rssearch.config.schema import Split
+from rssearch.config.settings import Split
 from rssearch.data import segmentation_folder
 from rssearch.data.family import Task
 from rssearch.data.folder import PREFIX

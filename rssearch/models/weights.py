@@ -22,11 +22,12 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
+from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
 from rssearch.errors import InputError, cut, shown
 
-__all__ = ["Shapes", "Weights", "is_file", "load_into", "parse", "read", "renamed", "shapes_of"]
+__all__ = ["Shapes", "Weights", "is_file", "load_into", "parse", "read", "renamed", "shapes_of", "to_bytes"]
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".tar")
 # Where checkpoints keep the tensors of the network, the most explicit name first.
@@ -246,6 +247,11 @@ def _tensors(count: int) -> str:
 
 def _first(names: Sequence[str]) -> str:
     return shown(names[0]) if len(names) == 1 else f"the first: {shown(names[0])}"
+
+
+def to_bytes(module: nn.Module) -> bytes:
+    """The tensors of a module as safetensors."""
+    return save_safetensors({name: tensor.contiguous().cpu() for name, tensor in module.state_dict().items()})
 
 
 def load_into(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:

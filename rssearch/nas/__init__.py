@@ -3,7 +3,7 @@
 ``atrous`` says which dilation rates leave no holes.
 """
 
-from rssearch.config.schema import ChannelSearch
+from rssearch.config.settings import ChannelSearch
 from rssearch.nas import atrous
 from rssearch.nas.derive import derive, fold
 from rssearch.nas.gates import Gates

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rssearch.config.schema import Augment, ChannelSearch, Recipe
+from rssearch.config.settings import Augment, ChannelSearch, Recipe
 from rssearch.data import AnyDataset, loader
 from rssearch.device import autocast, pick_device, place, reproducible, seed_epoch, to_memory_format
 from rssearch.errors import InputError, TrialFailed

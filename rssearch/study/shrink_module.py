@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -13,28 +13,30 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from rssearch import pruning
+from rssearch.config.settings import Recipe
 from rssearch.cost import counting, latency
 from rssearch.data import IGNORE
 from rssearch.device import mode, reproducible
 from rssearch.errors import InputError, TrialFailed
 from rssearch.models import outputs
+from rssearch.models.weights import to_bytes
 from rssearch.storage.location import write_atomic
 from rssearch.study.shrinking import METHOD
-from rssearch.train import losses
-from rssearch.train.segmentation import Tally
+from rssearch.train.loop import (
+    Batches,
+    evaluate_batches,
+    learning_rate,
+    make_optimizer,
+    recalibrate_on,
+    training_loss,
+)
 
 __all__ = ["Shrunk", "shrink"]
 
-Batches = Iterable[tuple[Tensor, Tensor]]
-
 _SCORED = 5  # batches that the scores see
-_RECALIBRATED = 10  # batches for the statistics of batch normalisation after the surgery
-_TEMPERATURE = 4.0
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Shrunk:
         if place.exists() and (not place.is_dir() or any(place.iterdir())):
             raise InputError(f"{place}: is there already; give a new or an empty folder")
         place.mkdir(parents=True, exist_ok=True)
-        write_atomic(place / "model.safetensors", _bytes(self.model))
+        write_atomic(place / "model.safetensors", to_bytes(self.model))
         write_atomic(place / "spec.json", json.dumps(self.spec).encode())
         write_atomic(place / "report.json", json.dumps(self.report, indent=1).encode())
 
@@ -110,6 +112,7 @@ def shrink(
         raise InputError(f"method {method!r} prunes while a study trains: name it in a study")
     if epochs < 0 or not 0 <= distill <= 1 or not lr > 0:
         raise InputError(f"epochs {epochs} must be at least 0, distill {distill:g} in [0, 1], lr {lr:g} above 0")
+    recipe = Recipe(epochs=epochs, lr=lr, distill=distill, recalibrate_batches=10)
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     teacher = copy.deepcopy(model).to(where).eval()
     teacher.requires_grad_(True)
@@ -117,15 +120,16 @@ def shrink(
     if first is None:
         raise InputError("data: there are no batches of two images or more to train on")
     classes = _classes(teacher, *first)
-    before = _measured(teacher, val, classes, where)
     train = partial(_batches, "data", data, where, classes, least=2)
+    measured = partial(_measured, val=partial(_batches, "val", val, where, classes), classes=classes)
+    before = measured(teacher)
     scored = [*islice(train(), _SCORED)]
     pruned = pruning.prune(teacher, first[0][:1], method, macs_ratio=macs_ratio, data=scored, seed=seed)
     student = pruned.model.to(where)
     with reproducible(where):
-        _recalibrate(student, train())
-        _fine_tune(student, teacher, train, epochs, lr, distill)
-    after = _measured(student, val, classes, where)
+        recalibrate_on(student, islice(train(), recipe.recalibrate_batches), device=where)
+        _fine_tune(student, teacher, train, recipe)
+    after = measured(student)
     return Shrunk(student.eval(), pruned.spec, {"before": before, "after": after})
 
 
@@ -184,72 +188,41 @@ def _check_labels(name: str, labels: Tensor, classes: int) -> None:
         )
 
 
-def _recalibrate(model: nn.Module, batches: Batches) -> None:
-    """The statistics of batch normalisation after the surgery, as plain averages over a few batches."""
-    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
-    momenta = [norm.momentum for norm in norms]
-    with mode(model, training=False), torch.no_grad():
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None
-            norm.train()
-        for x, _ in islice(batches, _RECALIBRATED):
-            model(x)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-
-
-def _fine_tune(
-    model: nn.Module, teacher: nn.Module, train: Callable[[], Batches], epochs: int, lr: float, distill: float
-) -> None:
-    optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9, weight_decay=5e-4)
+def _fine_tune(model: nn.Module, teacher: nn.Module, train: Callable[[], Batches], recipe: Recipe) -> None:
+    optimizer = make_optimizer(model, recipe)
     model.train()
-    for epoch in range(epochs):
+    for epoch in range(recipe.epochs):
+        rate = learning_rate(recipe, epoch, recipe.epochs, 0)
         for group in optimizer.param_groups:
-            group["lr"] = lr * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
+            group["lr"] = rate
         total = torch.zeros(())
         for x, y in train():
-            logits = model(x)
-            loss = (1 - distill) * losses.cross_entropy(logits, y)
-            if distill:
-                with torch.no_grad():
-                    taught = teacher(x)
-                loss = loss + distill * losses.distillation(logits, taught, _TEMPERATURE, y)
+            loss = training_loss(model, teacher, recipe, 1.0, x, y)
             optimizer.zero_grad()
             torch.autograd.backward(loss)
             optimizer.step()
             total = total.to(loss.device) + loss.detach()
         if not math.isfinite(total.item()):
-            raise TrialFailed(f"the training loss is {total.item()} in epoch {epoch + 1}, learning rate {lr:g}")
+            raise TrialFailed(f"the training loss is {total.item()} in epoch {epoch + 1}, learning rate {rate:g}")
 
 
-def _measured(model: nn.Module, val: Batches, classes: int, device: torch.device) -> dict[str, float]:
+def _measured(model: nn.Module, val: Callable[[], Batches], classes: int) -> dict[str, float]:
     """Quality on the validation batches, and costs."""
-    hits = count = C = H = W = 0
-    tally: Tally | None = None
-    with mode(model, training=False), torch.inference_mode():
-        for x, y in _batches("val", val, device, classes):
-            logits = model(x)
-            if logits.dim() == 4:
-                tally = tally or Tally(logits.shape[1], device)
-                tally.add(logits, y)
-            C, H, W = x.shape[1:]
-            hits += int((logits.argmax(1) == y).sum())
-            count += y.numel()
-    if not count:
+    first = next(iter(val()), None)
+    if first is None:
         raise InputError("val: there are no images to measure the network on")
+    x, y = first
+    C, H, W = x.shape[1:]
+    masks = y.dim() > 1
+    found = evaluate_batches(model, val(), classes=classes if masks else None, device=x.device)
     profile = counting.profile(model, (C, H, W))
-    timed = latency.measure(model, (C, H, W), device=device)
-    quality = {"accuracy": hits / count} if tally is None else {"miou": tally.metrics()["miou"]}
+    timed = latency.measure(model, (C, H, W), device=x.device)
+    quality = "miou" if masks else "accuracy"
     return {
-        **quality,
+        quality: found[quality],
         "macs": profile.macs,
         "params": profile.params,
-        "bytes": len(_bytes(model)),
+        "bytes": len(to_bytes(model)),
         "latency_ms": timed.median_ms,
         "latency_iqr_ms": timed.iqr_ms,
     }
-
-
-def _bytes(model: nn.Module) -> bytes:
-    return save_tensors({name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()})

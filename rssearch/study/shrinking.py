@@ -18,12 +18,12 @@ from rssearch.front.constraints import broken
 from rssearch.front.gains import compared
 from rssearch.metrics import DIFFERENCE, human, title_of
 
-__all__ = ["METHOD", "Request", "shrink", "table"]
+__all__ = ["EPOCHS", "METHOD", "Request", "shrink", "table"]
 
 # The highest mean at a quarter of the MACs among the methods that prune given weights: docs/results/pruning_methods.md.
 METHOD = "compound"
 _RATIOS = (0.8, 0.65, 0.5, 0.35, 0.25)  # of the MACs, that are tried for a latency
-_EPOCHS = 10
+EPOCHS = 10  # of the fine-tuning
 _MEASURES = ("val_accuracy", "test_accuracy", "val_miou", "test_miou", "macs", "params", "bytes", "latency_ms")
 
 
@@ -50,7 +50,7 @@ class Request:
     weights: str | None = None
     normalize: str | None = None
     method: str = METHOD
-    epochs: int = _EPOCHS
+    epochs: int = EPOCHS
     more: Mapping[str, Any] = field(default_factory=dict)
 
     def study(self, places: Mapping[str, str]) -> StudyConfig:

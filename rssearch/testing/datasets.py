@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from rssearch import data
-from rssearch.config.schema import Patches, Split
+from rssearch.config.settings import Patches, Split
 from rssearch.data import IGNORE, ImageSet, SceneSet
 from rssearch.data.describe import describe
 from rssearch.data.loader import batches

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from rssearch.config.schema import Settings
+from rssearch.config.settings import Settings
 from rssearch.errors import InputError
 from rssearch.testing.clauses import check, require
 from rssearch.trial.hooks import HOOKS, resolve

@@ -25,7 +25,6 @@ from rssearch.tracking.trouble import answers, trouble
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-
 RUN_STATUS = {"finished": "FINISHED", "stopped": "FINISHED", "infeasible": "FINISHED", "failed": "FAILED"}
 PICTURE = "predictions.png"
 _QUALITIES = ("val_accuracy", "val_miou")

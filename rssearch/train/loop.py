@@ -10,14 +10,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from rssearch.config.schema import Augment, Recipe
+from rssearch.config.settings import Augment, Recipe
 from rssearch.data import loader
 from rssearch.device import Precision, autocast, mode, place, reproducible, seed_epoch, to_memory_format
 from rssearch.errors import InputError, TrialFailed
@@ -30,6 +30,7 @@ from rssearch.train.context import TrainContext
 if TYPE_CHECKING:
     from rssearch.data import AnyDataset
 
+Batches = Iterable[tuple[Tensor, Tensor]]  # images [B, C, H, W] and labels [B] or masks [B, H, W]
 OnEpoch = Callable[[dict[str, float], Callable[[], bytes]], None]
 
 LABEL_LOSSES = {"cross_entropy": losses.cross_entropy, "adaptive_mining": losses.adaptive_mining}
@@ -152,9 +153,18 @@ def evaluate(
     """
     if not len(dataset):
         raise InputError("there are no images to measure the network on: give that split a larger share")
-    tally = segmentation.Tally(dataset.num_classes, device) if dataset.task == "segmentation" else _Tally(device)
+    batches = loader.batches(dataset, batch_size, device=device, train=False)
+    classes = dataset.num_classes if dataset.task == "segmentation" else None
+    return evaluate_batches(model, batches, classes=classes, device=device, precision=precision)
+
+
+def evaluate_batches(
+    model: nn.Module, batches: Batches, *, classes: int | None, device: torch.device, precision: Precision = "auto"
+) -> dict[str, float]:
+    """As `evaluate`, of batches that are on the device, one at least; `classes` of masks, None for labels."""
+    tally = _Tally(device) if classes is None else segmentation.Tally(classes, device)
     with mode(model, training=False), torch.inference_mode(), autocast(device, precision):
-        for x, y in loader.batches(dataset, batch_size, device=device, train=False):
+        for x, y in batches:
             tally.add(model(to_memory_format(x)), y)
     return tally.metrics()
 
@@ -194,18 +204,24 @@ def recalibrate(
     Pruning shifts the activations that the old statistics describe. They are reset and replaced by the plain average of
     mean and variance over the batches, without augmentation; nothing else changes, and dropout stays off.
     """
+    data = loader.batches(dataset, batch_size, device=device, train=True, augment=None, seed=seed, epoch=0)
+    recalibrate_on(model, islice(data, batches), device=device, precision=precision)
+
+
+def recalibrate_on(model: nn.Module, batches: Batches, *, device: torch.device, precision: Precision = "auto") -> None:
+    """As `recalibrate`, by batches that are on the device; without any, nothing changes."""
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
-    if not norms or not batches:
+    first = next(found := iter(batches), None) if norms else None
+    if first is None:
         return
     momenta = [norm.momentum for norm in norms]
-    data = loader.batches(dataset, batch_size, device=device, train=True, augment=None, seed=seed, epoch=0)
     with mode(model, training=False), torch.no_grad(), autocast(device, precision):
         for norm in norms:
             norm.reset_running_stats()
             norm.momentum = None  # PyTorch's sign for a cumulative average
             norm.train()
         try:
-            for x, _ in islice(data, batches):
+            for x, _ in chain([first], found):
                 model(to_memory_format(x))
         finally:
             for norm, momentum in zip(norms, momenta, strict=True):
@@ -297,7 +313,7 @@ def _train_epoch(
             for group in optimizer.param_groups:
                 group["lr"] = rate
             optimizer.zero_grad()
-            own = microbatch.backward(partial(_loss, model, teacher, recipe, weight), x, labels, micro_batches)
+            own = microbatch.backward(partial(training_loss, model, teacher, recipe, weight), x, labels, micro_batches)
             loss = workers.all_reduce(model, own)
             if watch is not None:
                 watch.update(loss)
@@ -321,9 +337,10 @@ def _validate(
     return {f"val_{name}": value for name, value in found.items()}
 
 
-def _loss(
+def training_loss(
     model: nn.Module, teacher: nn.Module | None, recipe: Recipe, weight: Tensor | float, x: Tensor, y: Tensor
 ) -> Tensor:
+    """The loss of a batch by a recipe, times a weight: of the labels, and of the teacher where there is one."""
     with autocast(x.device, recipe.precision):
         logits = model(x)
         hard = LABEL_LOSSES[recipe.loss](logits, y, recipe.label_smoothing)

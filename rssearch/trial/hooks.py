@@ -15,7 +15,8 @@ from types import ModuleType
 from typing import Any, Protocol
 
 from rssearch.config import imports
-from rssearch.config.schema import Search, Settings
+from rssearch.config.schema import Search
+from rssearch.config.settings import Settings
 from rssearch.errors import InputError
 from rssearch.storage.artifacts import Store
 from rssearch.trial.interface import Metrics, Preparation

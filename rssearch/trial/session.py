@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from rssearch.config import imports
 from rssearch.config.loading import override_settings
-from rssearch.config.schema import Bound, Settings
+from rssearch.config.schema import Bound
+from rssearch.config.settings import Settings
 from rssearch.config.space import Point
 from rssearch.errors import Infeasible
 from rssearch.storage import shared_folder

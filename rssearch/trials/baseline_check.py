@@ -75,7 +75,7 @@ def reached(model: nn.Module, images: AnySet, normalize: str, by: By | None, dev
     with mode(model.to(device), training=False), torch.inference_mode():
         for x, y in loader.batches(split, 64, device=device, train=False):
             probability, label = model(to_memory_format(x)).float().softmax(1).max(1)
-            labelled = y != IGNORE
+            labelled = y != IGNORE if images.task == "segmentation" else torch.ones_like(y, dtype=torch.bool)
             confusion += _counts(y[labelled], label[labelled], images.num_classes).cpu()
             confidence += float(probability[labelled].sum())
             count += int(labelled.sum())

@@ -16,6 +16,7 @@ from torch import nn
 from rssearch import pruning
 from rssearch.cost import counting as costs
 from rssearch.data import loader
+from rssearch.models.weights import to_bytes
 from rssearch.pruning import ChannelGraph, Elasticity
 from rssearch.storage.artifacts import Files
 from rssearch.trials import baseline_check
@@ -75,16 +76,11 @@ def _train(trial: NetworkTrial, reported: bool) -> Files:
         "history": history,
     }
     return {
-        "model.safetensors": weights(model),
+        "model.safetensors": to_bytes(model),
         "elasticity.safetensors": save_tensors(elasticity.values()),
         "metrics.json": json.dumps(metrics).encode(),
         "inputs.json": json.dumps(trial.keys.baseline_inputs, indent=1).encode(),
     }
-
-
-def weights(module: nn.Module) -> bytes:
-    """The tensors of a module as safetensors."""
-    return save_tensors({name: tensor.contiguous().cpu() for name, tensor in module.state_dict().items()})
 
 
 def scores(trial: NetworkTrial) -> dict[str, torch.Tensor]:

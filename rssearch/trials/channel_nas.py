@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from rssearch.config.schema import Settings
+from rssearch.config.settings import Settings
 from rssearch.storage.artifacts import Store
 from rssearch.trial.interface import Preparation
 from rssearch.trial.session import Session

@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from rssearch import data, models, pruning
 from rssearch.config.imports import is_import
-from rssearch.config.schema import Patches, Settings
+from rssearch.config.settings import Patches, Settings
 from rssearch.data.registry import check_input_size
 from rssearch.errors import InputError, unknown
 from rssearch.models import attention

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from rssearch.config.schema import Settings
+from rssearch.config.settings import Settings
 from rssearch.config.space import content_key
 from rssearch.errors import TrialFailed
 from rssearch.storage.journal import Journal

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from rssearch import pruning
-from rssearch.config.schema import Recipe
+from rssearch.config.settings import Recipe
 from rssearch.pruning import ChannelGraph, Elasticity
 from rssearch.pruning.channels import Kept
 from rssearch.train.loop import OnEpoch, recalibrate

@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from rssearch import data
-from rssearch.config.schema import Patches
+from rssearch.config.settings import Patches
 from rssearch.data import AnySet
 from rssearch.data.describe import Description
 from rssearch.data.describe import describe as describe_dataset

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from rssearch import pruning
-from rssearch.config.schema import Runtime
+from rssearch.config.settings import Runtime
 from rssearch.config.space import content_key
 from rssearch.cost import latency, latency_table
 from rssearch.cost.latency_table import Line, Table

@@ -16,7 +16,8 @@ from typing import Any, get_args
 import torch
 
 from rssearch import models
-from rssearch.config.schema import Search, Settings
+from rssearch.config.schema import Search
+from rssearch.config.settings import Settings
 from rssearch.cost import counting as costs
 from rssearch.cost import memory
 from rssearch.data import AnySet

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from rssearch import models, pruning
-from rssearch.config.schema import Recipe
+from rssearch.config.settings import Recipe
 from rssearch.data import AnySet
 from rssearch.models.weights import parse, read
 from rssearch.pruning import ChannelGraph, Elasticity

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rssearch import models
-from rssearch.config.schema import Normalisation
+from rssearch.config.settings import Normalisation
 from rssearch.data import AnySet
 from rssearch.errors import InputError
 from rssearch.trials.point import PruningPoint

@@ -13,7 +13,7 @@ from safetensors.torch import load as load_tensors
 from torch import nn
 
 from rssearch import models, pruning
-from rssearch.config.schema import Settings
+from rssearch.config.settings import Settings
 from rssearch.data import AnySet
 from rssearch.data.describe import Description
 from rssearch.models.weights import read

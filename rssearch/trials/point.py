@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from rssearch import pruning
-from rssearch.config.schema import Recipe, Settings
+from rssearch.config.settings import Recipe, Settings
 from rssearch.errors import InputError
 from rssearch.models.fitting import without_weights
 from rssearch.models.weights import is_file, read

@@ -14,7 +14,8 @@ from typing import Any
 
 from torch import nn
 
-from rssearch.config.schema import Search, Settings
+from rssearch.config.schema import Search
+from rssearch.config.settings import Settings
 from rssearch.cost import memory
 from rssearch.data import AnySet
 from rssearch.storage.artifacts import Store

@@ -13,11 +13,11 @@ from rssearch import pruning
 from rssearch.config.space import content_key
 from rssearch.cost import counting as costs
 from rssearch.errors import TrialFailed
+from rssearch.models.weights import to_bytes
 from rssearch.pruning.surgery import kept_by
 from rssearch.storage.artifacts import Files
 from rssearch.trial.interface import PREDICTIONS
 from rssearch.trials import latency, normalisation, tasks
-from rssearch.trials.baselines import weights
 from rssearch.trials.finetune import FineTuned, Spec
 from rssearch.trials.network_trial import NetworkTrial
 from rssearch.trials.pruning_trial import PruningTrial
@@ -71,7 +71,7 @@ def keep(trial: NetworkTrial, model: nn.Module, spec: Spec) -> None:
     }
     about |= tasks.deployment(trial.images)
     files = {
-        "model.safetensors": weights(model),
+        "model.safetensors": to_bytes(model),
         "spec.json": json.dumps(spec).encode(),
         "about.json": json.dumps(about).encode(),
     }
@@ -113,7 +113,7 @@ def of_its_baseline(trial: PruningTrial) -> Metrics:
         found = tasks.tested(model, trial.images, trial.settings.finetune.batch_size, trial.device)
         if point.train_recipe.attention:  # what was trained is not kept: the network is there with its attention folded
             found = {f"folded_{name}": value for name, value in found.items()}
-        found |= {BYTES: len(weights(model))} | latency.of_baseline(model, trial.images.input_shape, session)
+        found |= {BYTES: len(to_bytes(model))} | latency.of_baseline(model, trial.images.input_shape, session)
         return {"metrics.json": json.dumps(found).encode()}
 
     files = session.store.get_or_build(MEASURED_BASELINES, key, build)

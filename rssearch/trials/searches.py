@@ -14,9 +14,9 @@ from safetensors.torch import load as load_tensors
 from torch import nn
 
 from rssearch import nas
+from rssearch.models.weights import to_bytes
 from rssearch.pruning import PrunedModel
 from rssearch.storage.artifacts import Files
-from rssearch.trials.baselines import weights
 from rssearch.trials.keys import SEARCHES
 from rssearch.trials.network_trial import History, NetworkTrial, in_turns, reporter
 
@@ -61,8 +61,8 @@ def _search(trial: NetworkTrial) -> Files:
         run.finish(on_epoch)
     keeper.drop_checkpoint()
     return {
-        "model.safetensors": weights(run.model),
-        "gates.safetensors": weights(run.gates),
+        "model.safetensors": to_bytes(run.model),
+        "gates.safetensors": to_bytes(run.gates),
         "history.json": json.dumps(run.history).encode(),
         "inputs.json": json.dumps(trial.keys.search_inputs, indent=1).encode(),
     }

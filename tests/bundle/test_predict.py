@@ -21,7 +21,7 @@ from PIL import Image
 from rssearch import bundle, data, pruning
 from rssearch.bundle import predict
 from rssearch.bundle.__main__ import main
-from rssearch.config.schema import Patches
+from rssearch.config.settings import Patches
 from rssearch.cost.onnx import to_onnx
 from rssearch.data import ImageSet, SceneSet
 from rssearch.data.imageset import normalise

@@ -10,7 +10,7 @@ import yaml
 
 from rssearch.config import plain_yaml
 from rssearch.config.loading import load_study, override_settings, parse_assignment, parse_study
-from rssearch.config.schema import SPLITS, Settings
+from rssearch.config.settings import SPLITS, Settings
 from rssearch.errors import InputError
 
 MINIMAL: dict[str, Any] = {"study": "s", "trial": "trials.prune:run", "space": {"rate": [0.3]}}

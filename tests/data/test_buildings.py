@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from rssearch import data
-from rssearch.config.schema import Augment, Patches
+from rssearch.config.settings import Augment, Patches
 from rssearch.data import buildings
 from rssearch.data.loader import batches
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from rssearch import data
-from rssearch.config.schema import Augment
+from rssearch.config.settings import Augment
 from rssearch.data.describe import describe
 from rssearch.data.loader import batches
 from rssearch.errors import InputError

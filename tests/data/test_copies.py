@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from rssearch import data
-from rssearch.config.schema import Patches
+from rssearch.config.settings import Patches
 from rssearch.data import cifar
 from rssearch.data.copies import copies, crossing
 from rssearch.errors import DataWarning

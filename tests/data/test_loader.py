@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from rssearch import data
-from rssearch.config.schema import Augment
+from rssearch.config.settings import Augment
 from rssearch.data import augment as augmentation
 from rssearch.data import registry, streaming
 from rssearch.data.imageset import ImageSet, normalise

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from rssearch import data
-from rssearch.config.schema import Augment, Patches
+from rssearch.config.settings import Augment, Patches
 from rssearch.data import IGNORE
 from rssearch.data import augment as augmentation
 from rssearch.data.loader import batches, num_batches

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rssearch import data
-from rssearch.config.schema import Split
+from rssearch.config.settings import Split
 
 ROOT = os.environ.get("RSSEARCH_DATA", "")
 pytestmark = [pytest.mark.slow, pytest.mark.real]

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from rssearch import data
-from rssearch.config.schema import Patches
+from rssearch.config.settings import Patches
 from rssearch.data import IGNORE, dubai
 from rssearch.errors import InputError
 from rssearch.imaging.pixels import large_images

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from rssearch import data
-from rssearch.config.schema import Patches
+from rssearch.config.settings import Patches
 from rssearch.data import sceneload, scenes, scenestore
 from rssearch.data.buildings import Drawings
 from rssearch.data.decode import pixel_sums

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from rssearch import data
-from rssearch.config.schema import Patches, Split
+from rssearch.config.settings import Patches, Split
 from rssearch.data import IGNORE
 from rssearch.data.describe import describe
 from rssearch.errors import InputError

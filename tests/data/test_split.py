@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from rssearch.config.schema import SPLITS, Split
+from rssearch.config.settings import SPLITS, Split
 from rssearch.data.split import by_group, divide, joined, quotas, split_hash, stratified
 from rssearch.errors import InputError
 

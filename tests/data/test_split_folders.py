@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from rssearch import data
-from rssearch.config.schema import Patches, Split
+from rssearch.config.settings import Patches, Split
 from rssearch.data.listing import from_files
 from rssearch.data.split_folders import split_of
 from rssearch.errors import DataWarning, InputError

@@ -77,7 +77,7 @@ def test_a_small_network_learns_much_but_not_all():
     import torch
     from torch import nn
 
-    from rssearch.config.schema import Augment
+    from rssearch.config.settings import Augment
     from rssearch.data.loader import batches
 
     torch.manual_seed(0)

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from rssearch import data, nas
-from rssearch.config.schema import ChannelSearch, Patches, Recipe, Split
+from rssearch.config.settings import ChannelSearch, Patches, Recipe, Split
 from rssearch.cost.counting import profile
 from rssearch.errors import InputError
 from rssearch.nas.search import halves

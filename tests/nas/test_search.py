@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from rssearch import data, models, nas, pruning
-from rssearch.config.schema import Augment, Recipe, Split
+from rssearch.config.settings import Augment, Recipe, Split
 from rssearch.cost import counting
 from rssearch.errors import InputError
 from rssearch.nas.search import Run, halves

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rssearch.config.schema import Settings
+from rssearch.config.settings import Settings
 from rssearch.errors import InputError
 from rssearch.pruning import ChannelGraph
 from rssearch.trial.session import Session

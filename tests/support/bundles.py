@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import save as save_tensors
 
 from rssearch import data, models, pruning
-from rssearch.config.schema import Split
+from rssearch.config.settings import Split
 from rssearch.cost.onnx import to_onnx
 from rssearch.data import ImageSet
 from rssearch.report.recorded import Recorded

@@ -43,7 +43,7 @@ def fresh(name: str, classes: int = 10, **options) -> nn.Module:
     return made
 
 
-@functools.lru_cache(maxsize=3)
+@functools.lru_cache(maxsize=2)
 def _made(name: str, classes: int, **options) -> nn.Module:
     """Initialising a large network takes seconds, a copy of it a fraction."""
     torch.manual_seed(0)
@@ -53,7 +53,7 @@ def _made(name: str, classes: int, **options) -> nn.Module:
     return models.create(name, classes, **small, **options)
 
 
-@functools.lru_cache(maxsize=6)  # a large one holds half a gigabyte
+@functools.lru_cache(maxsize=2)  # a large one holds hundreds of megabytes
 def network(name: str, size: int = 32, classes: int = 10, **options) -> tuple[nn.Module, Tensor, pruning.ChannelGraph]:
     """A network with random statistics, a batch for it, and its graph. Do not change them."""
     model = randomise(fresh(name, classes, **options)).eval()

@@ -126,7 +126,7 @@ def cramped(config: dict[str, Any], session: Session) -> dict[str, Any]:
     """Trains a network that runs out of memory with more than `limit` images at a time; batches have 16."""
     import torch
 
-    from rssearch.config.schema import Recipe
+    from rssearch.config.settings import Recipe
     from rssearch.train import TrainContext, fit
     from tests.support.training import image_set, network
 

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from rssearch.config.schema import Augment
+from rssearch.config.settings import Augment
 from rssearch.data.imageset import ImageSet
 from rssearch.train import TrainContext, loop
 from rssearch.train.data_parallel import ALONE

@@ -15,7 +15,7 @@ from torch import nn
 
 from rssearch.backend.worker_group import _cause
 from rssearch.config.loading import parse_study
-from rssearch.config.schema import Augment, Recipe
+from rssearch.config.settings import Augment, Recipe
 from rssearch.data import loader
 from rssearch.errors import InputError, PeerLostError
 from rssearch.pruning import Elasticity

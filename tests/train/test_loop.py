@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from rssearch.config.schema import Recipe
+from rssearch.config.settings import Recipe
 from rssearch.data import loader
 from rssearch.device import pick_device
 from rssearch.errors import InputError, TrialFailed

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from rssearch import nas, pruning
-from rssearch.config.schema import Augment, ChannelSearch, Recipe
+from rssearch.config.settings import Augment, ChannelSearch, Recipe
 from rssearch.data import IGNORE, SceneSet, loader
 from rssearch.errors import InputError
 from rssearch.models import attention

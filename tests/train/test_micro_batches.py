@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from rssearch.config.schema import Recipe
+from rssearch.config.settings import Recipe
 from rssearch.data import IGNORE, loader
 from rssearch.errors import OutOfMemory, TrialFailed
 from rssearch.train import loop, losses

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from rssearch import models, pruning
-from rssearch.config.schema import Recipe
+from rssearch.config.settings import Recipe
 from rssearch.data import loader
 from rssearch.errors import InputError
 from rssearch.models import attention

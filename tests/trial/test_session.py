@@ -15,7 +15,7 @@ import pytest
 
 from rssearch.backend.stop import Stop
 from rssearch.backend.trainable import supervised
-from rssearch.config.schema import Settings
+from rssearch.config.settings import Settings
 from rssearch.errors import InputError, TrialFailed
 from rssearch.study.environment import environment
 from rssearch.trial import worker

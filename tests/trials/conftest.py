@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rssearch.config.schema import Settings
+from rssearch.config.settings import Settings
 
 RECIPE = {"epochs": 2, "batch_size": 16, "lr": 0.05}
 

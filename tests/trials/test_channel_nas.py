@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rssearch.config.loading import override_settings
-from rssearch.config.schema import Settings
+from rssearch.config.settings import Settings
 from rssearch.errors import InputError
 from rssearch.storage.artifacts import Store
 from rssearch.trial.session import Context, Session

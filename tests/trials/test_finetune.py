@@ -11,7 +11,7 @@ from safetensors.torch import load as load_tensors
 
 from rssearch import pruning
 from rssearch.config.loading import override_settings
-from rssearch.config.schema import Settings
+from rssearch.config.settings import Settings
 from rssearch.storage.artifacts import Store
 from rssearch.trial.session import Context, Session
 from rssearch.trials import prune, results

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from rssearch.config.schema import Bound, Settings
+from rssearch.config.schema import Bound
+from rssearch.config.settings import Settings
 from rssearch.report import files as report
 from rssearch.storage.journal import flat
 from rssearch.trial.session import Context, Session

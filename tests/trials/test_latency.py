@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from rssearch.config.loading import parse_study
-from rssearch.config.schema import Bound, Settings
+from rssearch.config.schema import Bound
+from rssearch.config.settings import Settings
 from rssearch.cost import latency
 from rssearch.errors import Infeasible, InputError
 from rssearch.study.definition import StudyDefinition

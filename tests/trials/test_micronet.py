@@ -14,7 +14,8 @@ from rich.console import Console
 
 from rssearch.config import shipped
 from rssearch.config.loading import load_study, override_settings, parse_study
-from rssearch.config.schema import Settings, StudyConfig
+from rssearch.config.schema import StudyConfig
+from rssearch.config.settings import Settings
 from rssearch.config.space import grid
 from rssearch.errors import InputError, OutOfMemory
 from rssearch.nas import atrous

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from rssearch.config.schema import Settings
+from rssearch.config.settings import Settings
 from rssearch.cost.latency import device_name
 from rssearch.errors import InputError
 from rssearch.pruning import list_methods

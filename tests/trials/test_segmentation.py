@@ -18,7 +18,7 @@ from rich.console import Console
 
 from rssearch import bundle
 from rssearch.config.loading import override_settings, parse_study
-from rssearch.config.schema import Settings
+from rssearch.config.settings import Settings
 from rssearch.errors import InputError
 from rssearch.report.recorded import Recorded
 from rssearch.study.definition import StudyDefinition
