@@ -12,11 +12,10 @@ from torch import nn
 
 from rssearch.errors import InputError, unknown
 from rssearch.models import torchgeo_weights
+from rssearch.models.weights import AUXILIARY
 
 Stem = Literal["imagenet", "small"]
 
-# Auxiliary classifiers, which serve in training alone: networks are built without them.
-_AUXILIARY = ("aux1", "aux2", "AuxLogits", "aux_classifier")
 _INCEPTIONS = ("googlenet", "inception_v3")
 _TWO_HEADS = ("classifier.low_classifier", "classifier.high_classifier")  # of LR-ASPP, whose logits are added up
 
@@ -141,7 +140,7 @@ def _trained(name: str, weights: str) -> nn.Module:
         model: nn.Module = torchvision.models.get_model(name, weights=weights, progress=False)
     except (OSError, RuntimeError) as error:  # no connection, or a checksum that does not match
         raise InputError(f"{name}: the weights {weights} could not be fetched: {error}") from error
-    for head in _AUXILIARY:
+    for head in AUXILIARY:
         if hasattr(model, head):
             setattr(model, head, None)
     if isinstance(model, torchvision.models.GoogLeNet | torchvision.models.Inception3):

@@ -41,8 +41,8 @@ _HARMLESS = [
 ]
 # What a profiler leaves behind in a network's state (thop), which is no part of the network.
 _LEFT_BEHIND = ("total_ops", "total_params")
-# Heads of torchvision's networks that are there in training only.
-_AUXILIARY = ("aux_classifier", "aux1", "aux2", "AuxLogits")
+# Heads of torchvision's networks that serve in training alone: networks are built without them.
+AUXILIARY = ("aux1", "aux2", "AuxLogits", "aux_classifier")
 _LISTED = 3
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -191,7 +191,7 @@ def _compare(found: Shapes, expected: Shapes, prefix: str) -> Difference:
 
 
 def _is_left_behind(name: str) -> bool:
-    return name.rpartition(".")[2] in _LEFT_BEHIND or name.partition(".")[0] in _AUXILIARY
+    return name.rpartition(".")[2] in _LEFT_BEHIND or name.partition(".")[0] in AUXILIARY
 
 
 def renamed(weights: Weights, expected: Shapes, what: str, fits: Callable[[Shapes], str | None]) -> dict[str, Tensor]:

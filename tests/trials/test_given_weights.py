@@ -21,7 +21,7 @@ from rssearch.study.checking import check_baselines
 from rssearch.study.definition import StudyDefinition
 from rssearch.trial.interface import WEIGHTS
 from rssearch.trial.session import Session
-from rssearch.trials import baselines, prune, results
+from rssearch.trials import baseline_check, baselines, prune, results
 from rssearch.trials.normalisation import IMAGENET
 from rssearch.trials.pruning_trial import PruningTrial
 
@@ -233,3 +233,13 @@ def test_a_check_needs_weights(data_root: Path, tmp_path: Path) -> None:
     text = document("x.pt", model={}) | {"data_root": str(data_root), "storage": str(tmp_path)}
     with pytest.raises(InputError, match=r"settings.model.weights: no network of the study begins with"):
         check_baselines(parse_study(text))
+
+
+def test_of_a_large_split_every_class_is_looked_at(
+    trained: tuple[Path, float], data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(baseline_check, "_MOST", 6)
+    trial = opened(defined(trained[0], data_root, tmp_path))
+    found = baseline_check.reached(trial.initial_model(), trial.plain_images, "dataset", None, trial.device)
+    assert found.measured == 6
+    assert found.chance == pytest.approx(1 / 3)
