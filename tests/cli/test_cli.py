@@ -120,6 +120,13 @@ def test_the_yaml_of_a_plan_is_a_study_itself(tmp_path: Path) -> None:
     assert run("plan", "again.yaml", "--verbose").out == first
 
 
+def test_a_search_says_what_it_does_before_anything_heavy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rssearch.study.run.search", lambda *_, **__: 0)
+    (tmp_path / "my.yaml").write_text(yaml.safe_dump(TOY))
+    result = run("search", "my.yaml", "--storage", "elsewhere")
+    assert (result.status, result.out) == (0, "study toy: getting ready; results go to elsewhere/toy\n")
+
+
 def test_a_plan_is_a_few_lines(tmp_path: Path) -> None:
     (tmp_path / "my.yaml").write_text(yaml.safe_dump(TOY))
     lines = run("plan", "my.yaml").out.splitlines()

@@ -60,6 +60,34 @@ def test_time_left_counts_this_session_only(monkeypatch: pytest.MonkeyPatch) -> 
     assert display.seconds_left() == 30 * 3
 
 
+def test_time_left_counts_the_epochs_of_what_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    display, _ = plain(monkeypatch)
+    display.start("baselines and scores", 1)
+    now[0] += 5
+    display.running("a", "baseline", "epoch 1/8", 1, 8)
+    assert display.seconds_left() == pytest.approx(35)
+    now[0] += 5
+    display.running("a", "baseline", "epoch 2/8", 2, 8)
+    assert display.seconds_left() == pytest.approx(30)
+    display.ended("a", "finished")
+    assert display.seconds_left() == 0
+
+
+def test_epochs_of_an_earlier_session_do_not_count_for_the_pace(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    display, _ = plain(monkeypatch)
+    display.start("baselines and scores", 1)
+    now[0] += 10
+    display.running("a", "baseline", "epoch 5/8", 5, 8)  # resumed after the fourth
+    assert display.seconds_left() == pytest.approx(30)
+    now[0] += 10
+    display.running("a", "baseline", "epoch 6/8", 6, 8)
+    assert display.seconds_left() == pytest.approx(20)
+
+
 def test_a_terminal_shows_a_bar_and_the_running_trials() -> None:
     text = StringIO()
     console = Console(file=text, width=100, force_terminal=True)

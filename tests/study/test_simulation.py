@@ -8,6 +8,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,35 @@ def test_a_killed_study_goes_on_as_its_record_says(tmp_path: Path, rule: str, ev
     times = Counter(record["key"] for record in lines if "status" in record)
     assert set(times.values()) == {1}
     assert Counter(r.status for r in after.values()).keys() == {"finished", "stopped"}
+
+
+def test_a_log_has_a_line_for_each_finished_trial_and_says_which_are_on_the_front(tmp_path: Path) -> None:
+    recorder = simulate(make(tmp_path), Simulator(5))
+    file = recorder.display.console.file
+    assert isinstance(file, StringIO)
+    said = [line for line in file.getvalue().replace("\n", " ").split("trial ") if " finished: " in line]
+    finished = sorted((r for r in recorder.records.values() if r.status == "finished"), key=lambda r: r.ended)
+    assert len(said) == len(finished) == 60
+    before: list[tuple[float, float]] = []
+    for number, (line, record) in enumerate(zip(said, finished, strict=True), 1):
+        accuracy, macs = record.metrics["val_accuracy"], record.metrics["macs"]
+        assert line.startswith(
+            f"{number}/60 finished: {record.title}: validation accuracy {100 * accuracy:.1f} %, MACs "
+        )
+        dominated = any(a >= accuracy and m <= macs and (a, m) != (accuracy, macs) for a, m in before)
+        assert (", on the front" in line) is not dominated
+        before.append((accuracy, macs))
+
+
+def test_a_study_that_is_widened_calls_its_trials_what_it_called_them() -> None:
+    def defined(**space: Any) -> StudyDefinition:
+        return StudyDefinition(parse_study({"study": "s", "trial": "trials.curves:synthetic", "space": space}))
+
+    narrow = defined(rate=[0.5], method=["a"], lr=[0.1])
+    wide = defined(rate=[0.5, 0.7], method=["a", "b"], lr=[0.1])
+    (point,) = narrow.points
+    assert point in wide.points
+    assert narrow.title(point) == wide.title(point) == "rate=0.5 a lr=0.1"
 
 
 def test_decisions_after_a_resume_know_every_trial_of_before(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from rssearch import data, models
+from rssearch.bundle import checks
 from rssearch.config.loading import parse_study
 from rssearch.data.imageset import ImageSet
 from rssearch.errors import InputError
@@ -21,7 +22,7 @@ from rssearch.study.checking import check_baselines
 from rssearch.study.definition import StudyDefinition
 from rssearch.trial.interface import WEIGHTS
 from rssearch.trial.session import Session
-from rssearch.trials import baseline_check, baselines, prune, results
+from rssearch.trials import baseline_check, baselines, prune, results, tasks
 from rssearch.trials.normalisation import IMAGENET
 from rssearch.trials.pruning_trial import PruningTrial
 
@@ -243,3 +244,13 @@ def test_of_a_large_split_every_class_is_looked_at(
     found = baseline_check.reached(trial.initial_model(), trial.plain_images, "dataset", None, trial.device)
     assert found.measured == 6
     assert found.chance == pytest.approx(1 / 3)
+
+
+def test_an_export_measures_with_the_normalisation_of_the_training(
+    trained: tuple[Path, float], data_root: Path, tmp_path: Path
+) -> None:
+    trial = opened(defined(trained[0], data_root, tmp_path))
+    about, split = tasks.deployment(trial.images), trial.images.split_hash
+    found = checks.load(checks.Images(DATASET, data_root, trial.settings, about, split))
+    assert found.mean.tolist() == pytest.approx(IMAGENET[0])
+    assert found.std.tolist() == pytest.approx(IMAGENET[1])
