@@ -266,8 +266,15 @@ def load_weights(model: nn.Module, weights: weight_files.Weights, network: Netwo
 
 
 def check_weights(weights: weight_files.Weights, network: Network, input_size: int | None) -> None:
-    """Refuse weights that do not fit a network, as `load_weights` does, without building more than its shapes."""
-    fitting.check(weights, network, _known(network, input_size))
+    """Refuse weights that do not fit a network, as `load_weights` does.
+
+    More than its shapes is built only where the weights have values that a network may object to.
+    """
+    known = _known(network, input_size)
+    fitting.check(weights, network, known)
+    if not weights.is_plain:
+        given = {"in_channels": network.bands, "input_size": input_size, **network.options}
+        fitting.load(create(network.name, network.classes, **given), weights, network, known)
 
 
 def _known(network: Network, input_size: int | None) -> fitting.Known:
