@@ -299,8 +299,23 @@ def _first(names: Sequence[str]) -> str:
 
 
 def to_bytes(module: nn.Module) -> bytes:
-    """The tensors of a module as safetensors."""
-    return save_safetensors({name: tensor.contiguous().cpu() for name, tensor in module.state_dict().items()})
+    """The tensors of a module as safetensors; those that several of its layers share are written for each.
+
+    Raises:
+        InputError: its state holds more than tensors.
+    """
+    written: dict[str, Tensor] = {}
+    storages: set[int] = set()
+    for name, value in module.state_dict().items():
+        if not isinstance(value, Tensor):
+            raise InputError(
+                f"{type(module).__name__}: {shown(name)} in its state is {type(value).__name__}, no tensor"
+            )
+        tensor = value.detach().contiguous().cpu()
+        storage = tensor.untyped_storage().data_ptr()
+        written[name] = tensor.clone() if storage in storages else tensor
+        storages.add(storage)
+    return save_safetensors(written)
 
 
 def load_into(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
