@@ -146,6 +146,22 @@ def test_bad_requests_are_refused(arguments: list[str], said: str, tmp_path: Pat
     assert [path.name for path in tmp_path.iterdir()] == ["full"]
 
 
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"macs_ratio": float("nan")}, r"--macs nan: must be a number in \(0, 1\]"),
+        ({"macs_ratio": float("inf")}, "--macs inf: must be"),
+        ({"latency_ms": float("nan")}, "--latency-ms nan: must be a number of milliseconds above 0"),
+        ({"latency_ms": 0.0}, "--latency-ms 0: must be"),
+        ({"latency_ms": -1.0}, "--latency-ms -1: must be"),
+        ({"macs_ratio": 0.5, "more": {"settings.finetune.lr": float("nan")}}, "--set: a value is none that a study"),
+    ],
+)
+def test_numbers_that_are_none_are_refused(asked: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        Request("resnet20", "synthetic_scenes", **asked).study({})
+
+
 def test_requests_are_told_apart() -> None:
     places = {"data_root": "data"}
     one = Request("resnet20", "synthetic_scenes", macs_ratio=0.5).study(places)
