@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -18,6 +18,9 @@ from rssearch.errors import InputError
 from rssearch.front.constraints import broken
 from rssearch.front.gains import compared
 from rssearch.metrics import DIFFERENCE, human, title_of
+
+if TYPE_CHECKING:
+    from rssearch.study.shrink_baseline import Begun
 
 __all__ = ["EPOCHS", "METHOD", "Request", "shrink", "table"]
 
@@ -119,7 +122,10 @@ def shrink(request: Request, out: Path, places: Mapping[str, str], console: Cons
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"--out {out}: is there already; a bundle needs a new or an empty folder")
-    config = _normalised(request, places, console)
+    begun = _begin(request.study(places), request)
+    config = begun.config
+    if begun.line is not None:
+        console.print(begun.line, soft_wrap=True)
     if not request.weights:
         console.print(f"no --weights: {request.model} is trained for {config.settings.train.epochs} epochs first")
     status = search(config, address=address, console=console, summary=False)
@@ -132,24 +138,20 @@ def shrink(request: Request, out: Path, places: Mapping[str, str], console: Cons
     data_root = Path(config.data_root)
     path = bundle.export(found, row, out, data_root=data_root, check=False, int8=False)
     console.print(table(row))
+    if begun.warning is not None:
+        console.print(f"warning: {begun.warning}", soft_wrap=True)
     console.print(f"the network is in {path}; its study is {config.study}", soft_wrap=True)
     return status
 
 
-def _normalised(request: Request, places: Mapping[str, str], console: Console) -> StudyConfig:
-    """The study, with the normalisation that measures best where a file of weights comes without one."""
+def _begin(config: StudyConfig, request: Request) -> Begun:
+    """The study with its normalisation, which is found out where a file of weights comes without one."""
     from rssearch.models.weights import is_file
-    from rssearch.study.checking import check_baselines
+    from rssearch.study import shrink_baseline
 
-    config = request.study(places)
-    if config.settings.normalize is not None or request.weights is None or not is_file(request.weights):
-        return config
-    found = [row for row in check_baselines(config) if row["normalize"] in ("dataset", "imagenet", "none")]
-    best = max(found, key=lambda row: row["accuracy"])
-    measured = ", ".join(f"{row['normalize']} {row['accuracy']:.1%}" for row in found)
-    console.print(f"normalize: {best['normalize']}, the best on the validation images ({measured})", soft_wrap=True)
-    settings = config.settings.model_copy(update={"normalize": best["normalize"]})
-    return config.model_copy(update={"settings": settings})
+    if request.weights is None or not is_file(request.weights):
+        return shrink_baseline.Begun(config)
+    return shrink_baseline.begin(config, request.weights)
 
 
 def _none_fits(request: Request, limits: Mapping[str, Bound], rows: Iterable[Mapping[str, Any]]) -> str:

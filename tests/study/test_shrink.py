@@ -18,9 +18,14 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import rssearch
 from rssearch import models, pruning
+from rssearch.config import plain_yaml
+from rssearch.config.loading import override_settings
+from rssearch.config.settings import Normalisation
 from rssearch.errors import InputError, TrialFailed
 from rssearch.models.weights import to_bytes
+from rssearch.study import shrink_baseline
 from rssearch.study.shrinking import Request, table
+from rssearch.trials import baseline_check
 from tests.support.commands import refused, run
 
 
@@ -186,6 +191,52 @@ def test_a_latency_under_other_load_is_explained() -> None:
     row = {"latency_ms": 5.0, "latency_iqr_ms": 0.1, "baseline_latency_ms": 10.0, "baseline_latency_iqr_ms": 0.1}
     assert table(row).caption is None
     assert "machine had other work" in table(row | {"baseline_latency_iqr_ms": 2.0}).caption
+
+
+def reached(normalize: str, quality: float, **more: Any) -> dict[str, Any]:
+    """A row of `check_baselines`."""
+    row = {"normalize": normalize, "metric": "accuracy", "quality": quality, "reordered": quality, "best": quality}
+    return row | {"at_chance": False, "other_order": None, "meaning": None, "warning": None} | more
+
+
+def test_the_normalisation_that_measures_best_is_taken_whichever_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    half = "{mean: [0.5], std: [0.5]}"
+    rows = [reached("dataset", 0.3), reached("imagenet", 0.26), reached(half, 0.55)]
+    monkeypatch.setattr(shrink_baseline, "check_baselines", lambda config: rows)
+    asked = Request("resnet20", "synthetic_scenes", macs_ratio=0.5, weights="my.pt")
+    begun = shrink_baseline.begin(asked.study({}), "my.pt")
+    assert begun.config.settings.normalize == Normalisation(mean=(0.5,), std=(0.5,))
+    assert begun.line == (
+        f"normalize: {half}, the best on the validation images (dataset 30.0%, imagenet 26.0%, {half} 55.0%)"
+    )
+    assert begun.warning is None
+
+
+def test_every_normalisation_that_is_tried_can_be_a_study_s() -> None:
+    config = Request("resnet20", "synthetic_scenes", macs_ratio=0.5).study({})
+    for name, by in baseline_check.SUSPECTS.items():
+        settings = override_settings(config.settings, {"normalize": plain_yaml.load(name)})
+        if by is not None and name not in ("imagenet", "none"):
+            assert settings.normalize == Normalisation(mean=by.mean, std=by.std)
+        else:
+            assert settings.normalize == name
+
+
+def test_classes_in_another_order_are_refused_with_that_order() -> None:
+    order = "rows [2, 0, 1] of the last layer (its classes seem to be b, c, a)"
+    rows = [reached("none", 0.2), reached("imagenet", 0.067, reordered=0.627, best=0.627, other_order=order)]
+    with pytest.raises(InputError, match=r"normalize: imagenet accuracy is 6.7% in their order, and 62.7% with rows"):
+        shrink_baseline.choose("order.pt", rows)
+
+
+def test_weights_at_chance_are_refused_unless_a_normalisation_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [reached("dataset", 0.1, at_chance=True, warning="the weights my.pt reach 10.0%, at chance")]
+    with pytest.raises(InputError, match=r"at chance\. To prune it all the same, name a --normalize"):
+        shrink_baseline.choose("my.pt", rows)
+    monkeypatch.setattr(shrink_baseline, "check_baselines", lambda config: rows)
+    asked = Request("resnet20", "synthetic_scenes", macs_ratio=0.5, weights="my.pt", normalize="dataset")
+    begun = shrink_baseline.begin(asked.study({}), "my.pt")
+    assert begun.warning == "the weights my.pt reach 10.0%, at chance"
 
 
 def trained(folder: Path) -> nn.Module:
