@@ -24,15 +24,15 @@ def table(rows: Sequence[Row]) -> Table:
     from rich.table import Table
 
     metric = rows[0]["metric"]
-    shares = [("quality", title_of(metric)), ("reordered", "in the best order of classes")]
+    shares = [("quality", title_of(metric)), ("reordered", "In the best order of classes")]
     shares += [("accuracy", "Pixel accuracy")] if metric == "miou" else []
-    shares += [("certainty", "certainty")]
+    shares += [("certainty", "Certainty")]
     result = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    result.add_column("normalize", overflow="fold")
+    result.add_column("Normalize", overflow="fold")
     for _, title in shares:
         result.add_column(title, justify="right", max_width=14)
     for row in rows:
-        name = row["normalize"] + (f", {row['meaning']}" if row["meaning"] else "")
+        name = row["normalize"] + (f"\n({row['meaning']})" if row["meaning"] else "")
         result.add_row(name, *(human("accuracy", row[share]) for share, _ in shares))
     return result
 
