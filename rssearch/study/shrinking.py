@@ -22,7 +22,7 @@ from rssearch.metrics import DIFFERENCE, human, title_of
 if TYPE_CHECKING:
     from rssearch.study.shrink_baseline import Begun
 
-__all__ = ["EPOCHS", "METHOD", "Request", "shrink", "table"]
+__all__ = ["EPOCHS", "METHOD", "Request", "check", "shrink", "table"]
 
 # The highest mean at a quarter of the MACs among the methods that prune given weights: docs/results/pruning_methods.md.
 METHOD = "compound"
@@ -41,7 +41,8 @@ class Request:
         macs_ratio: share of the MACs that shall be left; None where a latency is given.
         latency_ms: at most so many milliseconds for an image, on this machine.
         weights: a name or a file; None: the baseline is trained first.
-        normalize: what its images were normalised by; None: for a file, what measures best on the validation images.
+        normalize: what its images were normalised by, as ``settings.normalize`` says it; None: for a file, what
+            measures best on the validation images.
         method: of the pruning.
         epochs: of the fine-tuning.
         more: dotted keys and values that replace those of the study.
@@ -52,23 +53,31 @@ class Request:
     macs_ratio: float | None = None
     latency_ms: float | None = None
     weights: str | None = None
-    normalize: str | None = None
+    normalize: str | Mapping[str, Any] | None = None
     method: str = METHOD
     epochs: int = EPOCHS
     more: Mapping[str, Any] = field(default_factory=dict)
 
-    def study(self, places: Mapping[str, str]) -> StudyConfig:
-        """The study that answers it. Raises InputError for what no study can be."""
-        from rssearch import data
-        from rssearch.config.loading import overridden
-
+    def check(self, places: Mapping[str, str]) -> None:
+        """Refuse what no study can be, as far as that takes neither torch nor the data. Raises InputError."""
         if (self.macs_ratio is None) == (self.latency_ms is None):
             raise InputError("give one of --macs and --latency-ms")
         if self.latency_ms is not None and not (math.isfinite(self.latency_ms) and self.latency_ms > 0):
             raise InputError(f"--latency-ms {self.latency_ms:g}: must be a number of milliseconds above 0")
-        if self.macs_ratio is not None and not math.isfinite(self.macs_ratio):
+        if self.macs_ratio is not None and not 0 < self.macs_ratio <= 1:
             raise InputError(f"--macs {self.macs_ratio:g}: must be a number in (0, 1]")
-        quality = "val_miou" if data.task(self.data) == "segmentation" else "val_accuracy"
+        self._parsed("val_accuracy", places)
+
+    def study(self, places: Mapping[str, str]) -> StudyConfig:
+        """The study that answers it. Raises InputError for what no study can be."""
+        from rssearch import data
+
+        self.check(places)
+        return self._parsed("val_miou" if data.task(self.data) == "segmentation" else "val_accuracy", places)
+
+    def _parsed(self, quality: str, places: Mapping[str, str]) -> StudyConfig:
+        from rssearch.config.loading import overridden
+
         name = re.sub(r"[^A-Za-z0-9_.-]+", "-", self.model).strip("-")[:60]
         document: dict[str, Any] = {
             "study": f"shrink-{name}-{self._key()}",
@@ -99,6 +108,13 @@ class Request:
             raise InputError(f"--set: a value is none that a study may have: {error}") from None
 
 
+def check(request: Request, out: Path, places: Mapping[str, str]) -> None:
+    """Refuse at once what needs neither torch nor the data to be refused. Raises InputError."""
+    request.check(places)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"--out {out}: is there already; a bundle needs a new or an empty folder")
+
+
 def shrink(request: Request, out: Path, places: Mapping[str, str], console: Console, address: str | None = None) -> int:
     """Prune one network, fine-tune it, export it, and print what was lost and gained.
 
@@ -120,8 +136,7 @@ def shrink(request: Request, out: Path, places: Mapping[str, str], console: Cons
     from rssearch.report import recorded
     from rssearch.study.run import INTERRUPTED, search
 
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"--out {out}: is there already; a bundle needs a new or an empty folder")
+    check(request, out, places)
     begun = _begin(request.study(places), request)
     config = begun.config
     if begun.line is not None:

@@ -37,3 +37,15 @@ def test_of_masks_the_objective_stands_before_the_accuracy_of_pixels() -> None:
     titles = [str(column.header) for column in checked.table([row("none", 0.31, metric="miou")]).columns]
     assert titles == ["Normalize", "mIoU", "In the best order of classes", "Pixel accuracy", "Certainty"]
     assert lines[-1].split() == ["none", "31.0", "%", "31.0", "%", "90.0", "%", "50.0", "%"]
+
+
+@pytest.mark.parametrize("warning", [None, "the weights w.pt reach 20.0%"])
+def test_the_best_order_is_printed(warning: str | None) -> None:
+    order = "rows [1, 0] of the last layer (its classes seem to be b, a)"
+    rows = [row("none", 0.2, warning=warning), row("imagenet", 0.07, best=0.6, reordered=0.6, other_order=order)]
+    assert list(checked.notes(rows)) == [
+        warning or "w.pt: nothing is suspicious",
+        f"the best order of classes: {order}",
+    ]
+    said = [row("none", 0.2, warning=f"class order: {order}"), rows[1]]
+    assert list(checked.notes(said)) == [f"class order: {order}"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ from rssearch.config.loading import override_settings
 from rssearch.config.settings import Normalisation
 from rssearch.errors import InputError, TrialFailed
 from rssearch.models.weights import to_bytes
-from rssearch.study import shrink_baseline
+from rssearch.study import shrink_baseline, shrinking
 from rssearch.study.shrinking import Request, table
 from rssearch.trials import baseline_check
 from tests.support.commands import refused, run
@@ -135,10 +137,13 @@ def test_a_module_is_left_where_nothing_can_be_done() -> None:
     [
         (["--macs", "0.5", "--latency-ms", "5"], "give one of --macs and --latency-ms"),
         ([], "give one of --macs and --latency-ms"),
-        (["--macs", "1.5"], "space.macs_ratio: 1.5 is not allowed"),
+        (["--macs", "1.5"], "--macs 1.5: must be a number in (0, 1]"),
         (["--macs", "0.5", "--weights", "no.pt"], "weights no.pt: cannot be read"),
         (["--macs", "0.5", "--method", "l11"], "unknown method 'l11'"),
         (["--macs", "0.5", "--normalize", "imagenett"], "settings.normalize"),
+        (["--macs", "0.5", "--normalize", "{mean: 0.5}"], "settings.normalize.mean"),
+        (["--macs", "0.5", "--normalize", "{mean: [0.5}"], "--normalize {mean: [0.5}: is not valid YAML"),
+        (["--macs", "0.5", "--epochs", "-1"], "settings.finetune.epochs"),
         (["--macs", "0.5", "--out", "full"], "--out full: is there already"),
     ],
 )
@@ -165,6 +170,44 @@ def test_bad_requests_are_refused(arguments: list[str], said: str, tmp_path: Pat
 def test_numbers_that_are_none_are_refused(asked: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said):
         Request("resnet20", "synthetic_scenes", **asked).study({})
+
+
+def test_arguments_are_refused_and_a_line_is_printed_before_anything_heavy_is_imported() -> None:
+    script = """
+import sys
+from rssearch import cli
+from rssearch.study import shrinking
+class Ended(Exception): pass
+def begun(*_): raise Ended
+shrinking.shrink = begun
+heavy = ("torch", "ray", "mlflow", "torchvision", "pandas")
+try:
+    cli.main(["shrink", "resnet20", "--data", "folder:x", *sys.argv[1:]])
+except (SystemExit, Ended) as error:
+    print(type(error).__name__, [name for name in heavy if name in sys.modules])
+"""
+
+    def printed(*arguments: str) -> str:
+        done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=True)
+        return done.stdout
+
+    assert printed() == "SystemExit []\n"
+    assert printed("--macs", "0.5", "--normalize", "imagenett") == "SystemExit []\n"
+    assert printed("--macs", "0.5") == "shrink resnet20: getting ready; the network goes to net\nEnded []\n"
+
+
+def test_a_normalisation_in_numbers_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Request] = []
+
+    def kept(request: Request, *_: Any) -> int:
+        asked.append(request)
+        return 0
+
+    monkeypatch.setattr(shrinking, "shrink", kept)
+    numbers = ("--normalize", "{mean: [0.5], std: [0.25]}")
+    result = run("shrink", "resnet20", "--data", "synthetic_scenes", "--macs", "0.5", *numbers)
+    assert result.status == 0, result.err
+    assert asked[0].study({}).settings.normalize == Normalisation(mean=(0.5,), std=(0.25,))
 
 
 def test_requests_are_told_apart() -> None:
