@@ -16,19 +16,17 @@ from rssearch.config.schema import Bound, StudyConfig
 from rssearch.config.space import content_key
 from rssearch.errors import InputError
 from rssearch.front.constraints import broken
-from rssearch.front.gains import compared
-from rssearch.metrics import DIFFERENCE, human, title_of
+from rssearch.study.shrink_tables import sizes, table, too_noisy
 
 if TYPE_CHECKING:
     from rssearch.study.shrink_baseline import Begun
 
-__all__ = ["EPOCHS", "METHOD", "Request", "check", "shrink", "table"]
+__all__ = ["EPOCHS", "METHOD", "Request", "check", "shrink"]
 
 # The highest mean at a quarter of the MACs among the methods that prune given weights: docs/results/pruning_methods.md.
 METHOD = "compound"
 _RATIOS = (0.8, 0.65, 0.5, 0.35, 0.25)  # of the MACs, that are tried for a latency
 EPOCHS = 10  # of the fine-tuning
-_MEASURES = ("val_accuracy", "test_accuracy", "val_miou", "test_miou", "macs", "params", "bytes", "latency_ms")
 
 
 @dataclass(frozen=True)
@@ -143,18 +141,26 @@ def shrink(request: Request, out: Path, places: Mapping[str, str], console: Cons
         console.print(begun.line, soft_wrap=True)
     if not request.weights:
         console.print(f"no --weights: {request.model} is trained for {config.settings.train.epochs} epochs first")
+    if request.latency_ms is not None:
+        console.print(
+            f"--latency-ms {request.latency_ms:g}: {len(_RATIOS)} sizes are timed, and those that keep it tuned"
+        )
     status = search(config, address=address, console=console, summary=False)
     if status == INTERRUPTED or (status and request.latency_ms is None):
         return status
     found = recorded.read(config.study, config.storage)
-    if not any(front.members for front in found.front()):
+    fits = any(front.members for front in found.front())
+    row = recorded.choose(found, best="accuracy") if fits else {}
+    if request.latency_ms is not None:
+        console.print(sizes(found.rows, request.latency_ms, row.get("key")))
+        console.print()
+    if not fits:
         raise InputError(_none_fits(request, found.constraints, found.rows))
-    row = recorded.choose(found, best="accuracy")
     data_root = Path(config.data_root)
     path = bundle.export(found, row, out, data_root=data_root, check=False, int8=False)
-    console.print(table(row))
-    if begun.warning is not None:
-        console.print(f"warning: {begun.warning}", soft_wrap=True)
+    console.print(table(row, request.latency_ms))
+    for text in filter(None, (begun.warning, too_noisy(found.rows, request.latency_ms))):
+        console.print(f"warning: {text}", soft_wrap=True)
     console.print(f"the network is in {path}; its study is {config.study}", soft_wrap=True)
     return status
 
@@ -181,38 +187,5 @@ def _none_fits(request: Request, limits: Mapping[str, Bound], rows: Iterable[Map
     return (
         f"--latency-ms {request.latency_ms:g}: none of {len(tried)} networks keeps it; the fastest takes "
         f"{fastest['latency_ms']:.3g} ms with {fastest['macs_ratio']:.3g} of the MACs"
+        + (f"; {noise}" if (noise := too_noisy(tried, request.latency_ms)) else "")
     )
-
-
-def table(row: Mapping[str, Any]) -> Any:
-    """Before, after, and what was lost and gained, for the console.
-
-    Args:
-        row: of the trial, measured.
-    """
-    from rich.table import Table
-
-    from rssearch.report.cells import DISTURBED, FOOTNOTE, cell
-
-    full = compared(row)
-    result = Table(box=None, padding=(0, 2))
-    for title in ("", "before", "after", "lost and gained"):
-        result.add_column(title, justify="left" if not title else "right")
-    before = {name: full.get(f"baseline_{name}") for name in (*_MEASURES, "latency_iqr_ms")}
-    for name in _MEASURES:
-        if full.get(name) is None:
-            continue
-        cells = (cell(before, name), cell(full, name))
-        result.add_row(title_of(name), *cells, _change(full, name))
-        if any(DISTURBED in text for text in cells):
-            result.caption, result.caption_justify = FOOTNOTE, "left"
-    return result
-
-
-def _change(row: Mapping[str, Any], name: str) -> str:
-    if row.get(name + DIFFERENCE) is not None:
-        return f"{human(name + DIFFERENCE, row[name + DIFFERENCE])} points"
-    if name == "latency_ms":
-        return f"{human('speedup', row['speedup'])} as fast" if row.get("speedup") is not None else ""
-    ratio = row.get(f"{name}_ratio")
-    return f"{human(f'{name}_ratio', ratio)} left" if ratio is not None else ""

@@ -26,7 +26,8 @@ from rssearch.config.settings import Normalisation
 from rssearch.errors import InputError, TrialFailed
 from rssearch.models.weights import to_bytes
 from rssearch.study import shrink_baseline, shrinking
-from rssearch.study.shrinking import Request, table
+from rssearch.study.shrink_tables import sizes, table, too_noisy
+from rssearch.study.shrinking import Request
 from rssearch.trials import baseline_check
 from tests.support.commands import refused, run
 
@@ -230,10 +231,50 @@ def test_the_table_says_what_was_lost_and_gained() -> None:
     assert columns[3][0] == "−5.0 points"
 
 
+def test_the_difference_is_that_of_the_printed_values() -> None:
+    row = {"val_accuracy": 0.4733, "baseline_val_accuracy": 0.6267}
+    columns = [list(column.cells) for column in table(row).columns]
+    assert [cells[0] for cells in columns[1:]] == ["62.7 %", "47.3 %", "−15.4 points"]
+
+
 def test_a_latency_under_other_load_is_explained() -> None:
     row = {"latency_ms": 5.0, "latency_iqr_ms": 0.1, "baseline_latency_ms": 10.0, "baseline_latency_iqr_ms": 0.1}
-    assert table(row).caption is None
-    assert "machine had other work" in table(row | {"baseline_latency_iqr_ms": 2.0}).caption
+    quiet, noisy = table(row), table(row | {"baseline_latency_iqr_ms": 2.0}, 6.0)
+    assert quiet.caption == "Latency: median (interquartile range)"
+    assert list(quiet.columns[3].cells) == ["2× as fast"]
+    assert list(noisy.columns[3].cells) == ["2×‡ as fast"]
+    assert "machine had other work" in str(noisy.caption)
+    assert "asked for: at most 6 ms" in str(noisy.caption)
+
+
+def test_each_size_that_was_tried_for_a_latency_has_a_row() -> None:
+    def size(ratio: float, latency: float, iqr: float, **more: Any) -> dict[str, Any]:
+        return {
+            "key": f"k{ratio}",
+            "status": "infeasible",
+            "requested_macs_ratio": ratio,
+            "macs_ratio": ratio,
+            "latency_ms": latency,
+            "latency_iqr_ms": iqr,
+        } | more
+
+    rows = [
+        size(0.25, 1.5, 0.1, status="finished", val_accuracy=0.4),
+        size(0.8, 58.0, 43.0),
+        size(0.35, 1.9, 0.1, status="finished", val_accuracy=0.5),
+        {"key": "k", "status": "failed", "requested_macs_ratio": 0.5},
+    ]
+    found = sizes(rows, 2.5, "k0.35")
+    columns = [list(column.cells) for column in found.columns]
+    assert columns[0] == ["80.0 %", "", "35.0 %", "25.0 %"]
+    assert columns[1] == ["58 (43)‡", "", "1.9 (0.1)", "1.5 (0.1)"]
+    assert columns[3] == ["refused", "failed", "kept, and taken", "kept"]
+    assert str(found.columns[3].header) == "at most 2.5 ms"
+    text = too_noisy(rows, 2.5)
+    assert text is not None
+    assert text.startswith("the latencies of 1 of 3 sizes vary by more than half of their median")
+    assert too_noisy(rows[2:], 2.5) is None
+    assert too_noisy(rows, None) is None
 
 
 def reached(normalize: str, quality: float, **more: Any) -> dict[str, Any]:
