@@ -142,9 +142,8 @@ def shrink(request: Request, out: Path, places: Mapping[str, str], console: Cons
     if not request.weights:
         console.print(f"no --weights: {request.model} is trained for {config.settings.train.epochs} epochs first")
     if request.latency_ms is not None:
-        console.print(
-            f"--latency-ms {request.latency_ms:g}: {len(_RATIOS)} sizes are timed, and those that keep it tuned"
-        )
+        count = len(config.space["macs_ratio"].cells() or ())
+        console.print(f"--latency-ms {request.latency_ms:g}: {count} sizes are timed, and those that keep it tuned")
     status = search(config, address=address, console=console, summary=False)
     if status == INTERRUPTED or (status and request.latency_ms is None):
         return status

@@ -2,28 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import NamedTuple
-
-import numpy as np
-
 from rssearch import models
 from rssearch.config.settings import Normalisation
-from rssearch.data import AnySet
+from rssearch.data.normalisation import IMAGENET, UNCHANGED, By, applied
 from rssearch.errors import InputError
 from rssearch.trials.point import PruningPoint
 
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-
-
-class By(NamedTuple):
-    """Mean and deviation of each band, of values in [0, 1]; one number of each stands for all bands."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-
-UNCHANGED = By((0.0,), (1.0,))
+__all__ = ["IMAGENET", "UNCHANGED", "By", "applied", "check", "name_of", "of_point"]
 
 
 def of_point(point: PruningPoint) -> By | None:
@@ -65,12 +50,3 @@ def check(point: PruningPoint, bands: int) -> None:
         raise InputError(
             f"normalize: {name_of(point)} has {len(by.mean)} bands, and the images of {point.dataset!r} have {bands}"
         )
-
-
-def applied(images: AnySet, by: By | None) -> AnySet:
-    """An image set that is normalised so; the pixels are shared."""
-    if by is None:
-        return images
-    bands = images.input_shape[0]
-    mean, std = (np.broadcast_to(np.asarray(values, np.float32), (bands,)).copy() for values in by)
-    return replace(images, mean=mean, std=std)

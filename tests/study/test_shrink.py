@@ -74,6 +74,60 @@ def test_a_module_and_loaders(tmp_path: Path) -> None:
         found.save(tmp_path / "out")
 
 
+def test_its_text_is_the_table_and_progress_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    data = batches()
+    found = rssearch.shrink(network(), data, macs_ratio=0.5, val=data, epochs=2)
+    told = capsys.readouterr()
+    assert told.out == ""
+    lines = told.err.splitlines()
+    assert len(lines) == 4
+    assert lines[0].startswith("shrink: before: accuracy ")
+    assert [line.partition(":")[2].partition(":")[0] for line in lines[1:3]] == [" epoch 1 of 2", " epoch 2 of 2"]
+    assert repr(found).startswith("<Shrunk Sequential: accuracy ")
+    assert len(repr(found)) < 100
+    text = " ".join(str(found).split())
+    assert text.startswith("before after lost and gained Validation accuracy")
+    assert "Parameters" in text
+    assert "Conv2d" not in text
+    rssearch.shrink(network(), data, macs_ratio=0.5, val=data, epochs=0, verbose=False)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_folder_of_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(0)
+    for index, name in enumerate("abc"):
+        folder = tmp_path / "elsewhere" / "scenes" / name
+        folder.mkdir(parents=True)
+        for number in range(20):
+            pixels = rng.integers(0, 120, (8, 8, 3))
+            pixels[..., index] += 100
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number}.png")
+    asked: dict[str, Any] = {
+        "macs_ratio": 0.5,
+        "data_root": tmp_path / "elsewhere",
+        "epochs": 20,
+        "lr": 0.05,
+        "distill": 0.0,
+    }
+    found = rssearch.shrink(network(), "folder:scenes", normalize={"mean": [0.5], "std": [0.25]}, **asked)
+    assert found.report["after"]["accuracy"] > 0.9
+    assert "reading folder:scenes" in capsys.readouterr().err
+    refusals: list[tuple[dict[str, Any], str]] = [
+        ({}, "normalize: say what the network's images were normalised by"),
+        ({"normalize": "imagenett"}, "settings.normalize: 'imagenett' is not allowed"),
+        ({"normalize": "weights"}, "normalize: weights: a network in memory"),
+        ({"normalize": {"mean": [0, 0], "std": [1, 1]}}, "normalize: has 2 bands, and the images have 3"),
+        ({"normalize": "none", "val": batches()}, "val: is that of the dataset folder:scenes"),
+    ]
+    for more, said in refusals:
+        with pytest.raises(InputError, match=said):
+            rssearch.shrink(network(), "folder:scenes", **asked, **more)
+    with pytest.raises(InputError, match="batches are taken as they are"):
+        rssearch.shrink(network(), batches(), macs_ratio=0.5, val=batches(), normalize="none")
+    with pytest.raises(InputError, match="val: is needed"):
+        rssearch.shrink(network(), batches(), macs_ratio=0.5)
+
+
 class Wrapped(nn.Module):
     """Gives a dictionary, as many networks for segmentation do."""
 
