@@ -6,13 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rssearch import models
 from rssearch.config import plain_yaml
 from rssearch.config.loading import override_settings
 from rssearch.config.schema import StudyConfig
 from rssearch.errors import InputError
 from rssearch.study.checking import check_baselines
 
-__all__ = ["Begun", "begin", "choose"]
+__all__ = ["Begun", "begin", "choose", "fetch"]
+
+_CLASSES = 2  # of a network that is only fetched
 
 Row = Mapping[str, Any]
 
@@ -30,6 +33,15 @@ class Begun:
     config: StudyConfig
     line: str | None = None
     warning: str | None = None
+
+
+def fetch(config: StudyConfig, model: str) -> None:
+    """Fetch the named weights of a network into the cache of this machine, before anything is started.
+
+    Raises:
+        InputError: they cannot be fetched.
+    """
+    models.create(model, _CLASSES, **config.settings.model.given(model))
 
 
 def begin(config: StudyConfig, weights: str) -> Begun:

@@ -14,6 +14,7 @@ from rich.console import Console
 from rssearch.config.loading import parse_study
 from rssearch.config.schema import Bound, StudyConfig
 from rssearch.config.space import content_key
+from rssearch.config.weight_names import is_file
 from rssearch.errors import InputError
 from rssearch.front.constraints import broken
 from rssearch.study.shrink_tables import sizes, table, too_noisy
@@ -26,6 +27,7 @@ __all__ = ["EPOCHS", "METHOD", "Request", "check", "shrink"]
 # The highest mean at a quarter of the MACs among the methods that prune given weights: docs/results/pruning_methods.md.
 METHOD = "compound"
 _RATIOS = (0.8, 0.65, 0.5, 0.35, 0.25)  # of the MACs, that are tried for a latency
+_OF_NAMED = "imagenet"  # the dataset whose classes named weights have
 EPOCHS = 10  # of the fine-tuning
 
 
@@ -38,7 +40,8 @@ class Request:
         data: name of the dataset.
         macs_ratio: share of the MACs that shall be left; None where a latency is given.
         latency_ms: at most so many milliseconds for an image, on this machine.
-        weights: a name or a file; None: the baseline is trained first.
+        weights: a file, or a name: then the head is new, and the baseline is trained first; None: it is trained from
+            scratch.
         normalize: what its images were normalised by, as ``settings.normalize`` says it; None: for a file, what
             measures best on the validation images.
         method: of the pruning.
@@ -89,7 +92,7 @@ class Request:
             "settings": {
                 "normalize": self.normalize,
                 "model": {"networks": {self.model: {"weights": self.weights}} if self.weights else {}},
-                "train": {"epochs": 0} if self.weights else {},
+                "train": self._training(),
                 "finetune": {"epochs": self.epochs, "lr": 0.01, "distill": 0.5, "recalibrate_batches": 10},
             },
             "search": {"objectives": {quality: "max", "macs": "min"}},
@@ -98,6 +101,13 @@ class Request:
         if self.latency_ms is not None:
             document["search"]["constraints"] = {"latency_ms": {"max": self.latency_ms}}
         return parse_study(overridden(document, self.more), "shrink")
+
+    def _training(self) -> dict[str, Any]:
+        """How the baseline is trained: not at all from a whole network, gently where only its head is new."""
+        if self.weights is None:
+            return {}
+        whole = is_file(self.weights) or self.data == _OF_NAMED
+        return {"epochs": 0} if whole else {"lr": 0.01}
 
     def _key(self) -> str:
         try:
@@ -139,8 +149,6 @@ def shrink(request: Request, out: Path, places: Mapping[str, str], console: Cons
     config = begun.config
     if begun.line is not None:
         console.print(begun.line, soft_wrap=True)
-    if not request.weights:
-        console.print(f"no --weights: {request.model} is trained for {config.settings.train.epochs} epochs first")
     if request.latency_ms is not None:
         count = len(config.space["macs_ratio"].cells() or ())
         console.print(f"--latency-ms {request.latency_ms:g}: {count} sizes are timed, and those that keep it tuned")
@@ -166,11 +174,18 @@ def shrink(request: Request, out: Path, places: Mapping[str, str], console: Cons
 
 def _begin(config: StudyConfig, request: Request) -> Begun:
     """The study with its normalisation, which is found out where a file of weights comes without one."""
-    from rssearch.models.weights import is_file
     from rssearch.study import shrink_baseline
 
-    if request.weights is None or not is_file(request.weights):
-        return shrink_baseline.Begun(config)
+    if request.weights is None:
+        line = f"no --weights: {request.model} is trained for {config.settings.train.epochs} epochs first"
+        return shrink_baseline.Begun(config, line)
+    if not is_file(request.weights):
+        shrink_baseline.fetch(config, request.model)
+        epochs = config.settings.train.epochs
+        line = (
+            f"--weights {request.weights}: {request.model} begins with them, and is trained for {epochs} epochs first"
+        )
+        return shrink_baseline.Begun(config, line if epochs else None)
     return shrink_baseline.begin(config, request.weights)
 
 

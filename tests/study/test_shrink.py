@@ -265,6 +265,27 @@ def test_a_normalisation_in_numbers_is_taken(monkeypatch: pytest.MonkeyPatch) ->
     assert asked[0].study({}).settings.normalize == Normalisation(mean=(0.5,), std=(0.25,))
 
 
+def test_named_weights_are_fetched_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*_: Any, **__: Any) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("torchvision.models.get_model", offline)
+    result = run("shrink", "resnet18", "--data", "synthetic_scenes", "--macs", "0.5", "--weights", "IMAGENET1K_V1")
+    refused(result, "the weights IMAGENET1K_V1 could not be fetched: no route to host. Put them into")
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_network_with_a_new_head_is_trained_first_and_a_whole_one_is_not() -> None:
+    def training(**asked: Any) -> tuple[int, float]:
+        train = Request("resnet18", macs_ratio=0.5, **asked).study({}).settings.train
+        return train.epochs, train.lr
+
+    assert training(data="folder:x", weights="my.pt")[0] == 0
+    assert training(data="folder:x", weights="IMAGENET1K_V1") == (10, 0.01)
+    assert training(data="imagenet", weights="IMAGENET1K_V1")[0] == 0
+    assert training(data="folder:x") == (10, 0.1)
+
+
 def test_requests_are_told_apart() -> None:
     places = {"data_root": "data"}
     one = Request("resnet20", "synthetic_scenes", macs_ratio=0.5).study(places)
