@@ -280,7 +280,7 @@ def _known(network: Network, input_size: int | None) -> fitting.Known:
     def shapes(other: Network) -> weight_files.Shapes:
         return _shapes_of(other.name, other.classes, other.bands, json.dumps(other.options), input_size)
 
-    return fitting.Known(shapes, values_of, _others(network))
+    return fitting.Known(shapes, values_of, lambda found: _others(network, found))
 
 
 @lru_cache(maxsize=256)
@@ -289,12 +289,14 @@ def _shapes_of(name: str, classes: int, bands: int, options: str, input_size: in
     return weight_files.shapes_of(without_numbers(name, classes, in_channels=bands, input_size=input_size, **given))
 
 
-def _others(network: Network) -> Iterator[Network]:
-    """The networks of the registry that a file may be of instead."""
+def _others(network: Network, found: weight_files.Shapes) -> Iterator[Network]:
+    """The networks of the registry that a file may be of instead, those of its task first; and those around it."""
     task = task_of(network.name)
-    for name, entry in MODELS.items():
-        if name != network.name and entry.task == task:
+    for name in sorted(MODELS, key=lambda name: MODELS[name].task != task):
+        if name != network.name:
             yield network._replace(name=name, options={})
+    for name in smp_networks.around(network.name.rpartition(":")[2], found):
+        yield network._replace(name=name, options={})
 
 
 def _is_read_here(name: str, weights: object) -> bool:

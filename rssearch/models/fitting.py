@@ -37,12 +37,12 @@ class Known(NamedTuple):
     Attributes:
         shapes_of: the tensors of one; raises InputError where it cannot be built.
         values_of: the options of one by its name, with their allowed values; None where every value may be.
-        others: that a file may be of instead.
+        others: that a file with such tensors may be of instead.
     """
 
     shapes_of: Callable[[Network], Shapes]
     values_of: Callable[[str], Mapping[str, tuple[str, ...] | None]]
-    others: Iterable[Network]
+    others: Callable[[Shapes], Iterable[Network]]
 
 
 def load(model: nn.Module, weights: Weights, network: Network, known: Known) -> None:
@@ -83,7 +83,7 @@ def check(weights: Weights, network: Network, known: Known) -> None:
 
 def hint(found: Shapes, network: Network, known: Known) -> str | None:
     """What would fit the tensors of a file, in words; None where nothing that is tried does."""
-    for candidate in (near for one in (network, *known.others) for near in _nearby(found, one, known)):
+    for candidate in (near for one in (network, *known.others(found)) for near in _nearby(found, one, known)):
         with suppress(Exception):  # of shapes that no file should have, and of a user's own network: anything
             if files.difference(found, known.shapes_of(candidate)).total == 0:
                 return _changes(network, candidate)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
 from torch import nn
@@ -12,6 +13,7 @@ from rssearch.models import extras, timm_networks
 from rssearch.models.fetching import hub_cache, not_fetched
 
 MODULE = "segmentation_models_pytorch"
+_HEAD = "segmentation_head."  # in the names of its tensors
 OF_TIMM = "tu-"  # before the name of an encoder of timm
 
 
@@ -102,6 +104,18 @@ def build(name: str, num_classes: int, *, in_channels: int = 3, weights: str | N
         why = cut(" ".join(str(error).split()) or type(error).__name__, 500)
         raise InputError(f"smp:{name}: cannot be built: {why}") from error
     return model
+
+
+def around(encoder: str, found: Iterable[str]) -> list[str]:
+    """The networks with an encoder that a file may be of; none where its tensors are not named as this library's.
+
+    Args:
+        encoder: its name.
+        found: the names of the tensors.
+    """
+    if not any(_HEAD in name for name in found) or not extras.is_installed(MODULE) or encoder not in encoders():
+        return []
+    return [f"smp:{arch}/{encoder}" for arch in architectures()]
 
 
 def _smp() -> Any:

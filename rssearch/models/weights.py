@@ -253,7 +253,7 @@ def renamed(weights: Weights, expected: Shapes, what: str, fits: Callable[[Shape
     found = {name: tuple(tensor.shape) for name, tensor in weights.tensors.items()}
     unlike = difference(found, expected)
     if unlike.total:
-        said = "; ".join(_complaints(unlike, found, expected))
+        said = "; ".join([*_complaints(unlike, found, expected), *_outside(unlike.prefix, found)])
         would = fits(found)
         raise InputError(
             f"weights {cut(weights.name, 300)} do not fit {what}: {said}." + (f" They fit {would}." if would else "")
@@ -279,6 +279,13 @@ def _complaints(unlike: Difference, found: Shapes, expected: Shapes) -> Iterator
         many = "has another shape" if len(unlike.reshaped) == 1 else "have another shape"
         first = "" if len(unlike.reshaped) == 1 else "the first: "
         yield f"{_tensors(len(unlike.reshaped))} {many} ({first}{name} is {shapes})"
+
+
+def _outside(prefix: str, found: Shapes) -> Iterator[str]:
+    """The tensors of a larger network, of which one part is named as the network that was asked for."""
+    beyond = [name for name in found if not name.startswith(prefix) and not _is_left_behind(name)]
+    if beyond:
+        yield f"{_tensors(len(beyond))} beside {shown(prefix)} ({_first(beyond)})"
 
 
 def _number(names: Sequence[str]) -> str:

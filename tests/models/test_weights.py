@@ -186,7 +186,13 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
             "They fit the option shortcut: A.",
         ),
         (("resnet34", 10, {}), ("resnet18", 10, {}), "They fit resnet34 with 10 classes and 3 bands."),
-        (("unet", 3, {}), ("resnet20", 3, {}), "tensors are missing .*tensors are unexpected"),
+        (("unet", 3, {}), ("resnet20", 3, {}), "tensors are missing .*tensors are unexpected.*They fit unet with 3 cl"),
+        (
+            ("smp:unet/resnet18", 5, {}),
+            ("resnet18", 3, {}),
+            r"2 tensors are missing .*'fc.weight'\); \d+ tensors beside 'module.encoder.' \(the first: 'module.dec.*"
+            "They fit smp:unet/resnet18 with 5 classes and 3 bands",
+        ),
     ],
 )
 def test_what_does_not_fit_is_said_with_what_would(
