@@ -6,6 +6,7 @@ import dataclasses
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,7 +37,7 @@ from rssearch.data.scenes import SceneListing
 from rssearch.data.sceneset import AnyDataset, AnySet
 from rssearch.data.split import divide, split_hash
 from rssearch.data.streaming import Stream, node_memory
-from rssearch.errors import DataWarning, InputError, unknown
+from rssearch.errors import DataWarning, InputError, shown, unknown
 from rssearch.imaging.pixels import Pixels
 from rssearch.storage.location import expand
 
@@ -54,6 +55,7 @@ FAMILIES: dict[str, Family] = {
         ucmerced.FAMILY,
     )
 }
+_ROOT = "data"  # unless a study says another one
 ALIASES = {"eurosat_rgb": "eurosat"}
 FOLDERS: dict[str, tuple[Task, Callable[[str, Path], Listing | SceneListing]]] = {
     PREFIX: ("classification", open_folder),
@@ -105,8 +107,26 @@ def find(name: str) -> Family:
     """The family of a registered name. Raises InputError with the known names."""
     family = FAMILIES.get(ALIASES.get(name, name))
     if family is None:
-        raise unknown("dataset", name, [*FAMILIES, *ALIASES, *(f"{prefix}PATH" for prefix in FOLDERS)])
+        known = [*FAMILIES, *ALIASES, *(f"{prefix}PATH" for prefix in FOLDERS)]
+        if (folder := _as_folder(name)) is not None:
+            raise InputError(
+                f"unknown dataset {shown(name)}. Did you mean {shown(folder)}? PATH is relative to the data root. "
+                f"Known: {', '.join(sorted(known))}."
+            )
+        raise unknown("dataset", name, known)
     return family
+
+
+def _as_folder(name: str) -> str | None:
+    """How a folder or a zip of images that is called by its path alone is named, for the usual data root."""
+    with suppress(OSError, ValueError):  # what can be no path
+        for place, path in ((Path(_ROOT, name), name), (Path(name), str(Path(name).absolute()))):
+            if place.is_dir() or (place.suffix.lower() == ".zip" and place.is_file()):
+                scenes = (place / "images").is_dir() and (place / "masks").is_dir()
+                inside = Path(name).parts[:1] == (_ROOT,) and place == Path(name)
+                relative = str(Path(*Path(name).parts[1:])) if inside else path
+                return f"{segmentation_folder.PREFIX if scenes else PREFIX}{relative}"
+    return None
 
 
 def listing(name: str, root: str | Path) -> Listing | SceneListing:

@@ -2,6 +2,7 @@
 
 import pickle
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -126,3 +127,29 @@ def test_unknown_names():
         data.create("synthetic_scenes", ".", "training")
     with pytest.raises(InputError, match="unknown on_error"):
         data.load("synthetic_scenes", ".", on_error="ignore")
+
+
+@pytest.mark.parametrize("given", ["data/tiles", "tiles", "data/scenes", "elsewhere", "data/packed.zip"])
+def test_a_path_alone_is_answered_with_the_name_of_its_folder(
+    given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("data/tiles/a", "data/scenes/images", "data/scenes/masks", "elsewhere/a"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "data" / "packed.zip").touch()
+    names = {
+        "data/tiles": "folder:tiles",
+        "tiles": "folder:tiles",
+        "data/scenes": "segmentation_folder:scenes",
+        "elsewhere": f"folder:{tmp_path}/elsewhere",
+        "data/packed.zip": "folder:packed.zip",
+    }
+    with pytest.raises(InputError) as found:
+        data.task(given)
+    assert f"unknown dataset '{given}'. Did you mean '{names[given]}'?" in str(found.value)
+
+
+@pytest.mark.parametrize("given", ["a\0b", "x" * 5000, "nowhere/at/all"])
+def test_what_is_no_folder_is_an_unknown_name(given: str) -> None:
+    with pytest.raises(InputError, match=r"unknown dataset .* Known: "):
+        data.task(given)
