@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from rssearch.front import gains, seeds
@@ -59,13 +59,16 @@ def _of_latencies(row: Row, name: str) -> tuple[str, ...]:
     return (latency, gains.BEFORE + latency) if gains.BEFORE + latency in row else ()
 
 
-def notes(rows: Sequence[Row]) -> list[str]:
-    """What the cells of trials, of means and of their baselines mean, in lines of less than 80 letters."""
+def notes(rows: Sequence[Row], without: Collection[str] = ()) -> list[str]:
+    """What the cells of trials, of means and of their baselines mean, in lines of less than 80 letters.
+
+    Nothing is said of the measures that the table is `without`.
+    """
     baselines = gains.baselines(rows)
     lines = []
     if any(name.endswith(DIFFERENCE) for row in rows for name in row):
         lines.append("Difference: percentage points to the baseline, the network before pruning")
-    if any(row.get("bytes") is not None for row in rows) and baselines:
+    if "bytes" not in without and any(row.get("bytes") is not None for row in rows) and baselines:
         lines.append("Size: float32 weights as they lie on disk (safetensors)")
     timed = [(row, name) for row in (*baselines, *rows) for name in latencies([row])]
     if any(gains.spread(row, name) is not None for row, name in timed):

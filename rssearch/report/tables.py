@@ -60,7 +60,7 @@ def table(
     if not body:
         signs = below = ["No finished and feasible trial: the front is empty."]
     else:
-        signs = legend(rows, objectives)
+        signs = legend(rows, objectives, IN_FULL)
         gained = [_gained(row) for row in rows if row["key"] in knees and lost_and_gained(row)]
         below = [*signs, *gained, *([f"The same in all trials: {constant}"] if constant else [])]
     gap = int(_width(lines) + len(head) <= NARROW)  # beside the space that divides columns
@@ -170,14 +170,14 @@ def _title(name: str) -> str:
     return "Difference (points)" if name.endswith(DIFFERENCE) else title_of(name)
 
 
-def legend(rows: Sequence[Row], objectives: Mapping[str, Direction]) -> list[str]:
-    """What the signs and numbers of a `summary` mean, in lines."""
+def legend(rows: Sequence[Row], objectives: Mapping[str, Direction], without: Collection[str] = ()) -> list[str]:
+    """What the signs and numbers of a `summary` without some measures mean, in lines."""
     lines = ["★ knee" + (f"; {what} ± standard deviation" if (what := seeds.note(rows)) else "")]
     if seeds.ties(rows, objectives):
         lines.append("≈ not better than the cheaper one above it beyond noise")
     if seeds.incomplete(rows):
         lines.append(f"{LACKING} lacks seeds that others have")
-    return [*lines, *notes(rows)]
+    return [*lines, *notes(rows, without)]
 
 
 def _gained(knee: Row) -> str:

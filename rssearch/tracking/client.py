@@ -202,7 +202,8 @@ class Tracker:
                 return
             if now - said > _WORD:
                 said = now
-                _log.warning("waiting for MLflow, which has %d runs by now; at most %d s more", len(self._sent), left)
+                runs = f"{len(self._sent)} run{'' if len(self._sent) == 1 else 's'}"
+                _log.warning("waiting for MLflow, which has %s by now; at most %d s more", runs, left)
 
     def _say(self, name: str, **arguments: Any) -> None:
         self._lines.put(json.dumps([name, arguments]) + "\n")

@@ -319,3 +319,13 @@ def test_five_hundred_trials_are_less_than_five_megabytes(view: Open, tmp_path: 
     page = view(Path(str(path)))
     assert len(rows(page)) == 500
     assert len(points(page)) == 500
+
+
+def test_one_trial_has_no_plot_over_time(view: Open, tmp_path: Path) -> None:
+    (path,) = files.write_front(tmp_path, [trial("a", 0.6, 20_000_000)], TWO, study="s", formats=["html"])
+    page = view(Path(str(path)))
+    assert page.query_selector("#progress") is None
+    assert page.query_selector("#over") is None
+    assert "With one trial there is nothing to show over time" in page.inner_text("body")
+    page.click("#theme")
+    page.wait_for_function("document.body.dataset.ready === 'true'")

@@ -69,7 +69,9 @@ def test_table_says_what_was_lost_and_gained():
     ) in text
     assert "‡" not in text  # all spreads are below a tenth
     assert "Latency: median (interquartile range)" in text
+    assert "Size: float32" not in text  # there is no such column
     lines = files.format_front(rows, TWO, "md", study="s").splitlines()
+    assert "Size: float32" in lines[-1]
     assert lines[4].startswith(
         "| baseline | 95.0 % |  | 70.0 % |  | 100 M | 100.0 % | 10 M | 100.0 % | 40 MB | 3 (0.2) |"
     )
@@ -78,6 +80,14 @@ def test_table_says_what_was_lost_and_gained():
     assert float(frame[0]["test_accuracy_difference"]) == pytest.approx(-0.02)
     assert float(frame[0]["baseline_test_accuracy"]) == 0.7
     assert float(frame[0]["bytes_ratio"]) == 0.1
+
+
+def test_a_difference_is_that_of_the_printed_values():
+    rows = [gained("a", 1.5, 0.1, val_accuracy=0.4733, baseline_val_accuracy=0.6267)]
+    text = " ".join(shown(files.format_front(rows, TWO, "table", study="s"), 100).split())
+    assert "62.7 %" in text
+    assert "47.3 % −15.4" in text
+    assert "validation accuracy −15.4 points" in text
 
 
 def test_a_disturbed_latency_is_marked_and_explained_everywhere():

@@ -261,6 +261,8 @@ function setUpFronts() {
 
 // hypervolume
 
+const progresses = data.fronts.some((front) => front.progress.volume.length > 1);
+
 function drawProgress() {
   const bySeconds = $("over").value === "seconds";
   const most = Math.max(...data.fronts.flatMap((front) => front.progress.seconds ?? [0]));
@@ -283,6 +285,11 @@ function drawProgress() {
 }
 
 function setUpProgress() {
+  if (!progresses) { // a point is no curve
+    $("over").closest("p").remove();
+    $("progress").replaceWith(element("p", { textContent: "With one trial there is nothing to show over time." }));
+    return;
+  }
   const timed = data.fronts.some((front) => front.progress.seconds);
   fill($("over"), [["trials", "trials"], ...(timed ? [["seconds", "training time"]] : [])], "trials");
   $("over").addEventListener("change", drawProgress);
@@ -371,7 +378,7 @@ function setUpTrials() {
 
 function redraw() {
   drawFronts();
-  drawProgress();
+  if (progresses) drawProgress();
   if (data.dimensions.length) drawDimensions();
   if (data.members.length) drawChannels();
 }
