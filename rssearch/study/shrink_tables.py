@@ -12,12 +12,13 @@ from rssearch.report.cells import DISTURBED, FOOTNOTE, SPREAD, cell, speedup_of
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["sizes", "table", "too_noisy"]
+__all__ = ["sizes", "table", "too_lossy", "too_noisy"]
 
 Row = Mapping[str, Any]
 
 _MEASURES = ("val_accuracy", "test_accuracy", "val_miou", "test_miou", "macs", "params", "bytes", "latency_ms")
 _LATENCY = "latency_ms"
+_LOSS = 0.1  # of a quality: more may come back with more training
 _NOISE = 0.5  # of a median: a latency that varies by more says little of the network
 
 
@@ -71,6 +72,25 @@ def _state(row: Row, limit: float, chosen: str | None) -> str:
     if row.get(_LATENCY) is not None and float(row[_LATENCY]) > limit:
         return "refused"
     return "kept" if row["status"] == "finished" else str(row["status"])
+
+
+def too_lossy(row: Row, epochs: int, batch_size: int) -> str | None:
+    """What may help where much was lost; None where not.
+
+    Args:
+        row: of the trial.
+        epochs: of its fine-tuning.
+        batch_size: images of a step of it.
+    """
+    full = gains.compared(row)
+    lost = [name for name in _MEASURES if (full.get(name + DIFFERENCE) or 0.0) < -_LOSS]
+    if not lost:
+        return None
+    return (
+        f"{cell(full, lost[0] + DIFFERENCE)} points of {title_of(lost[0])[:1].lower()}{title_of(lost[0])[1:]} may come "
+        f"back with more --epochs than {epochs}, more steps in each (--set settings.finetune.batch_size=32, now "
+        f"{batch_size}), another --set settings.finetune.lr, or more of the MACs"
+    )
 
 
 def too_noisy(rows: Sequence[Row], limit: float | None) -> str | None:

@@ -17,7 +17,7 @@ from rssearch.config.space import content_key
 from rssearch.config.weight_names import is_file
 from rssearch.errors import InputError
 from rssearch.front.constraints import broken
-from rssearch.study.shrink_tables import sizes, table, too_noisy
+from rssearch.study.shrink_tables import sizes, table, too_lossy, too_noisy
 
 if TYPE_CHECKING:
     from rssearch.study.shrink_baseline import Begun
@@ -168,6 +168,9 @@ def shrink(request: Request, out: Path, places: Mapping[str, str], console: Cons
     console.print(table(row, request.latency_ms))
     for text in filter(None, (begun.warning, too_noisy(found.rows, request.latency_ms))):
         console.print(f"warning: {text}", soft_wrap=True)
+    tuned = config.settings.finetune
+    if hint := too_lossy(row, tuned.epochs, tuned.batch_size):
+        console.print(f"hint: {hint}", soft_wrap=True)
     console.print(f"the network is in {path}; its study is {config.study}", soft_wrap=True)
     return status
 

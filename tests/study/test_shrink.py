@@ -26,7 +26,7 @@ from rssearch.config.settings import Normalisation
 from rssearch.errors import InputError, TrialFailed
 from rssearch.models.weights import to_bytes
 from rssearch.study import shrink_baseline, shrinking
-from rssearch.study.shrink_tables import sizes, table, too_noisy
+from rssearch.study.shrink_tables import sizes, table, too_lossy, too_noisy
 from rssearch.study.shrinking import Request
 from rssearch.trials import baseline_check
 from tests.support.commands import refused, run
@@ -350,6 +350,16 @@ def test_each_size_that_was_tried_for_a_latency_has_a_row() -> None:
     assert text.startswith("the latencies of 1 of 3 sizes vary by more than half of their median")
     assert too_noisy(rows[2:], 2.5) is None
     assert too_noisy(rows, None) is None
+
+
+def test_where_much_is_lost_it_is_said_what_may_help() -> None:
+    lost = {"val_accuracy": 0.4733, "baseline_val_accuracy": 0.6267}
+    assert str(too_lossy(lost, 10, 128)).startswith(
+        "−15.4 points of validation accuracy may come back with more --epoch"
+    )
+    assert "batch_size=32, now 128" in str(too_lossy(lost, 10, 128))
+    assert too_lossy(lost | {"val_accuracy": 0.6}, 10, 128) is None
+    assert too_lossy({"val_miou": 0.6}, 10, 128) is None
 
 
 def reached(normalize: str, quality: float, **more: Any) -> dict[str, Any]:
