@@ -20,10 +20,12 @@ from rssearch.cost.onnx import TOLERANCE, OnnxNetwork, difference, to_int8
 from rssearch.data import AnyDataset, AnySet, PatchDataset
 from rssearch.data.imageset import normalise
 from rssearch.data.listing import Files
+from rssearch.data.reading import asked, chosen
 from rssearch.data.registry import listing
+from rssearch.data.sceneload import with_bands
 from rssearch.data.scenes import SceneListing
 from rssearch.errors import InputError
-from rssearch.imaging.pixels import DECODE_ERRORS, Pixels, decode
+from rssearch.imaging.pixels import DECODE_ERRORS, Array
 from rssearch.imaging.tiling import axis
 from rssearch.train.loop import evaluate
 from rssearch.train.segmentation import evaluate_scenes
@@ -69,8 +71,8 @@ def parity(model: nn.Module, content: bytes, images: Images) -> dict[str, Any]:
     return {"images": len(pixels), "source": source, "largest_difference": largest, "largest_logit": logit}
 
 
-def _some(images: Images) -> list[Pixels]:
-    """A few images uint8 [C, H, W] as the network gets them, evenly spaced over the dataset; none without a dataset."""
+def _some(images: Images) -> list[Array]:
+    """A few images [C, H, W] as the network gets them, evenly spaced over the dataset; none without a dataset."""
     if images.name is None:
         return []
     try:
@@ -80,17 +82,18 @@ def _some(images: Images) -> list[Pixels]:
     _, height, width = images.about["input_shape"]
     size = height if height == width else None
     if isinstance(found, SceneListing):
-        source = found.source
+        source = with_bands(found, asked(images.settings)).source
         return _readable(lambda i: _patch(source.read(i).image, height), _spread(len(source), SAMPLES // 4))
     if isinstance(found.pixels, Files):
         files = found.pixels
-        decoded = _readable(lambda i: decode(files.read(i), size), _spread(len(files), SAMPLES))
+        reader = found.reader.given(asked(images.settings))
+        decoded = _readable(lambda i: reader.decode(files.read(i), size), _spread(len(files), SAMPLES))
         return [image for image in decoded if image.shape[1:] == (height, width)]
-    drawn = found.pixels(size)
+    drawn = found.pixels(size)[:, chosen(found.bands, asked(images.settings))[0]]
     return [drawn[i] for i in _spread(len(drawn), SAMPLES)]
 
 
-def _readable(read: Callable[[int], Pixels], indices: Iterable[int]) -> list[Pixels]:
+def _readable(read: Callable[[int], Array], indices: Iterable[int]) -> list[Array]:
     """The images that can be read: a study may skip those that cannot."""
     result = []
     for index in indices:
@@ -104,14 +107,18 @@ def _spread(total: int, count: int) -> list[int]:
     return indices
 
 
-def _patch(scene: Pixels, size: int) -> Pixels:
+def _patch(scene: Array, size: int) -> Array:
     """The upper left tile [C, size, size] of a scene [H, W, C]."""
     down, across = (axis(length, size, 0).positions[:size] for length in scene.shape[:2])
     return np.ascontiguousarray(scene[down[:, None], across].transpose(2, 0, 1))
 
 
-def _noise(about: Mapping[str, Any]) -> Pixels:
-    return np.random.default_rng(0).integers(0, 256, (SAMPLES, *about["input_shape"]), dtype=np.uint8)
+def _noise(about: Mapping[str, Any]) -> Array:
+    rng, shape = np.random.default_rng(0), (SAMPLES, *about["input_shape"])
+    if "scale" not in about:
+        return rng.integers(0, 256, shape, dtype=np.uint8)
+    low, high = (np.asarray(about["scale"][end])[:, None, None] for end in ("low", "high"))
+    return np.asarray(low + rng.random(shape) * (high - low), about["dtype"])
 
 
 def load(images: Images) -> AnySet:
@@ -129,6 +136,8 @@ def load(images: Images) -> AnySet:
         input_size=local.input_size,
         split=local.split,
         patches=local.patches,
+        bands=asked(local),
+        scale=local.scale,
         on_error=local.on_error,
         memory_share=local.memory_share,
     )

@@ -104,6 +104,22 @@ def _contents(found: Recorded, row: Mapping[str, Any], data_root: Path | None, *
     return {**files, MANIFEST: manifest(files)}
 
 
+def _pixels(about: Mapping[str, Any]) -> dict[str, Any]:
+    """What the values of pixels are, and what becomes of them."""
+    if "dtype" not in about:
+        return {
+            "pixels": "8 bits, upright as the orientation tag says",
+            "channels": "RGB",
+            "scaling": "divide the 8-bit values by 255, subtract the mean, divide by the std",
+        }
+    return {
+        "pixels": "the values of the files, in their own type",
+        "scaling": "subtract low, divide by high - low, subtract the mean, divide by the std, in each band; pixels "
+        "without data are filled first",
+        **{name: about[name] for name in ("bands", "file", "dtype", "scale", "nodata", "fill")},
+    }
+
+
 def _preprocessing(about: Mapping[str, Any]) -> dict[str, Any]:
     """How a file becomes the network's input, and what its outputs are."""
     segments = about["task"] == "segmentation"
@@ -115,10 +131,8 @@ def _preprocessing(about: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "task": about["task"],
         "input_shape": about["input_shape"],
-        "pixels": "8 bits, upright as the orientation tag says",
-        "channels": "RGB",
+        **_pixels(about),
         "resize": resize,
-        "scale": "divide the 8-bit values by 255, subtract the mean, divide by the std",
         "mean": about["mean"],
         "std": about["std"],
         "normalize": about.get("normalize", "dataset"),  # networks of before it could be chosen

@@ -22,6 +22,7 @@ __all__ = [
     "Pruning",
     "Recipe",
     "Runtime",
+    "Scale",
     "Section",
     "Settings",
     "Share",
@@ -264,6 +265,27 @@ class Normalisation(Section):
 NormalisationName = Literal["dataset", "imagenet", "weights", "none"]
 
 
+class Scale(Section):
+    """What the values of pixels mean: which value becomes 1, or which percentiles become 0 and 1; none is cut off."""
+
+    divide: Real | None = Field(None, gt=0, description="values are divided by it, such as 10000 for reflectance")
+    low: Annotated[Real, Field(ge=0, le=100)] | None = Field(
+        None, description="percentile of each band in the training split that becomes 0"
+    )
+    high: Annotated[Real, Field(ge=0, le=100)] | None = Field(
+        None, description="percentile of each band in the training split that becomes 1; above low"
+    )
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Scale:
+        given = [value is not None for value in (self.divide, self.low, self.high)]
+        if given not in ([True, False, False], [False, True, True]):
+            raise ValueError("give divide, or the percentiles low and high")
+        if self.low is not None and self.high is not None and self.low >= self.high:
+            raise ValueError(f"low {self.low:g} must be less than high {self.high:g}")
+        return self
+
+
 class Pruning(Section):
     """How scores become a smaller network."""
 
@@ -313,6 +335,26 @@ class Settings(Section):
         "all. Scenes of segmentation sets are never scaled: null",
     )
     split: Split = Field(Split(), description="how the images are divided into train, val and test")
+    bands: tuple[Integer | Annotated[str, Field(min_length=1)], ...] | None = Field(
+        None,
+        min_length=1,
+        description="bands of rasters that are read, in this order: numbers from 1, or names; null: all",
+    )
+    band_names: tuple[Annotated[str, Field(min_length=1)], ...] | None = Field(
+        None,
+        min_length=1,
+        description="names of the bands in the files, in their order; null: those that the files have",
+    )
+    scale: Scale | None = Field(
+        None,
+        description="what the values of pixels mean; null: 8 bits are divided by 255, what is known of a dataset is "
+        "done, and of other rasters percentiles 2 and 98 of each band become 0 and 1",
+    )
+    nodata: Real | Literal["none"] | None = Field(
+        None,
+        description="value of pixels without data, which networks see as the mean of their band; none: all have data; "
+        "null: as the files say",
+    )
     patches: Patches = Field(Patches(), description="windows that scenes are cut into, for segmentation")
     augment: Augment = Field(Augment(), description="random changes of the training images")
     normalize: NormalisationName | Normalisation | None = Field(

@@ -1,4 +1,4 @@
-"""Batches for the training loop: uint8 until they are on the device, changed and normalised there."""
+"""Batches for the training loop: in the type of the files until they are on the device, changed and scaled there."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rssearch.config.settings import Augment
 from rssearch.data import augment as augmentation
-from rssearch.data.imageset import normalise
+from rssearch.data.imageset import filled, standardised
 from rssearch.data.sceneset import AnyDataset
 from rssearch.errors import InputError
 
@@ -81,13 +81,13 @@ def batches(
     shares = [share(row, *worker) for row in rows(count, batch_size, train=train)]
     pairs = dataset.source.pairs(dataset.indices[order[row]] for row in shares)
     for row, (images, targets) in zip(shares, pairs, strict=True):
-        x, y = _to_device(images, device), _to_device(targets, device)
+        x, y = filled(_to_device(images, device), dataset.source), _to_device(targets, device)
         if draws is not None:
             x = augmentation.apply(x, draws, row)
             if dataset.task == "segmentation":
                 y = augmentation.move(y[:, None], draws, row)[:, 0]
         # Masks cross to the device as bytes: an eighth of what class indices take.
-        yield normalise(x, dataset.source), y.long()
+        yield standardised(x, dataset.source), y.long()
 
 
 def _to_device(tensor: Tensor, device: torch.device) -> Tensor:

@@ -27,11 +27,12 @@ from typing import Any
 
 from rssearch.data.listing import Files
 from rssearch.data.masks import IGNORE, LOSSY, MaskTable
+from rssearch.data.reading import RGB, Reader
 from rssearch.data.scene_folders import Found, find_scenes
 from rssearch.data.scenes import Pairs, SceneListing
 from rssearch.data.split_folders import given
 from rssearch.errors import InputError
-from rssearch.imaging.contents import scan, shown
+from rssearch.imaging.contents import Contents, scan, shown
 from rssearch.imaging.pixels import DECODE_ERRORS
 
 PREFIX = "segmentation_folder:"
@@ -69,15 +70,19 @@ def open_folder(name: str, root: Path) -> SceneListing:
         raise InputError(f"dataset {name!r}: {base} does not exist; give a folder or a zip with images/ and masks/")
     if not (base.is_dir() or base.suffix.lower() == ".zip"):
         raise InputError(f"dataset {name!r}: {base} is neither a folder nor a zip archive")
-    contents = scan(base)
-    found = find_scenes(contents)
+    return from_contents(scan(base))
+
+
+def from_contents(contents: Contents, reader: Reader = RGB) -> SceneListing:
+    """List images, masks and their table of classes. Raises InputError as `open_folder`."""
+    base, found = contents.base, find_scenes(contents)
     tables = [folder for folder in found.tables if f"{folder}{TABLE}" in contents.unread]
     legends = [read_legend(base, folder) for folder in tables or found.tables[:1]]
     if any(legend != legends[0] for legend in legends):
         raise InputError(f"{base}: {' and '.join(shown(folder + TABLE) for folder in tables)} differ; one is needed")
     contents.unread = [path for path in contents.unread if path.removesuffix(TABLE) not in tables]
     notes = (*contents.notes(), *found.notes)
-    return pairs(base, found.images, found.masks, legends[0], splits=found.splits, notes=notes)
+    return pairs(base, found.images, found.masks, legends[0], splits=found.splits, notes=notes, reader=reader)
 
 
 def pairs(
@@ -88,6 +93,7 @@ def pairs(
     *,
     splits: Mapping[str, str] | None = None,
     notes: tuple[str, ...] = (),
+    reader: Reader = RGB,
 ) -> SceneListing:
     """The listing of images and masks that have the same names, divided by `splits` where there are some.
 
@@ -120,7 +126,7 @@ def pairs(
         names=names,
         groups=groups,
         fingerprint=digest.hexdigest(),
-        source=Pairs(_files(base, names, images), _files(base, names, masks), legend.table),
+        source=Pairs(_files(base, names, images), _files(base, names, masks), legend.table, reader),
         fixed=fixed,
         notes=notes,
     )

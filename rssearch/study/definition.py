@@ -27,7 +27,8 @@ from rssearch.trial.session import Context, Session, point_settings
 _log = logging.getLogger(__name__)
 
 _NOT_IN_KEY = {"download", "memory_share", "keep_models", "latency"}  # settings that do not change a trial's result
-_LATER = {"patches", "normalize"}  # left out of the key at their defaults, as in studies of before they existed
+# Left out of the key at their defaults, as in studies of before they existed.
+_LATER = {"patches", "normalize", "bands", "band_names", "scale", "nodata"}
 _SAME_MEMORY = {"seed", "methods", "search"}  # dimensions, and what preparations add, that change no footprint
 _GRID_LIMIT = 100_000
 _LISTED = 10_000  # cells of a space that is only sampled: a check takes a millisecond

@@ -55,12 +55,12 @@ class Request:
 
     def study(self, places: Mapping[str, str]) -> StudyConfig:
         """The study that answers it. Raises InputError for what no study can be."""
-        from rssearch import data
+        from rssearch import models
         from rssearch.config.loading import overridden
 
         if (self.macs_ratio is None) == (self.latency_ms is None):
             raise InputError("give one of --macs and --latency-ms")
-        quality = "val_miou" if data.task(self.data) == "segmentation" else "val_accuracy"
+        quality = "val_miou" if models.task_of(self.model) == "segmentation" else "val_accuracy"
         name = re.sub(r"[^A-Za-z0-9_.-]+", "-", self.model).strip("-")[:60]
         document: dict[str, Any] = {
             "study": f"shrink-{name}-{content_key(asdict(self))}",

@@ -36,7 +36,7 @@ class DatasetPart:
 
     def __init__(self, name: str, root: Path, size: int = 16) -> None:
         self.name, self.root, self.size = name, root, size
-        self.task = data.task(name)
+        self.task = data.task(name) or data.task_in(name, root)
         self.options: dict[str, Any] = {"input_size": size}
         if self.task == "segmentation":
             self.options = {"patches": Patches(size=size, overlap=size // 3)}

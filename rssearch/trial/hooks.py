@@ -74,6 +74,9 @@ class TrialModule(Protocol):
     def cost(self, point: Point, session: Session) -> Metrics:
         """What is known before the training, such as MACs: empty where nothing is known yet."""
 
+    def describe(self, point: Point, session: Session) -> str:
+        """What a point's images are, in a few words: a plan says it."""
+
     def unpruned(self, point: Point, session: Session) -> Metrics:
         """Of the network before pruning: ``baseline_<cost>``, and ``classes``, the number of classes.
 

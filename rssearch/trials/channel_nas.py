@@ -51,6 +51,11 @@ def cost(point: Config, session: Session) -> Metrics:
     return prune.cost(_named(point), session)
 
 
+def describe(point: Config, session: Session) -> str:
+    """What a point's images are made of, and what becomes of their values."""
+    return prune.describe(_named(point), session)
+
+
 def unpruned(point: Config, session: Session) -> Metrics:
     """What hypervolumes are measured from."""
     return prune.unpruned(_named(point), session)

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from rssearch import data, models, pruning
+from rssearch import models, pruning
 from rssearch.config.imports import is_import
 from rssearch.config.settings import Patches, Settings
 from rssearch.data.registry import check_input_size
@@ -21,7 +21,6 @@ from rssearch.pruning.allocate import ALLOCATIONS
 from rssearch.trials import architecture
 from rssearch.trials.point import CHANNEL_NAS, NO_METHOD, PruningPoint
 
-_BANDS = 3  # of images that are read
 AMOUNTS = ("rate", "rates", "macs_ratio")
 DIMENSIONS = ("dataset", "model", "method", *AMOUNTS, "seed", "allocation", "round_to")
 
@@ -56,7 +55,7 @@ def check_task(point: PruningPoint) -> None:
     """Refuse a network, its options, or settings that do not go with the dataset. Raises InputError."""
     dataset, model, settings = point.dataset, point.model, point.settings
     with named("space.dataset"):
-        task = data.task(dataset)
+        task = point.task
     with named("space.model"):
         _check_options(model, json.dumps(point.options))
         if (own := models.task_of(model)) != task:
@@ -70,7 +69,7 @@ def check_task(point: PruningPoint) -> None:
             raise InputError(f"settings.patches: {dataset!r} is a dataset for {task}, which is not cut into patches")
         return
     try:
-        check_input_size(dataset, settings.input_size)
+        check_input_size(dataset, settings.input_size, "segmentation")
     except InputError as error:
         raise InputError(f"settings.{error}") from None
     if settings.augment.crop >= settings.patches.size:
@@ -98,15 +97,16 @@ def check_images(point: PruningPoint, size: int | None = None) -> None:
         place, size = f" with settings.input_size: {settings.input_size}", settings.input_size
     else:
         place = f" on the images of {point.dataset}, for which settings.input_size is null"
+    bands = len(settings.bands or settings.band_names or "RGB")  # of rasters whose bands are not named: unknown yet
     if size is not None:
         with named(f"space.model,{place}"):
-            _check_logits(point.model, point.options_text, size)
+            _check_logits(point.model, point.options_text, size, bands)
 
 
 @lru_cache(maxsize=256)
-def _check_logits(model: str, options: str, size: int) -> None:
+def _check_logits(model: str, options: str, size: int, bands: int) -> None:
     """`rssearch.models.check_logits`, once for the many points of a study."""
-    models.check_logits(model, (_BANDS, size, size), json.loads(options))
+    models.check_logits(model, (bands, size, size), json.loads(options))
 
 
 @lru_cache(maxsize=256)

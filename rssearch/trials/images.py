@@ -7,10 +7,12 @@ from functools import lru_cache
 from pathlib import Path
 
 from rssearch import data
-from rssearch.config.settings import Patches
+from rssearch.config.settings import Patches, Scale
 from rssearch.data import AnySet
 from rssearch.data.describe import Description
 from rssearch.data.describe import describe as describe_dataset
+from rssearch.data.reading import Options, asked
+from rssearch.errors import InputError
 from rssearch.trials.point import PruningPoint
 
 
@@ -27,12 +29,19 @@ def describe(point: PruningPoint, root: Path) -> Description:
     settings = point.settings
     if settings.download:
         data.fetch(point.dataset, root)
-    return _described(point.dataset, str(root), settings.input_size, settings.patches)
+    found = _described(point.dataset, str(root), settings.input_size, settings.patches, asked(settings), settings.scale)
+    if found.task != point.task:
+        raise InputError(
+            f"{point.dataset!r} is a dataset for {found.task}, but {point.model!r} is a network for {point.task}"
+        )
+    return found
 
 
 @lru_cache(maxsize=32)
-def _described(dataset: str, root: str, input_size: int | None, patches: Patches) -> Description:
-    return describe_dataset(dataset, root, input_size=input_size, patches=patches)
+def _described(
+    dataset: str, root: str, input_size: int | None, patches: Patches, bands: Options, scale: Scale | None
+) -> Description:
+    return describe_dataset(dataset, root, input_size=input_size, patches=patches, bands=bands, scale=scale)
 
 
 def load(
@@ -46,6 +55,8 @@ def load(
         input_size=settings.input_size,
         split=settings.split,
         patches=settings.patches,
+        bands=asked(settings),
+        scale=settings.scale,
         on_error=settings.on_error,
         download=settings.download,
         memory_share=settings.memory_share,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from rssearch import data, models, pruning
+from rssearch import models, pruning
+from rssearch.config.settings import Settings
 from rssearch.config.space import content_key
 from rssearch.trials import normalisation
 from rssearch.trials.images import fingerprint
@@ -37,7 +39,7 @@ class Keys:
     def data_inputs(self) -> dict[str, Any]:
         """What determines an image set."""
         point, settings = self.point, self.point.settings
-        in_patches = data.task(point.dataset) == "segmentation"
+        in_patches = point.task == "segmentation"
         return {
             "dataset": point.dataset,
             "fingerprint": self.fingerprint,
@@ -45,6 +47,7 @@ class Keys:
             "split": settings.split.model_dump(mode="json"),
             "on_error": settings.on_error,
             **({"patches": settings.patches.model_dump(mode="json")} if in_patches else {}),
+            **_given(settings, ("bands", "band_names", "scale", "nodata")),
             "code": CODE["data"],
         }
 
@@ -134,6 +137,12 @@ class Keys:
         """What images are normalised by, where it is not the dataset's own mean and deviation."""
         by = normalisation.of_point(self.point)
         return {} if by is None else {"normalize": by._asdict()}
+
+
+def _given(settings: Settings, names: Iterable[str]) -> dict[str, Any]:
+    """Those of some settings that are not at their default: the keys of before they existed stay."""
+    values = settings.model_dump(mode="json", include=set(names))
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def user_code(model: str | None = None, method: str | None = None) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def check(point: Config, settings: Settings) -> None:
 
 def check_search(point: Config, search: Search) -> None:
     """Refuse objectives and constraints that no trial reports. Raises InputError."""
-    tasks.check_search(point["dataset"], search, METRICS)
+    tasks.check_search(_resolved(point, Settings()), search, METRICS)
 
 
 def identity(point: Config, settings: Settings, data_root: Path) -> Config:
@@ -109,6 +109,11 @@ def cost(point: Config, session: Session) -> Metrics:
         "receptive_field": atrous.encoder_decoder_field(design.encoder, design.decoder),
         "coverage": min(map(atrous.coverage, _cascades(design))),
     }
+
+
+def describe(point: Config, session: Session) -> str:
+    """What a point's images are made of, and what becomes of their values."""
+    return _planned(point, session).pixels
 
 
 def unpruned(point: Config, session: Session) -> Metrics:

@@ -47,6 +47,12 @@ class PlannedTrial:
         """Shape, classes and number of its images."""
         return images.describe(self.point, self.data_root)
 
+    @property
+    def pixels(self) -> str:
+        """What its images are made of, and what becomes of their values, for people."""
+        by = normalisation.name_of(self.point)
+        return f"{self.point.dataset}: {self.description.pixels()}, normalised by {by}"
+
     @cached_property
     def architecture(self) -> Architecture:
         """Its network before pruning."""

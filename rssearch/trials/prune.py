@@ -46,7 +46,7 @@ def check(point: Config, settings: Settings) -> None:
 
 def check_search(point: Config, search: Search) -> None:
     """Refuse objectives and constraints that no trial reports. Raises InputError."""
-    tasks.check_search(point["dataset"], search)
+    tasks.check_search(PruningPoint(point, Settings()), search)
 
 
 def identity(point: Config, settings: Settings, data_root: Path) -> Config:
@@ -86,6 +86,11 @@ def cost(point: Config, session: Session) -> Metrics:
     if latency.PREDICTED in session.context.requested:
         known |= latency.looked_up(partial(trial.pruned, kept), trial.architecture, session)
     return known
+
+
+def describe(point: Config, session: Session) -> str:
+    """What a point's images are made of, and what becomes of their values."""
+    return _planned(point, session).pixels
 
 
 def unpruned(point: Config, session: Session) -> Metrics:

@@ -9,14 +9,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from rssearch import data
 from rssearch.config.schema import Search
 from rssearch.data import AnySet, SceneSet
+from rssearch.data.imageset import fill
 from rssearch.errors import InputError
+from rssearch.imaging.pixels import EIGHT_BITS
+from rssearch.imaging.rasters import Layout
 from rssearch.report import predictions
 from rssearch.train.loop import evaluate
 from rssearch.train.segmentation import evaluate_scenes
 from rssearch.trials import latency
+from rssearch.trials.point import PruningPoint
 
 Metrics = dict[str, Any]
 
@@ -34,24 +37,24 @@ def metrics(task: str) -> tuple[str, ...]:
     return (*measured(task), *COST_METRICS, "train_seconds")
 
 
-def check_search(dataset: str, search: Search, reported: Sequence[str] | None = None) -> None:
+def check_search(point: PruningPoint, search: Search, reported: Sequence[str] | None = None) -> None:
     """Refuse objectives and constraints that no trial on a dataset reports.
 
     Args:
-        dataset: its name.
+        point: has the dataset.
         search: has the objectives and constraints.
         reported: what trials report; None for those of a pruning study.
 
     Raises:
         InputError: something else is named.
     """
-    task = data.task(dataset)
+    task = point.task
     reported = reported or (*metrics(task), *latency.METRICS)
     for section in ("objectives", "constraints"):
         for name in getattr(search, section):
             if name not in reported:
                 raise InputError(
-                    f"search.{section}.{name}: {dataset!r} is a dataset for {task}, whose trials report "
+                    f"search.{section}.{name}: {point.dataset!r} is a dataset for {task}, whose trials report "
                     f"{', '.join(reported)}; set search.objectives: {{{reported[0]}: max, macs: min}}"
                 )
 
@@ -94,6 +97,22 @@ def picture(model: nn.Module, images: AnySet, batch_size: int, device: torch.dev
     return predictions.png(found, images.classes) if found else None
 
 
+def pixels(images: AnySet) -> Metrics:
+    """What the values of pixels are, where they are not 8-bit RGB: type, bands, scaling, what stands for no data."""
+    if images.layout is None and images.scaling == EIGHT_BITS:
+        return {}
+    layout = images.layout or Layout(*images.input_shape, images.dtype.name)
+    low, high = (ends.reshape(-1).tolist() for ends in images.scaling.ends(len(images.mean)))
+    return {
+        "bands": images.bands,
+        "file": {"bands": layout.total or layout.bands, "numbers": layout.numbers},
+        "dtype": images.dtype.name,
+        "scale": {"low": low, "high": high},
+        "nodata": images.scaling.nodata,
+        "fill": fill(images).reshape(-1).tolist(),
+    }
+
+
 def deployment(images: AnySet) -> Metrics:
     """What a deployed network needs to know of its task and its images."""
     return {
@@ -102,5 +121,6 @@ def deployment(images: AnySet) -> Metrics:
         "input_shape": images.input_shape,
         "mean": images.mean.tolist(),
         "std": images.std.tolist(),
+        **pixels(images),
         **({"tiles": tiles(images)} if isinstance(images, SceneSet) else {}),
     }

@@ -70,7 +70,7 @@ def test_the_version_of_a_zoo_is_part_of_what_names_results() -> None:
     [
         ("timm:resnet18", "timm:resnet18 needs timm, which is not installed: pip install 'rssearch[timm]'"),
         ("smp:unet/resnet18", "needs segmentation-models-pytorch, which is not installed: pip install 'rssearch[smp]'"),
-        ("resnet18", "needs torchgeo, which is not installed: pip install 'rssearch[geo]'"),
+        ("resnet18", "needs torchgeo, which is not installed: pip install 'rssearch[torchgeo]'"),
     ],
 )
 def test_a_missing_extra_is_named_with_its_command(monkeypatch: pytest.MonkeyPatch, name: str, message: str) -> None:

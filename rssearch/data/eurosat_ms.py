@@ -1,0 +1,48 @@
+"""EuroSAT with all bands: Sentinel-2 patches of 64x64, 13 bands of 16 bits."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from rssearch.config.settings import Scale
+from rssearch.data import eurosat
+from rssearch.data.family import Family
+from rssearch.data.listing import Listing, from_files, locate
+from rssearch.data.reading import Options, Rasters
+from rssearch.errors import InputError
+from rssearch.imaging.rasters import ENDINGS
+
+__all__ = ["BANDS", "FAMILY"]
+
+# As they lie in the files, where band 8A is the last.
+BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B09", "B10", "B11", "B12", "B8A")
+FOLDERS = ("eurosat_ms", "eurosatallbands", "eurosat_allbands", "tif", "allbands")
+
+
+def _open(root: Path) -> Listing:
+    hint = "Get it with `rssearch data fetch eurosat_ms`, or name the folder it lies in as the data root."
+    found = locate("eurosat_ms", root, FOLDERS, eurosat.FAMILY.expected, hint, from_files, ENDINGS)
+    # Reflectance times 10,000, as the Copernicus programme distributes it.
+    return dataclasses.replace(found, reader=Rasters(Options(names=BANDS)), scale=Scale(divide=10_000))
+
+
+def _fetch(root: Path) -> None:
+    try:
+        from torchgeo.datasets import EuroSAT
+    except ImportError:
+        raise InputError("downloading eurosat_ms needs torchgeo: pip install 'rssearch[torchgeo]'") from None
+    EuroSAT(str(root), download=True, checksum=True)
+
+
+FAMILY = Family(
+    name="eurosat_ms",
+    summary="27,000 Sentinel-2 patches, 64x64, 13 bands of 16 bits, 10 land-use classes",
+    source=eurosat.FAMILY.source,
+    folders=FOLDERS,
+    expected=eurosat.FAMILY.expected,
+    stem=eurosat.FAMILY.stem,
+    licence=eurosat.FAMILY.licence,
+    open=_open,
+    fetch=_fetch,
+)
