@@ -243,12 +243,13 @@ def _layout(file: Any, options: Options, size: int) -> Layout:
         raise ValueError(f"its bands have different values for pixels without data: {sorted(values)}")
     found = Layout(file.count, file.height, file.width, types[0], _names(file.descriptions), next(iter(values), None))
     stated = _stated(options, found.nodata)
+    # What GDAL calls alpha is a band as others: it calls the fourth one of any 8-bit TIFF so, near infrared as well.
     if options.nodata is None and any(
-        MaskFlags.per_dataset in flags or MaskFlags.alpha in flags for flags in file.mask_flag_enums
+        MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags for flags in file.mask_flag_enums
     ):
         raise ValueError(
-            "a mask or an alpha band says which of its pixels have data, and no value does; give settings.nodata, the "
-            "value of pixels without data, or none to take all pixels as they are"
+            "a mask says which of its pixels have data, and no value does; give settings.nodata, the value of pixels "
+            "without data, or none to take all pixels as they are"
         )
     if stated is not None and types[0] != "float32":
         limits = np.iinfo(types[0])

@@ -18,6 +18,7 @@ from rssearch.data import IGNORE, ImageSet, SceneSet
 from rssearch.data.describe import describe
 from rssearch.data.loader import batches
 from rssearch.errors import InputError
+from rssearch.imaging.rasters import TYPES, missing
 from rssearch.testing.clauses import check, require
 
 __all__ = ["IMAGE_CLAUSES", "SCENE_CLAUSES", "DatasetPart", "check_dataset"]
@@ -53,7 +54,7 @@ class DatasetPart:
         return found
 
     @property
-    def pixels(self) -> NDArray[np.uint8]:
+    def pixels(self) -> NDArray[Any]:
         """The images [N, C, H, W], in memory."""
         pixels = self.images.images
         assert isinstance(pixels, np.ndarray)
@@ -83,16 +84,29 @@ def check_dataset(name: str, root: str | Path, *, size: int = 16) -> None:
     check(name, part, IMAGE_CLAUSES if part.task == "classification" else SCENE_CLAUSES)
 
 
+def _scaled(pixels: NDArray[Any], found: ImageSet | SceneSet) -> NDArray[np.float64]:
+    """Pixels [..., C, H, W] as their scaling says; NaN without data."""
+    low, high = found.scaling.ends(len(found.mean))
+    scaled = (pixels.astype(np.float64) - low) / (high.astype(np.float64) - low)
+    lost = missing(pixels, found.scaling.nodata)
+    return scaled if lost is None else np.where(lost, np.nan, scaled)
+
+
+def _normalised(pixels: NDArray[Any], found: ImageSet | SceneSet) -> NDArray[np.float64]:
+    """Pixels [C, H, W] as a network gets them: mean 0 and deviation 1, and 0 without data."""
+    return np.nan_to_num((_scaled(pixels, found) - found.mean[:, None, None]) / found.std[:, None, None])
+
+
 # The clauses of images
 
 
 def arrays_have_their_types(part: DatasetPart) -> None:
-    """Images are uint8 [N, C, H, W], labels int64 in the range of the classes, and every class has one."""
+    """Images are [N, C, H, W] of a type that is read, labels int64 in the range of the classes, and every class has one."""
     found = part.images
     count = len(found.labels)
     require(part.pixels.shape == (count, *found.input_shape), f"images are {part.pixels.shape}")
     require(found.input_shape[1:] == (part.size, part.size), f"images are {found.input_shape}")
-    require(part.pixels.dtype == np.uint8, f"images are {part.pixels.dtype}")
+    require(part.pixels.dtype == found.dtype and found.dtype.name in TYPES, f"images are {part.pixels.dtype}")
     require(found.labels.dtype == np.int64, f"labels are {found.labels.dtype}")
     require(found.num_classes == len(found.classes) == len(set(found.classes)), "classes are not named once each")
     require(set(found.labels.tolist()) == set(range(found.num_classes)), "labels are not 0 to the number of classes")
@@ -115,9 +129,9 @@ def splits_cover_every_image_once(part: DatasetPart) -> None:
 def moments_are_those_of_the_training_split(part: DatasetPart) -> None:
     """Mean and standard deviation are those of the training images, so that these have mean 0 and deviation 1."""
     found = part.images
-    train = part.pixels[found.indices["train"]] / 255
-    np.testing.assert_allclose(found.mean, train.mean((0, 2, 3)), rtol=1e-6)
-    np.testing.assert_allclose(found.std, train.std((0, 2, 3)), rtol=1e-5)
+    train = _scaled(part.pixels[found.indices["train"]], found)
+    np.testing.assert_allclose(found.mean, np.nanmean(train, (0, 2, 3)), rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(found.std, np.nanstd(train, (0, 2, 3)), rtol=1e-5)
     require(found.mean.dtype == found.std.dtype == np.float32, f"they are {found.mean.dtype} and {found.std.dtype}")
     x = torch.cat([x for x, _ in batches(found.split("train"), 512, device=_CPU, train=False)])
     channels = found.input_shape[0]
@@ -153,8 +167,7 @@ def one_split_is_a_torch_dataset(part: DatasetPart) -> None:
     x, y = dataset[len(dataset) - 1]
     index = found.indices["val"][-1]
     require(y == found.labels[index], "the last label is another one")
-    expected = (part.pixels[index] / 255 - found.mean[:, None, None]) / found.std[:, None, None]
-    np.testing.assert_allclose(x.numpy(), expected, atol=2e-6)
+    np.testing.assert_allclose(x.numpy(), _normalised(part.pixels[index], found), atol=2e-5)
     require(x.dtype == torch.float32, f"images are {x.dtype}")
     loaded = list(torch.utils.data.DataLoader(dataset, batch_size=4))
     require(len(loaded) == -(-len(dataset) // 4), f"{len(loaded)} batches of 4")
@@ -207,7 +220,7 @@ def _pixels(found: SceneSet) -> list[tuple[Any, Any]]:
 
 
 def scenes_have_masks(part: DatasetPart) -> None:
-    """Scenes are uint8 [H, W, C] with masks of their size; every class has a pixel, other values are ignored."""
+    """Scenes are [H, W, C] of a type that is read, with masks of their size; every class has a pixel, other values are ignored."""
     found = part.scenes
     require(found.name == part.name, f"its name is {found.name!r}")
     require(found.task == found.split("val").task == "segmentation", f"its task is {found.task}")
@@ -215,7 +228,8 @@ def scenes_have_masks(part: DatasetPart) -> None:
     require(found.num_classes == len(found.classes) >= 2, f"it has {found.num_classes} classes")
     seen: set[int] = set()
     for image, mask in _pixels(found):
-        require(image.dtype == mask.dtype == np.uint8, f"scenes and masks are {image.dtype} and {mask.dtype}")
+        fits = image.dtype == found.dtype and image.dtype.name in TYPES and mask.dtype == np.uint8
+        require(fits, f"scenes and masks are {image.dtype} and {mask.dtype}")
         require(image.shape == (*mask.shape, found.input_shape[0]), f"{image.shape} and {mask.shape}")
         seen |= set(np.unique(mask).tolist())
     require(seen - {IGNORE} == set(range(found.num_classes)), f"masks have the values {sorted(seen)}")
@@ -255,9 +269,10 @@ def moments_are_those_of_the_training_scenes(part: DatasetPart) -> None:
     found = part.scenes
     train = np.unique(found.windows[found.indices["train"], 0])
     channels = found.input_shape[0]
-    pixels = np.concatenate([found.scenes.image(scene).reshape(-1, channels) for scene in train]) / 255
-    np.testing.assert_allclose(found.mean, pixels.mean(0), rtol=1e-6)
-    np.testing.assert_allclose(found.std, pixels.std(0), rtol=1e-5)
+    flat = [found.scenes.image(scene).reshape(-1, channels).T[..., None] for scene in train]
+    pixels = _scaled(np.concatenate(flat, axis=1), found)
+    np.testing.assert_allclose(found.mean, np.nanmean(pixels, (1, 2)), rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(found.std, np.nanstd(pixels, (1, 2)), rtol=1e-5)
     require(found.mean.dtype == found.std.dtype == np.float32, f"they are {found.mean.dtype} and {found.std.dtype}")
     x = torch.cat([scene.image.flatten(1) for scene in found.split("train").scenes()], dim=1)
     torch.testing.assert_close(x.mean(1), torch.zeros(channels), atol=1e-4, rtol=0)
@@ -290,7 +305,7 @@ def one_split_of_patches_is_a_torch_dataset(part: DatasetPart) -> None:
     require(dataset.classes == found.classes, "it has other classes")
     scene, row, column = found.windows[found.indices["val"][-1]]
     image = found.scenes.image(scene)[row : row + size, column : column + size].transpose(2, 0, 1)
-    expected = (image / 255 - found.mean[:, None, None]) / found.std[:, None, None]
+    expected = _normalised(image, found)
     x, y = dataset[len(dataset) - 1]
     assert isinstance(y, torch.Tensor)
     np.testing.assert_allclose(x.numpy(), expected, atol=2e-6)
