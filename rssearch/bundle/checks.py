@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from rssearch import data
-from rssearch.bundle.predict import normalised
+from rssearch.bundle.preprocessing import bands_of, normalised
 from rssearch.config.settings import Settings
 from rssearch.cost.latency import measure
 from rssearch.cost.onnx import TOLERANCE, OnnxNetwork, difference, to_int8
@@ -59,7 +60,7 @@ def parity(model: nn.Module, content: bytes, images: Images) -> dict[str, Any]:
         InputError: they compute different things.
     """
     found = _some(images)
-    pixels = np.stack(found) if found else _noise(images.about)
+    pixels = np.stack(found) if found else noise(images.about)
     largest, logit = difference(model, content, torch.from_numpy(normalised(pixels, images.about)))
     if not largest <= TOLERANCE * max(1, logit):  # NaN is refused as well
         raise InputError(
@@ -71,7 +72,7 @@ def parity(model: nn.Module, content: bytes, images: Images) -> dict[str, Any]:
 
 def _some(images: Images) -> list[Pixels]:
     """A few images uint8 [C, H, W] as the network gets them, evenly spaced over the dataset; none without a dataset."""
-    if images.name is None:
+    if images.name is None or not bands_of(images.about).pictures:
         return []
     try:
         found = listing(images.name, images.root)
@@ -110,8 +111,13 @@ def _patch(scene: Pixels, size: int) -> Pixels:
     return np.ascontiguousarray(scene[down[:, None], across].transpose(2, 0, 1))
 
 
-def _noise(about: Mapping[str, Any]) -> Pixels:
-    return np.random.default_rng(0).integers(0, 256, (SAMPLES, *about["input_shape"]), dtype=np.uint8)
+def noise(about: Mapping[str, Any], count: int = SAMPLES) -> npt.NDArray[Any]:
+    """Images [N, C, H, W] of values that the network may get, in their type."""
+    rng, shape = np.random.default_rng(0), (count, *about["input_shape"])
+    if bands_of(about).dtype == "uint8":
+        return rng.integers(0, 256, shape, dtype=np.uint8)
+    low, high = (np.array(about["scale"][end])[:, None, None] for end in ("low", "high"))
+    return (low + (high - low) * rng.random(shape)).astype(bands_of(about).dtype)
 
 
 def load(images: Images) -> AnySet:
