@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from rssearch import data
-from rssearch.bundle.predict import normalised
+from rssearch.bundle.preprocessing import bands_of, normalised
 from rssearch.config.settings import Settings
 from rssearch.cost.latency import measure
 from rssearch.cost.onnx import TOLERANCE, OnnxNetwork, difference, to_int8
@@ -61,7 +61,7 @@ def parity(model: nn.Module, content: bytes, images: Images) -> dict[str, Any]:
         InputError: they compute different things.
     """
     found = _some(images)
-    pixels = np.stack(found) if found else _noise(images.about)
+    pixels = np.stack(found) if found else noise(images.about)
     largest, logit = difference(model, content, torch.from_numpy(normalised(pixels, images.about)))
     if not largest <= TOLERANCE * max(1, logit):  # NaN is refused as well
         raise InputError(
@@ -113,12 +113,13 @@ def _patch(scene: Array, size: int) -> Array:
     return np.ascontiguousarray(scene[down[:, None], across].transpose(2, 0, 1))
 
 
-def _noise(about: Mapping[str, Any]) -> Array:
-    rng, shape = np.random.default_rng(0), (SAMPLES, *about["input_shape"])
-    if "scale" not in about:
+def noise(about: Mapping[str, Any], count: int = SAMPLES) -> Array:
+    """Images [N, C, H, W] of values that the network may get, in their type."""
+    rng, shape = np.random.default_rng(0), (count, *about["input_shape"])
+    if bands_of(about).dtype == "uint8":
         return rng.integers(0, 256, shape, dtype=np.uint8)
-    low, high = (np.asarray(about["scale"][end])[:, None, None] for end in ("low", "high"))
-    return np.asarray(low + rng.random(shape) * (high - low), about["dtype"])
+    low, high = (np.array(about["scale"][end])[:, None, None] for end in ("low", "high"))
+    return np.asarray(low + (high - low) * rng.random(shape)).astype(bands_of(about).dtype)
 
 
 def load(images: Images) -> AnySet:

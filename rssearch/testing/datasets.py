@@ -101,7 +101,7 @@ def _normalised(pixels: NDArray[Any], found: ImageSet | SceneSet) -> NDArray[np.
 
 
 def arrays_have_their_types(part: DatasetPart) -> None:
-    """Images are [N, C, H, W] of a type that is read, labels int64 in the range of the classes, and every class has one."""
+    """Images are [N, C, H, W] of a known type, labels int64 in the range of the classes, and every class has one."""
     found = part.images
     count = len(found.labels)
     require(part.pixels.shape == (count, *found.input_shape), f"images are {part.pixels.shape}")
@@ -220,7 +220,7 @@ def _pixels(found: SceneSet) -> list[tuple[Any, Any]]:
 
 
 def scenes_have_masks(part: DatasetPart) -> None:
-    """Scenes are [H, W, C] of a type that is read, with masks of their size; every class has a pixel, other values are ignored."""
+    """Scenes are [H, W, C] with masks of their size; every class has a pixel, other values are ignored."""
     found = part.scenes
     require(found.name == part.name, f"its name is {found.name!r}")
     require(found.task == found.split("val").task == "segmentation", f"its task is {found.task}")

@@ -14,8 +14,8 @@ from rssearch import data
 from rssearch.config.settings import Patches
 from rssearch.data import sceneload, scenes, scenestore
 from rssearch.data.buildings import Drawings
-from rssearch.data.scaling import image_sums
 from rssearch.data.loader import batches
+from rssearch.data.scaling import image_sums
 from rssearch.errors import InputError
 from tests.support.fakes import own_scenes, zipped
 
