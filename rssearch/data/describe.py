@@ -21,12 +21,13 @@ from rssearch.imaging.pixels import DECODE_ERRORS, reason, upright_size
 
 @dataclass(frozen=True)
 class Description:
-    """Shape of one image or patch (C, H, W), number of classes, number of images or patches, and task."""
+    """Shape of one image or patch (C, H, W), number of classes, of images or patches, task, and the classes' names."""
 
     input_shape: tuple[int, int, int]
     num_classes: int
     num_images: int
     task: Task = "classification"
+    classes: tuple[str, ...] = ()
 
 
 def describe(
@@ -48,7 +49,9 @@ def describe(
     if isinstance(found, SceneListing):
         shapes = [shape for shape in header_sizes(found.source) if all(shape)]
         windows = cut(shapes, range(len(shapes)), patches.size, patches.overlap)
-        return Description((3, patches.size, patches.size), len(found.classes), len(windows), "segmentation")
+        return Description(
+            (3, patches.size, patches.size), len(found.classes), len(windows), "segmentation", found.classes
+        )
     if input_size is not None:
         size = (input_size, input_size)
     elif isinstance(found.pixels, Files):
@@ -58,4 +61,4 @@ def describe(
             raise InputError(f"{found.pixels.location(0)}: cannot be read: {reason(error)}") from None
     else:
         size = np.shape(found.pixels(None))[2:4]
-    return Description((3, *size), len(found.classes), len(found.names))
+    return Description((3, *size), len(found.classes), len(found.names), classes=found.classes)
