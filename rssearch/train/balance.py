@@ -28,7 +28,7 @@ def check_task(recipe: Recipe, task: str) -> None:
     """Refuse a loss that is not defined for a task's targets. Raises InputError."""
     if recipe.loss.removesuffix(_PLUS) in _OVERLAP and task != "segmentation":
         raise InputError(
-            f"loss: {recipe.loss} compares masks, for segmentation; for {task} there are cross_entropy, "
+            f"loss: {recipe.loss!r} compares masks, for segmentation; for {task} there are cross_entropy, "
             "adaptive_mining and focal"
         )
 

@@ -36,6 +36,15 @@ def named(place: str) -> Iterator[None]:
         raise InputError(f"{place}: {error}") from None
 
 
+@contextmanager
+def inside(section: str) -> Iterator[None]:
+    """Put the section before the key that the message begins with."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{section}.{error}") from None
+
+
 def check_pruning(values: Mapping[str, Any], settings: Settings) -> None:
     """Refuse a point of a pruning study that cannot be run. Raises InputError."""
     _check_dimensions(values)
@@ -67,7 +76,7 @@ def check_task(point: PruningPoint) -> None:
         for name, options in settings.model.model_dump(mode="json")["networks"].items():
             _check_options(name, json.dumps(options))
     for section, recipe in (("train", settings.train), ("finetune", settings.finetune)):
-        with named(f"settings.{section}"):
+        with inside(f"settings.{section}"):
             balance.check_task(recipe, task)
     if task == "classification":
         if settings.patches != Patches():

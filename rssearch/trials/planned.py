@@ -76,7 +76,7 @@ class PlannedTrial:
         settings = self.point.settings
         for section, recipe in (("train", settings.train), ("finetune", settings.finetune)):
             if recipe.class_weights not in (None, "balanced"):
-                with named(f"settings.{section}"):
+                with checks.inside(f"settings.{section}"):
                     balance.check_classes(recipe, self.description.classes)
 
     @property
