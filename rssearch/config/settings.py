@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from rssearch.config.scalars import Integer, Real, Truth
+from rssearch.config.scalars import ClassWeights, Integer, Real, Truth
 from rssearch.errors import shown
 
 __all__ = [
@@ -44,6 +44,16 @@ class Section(BaseModel):
     """A mapping of the YAML: unknown keys are errors, values do not change after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    LATER: ClassVar[frozenset[str]] = frozenset()  # keys that came after the first studies
+
+    def identity(self) -> dict[str, Any]:
+        """The section as plain content for keys and checkpoints.
+
+        Keys of the YAML that came later are left out at their defaults: what was computed before they existed is found.
+        """
+        fields = type(self).model_fields
+        plain = {name for name in self.LATER if getattr(self, name) == fields[name].default}
+        return self.model_dump(mode="json", exclude=plain)
 
 
 def or_a_name(names: Iterable[str]) -> Callable[[dict[str, Any]], None]:
@@ -120,6 +130,8 @@ class Patches(Section):
 class Recipe(Section):
     """How a network is trained."""
 
+    LATER = frozenset({"focal_gamma", "class_weights", "sampling"})
+
     epochs: Integer = Field(10, ge=0, description="passes over the training split; 0: no training")
     batch_size: Integer = Field(128, ge=2, description="images of a step, of all workers of the trial together")
     optimizer: Literal["sgd", "adamw"] = Field("sgd", description="stochastic gradient descent, or AdamW")
@@ -139,10 +151,31 @@ class Recipe(Section):
     warmup_epochs: Real = Field(
         0.0, ge=0, description="epochs, or a part of one, in which the learning rate grows linearly from 0 to lr"
     )
-    loss: Literal["cross_entropy", "adaptive_mining"] = Field(
-        "cross_entropy", description="on the labels; adaptive_mining adds RemoteTrimmer's loss on hard samples"
+    loss: Literal[
+        "cross_entropy", "adaptive_mining", "focal", "dice", "lovasz", "dice_cross_entropy", "lovasz_cross_entropy"
+    ] = Field(
+        "cross_entropy",
+        description="on the labels; adaptive_mining adds RemoteTrimmer's loss on hard samples, focal weighs easy ones "
+        "down. For masks alone: dice and lovasz (Lovasz-softmax), of each image by itself, and either plus the cross "
+        "entropy",
     )
-    label_smoothing: Real = Field(0.0, ge=0, lt=1, description="share of each label that all classes get equally")
+    focal_gamma: Real = Field(
+        2.0, ge=0, description="loss: focal; how much easy samples are weighed down, 0: not at all"
+    )
+    label_smoothing: Real = Field(
+        0.0, ge=0, lt=1, description="share of each label that all classes get equally; not with loss: dice or lovasz"
+    )
+    class_weights: ClassWeights = Field(
+        None,
+        description="of the classes in the loss: balanced, by the inverse of their number of training images (of their "
+        "labelled pixels in masks); or numbers, as a list in the order of the classes, or by their names (1 where a "
+        "name is left out). Only their ratios count: a training sample weighs 1 on average. null: all the same",
+    )
+    sampling: Literal["shuffled", "balanced"] = Field(
+        "shuffled",
+        description="which images an epoch has: each once, or as many of each class, some repeatedly (patches: as many "
+        "that have the class); an epoch is as long either way",
+    )
     distill: Share = Field(
         0.0, description="weight of the distillation loss from the baseline; the labels get the rest"
     )
@@ -164,6 +197,17 @@ class Recipe(Section):
     def _nesterov_needs_momentum(self) -> Recipe:
         if self.nesterov and (self.optimizer != "sgd" or self.momentum == 0):
             raise ValueError("nesterov needs optimizer: sgd and a momentum above 0")
+        return self
+
+    @model_validator(mode="after")
+    def _loss_takes_it(self) -> Recipe:
+        if self.label_smoothing and self.loss in ("dice", "lovasz"):
+            raise ValueError(
+                f"label_smoothing is a part of the cross entropy, which loss: {self.loss} has not; take "
+                f"{self.loss}_cross_entropy"
+            )
+        if self.class_weights == self.sampling == "balanced":
+            raise ValueError("class_weights and sampling would both balance the classes, so twice: choose one of them")
         return self
 
     @model_validator(mode="after")

@@ -33,6 +33,7 @@ class Description:
         num_classes: how many there are.
         num_images: images or patches.
         task: what the targets are.
+        classes: their names.
         dtype: of the pixels.
         bands: names of the C bands, where they are known.
         scaled: how values are scaled, in words.
@@ -43,6 +44,7 @@ class Description:
     num_classes: int
     num_images: int
     task: Task = "classification"
+    classes: tuple[str, ...] = ()
     dtype: str = "uint8"
     bands: tuple[str, ...] | None = None
     scaled: str = said(None)
@@ -97,6 +99,7 @@ def describe(
         num_classes=len(found.classes),
         num_images=images,
         task="segmentation" if isinstance(found, SceneListing) else "classification",
+        classes=found.classes,
         dtype=layout.dtype,
         bands=layout.names,
         scaled=said(scaled_by(scale, found.scale, np.dtype(layout.dtype))),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,7 @@ from torch import Tensor
 from rssearch.config.settings import Augment
 from rssearch.data import augment as augmentation
 from rssearch.data.imageset import filled, standardised
+from rssearch.data.sampling import balanced_order
 from rssearch.data.sceneset import AnyDataset
 from rssearch.errors import InputError
 
@@ -53,6 +54,7 @@ def batches(
     seed: int = 0,
     epoch: int = 0,
     worker: tuple[int, int] = (0, 1),
+    members: Sequence[npt.NDArray[np.int64]] | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """One epoch of a split.
 
@@ -60,6 +62,8 @@ def batches(
     A mask is cropped, flipped and turned as its image is.
     A last training batch of a single image is dropped. Otherwise images come in order and unchanged.
     A worker (its number, and how many there are) gets its `share` of each batch, changed as if it read all.
+    With the `members` of each class, see `rssearch.data.sampling`, a training epoch has as many images as the split,
+    and each class the same share of them.
 
     Yields:
         float32 [B, C, H, W] normalised images, and int64 [B] labels or [B, H, W] masks, on the device.
@@ -75,7 +79,7 @@ def batches(
         if count < 2 or batch_size < 2:
             raise InputError(f"training needs batches of two images or more; there are {count} images")
         rng = np.random.default_rng([seed, epoch])
-        order = rng.permutation(count)
+        order = rng.permutation(count) if members is None else balanced_order(members, count, rng)
         if augment is not None:
             draws = augmentation.draw(count, augment, dataset.input_shape, rng)
     shares = [share(row, *worker) for row in rows(count, batch_size, train=train)]

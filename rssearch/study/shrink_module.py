@@ -25,6 +25,7 @@ from rssearch.models import outputs
 from rssearch.models.weights import to_bytes
 from rssearch.storage.location import write_atomic
 from rssearch.study.shrinking import METHOD
+from rssearch.train.balance import named_loss
 from rssearch.train.loop import (
     Batches,
     evaluate_batches,
@@ -189,7 +190,7 @@ def _check_labels(name: str, labels: Tensor, classes: int) -> None:
 
 
 def _fine_tune(model: nn.Module, teacher: nn.Module, train: Callable[[], Batches], recipe: Recipe) -> None:
-    optimizer = make_optimizer(model, recipe)
+    optimizer, label_loss = make_optimizer(model, recipe), named_loss(recipe)
     model.train()
     for epoch in range(recipe.epochs):
         rate = learning_rate(recipe, epoch, recipe.epochs, 0)
@@ -197,7 +198,7 @@ def _fine_tune(model: nn.Module, teacher: nn.Module, train: Callable[[], Batches
             group["lr"] = rate
         total = torch.zeros(())
         for x, y in train():
-            loss = training_loss(model, teacher, recipe, 1.0, x, y)
+            loss = training_loss(model, teacher, recipe, label_loss, 1.0, x, y)
             optimizer.zero_grad()
             torch.autograd.backward(loss)
             optimizer.step()

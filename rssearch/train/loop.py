@@ -22,8 +22,9 @@ from rssearch.data import loader
 from rssearch.device import Precision, autocast, mode, place, reproducible, seed_epoch, to_memory_format
 from rssearch.errors import InputError, TrialFailed
 from rssearch.models import attention
-from rssearch.train import checkpoint, losses, segmentation
+from rssearch.train import balance, checkpoint, losses, segmentation
 from rssearch.train import micro_batches as microbatch
+from rssearch.train.balance import LabelLoss
 from rssearch.train.checkpoint import StepRecord
 from rssearch.train.context import TrainContext
 
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 Batches = Iterable[tuple[Tensor, Tensor]]  # images [B, C, H, W] and labels [B] or masks [B, H, W]
 OnEpoch = Callable[[dict[str, float], Callable[[], bytes]], None]
 
-LABEL_LOSSES = {"cross_entropy": losses.cross_entropy, "adaptive_mining": losses.adaptive_mining}
 LOOK_EVERY = 50  # steps
 
 
@@ -86,18 +86,20 @@ def fit(
         TrialFailed: the loss is NaN or infinite; no checkpoint of that epoch is made. Or memory does not even suffice
             for the smallest micro-batches.
         OutOfMemory: memory does not suffice; with twice as many micro-batches it may.
-        InputError: the recipe needs a teacher and there is none; attention cannot be inserted into this network; the
-            checkpoint is of another recipe or seed, or is the last and has no elasticity; a split is too small.
+        InputError: the recipe needs a teacher and there is none, its loss or class weights are not for these targets;
+            attention cannot be inserted into this network; the checkpoint is of another recipe or seed, or is the last
+            and has no elasticity; a split is too small.
     """
     if recipe.distill > 0 and teacher is None:
         raise InputError(f"distill {recipe.distill:g} needs a teacher")
     context = context or TrainContext()
     device, seed = context.device, context.seed
+    label_loss, members = balance.label_loss(recipe, train, device), balance.members(recipe, train)
     place(model, device)
     if teacher is not None:
         place(teacher, device).eval()
     rows = loader.rows(len(train), recipe.batch_size, train=True)
-    identity = {"recipe": recipe.model_dump(mode="json"), "seed": seed}
+    identity = {"recipe": recipe.identity(), "seed": seed}
     history: list[dict[str, float]] = []
     attended = _attended(model, train, recipe, context) if recipe.attention else nullcontext()
     with reproducible(device), attended:
@@ -114,9 +116,9 @@ def fit(
             watch = elasticity if epoch == recipe.epochs - 1 else None
             data = loader.batches(
                 train, recipe.batch_size, device=device, train=True, augment=augment, seed=seed, epoch=epoch,
-                worker=(context.worker_group.rank, context.worker_group.size),
+                worker=(context.worker_group.rank, context.worker_group.size), members=members,
             )  # fmt: skip
-            log = _train_epoch(model, rows, data, optimizer, recipe, context, epoch, teacher, watch)
+            log = _train_epoch(model, rows, data, optimizer, recipe, label_loss, context, epoch, teacher, watch)
             if not context.worker_group.is_main:
                 continue
             trained = time.perf_counter()
@@ -289,6 +291,7 @@ def _train_epoch(
     data: Iterable[tuple[Tensor, Tensor]],
     optimizer: torch.optim.Optimizer,
     recipe: Recipe,
+    label_loss: LabelLoss,
     context: TrainContext,
     epoch: int,
     teacher: nn.Module | None,
@@ -313,7 +316,8 @@ def _train_epoch(
             for group in optimizer.param_groups:
                 group["lr"] = rate
             optimizer.zero_grad()
-            own = microbatch.backward(partial(training_loss, model, teacher, recipe, weight), x, labels, micro_batches)
+            loss_of = partial(training_loss, model, teacher, recipe, label_loss, weight)
+            own = microbatch.backward(loss_of, x, labels, micro_batches)
             loss = workers.all_reduce(model, own)
             if watch is not None:
                 watch.update(loss)
@@ -338,12 +342,18 @@ def _validate(
 
 
 def training_loss(
-    model: nn.Module, teacher: nn.Module | None, recipe: Recipe, weight: Tensor | float, x: Tensor, y: Tensor
+    model: nn.Module,
+    teacher: nn.Module | None,
+    recipe: Recipe,
+    label_loss: LabelLoss,
+    weight: Tensor | float,
+    x: Tensor,
+    y: Tensor,
 ) -> Tensor:
     """The loss of a batch by a recipe, times a weight: of the labels, and of the teacher where there is one."""
     with autocast(x.device, recipe.precision):
         logits = model(x)
-        hard = LABEL_LOSSES[recipe.loss](logits, y, recipe.label_smoothing)
+        hard = label_loss(logits, y)
         if teacher is None or recipe.distill == 0:
             return weight * hard
         with torch.no_grad():

@@ -18,6 +18,7 @@ from rssearch.errors import InputError, unknown
 from rssearch.models import attention
 from rssearch.pruning import METHODS
 from rssearch.pruning.allocate import ALLOCATIONS
+from rssearch.train import balance
 from rssearch.trials import architecture
 from rssearch.trials.point import CHANNEL_NAS, NO_METHOD, PruningPoint
 
@@ -32,6 +33,15 @@ def named(place: str) -> Iterator[None]:
         yield
     except InputError as error:
         raise InputError(f"{place}: {error}") from None
+
+
+@contextmanager
+def inside(section: str) -> Iterator[None]:
+    """Put the section before the key that the message begins with."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{section}.{error}") from None
 
 
 def check_pruning(values: Mapping[str, Any], settings: Settings) -> None:
@@ -64,6 +74,9 @@ def check_task(point: PruningPoint) -> None:
     with named("settings.model.networks"):
         for name, options in settings.model.model_dump(mode="json")["networks"].items():
             _check_options(name, json.dumps(options))
+    for section, recipe in (("train", settings.train), ("finetune", settings.finetune)):
+        with inside(f"settings.{section}"):
+            balance.check_task(recipe, task)
     if task == "classification":
         if settings.patches != Patches():
             raise InputError(f"settings.patches: {dataset!r} is a dataset for {task}, which is not cut into patches")

@@ -60,7 +60,7 @@ class Keys:
     def baseline_inputs(self) -> dict[str, Any]:
         """What determines a baseline."""
         return self._training_inputs | {
-            "recipe": self.point.train_recipe.model_dump(mode="json"),
+            "recipe": self.point.train_recipe.identity(),
             "code": CODE["train"],
         }
 
@@ -95,7 +95,7 @@ class Keys:
         """What determines a channel search."""
         settings = self.point.settings
         return self._training_inputs | {
-            "recipe": settings.train.model_dump(mode="json"),
+            "recipe": settings.train.identity(),
             "nas": settings.nas.model_dump(mode="json") | {"target": self.point.target},
             "code": CODE["search"],
         }
@@ -116,7 +116,7 @@ class Keys:
             "data": self.data_inputs,
             "model": self.point.model,
             "options": self._options,
-            "augment": self.point.settings.augment.model_dump(mode="json"),
+            "augment": self.point.settings.augment.identity(),
             "seed": self.point.seed,
             **self._normalisation,
             **user_code(self.point.model),

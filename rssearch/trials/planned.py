@@ -20,6 +20,7 @@ from rssearch.models.weights import read
 from rssearch.pruning import ChannelGraph
 from rssearch.pruning.channels import Kept
 from rssearch.storage.artifacts import Store
+from rssearch.train import balance
 from rssearch.trial.interface import Preparation
 from rssearch.trials import architecture, checks, images, normalisation
 from rssearch.trials.architecture import Architecture
@@ -75,6 +76,14 @@ class PlannedTrial:
         network = models.Network(point.model, self.description.num_classes, channels, point.shape_options)
         with named("settings.model"):
             models.check_weights(read(point.weights_file), network, size)
+
+    def check_classes(self) -> None:
+        """Refuse weights of classes that its images do not have. Raises InputError with the classes."""
+        settings = self.point.settings
+        for section, recipe in (("train", settings.train), ("finetune", settings.finetune)):
+            if recipe.class_weights not in (None, "balanced"):
+                with checks.inside(f"settings.{section}"):
+                    balance.check_classes(recipe, self.description.classes)
 
     @property
     def graph(self) -> ChannelGraph:
