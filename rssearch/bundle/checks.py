@@ -25,7 +25,7 @@ from rssearch.data.scenes import SceneListing
 from rssearch.errors import InputError
 from rssearch.imaging.pixels import DECODE_ERRORS, Pixels, decode
 from rssearch.imaging.tiling import axis
-from rssearch.train.loop import evaluate
+from rssearch.train.evaluation import evaluate
 from rssearch.train.segmentation import evaluate_scenes
 
 SAMPLES = 16  # images that the ONNX model is compared on

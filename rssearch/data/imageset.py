@@ -44,6 +44,7 @@ class ImageSet:
         split_hash: sha256 over the images' names and their split.
         skipped: images left out because they cannot be read, each with its reason.
         notes: files that are left out, and images that given splits have in common: a sentence each.
+        test_names: of the images of the test split, in the order of its indices; empty where they have none.
     """
 
     name: str
@@ -57,6 +58,7 @@ class ImageSet:
     split_hash: str
     skipped: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    test_names: tuple[str, ...] = ()
 
     @property
     def task(self) -> Literal["classification"]:
@@ -78,6 +80,11 @@ class ImageSet:
     def streaming(self) -> bool:
         """Whether images are decoded when asked for, because they do not fit into memory."""
         return isinstance(self.images, Stream)
+
+    def absent(self, split: str) -> list[str]:
+        """The classes without an image in a split."""
+        counts = np.bincount(self.labels[self.indices[split]], minlength=self.num_classes)
+        return [name for name, count in zip(self.classes, counts.tolist(), strict=False) if not count]
 
     def take(self, indices: npt.ArrayLike) -> Tensor:
         """Some images as a uint8 tensor [B, C, H, W] of their own memory."""

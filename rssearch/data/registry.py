@@ -332,4 +332,5 @@ def _assemble(
         split_hash=split_hash(found.names, indices),
         skipped=skipped,
         notes=found.notes,
+        test_names=tuple(found.names[index] for index in indices["test"].tolist()),
     )

@@ -97,7 +97,7 @@ class Recorder:
         """A trial ended: finished, stopped, failed or infeasible."""
         title = self.definition.title(job.point)
         self._record("trial", job, title, self.definition.params(job.point), outcome)
-        self.records[job.key] = self.journal.records[job.key]
+        self.records[job.key] = self.definition.completed(self.journal.records[job.key])
         self.look_at_front(now=self.display.left <= 1)
         self.display.ended(job.key, outcome.status)
         if outcome.status is Status.FAILED:
@@ -129,7 +129,7 @@ class Recorder:
         """A member of the front was measured."""
         if outcome.status is Status.FINISHED:
             self.journal.extend(job.key, measured=_plain(outcome.metrics))
-            self.records[job.key] = self.journal.records[job.key]
+            self.records[job.key] = self.definition.completed(self.journal.records[job.key])
         self._closed(job, self.records[job.key].title, outcome, "not measured")
 
     def probe_ended(self, job: Job, title: str, outcome: Outcome) -> None:
