@@ -97,19 +97,19 @@ def predictions_csv(
     Args:
         names: N paths below the dataset; empty where images have no names: then they are numbered.
         labels: int64 [N].
-        probabilities: float32 [N, K]. Of more than `MOST` there is only that of the predicted class, ``probability``.
+        probabilities: float32 [N, K]. Of more than `MOST` there is only that of the predicted class.
         classes: K names.
     """
     paths: Iterable[Any] = names or range(len(labels))
     predicted = probabilities.argmax(1)
     whole = probabilities.size <= MOST
-    head = [f"probability of {name}" for name in classes] if whole else ["probability"]
-    shown = probabilities if whole else probabilities.max(1, keepdims=True)
+    table = np.concatenate([probabilities.max(1, keepdims=True), probabilities[:, : None if whole else 0]], 1)
     rows = (
         [path, classes[true], classes[guess], *(f"{value:.6g}" for value in row)]
-        for path, true, guess, row in zip(paths, labels.tolist(), predicted.tolist(), shown.tolist(), strict=True)
+        for path, true, guess, row in zip(paths, labels.tolist(), predicted.tolist(), table.tolist(), strict=True)
     )
-    return _csv(["path", "true", "predicted", *head], rows)
+    every = [f"probability:{name}" for name in classes] if whole else []
+    return _csv(["path", "true", "predicted", "probability", *every], rows)
 
 
 def scenes_csv(scenes: Mapping[str, Integers], classes: Sequence[str]) -> bytes:
@@ -126,7 +126,7 @@ def scenes_csv(scenes: Mapping[str, Integers], classes: Sequence[str]) -> bytes:
             classes, PerClass.of(matrix, classes).rates("iou").tolist(), matrix.tolist(), strict=True
         )
     )
-    return _csv(["path", "true", "pixels", "iou", *(f"predicted as {name}" for name in classes)], rows)
+    return _csv(["path", "true", "pixels", "iou", *(f"predicted:{name}" for name in classes)], rows)
 
 
 def draw(scores: Scores) -> Figure:
