@@ -27,12 +27,13 @@ from rssearch.data.scenes import SceneListing
 from rssearch.errors import InputError
 from rssearch.imaging.pixels import DECODE_ERRORS, Array
 from rssearch.imaging.tiling import axis
-from rssearch.train.loop import evaluate
+from rssearch.train.evaluation import evaluate
 from rssearch.train.segmentation import evaluate_scenes
 
 SAMPLES = 16  # images that the ONNX model is compared on
 CALIBRATION = 512  # training images that give the ranges of the activations
 CPU = torch.device("cpu")
+_QUALITIES = ("accuracy", "miou", "pixel_accuracy")
 
 
 @dataclass(frozen=True)
@@ -180,7 +181,7 @@ def quality(content: bytes, split: AnyDataset, images: Images) -> dict[str, floa
         found = evaluate_scenes(network, split, **images.about["tiles"], batch_size=size, device=CPU)
     else:
         found = evaluate(network, split, batch_size=size, device=CPU)
-    return {name: value for name, value in found.items() if name != "loss"}
+    return {name: found[name] for name in _QUALITIES if name in found}
 
 
 def latency(model: nn.Module, models: Mapping[str, bytes], shape: tuple[int, int, int]) -> dict[str, Any]:

@@ -140,8 +140,8 @@ def _pixels(about: Mapping[str, Any]) -> dict[str, Any]:
             **{name: about[name] for name in ("bands", "fill") if about.get(name) is not None},
         }
     return {
-        "pixels": "the values of the files in their own type; those without data are filled, then: subtract low, divide "
-        "by high - low, subtract the mean, divide by the std",
+        "pixels": "the values of the files in their own type; those without data are filled, then: subtract low, "
+        "divide by high - low, subtract the mean, divide by the std",
         "bands": about.get("bands"),
         "dtype": about.get("dtype", "uint8"),
         "scale": about.get("scale") or {name: [end] * about["input_shape"][0] for name, end in EIGHT_BITS.items()},

@@ -48,6 +48,7 @@ class ImageSet:
         notes: files that are left out, and images that given splits have in common: a sentence each.
         scaling: of the pixels; 8 bits are divided by 255.
         layout: of the files, where they are no 8-bit RGB; of generated images, where their bands have names.
+        test_names: of the images of the test split, in the order of its indices; empty where they have none.
     """
 
     name: str
@@ -63,6 +64,7 @@ class ImageSet:
     notes: tuple[str, ...] = ()
     scaling: Scaling = EIGHT_BITS
     layout: Layout | None = None
+    test_names: tuple[str, ...] = ()
 
     @property
     def task(self) -> Literal["classification"]:
@@ -94,6 +96,11 @@ class ImageSet:
     def streaming(self) -> bool:
         """Whether images are decoded when asked for, because they do not fit into memory."""
         return isinstance(self.images, Stream)
+
+    def absent(self, split: str) -> list[str]:
+        """The classes without an image in a split."""
+        counts = np.bincount(self.labels[self.indices[split]], minlength=self.num_classes)
+        return [name for name, count in zip(self.classes, counts.tolist(), strict=False) if not count]
 
     def take(self, indices: npt.ArrayLike) -> Tensor:
         """Some images as a tensor [B, C, H, W] of their own type and memory."""

@@ -391,4 +391,5 @@ def _assemble(
         notes=found.notes,
         scaling=scaling,
         layout=layout,
+        test_names=tuple(found.names[index] for index in indices["test"].tolist()),
     )

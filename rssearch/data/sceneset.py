@@ -105,6 +105,11 @@ class SceneSet:
         """Whether patches are read from the cache folder, because the scenes do not fit into memory."""
         return isinstance(self.scenes, Mapped)
 
+    def absent(self, split: str) -> list[str]:
+        """The classes without a pixel in a split."""
+        there = {label for index in self.indices[split].tolist() for label in np.unique(self._mask(index)).tolist()}
+        return [name for label, name in enumerate(self.classes) if label not in there]
+
     def take(self, indices: npt.ArrayLike) -> Tensor:
         """The images of some patches as a tensor [B, C, P, P] of their own type and memory."""
         return next(self.stream([np.asarray(indices, dtype=np.int64)]))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ from rssearch.errors import InputError, TrialFailed, unknown
 from rssearch.metrics import number
 from rssearch.sampling.early_stopping import stopping_objectives
 from rssearch.sampling.sampler import check_sampler
+from rssearch.scores import names_of
 from rssearch.storage import uris
 from rssearch.storage.artifacts import Store
 from rssearch.storage.journal import Journal
 from rssearch.storage.location import absolute, address, locate
 from rssearch.storage.records import Status, TrialRecord
-from rssearch.study import weight_files
+from rssearch.study import class_metrics, weight_files
 from rssearch.trial.hooks import resolve, takes_session
 from rssearch.trial.interface import Preparation
 from rssearch.trial.session import Context, Session, point_settings
@@ -59,6 +61,8 @@ class StudyDefinition:
         judged: the objectives by which trials are stopped early; empty where none is.
         reported: the metrics that every epoch reports, as far as the trial's module says so.
         requested: what objectives and constraints name of the metrics that are found out only then.
+        named: all metrics of objectives and constraints.
+        class_metrics: those of them that are of one class, such as ``val_recall_water``.
     """
 
     def __init__(self, config: StudyConfig) -> None:
@@ -89,10 +93,11 @@ class StudyDefinition:
         self._check_metrics()
         # A shipped trial says itself what of its code changes a result, see its `identity`.
         self._user_code = {} if imports.is_shipped(config.trial) else {"user_code": imports.fingerprint(config.trial)}
-        named = {*config.search.objectives, *config.search.constraints}
-        self.requested = tuple(sorted(named.intersection(getattr(self.module, "ON_REQUEST", ()))))
+        self.named = tuple(dict.fromkeys([*config.search.objectives, *config.search.constraints]))
+        self.requested = tuple(sorted({*self.named}.intersection(getattr(self.module, "ON_REQUEST", ()))))
+        self.class_metrics = class_metrics.among(self.named, self.module)
         rule = config.search.early_stopping.rule
-        reported: tuple[str, ...] = tuple(getattr(self.module, "EPOCH_METRICS", ()))
+        reported: tuple[str, ...] = (*getattr(self.module, "EPOCH_METRICS", ()), *self.class_metrics)
         module = self.module.__name__
         self.reported = reported
         self.early_stopping_objectives = (
@@ -107,11 +112,14 @@ class StudyDefinition:
             )
         self.points = sample(config.space, _SAMPLE) if self.sampled else list(grid(config.space))
         check, check_search = self.hook("check"), self.hook("check_search")
+        of_classes = class_metrics.looks_at_classes(config.search, self.module)
         for point in self.points:
             if check is not None:
                 check(point, config.settings)
             if check_search is not None:
                 check_search(point, config.search)
+            if of_classes and (classes := self._classes(point)) is not None:
+                class_metrics.check(config.search, classes, str(point.get("dataset")))
             self._check_batches(point)
             self.key(point)
 
@@ -122,8 +130,20 @@ class StudyDefinition:
             return
         for section in ("objectives", "constraints"):
             for name in getattr(self.config.search, section):
-                if name not in known:
-                    raise InputError(f"search.{section}.{name}: {unknown('metric', name, known)}")
+                if name not in known and not class_metrics.among([name], self.module):
+                    raise InputError(f"search.{section}.{name}: {unknown('metric', name, known, self._of_classes())}")
+
+    def _classes(self, point: Point) -> Sequence[str] | None:
+        """The classes of a point's dataset, where its trial's module knows them."""
+        hook = self.hook("classes")
+        return None if hook is None else list(hook(point, self.config.settings, self.data_root))
+
+    def _of_classes(self) -> list[str]:
+        """The metrics of single classes that the study could name; empty where its data is not there."""
+        try:
+            return names_of(self._classes(sample(self.config.space, 1)[0]) or ())
+        except (InputError, LookupError):
+            return []
 
     def _check_batches(self, point: Point) -> None:
         """Refuse batches that leave nothing for some of a trial's workers."""
@@ -182,6 +202,7 @@ class StudyDefinition:
             workers=needs.workers,
             sources=self._sources,
             requested=self.requested,
+            named=self.named,
             constraints=self.config.search.constraints,
         )
 
@@ -246,12 +267,25 @@ class StudyDefinition:
             journal: of the study.
             kind: ``trial`` for those that have ended, ``running`` for those that were interrupted.
         """
-        trials = [r for r in journal.records.values() if r.kind == kind]
+        trials = [self.completed(r) for r in journal.records.values() if r.kind == kind]
         ours = [r for r in trials if contains(self.config.space, r.point) and self.key(r.point) == r.key]
         damaged = [r.key for r in ours if self._misread(r)]
         if damaged:
             _log.warning("%s: an objective of %s is no number; it runs again", journal.path, ", ".join(damaged))
-        return [r for r in ours if r.key not in damaged]
+        return [r for r in ours if r.key not in damaged and not self._counts_less(r, journal)]
+
+    def completed(self, record: TrialRecord) -> TrialRecord:
+        """A record with the metrics of single classes that the study names, as far as it tells them."""
+        more = class_metrics.derived_of(record.metrics, self.named)
+        return replace(record, metrics={**record.metrics, **more}) if more else record
+
+    def _counts_less(self, record: TrialRecord, journal: Journal) -> bool:
+        """Whether a finished trial cannot say what the study asks of a class: an earlier release did not count it."""
+        lacking = [name for name in self.class_metrics if record.metrics.get(name) is None]
+        if record.status is not Status.FINISHED or not lacking:
+            return False
+        _log.warning("%s: %s has no %s; it runs again", journal.path, record.key, ", ".join(lacking))
+        return True
 
     def _misread(self, record: TrialRecord) -> bool:
         """Whether a finished trial has an objective that is there and no number: no trial ends so."""

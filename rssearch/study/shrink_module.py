@@ -26,14 +26,8 @@ from rssearch.models.weights import to_bytes
 from rssearch.storage.location import write_atomic
 from rssearch.study.shrinking import METHOD
 from rssearch.train.balance import named_loss
-from rssearch.train.loop import (
-    Batches,
-    evaluate_batches,
-    learning_rate,
-    make_optimizer,
-    recalibrate_on,
-    training_loss,
-)
+from rssearch.train.evaluation import Batches, evaluate_batches
+from rssearch.train.loop import learning_rate, make_optimizer, recalibrate_on, training_loss
 
 __all__ = ["Shrunk", "shrink"]
 

@@ -1,4 +1,4 @@
-"""The one training loop: fit, evaluate, recalibrate.
+"""The one training loop: fit, recalibrate.
 
 Weight decay is applied to every parameter, biases and batch normalisation included, as the pruning papers' recipes do.
 """
@@ -22,16 +22,16 @@ from rssearch.data import loader
 from rssearch.device import Precision, autocast, mode, place, reproducible, seed_epoch, to_memory_format
 from rssearch.errors import InputError, TrialFailed
 from rssearch.models import attention
-from rssearch.train import balance, checkpoint, losses, segmentation
+from rssearch.train import balance, checkpoint, losses
 from rssearch.train import micro_batches as microbatch
 from rssearch.train.balance import LabelLoss
 from rssearch.train.checkpoint import StepRecord
 from rssearch.train.context import TrainContext
+from rssearch.train.evaluation import Batches, evaluate
 
 if TYPE_CHECKING:
     from rssearch.data import AnyDataset
 
-Batches = Iterable[tuple[Tensor, Tensor]]  # images [B, C, H, W] and labels [B] or masks [B, H, W]
 OnEpoch = Callable[[dict[str, float], Callable[[], bytes]], None]
 
 LOOK_EVERY = 50  # steps
@@ -138,57 +138,6 @@ def fit(
             if on_epoch is not None:
                 on_epoch(dict(record), lambda: checkpoint.write(identity, model, optimizer, elasticity, history))
     return history
-
-
-def evaluate(
-    model: nn.Module, dataset: AnyDataset, *, batch_size: int, device: torch.device, precision: Precision = "auto"
-) -> dict[str, float]:
-    """Measure a network in evaluation mode; the mode of the model is restored.
-
-    Returns:
-        loss (cross entropy) and accuracy (top 1, in [0, 1]); for segmentation loss, miou and pixel_accuracy, all over
-        the labelled pixels of the patches. `rssearch.train.segmentation.evaluate_scenes` measures whole scenes.
-
-    Raises:
-        TrialFailed: the loss is NaN or infinite, so that the accuracy would mean nothing.
-        InputError: the dataset has no images, or no labelled pixel.
-    """
-    if not len(dataset):
-        raise InputError("there are no images to measure the network on: give that split a larger share")
-    batches = loader.batches(dataset, batch_size, device=device, train=False)
-    classes = dataset.num_classes if dataset.task == "segmentation" else None
-    return evaluate_batches(model, batches, classes=classes, device=device, precision=precision)
-
-
-def evaluate_batches(
-    model: nn.Module, batches: Batches, *, classes: int | None, device: torch.device, precision: Precision = "auto"
-) -> dict[str, float]:
-    """As `evaluate`, of batches that are on the device, one at least; `classes` of masks, None for labels."""
-    tally = _Tally(device) if classes is None else segmentation.Tally(classes, device)
-    with mode(model, training=False), torch.inference_mode(), autocast(device, precision):
-        for x, y in batches:
-            tally.add(model(to_memory_format(x)), y)
-    return tally.metrics()
-
-
-class _Tally:
-    """Loss and hits of many batches of images. They stay on the device until `metrics`."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.loss = torch.zeros((), device=device)
-        self.hits = torch.zeros((), dtype=torch.int64, device=device)
-        self.images = 0
-
-    def add(self, logits: Tensor, labels: Tensor) -> None:
-        self.loss += losses.cross_entropy(logits, labels) * len(labels)
-        self.hits += (logits.argmax(dim=1) == labels).sum()
-        self.images += len(labels)
-
-    def metrics(self) -> dict[str, float]:
-        loss = self.loss.item() / self.images
-        if not math.isfinite(loss):
-            raise TrialFailed(f"the loss on {self.images} images outside the training is {loss}")
-        return {"loss": loss, "accuracy": self.hits.item() / self.images}
 
 
 def recalibrate(
@@ -335,7 +284,10 @@ def _validate(
     """What a network reaches after an epoch, named as metrics are."""
     batch_size = -(-recipe.batch_size // context.micro_batches)
     try:
-        found = evaluate(model, val, batch_size=batch_size, device=context.device, precision=recipe.precision)
+        found = evaluate(
+            model, val, batch_size=batch_size, device=context.device, precision=recipe.precision,
+            per_class=context.per_class,
+        )  # fmt: skip
     except TrialFailed as error:
         raise TrialFailed(f"{error}, after epoch {log.epoch + 1}, learning rate {log.rate:g}") from None
     return {f"val_{name}": value for name, value in found.items()}

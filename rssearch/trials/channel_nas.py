@@ -17,6 +17,7 @@ Config = dict[str, Any]
 Metrics = dict[str, Any]
 
 METRICS, ON_REQUEST, MEASURED = prune.METRICS, prune.ON_REQUEST, prune.MEASURED
+PER_CLASS, classes = prune.PER_CLASS, prune.classes
 check_search = prune.check_search
 share = prune.share
 prepare = prune.prepare

@@ -12,6 +12,7 @@ from rssearch.data import AnySet
 from rssearch.data.describe import Description
 from rssearch.data.describe import describe as describe_dataset
 from rssearch.data.reading import Options, asked
+from rssearch.data.registry import listing
 from rssearch.errors import InputError
 from rssearch.trials.point import PruningPoint
 
@@ -22,6 +23,14 @@ def fingerprint(name: str, root: str, download: bool) -> str:
     if download:
         data.fetch(name, root)
     return data.fingerprint(name, root)
+
+
+@lru_cache(maxsize=64)
+def classes(name: str, root: str, download: bool) -> tuple[str, ...]:
+    """The names of a dataset's classes; fetched first where the study says so."""
+    if download:
+        data.fetch(name, root)
+    return listing(name, root).classes
 
 
 def describe(point: PruningPoint, root: Path) -> Description:

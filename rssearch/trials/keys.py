@@ -74,6 +74,11 @@ class Keys:
         """The same for the baselines of all seeds."""
         return content_key({name: value for name, value in self.baseline_inputs.items() if name != "seed"})
 
+    @property
+    def baseline_member(self) -> str:
+        """The name of the baseline among the members of a front."""
+        return f"baseline-{self.baseline}"
+
     @cached_property
     def scores(self) -> str:
         """The key of the baseline's scores by the point's method."""

@@ -21,7 +21,7 @@ from rssearch.data import AnySet
 from rssearch.storage.artifacts import Store
 from rssearch.trial.interface import Preparation
 from rssearch.trial.session import Session
-from rssearch.trials import baseline_check, baselines, checks, latency, planned, results, searches, tasks
+from rssearch.trials import baseline_check, baselines, checks, images, latency, planned, results, searches, tasks
 from rssearch.trials.finetune import prune_and_finetune
 from rssearch.trials.planned import PlannedTrial
 from rssearch.trials.point import PruningPoint
@@ -32,6 +32,7 @@ Metrics = dict[str, Any]
 
 ON_REQUEST = latency.METRICS
 METRICS = (*dict.fromkeys([*tasks.metrics("classification"), *tasks.metrics("segmentation")]), *ON_REQUEST)
+PER_CLASS = tasks.PER_CLASS
 MEASURED = results.SURE
 EPOCH_METRICS = tuple(dict.fromkeys([*tasks.measured("classification"), *tasks.measured("segmentation")]))
 
@@ -47,6 +48,11 @@ def check(point: Config, settings: Settings) -> None:
 def check_search(point: Config, search: Search) -> None:
     """Refuse objectives and constraints that no trial reports. Raises InputError."""
     tasks.check_search(PruningPoint(point, Settings()), search)
+
+
+def classes(point: Config, settings: Settings, data_root: Path) -> tuple[str, ...]:
+    """The names of the classes of a point's dataset."""
+    return images.classes(point["dataset"], str(data_root), settings.download)
 
 
 def identity(point: Config, settings: Settings, data_root: Path) -> Config:

@@ -18,6 +18,7 @@ from rssearch.errors import InputError
 from rssearch.models import attention
 from rssearch.models.resnet_cifar import CifarResNet, cifar_resnet
 from rssearch.pruning import Elasticity
+from rssearch.scores import MACRO
 from rssearch.train import loop, losses
 from tests.support import training
 from tests.support.scenes import TinyUNet, scene_set, tiny
@@ -57,7 +58,8 @@ def test_learns_what_is_easy(data: SceneSet, change: dict[str, Any]) -> None:
 def test_history_reports_what_evaluate_measures(data: SceneSet) -> None:
     model = tiny()
     record = fit(model, data, Recipe(epochs=1, batch_size=8))[0]
-    assert {name for name in record if name.startswith("val")} == {"val_loss", "val_miou", "val_pixel_accuracy"}
+    names = ("loss", *MACRO["segmentation"])
+    assert {name for name in record if name.startswith("val")} == {f"val_{name}" for name in names}
     measured = loop.evaluate(model, data.split("val"), batch_size=5, device=CPU)
     assert {f"val_{name}": value for name, value in measured.items()} == {
         name: pytest.approx(record[name], rel=1e-6) for name in record if name.startswith("val")
