@@ -195,7 +195,7 @@ def _check_trains(model: nn.Module, images: Tensor, labels: Tensor, recipe: Reci
             raise InputError(f"the network gives {outputs.described(found)} in training mode, not one tensor of logits")
         if not found.requires_grad:
             raise InputError("the network gives logits without a gradient in training mode: it cannot be fine-tuned")
-        torch.autograd.backward(training_loss(model, None, recipe, 1.0, images, labels))
+        torch.autograd.backward(training_loss(model, None, recipe, named_loss(recipe), 1.0, images, labels))
 
 
 def _classes(model: nn.Module, images: Tensor, labels: Tensor) -> int:
