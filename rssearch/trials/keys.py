@@ -141,7 +141,7 @@ class Keys:
     def _normalisation(self) -> dict[str, Any]:
         """What images are normalised by, where it is not the dataset's own mean and deviation."""
         by = normalisation.of_point(self.point)
-        return {} if by is None else {"normalize": by._asdict()}
+        return {} if by is None else {"normalize": by.key()}
 
 
 def _given(settings: Settings, names: Iterable[str]) -> dict[str, Any]:

@@ -69,7 +69,7 @@ class PlannedTrial:
         point = self.point
         if point.settings.normalize is not None or point.weights is not None:
             with named("settings"):
-                normalisation.check(point, self.description.input_shape[0])
+                normalisation.check(point, self.description.input_shape[0], self.description.bands)
         if point.weights_file is None or models.takes_weights(point.model):
             return
         channels, size, _ = self.description.input_shape
