@@ -1,4 +1,4 @@
-"""Batches for the training loop: uint8 until they are on the device, changed and normalised there."""
+"""Batches for the training loop: as they are stored until they are on the device, changed and normalised there."""
 
 from __future__ import annotations
 
@@ -91,7 +91,8 @@ def batches(
             if dataset.task == "segmentation":
                 y = augmentation.move(y[:, None], draws, row)[:, 0]
         # Masks cross to the device as bytes: an eighth of what class indices take.
-        yield normalise(x, dataset.source), y.long()
+        x = normalise(x, dataset.source)
+        yield x if draws is None else augmentation.drop_bands(x, draws, row), y.long()
 
 
 def _to_device(tensor: Tensor, device: torch.device) -> Tensor:
