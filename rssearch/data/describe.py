@@ -61,4 +61,5 @@ def describe(
             raise InputError(f"{found.pixels.location(0)}: cannot be read: {reason(error)}") from None
     else:
         size = np.shape(found.pixels(None))[2:4]
-    return Description((3, *size), len(found.classes), len(found.names), classes=found.classes)
+    bands = 3 if found.bands is None else len(found.bands)
+    return Description((bands, *size), len(found.classes), len(found.names), classes=found.classes)

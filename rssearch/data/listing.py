@@ -93,8 +93,10 @@ class Listing:
         labels: int64 [N], indices into `classes`.
         fixed: ``train``, ``val`` or ``test`` of each image where the dataset comes divided, else None.
         fingerprint: sha256 of the content's listing.
-        pixels: the encoded files, or a function of the wanted size (None: native) that returns uint8 [N, C, H, W].
+        pixels: the encoded files, or a function of the wanted size (None: native) that returns [N, C, H, W], uint8
+            or, of sensors with more bits, uint16.
         notes: what was left out, and what to know of the division: a sentence each.
+        bands: their names; None for red, green and blue.
     """
 
     where: str
@@ -103,8 +105,9 @@ class Listing:
     labels: npt.NDArray[np.int64]
     fixed: tuple[str, ...] | None
     fingerprint: str
-    pixels: Files | Callable[[int | None], npt.NDArray[np.uint8]]
+    pixels: Files | Callable[[int | None], npt.NDArray[Any]]
     notes: tuple[str, ...] = ()
+    bands: tuple[str, ...] | None = None
 
 
 def from_files(contents: Contents) -> Listing:
