@@ -103,13 +103,24 @@ class Split(Section):
 class Augment(Section):
     """Random changes of the training images, other ones for each image of each batch."""
 
+    LATER = frozenset({"band_dropout"})
+
     crop: Integer = Field(
         4, ge=0, description="pixels of reflected border before a random crop back to the size; 0: off"
     )
     hflip: Truth = Field(True, description="half of the images are mirrored, left to right")
     vflip: Truth = Field(True, description="half of the images are mirrored, top to bottom")
     rotate90: Truth = Field(True, description="images are turned by 0, 90, 180 or 270 degrees; needs square images")
-    jitter: Share = Field(0.0, description="largest relative change of brightness, contrast and saturation; 0: off")
+    jitter: Share = Field(
+        0.0,
+        description="largest relative change of brightness, contrast and saturation, in images other than RGB of the "
+        "brightness and contrast of each band by itself; 0: off",
+    )
+    band_dropout: Share = Field(
+        0.0,
+        description="share of the images that lose one band: it is set to the mean that images are normalised by; "
+        "needs two bands or more",
+    )
 
 
 class Patches(Section):

@@ -109,7 +109,7 @@ class Listing:
         pixels: the encoded files, or a function of the wanted size (None: native) that returns [N, C, H, W].
         notes: what was left out, and what to know of the division: a sentence each.
         reader: makes pixels of the files.
-        bands: names of the bands of generated images.
+        bands: names of the bands of generated images; None: red, green and blue.
         scale: what is known of the values of the pixels.
     """
 

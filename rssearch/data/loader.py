@@ -81,17 +81,20 @@ def batches(
         rng = np.random.default_rng([seed, epoch])
         order = rng.permutation(count) if members is None else balanced_order(members, count, rng)
         if augment is not None:
-            draws = augmentation.draw(count, augment, dataset.input_shape, rng)
+            rgb = dataset.source.layout is None
+            draws = augmentation.draw(count, augment, dataset.input_shape, rng, rgb=rgb)
+    black = dataset.source.scaling.ends(dataset.input_shape[0])[0].reshape(-1)
     shares = [share(row, *worker) for row in rows(count, batch_size, train=train)]
     pairs = dataset.source.pairs(dataset.indices[order[row]] for row in shares)
     for row, (images, targets) in zip(shares, pairs, strict=True):
         x, y = filled(_to_device(images, device), dataset.source), _to_device(targets, device)
         if draws is not None:
-            x = augmentation.apply(x, draws, row)
+            x = augmentation.apply(x, draws, row, black)
             if dataset.task == "segmentation":
                 y = augmentation.move(y[:, None], draws, row)[:, 0]
         # Masks cross to the device as bytes: an eighth of what class indices take.
-        yield standardised(x, dataset.source), y.long()
+        x = standardised(x, dataset.source)
+        yield x if draws is None else augmentation.drop_bands(x, draws, row), y.long()
 
 
 def _to_device(tensor: Tensor, device: torch.device) -> Tensor:

@@ -25,6 +25,7 @@ from rssearch.data import (
     resisc45,
     segmentation_folder,
     synthetic,
+    synthetic_bands,
     ucmerced,
 )
 from rssearch.data.copies import array_digests, crossing
@@ -57,6 +58,7 @@ FAMILIES: dict[str, Family] = {
         *inria.FAMILIES,
         resisc45.FAMILY,
         synthetic.FAMILY,
+        synthetic_bands.FAMILY,
         ucmerced.FAMILY,
     )
 }

@@ -87,7 +87,7 @@ def identity(point: Config, settings: Settings, data_root: Path) -> Config:
     """What determines a trial besides its point and settings."""
     trial = PlannedTrial(_resolved(point, settings), data_root)
     trial.check_weights()
-    trial.check_classes()
+    trial.check_training()
     return trial.keys.identity()
 
 

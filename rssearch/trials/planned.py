@@ -16,6 +16,7 @@ from rssearch import models, pruning
 from rssearch.config.settings import Settings
 from rssearch.data import AnySet
 from rssearch.data.describe import Description
+from rssearch.errors import InputError
 from rssearch.models.weights import read
 from rssearch.pruning import ChannelGraph
 from rssearch.pruning.channels import Kept
@@ -77,9 +78,11 @@ class PlannedTrial:
         with named("settings.model"):
             models.check_weights(read(point.weights_file), network, size)
 
-    def check_classes(self) -> None:
-        """Refuse weights of classes that its images do not have. Raises InputError with the classes."""
+    def check_training(self) -> None:
+        """Refuse what recipes and augmentation need of classes or bands that are not there. Raises InputError."""
         settings = self.point.settings
+        if settings.augment.band_dropout > 0 and (bands := self.description.input_shape[0]) < 2:
+            raise InputError(f"settings.augment.band_dropout: needs two bands or more; the images have {bands}")
         for section, recipe in (("train", settings.train), ("finetune", settings.finetune)):
             if recipe.class_weights not in (None, "balanced"):
                 with checks.inside(f"settings.{section}"):

@@ -271,9 +271,7 @@ def test_weights_of_a_sensor_bring_its_units_and_bands(torchgeo: dict[str, torch
     assert by == normalisation.By((0.0,) * 4, (10_000.0,) * 4, raw=True)
     assert normalisation.name_of(point) == "weights"
     normalisation.check(point, 4, ("B04", "B03", "B02", "B08"))
-    with pytest.raises(
-        InputError, match=r"trained on B4, B3, B2, B8, in this order, and .* B02, B03, B04, B08"
-    ):
+    with pytest.raises(InputError, match=r"trained on B4, B3, B2, B8, in this order, and .* B02, B03, B04, B08"):
         normalisation.check(point, 4, ("B02", "B03", "B04", "B08"))
     # Whatever the scale of the study, the network sees (value - mean) / std of the values in the files.
     pixels = np.full((2, 4, 8, 8), 5000, np.uint16)

@@ -62,7 +62,10 @@ def test_keys_that_came_later_are_left_out_at_their_defaults() -> None:
     """What earlier releases computed without them is found, also where a YAML names the default."""
     plain = keys("synthetic_scenes", "resnet20", {"finetune": {}})
     named = {"class_weights": None, "sampling": "shuffled", "focal_gamma": 2.0}
-    assert keys("synthetic_scenes", "resnet20", {"train": named, "finetune": named}) == plain
+    document = {"train": named, "finetune": named, "augment": {"band_dropout": 0}}
+    assert keys("synthetic_scenes", "resnet20", document) == plain
+    other = keys("synthetic_scenes", "resnet20", {"finetune": {}, "augment": {"band_dropout": 0.1}})
+    assert {name for name in plain if plain[name] == other[name]} == {"data"}
     other = keys("synthetic_scenes", "resnet20", {"finetune": {"sampling": "balanced"}})
     assert {name for name in plain if plain[name] != other[name]} == {"trial"}
     for recipe in ({"class_weights": "balanced"}, {"class_weights": {"lake": 2}}, {"sampling": "balanced"}):
