@@ -292,14 +292,14 @@ class TestAugmentation:
     @pytest.mark.parametrize("bands", [1, 3, 6])
     def test_bands_that_are_not_rgb_are_changed_each_by_itself(self, bands):
         values = np.random.default_rng(0).integers(100, 9000, (32, bands, 8, 8)).astype(np.uint16)
-        images, black = torch.from_numpy(values), np.full(bands, 50, np.float32)
+        images, black = torch.from_numpy(values).float(), np.full(bands, 50, np.float32)
         augment = OFF.model_copy(update={"jitter": 0.3})
         draws = augmentation.draw(32, augment, (bands, 8, 8), np.random.default_rng(1), rgb=False)
         assert draws.jitter.shape == (32, 2, bands)
         assert 0.7 <= draws.jitter.min() < 0.75
         assert 1.25 < draws.jitter.max() <= 1.3
         result = augmentation.apply(images, draws, slice(0, 32), black)
-        for before, after, factors in zip(values, result, draws.jitter, strict=True):
+        for before, after, factors in zip(values.astype(np.float64), result, draws.jitter, strict=True):
             for band, changed, brightness, contrast in zip(before, after, *factors, strict=True):
                 bright = 50 + (band - 50.0) * brightness
                 expected = bright.mean() + (bright - bright.mean()) * contrast
