@@ -13,7 +13,7 @@ from rssearch.errors import shown
 from rssearch.imaging.georaster import TYPES, Bands
 from rssearch.imaging.pixels import Floats
 
-__all__ = ["bands_of", "check", "factors_of", "normalised"]
+__all__ = ["bands_of", "check", "ends_of", "factors_of", "normalised"]
 
 _LARGEST = 1 << 15  # pixels of a side, and more than any mean or deviation
 _FINITE = 1e30  # more than any value of a pixel
@@ -23,7 +23,7 @@ def bands_of(about: Mapping[str, Any]) -> Bands:
     """The bands that a network takes; 8-bit RGB where `about` does not say."""
     names, fill = about.get("bands"), about.get("fill")
     count = about["input_shape"][0]
-    low, _ = _ends(about, count)
+    low, _ = ends_of(about, count)
     return Bands(
         count,
         about.get("dtype") or "uint8",
@@ -38,7 +38,7 @@ def factors_of(about: Mapping[str, Any]) -> tuple[Floats, Floats]:
     That is ((x - low) / (high - low) - mean) / std, in one multiplication and one addition.
     """
     mean, std = (np.array(about[name], dtype=np.float32) for name in ("mean", "std"))
-    low, high = _ends(about, len(mean))
+    low, high = ends_of(about, len(mean))
     span = high - low
     return (1 / (span * std)).astype(np.float32), (-(mean + low / span) / std).astype(np.float32)
 
@@ -54,7 +54,7 @@ def normalised(pixels: npt.NDArray[Any], about: Mapping[str, Any]) -> Floats:
     return pixels.astype(np.float32) * factor[:, None, None] + offset[:, None, None]
 
 
-def _ends(about: Mapping[str, Any], count: int) -> tuple[Floats, Floats]:
+def ends_of(about: Mapping[str, Any], count: int) -> tuple[Floats, Floats]:
     """The values that become 0 and 1, float32 [C]."""
     scale = about.get("scale")
     # Bundles of 8-bit RGB describe their scale in words.
@@ -106,7 +106,7 @@ def _check_bands(about: Mapping[str, Any], count: int) -> None:
         if not all(_is_number(value, None, largest=_FINITE) for value in values):
             raise ValueError(f"{name} is {shown(values)}, no number for each band")
     with np.errstate(all="ignore"):
-        low, high = _ends(about, count)
+        low, high = ends_of(about, count)
         if not (low < high).all() or not all(np.isfinite(values).all() for values in factors_of(about)):
             raise ValueError(f"scale is {shown(scale)}: low must be less than high in each band")
 
