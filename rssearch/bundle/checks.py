@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from rssearch import data
-from rssearch.bundle.preprocessing import bands_of, normalised
+from rssearch.bundle.preprocessing import bands_of, ends_of, normalised
 from rssearch.config.settings import Settings
 from rssearch.cost.latency import measure
 from rssearch.cost.onnx import TOLERANCE, OnnxNetwork, difference, to_int8
@@ -118,9 +118,9 @@ def noise(about: Mapping[str, Any], count: int = SAMPLES) -> Array:
     """Images [N, C, H, W] of values that the network may get, in their type."""
     rng, shape = np.random.default_rng(0), (count, *about["input_shape"])
     if bands_of(about).dtype == "uint8":
-        return rng.integers(0, 256, shape, dtype=np.uint8)
-    low, high = (np.array(about["scale"][end])[:, None, None] for end in ("low", "high"))
-    return np.asarray(low + (high - low) * rng.random(shape)).astype(bands_of(about).dtype)
+        return np.asarray(rng.integers(0, 256, shape, dtype=np.uint8))
+    low, high = (ends[:, None, None] for ends in ends_of(about, shape[1]))
+    return np.asarray((low + (high - low) * rng.random(shape)).astype(bands_of(about).dtype))
 
 
 def load(images: Images) -> AnySet:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -43,10 +43,9 @@ def footprints(target: Path, place: Place, shape: tuple[int, int], size: tuple[i
 
             def write(number: int, tiles: Mapping[int, Mapping[str, Any]]) -> None:
                 nonlocal separator
-                corners = _corners(rasterio, place, shape, size, number) if tiles else []
+                rings = _rings(rasterio, place, shape, size, number) if tiles else []
                 for column, properties in tiles.items():
-                    geometry = _geometry(rasterio, place, corners[column])
-                    feature = {"type": "Feature", "geometry": geometry, "properties": properties}
+                    feature = {"type": "Feature", "geometry": _geometry(rings[column]), "properties": properties}
                     file.write(separator + json.dumps(feature, ensure_ascii=False))
                     separator = ",\n"
 
@@ -55,49 +54,48 @@ def footprints(target: Path, place: Place, shape: tuple[int, int], size: tuple[i
         os.replace(draft, target)
 
 
-class _Corners(NamedTuple):
-    """A tile: its ring in the scene's coordinates, and in longitude and latitude; each [4, 2]."""
-
-    own: npt.NDArray[np.float64]
-    wgs84: npt.NDArray[np.float64]
-
-
-def _corners(rasterio: Any, place: Place, shape: tuple[int, int], size: tuple[int, int], number: int) -> list[_Corners]:
-    """The corners of the tiles of a row, cut at the borders of the scene."""
+def _rings(
+    rasterio: Any, place: Place, shape: tuple[int, int], size: tuple[int, int], number: int
+) -> list[npt.NDArray[np.float64]]:
+    """The corners [4, 2] of the tiles of a row, as longitude and latitude; they are cut at the borders of the scene."""
     H, W = shape
-    rows = [min(H, (number + step) * size[0]) for step in (0, 1)]
     columns = np.array([*range(0, W, size[1]), W], dtype=np.float64)
-    own, wgs84 = [], []
-    for row in rows:
-        x, y = place.transform * (columns, np.full(len(columns), float(row)))
-        own.append(np.stack([x, y], 1))
+    lines = []
+    for row in (number * size[0], min(H, (number + 1) * size[0])):
+        a, b, c, d, e, f = place.transform[:6]
+        x, y = a * columns + b * row + c, d * columns + e * row + f
         try:
-            found = rasterio.warp.transform(place.crs, "EPSG:4326", x.tolist(), y.tolist())
+            lines.append(np.array(rasterio.warp.transform(place.crs, "EPSG:4326", x.tolist(), y.tolist())[:2]).T)
         except Exception as error:
             raise InputError(f"the tiles have no longitude and latitude: {reason(error)}") from error
-        wgs84.append(np.array(found[:2]).T)
-    if not np.isfinite(wgs84).all():
+    if not np.isfinite(lines).all():
         raise InputError("the tiles have no longitude and latitude: they are outside of the area of the scene's CRS")
-
-    def ring(lines: list[npt.NDArray[np.float64]], column: int) -> npt.NDArray[np.float64]:
-        (upper, lower), following = lines, column + 1
-        return np.array([upper[column], lower[column], lower[following], upper[following]])
-
-    return [_Corners(ring(own, column), ring(wgs84, column)) for column in range(len(columns) - 1)]
+    upper, lower = lines
+    pairs = range(len(columns) - 1)
+    return [np.array([upper[left], lower[left], lower[left + 1], upper[left + 1]]) for left in pairs]
 
 
-def _geometry(rasterio: Any, place: Place, corners: _Corners) -> dict[str, Any]:
+def _geometry(ring: npt.NDArray[np.float64]) -> dict[str, Any]:
     """A tile as RFC 7946 wants it: counterclockwise, and cut at the antimeridian."""
-    if np.ptp(corners.wgs84[:, 0]) <= 180:
-        return {"type": "Polygon", "coordinates": [_ring(corners.wgs84)]}
-    polygon = {"type": "Polygon", "coordinates": [[*corners.own.tolist(), corners.own[0].tolist()]]}
-    found = rasterio.warp.transform_geom(place.crs, "EPSG:4326", polygon, antimeridian_cutting=True)
-    parts = [found["coordinates"]] if found["type"] == "Polygon" else found["coordinates"]
-    rings = [[_ring(np.array(part[0][:-1])[:, :2])] for part in parts]
-    return {"type": "MultiPolygon", "coordinates": rings}
+    if np.ptp(ring[:, 0]) <= 180:
+        return {"type": "Polygon", "coordinates": [_closed(ring)]}
+    eastern = ring + np.where(ring[:, :1] < 0, [360.0, 0.0], 0.0)
+    parts = [_clipped(eastern, 1), _clipped(eastern, -1) - [360.0, 0.0]]
+    return {"type": "MultiPolygon", "coordinates": [[_closed(part)] for part in parts]}
 
 
-def _ring(corners: npt.NDArray[np.float64]) -> list[list[float]]:
+def _clipped(ring: npt.NDArray[np.float64], side: int) -> npt.NDArray[np.float64]:
+    """The part of a convex ring before (1) or behind (-1) the antimeridian, which it crosses."""
+    found = []
+    for (x, y), (u, v) in zip(ring, np.roll(ring, -1, axis=0), strict=True):
+        if side * (180 - x) >= 0:
+            found.append((x, y))
+        if (x - 180) * (u - 180) < 0:
+            found.append((180.0, y + (v - y) * (180 - x) / (u - x)))
+    return np.array(found)
+
+
+def _closed(corners: npt.NDArray[np.float64]) -> list[list[float]]:
     """A closed ring, counterclockwise."""
     x, y = corners.T
     turns = float((x * np.roll(y, -1) - np.roll(x, -1) * y).sum())

@@ -130,7 +130,10 @@ def _coarse(place: Place | None, size: tuple[int, int], name: str) -> Place | No
             f"{cut(name, 300)}: its place is given by control points or RPCs, which tiles have none of; warp it first: "
             "gdalwarp"
         )
-    return replace(place, transform=place.transform * type(place.transform).scale(size[1], size[0]), rpcs=None)
+    (height, width), (a, b, c, d, e, f) = size, place.transform[:6]
+    return replace(
+        place, transform=type(place.transform)(a * width, b * height, c, d * width, e * height, f), rpcs=None
+    )
 
 
 def _row(network: Network, scene: Source, size: tuple[int, int], number: int) -> _Row:

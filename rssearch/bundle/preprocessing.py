@@ -14,7 +14,7 @@ from rssearch.imaging.georaster import Bands
 from rssearch.imaging.pixels import Floats, Scaling, factors
 from rssearch.imaging.rasters import TYPES
 
-__all__ = ["bands_of", "check", "factors_of", "normalised"]
+__all__ = ["bands_of", "check", "ends_of", "factors_of", "normalised"]
 
 _LARGEST = 1 << 15  # pixels of a side, and more than any mean or deviation
 _FINITE = 1e30  # more than any value of a pixel
@@ -24,7 +24,7 @@ def bands_of(about: Mapping[str, Any]) -> Bands:
     """The bands that a network takes; 8-bit RGB where `about` does not say."""
     names, fill = about.get("bands"), about.get("fill")
     count = about["input_shape"][0]
-    low, _ = _ends(about, count)
+    low, _ = ends_of(about, count)
     file = about.get("file") or {}
     numbers = file.get("numbers")
     return Bands(
@@ -44,7 +44,7 @@ def factors_of(about: Mapping[str, Any]) -> tuple[Floats, Floats]:
     That is ((x - low) / (high - low) - mean) / std, in one multiplication and one addition.
     """
     mean, std = (np.array(about[name], dtype=np.float32) for name in ("mean", "std"))
-    low, high = _ends(about, len(mean))
+    low, high = ends_of(about, len(mean))
     return factors(mean, std, Scaling(tuple(low.tolist()), tuple(high.tolist())))
 
 
@@ -59,7 +59,7 @@ def normalised(pixels: npt.NDArray[Any], about: Mapping[str, Any]) -> Floats:
     return pixels.astype(np.float32) * factor + offset
 
 
-def _ends(about: Mapping[str, Any], count: int) -> tuple[Floats, Floats]:
+def ends_of(about: Mapping[str, Any], count: int) -> tuple[Floats, Floats]:
     """The values that become 0 and 1, float32 [C]."""
     scale = about.get("scale")
     # Bundles of 8-bit RGB describe their scale in words.
@@ -118,7 +118,7 @@ def _check_bands(about: Mapping[str, Any], count: int) -> None:
         if not all(_is_number(value, None, largest=_FINITE) for value in values):
             raise ValueError(f"{name} is {shown(values)}, no number for each band")
     with np.errstate(all="ignore"):
-        low, high = _ends(about, count)
+        low, high = ends_of(about, count)
         if not (low < high).all() or not all(np.isfinite(values).all() for values in factors_of(about)):
             raise ValueError(f"scale is {shown(scale)}: low must be less than high in each band")
 

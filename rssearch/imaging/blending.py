@@ -19,7 +19,7 @@ from rssearch.imaging.tiling import Axis, axis
 __all__ = ["Strip", "Tiles", "blended"]
 
 BATCH = 8  # tiles that go through the network together, and
-PIXELS = 2**19  # the most that they may have
+PIXELS = 2**16  # the most that they may have: larger tiles gain no speed together, and take memory
 
 Read = Callable[[slice, slice], Window]
 Run = Callable[[npt.NDArray[Any]], Floats]

@@ -284,6 +284,8 @@ def _header(path: Path) -> tuple[Header, int]:
         raise ValueError(f"its orientation tag ({header.orientation}) turns it; save it upright first")
     if any(word in header.colour for word in STRANGE):
         raise ValueError(f"it has {header}, which is not read")
+    if (mask := path.with_name(f"{path.name}.msk")).exists():
+        raise ValueError(f"{cut(mask.name)} says which of its pixels have data, but no file beside it is read")
     about = path.stat()
     return header, min(about.st_size, 512 * about.st_blocks)
 
