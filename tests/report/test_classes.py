@@ -76,6 +76,9 @@ def test_a_class_that_the_baseline_does_not_know_either_is_said() -> None:
 
 def test_of_many_some_are_named() -> None:
     rows = [member(f"k{i}", 0.1, i, NONE) for i in range(9)]
+    many = PerClass.of(np.zeros((12, 12), int) + np.eye(12, k=1, dtype=int), list("abcdefghijkl")).to_json()
+    line = "gives up: a, b, c, d, e, f, g, h and 3 more (l1)"  # of the last class there is no sample
+    assert classes.sentences([trial("x", 0, 1, test_per_class=many)], {"x": "l1"}) == [line]
     lines = classes.sentences(rows, {row["key"]: row["key"] for row in rows})
     assert len(lines) == 7
     assert lines[-1] == "3 more give up classes: see per_class.csv"
@@ -84,12 +87,12 @@ def test_of_many_some_are_named() -> None:
 def test_tables_say_what_is_given_up() -> None:
     text = " ".join(shown(files.format_front(study(), TWO, "table", study="s"), 100).split())
     assert "▼ gives up a class: recall or IoU 0, or less than half of the baseline's" in text
-    assert "gives up: river <b> (0.9)" in text
-    assert "gives up: river <b> (0.7)" in text
+    assert "gives up: river <b> (rate 0.9)" in text
+    assert "gives up: river <b> (rate 0.7)" in text
     assert "▼ 0.7 70.0 %" in text
     written = files.format_front(study(), TWO, "md", study="s")
     assert isinstance(written, str)
-    assert r"gives up: river \<b\> (0.9)" in written
+    assert r"gives up: river \<b\> (rate 0.9)" in written
     tex = files.format_front(study(), TWO, "tex", study="s")
     assert isinstance(tex, str)
     assert r"$\bigtriangledown$" in tex
@@ -107,8 +110,8 @@ def test_tables_of_records_without_counts_are_as_before() -> None:
 def test_the_page_shows_each_class_beside_the_baseline() -> None:
     text = section(study())
     assert text.count('<p class="lost">') == 2
-    assert "▼ l1, 0.9 gives up 1 of 4 classes: river &lt;b&gt;" not in text  # the method does not vary
-    assert "▼ 0.9 gives up 1 of 4 classes: river &lt;b&gt;" in text
+    assert "▼ l1, rate 0.9 gives up 1 of 4 classes: river &lt;b&gt;" not in text  # the method does not vary
+    assert "▼ rate 0.9 gives up 1 of 4 classes: river &lt;b&gt;" in text
     recall, iou = re.findall(r"<details.*?</details>", text, re.DOTALL)[:2]
     assert recall.startswith("<details open><summary>Recall of each class on the test split")
     assert iou.startswith("<details><summary>IoU")
@@ -133,7 +136,7 @@ def test_the_page_holds_confusion_matrices_and_leads_to_the_files(tmp_path: Path
         (tmp_path / "study" / MEMBERS / key).mkdir(parents=True)
         (tmp_path / "study" / MEMBERS / key / "confusion.png").write_bytes(b"png")
     text = section(study(), tmp_path / "study", "")
-    assert re.findall(r"<summary>Confusion matrix of (.*?)</summary>", text) == ["baseline", "★ 0.7"]
+    assert re.findall(r"<summary>Confusion matrix of (.*?)</summary>", text) == ["baseline", "★ rate 0.7"]
     assert text.count("data:image/png;base64,cG5n") == 2
     assert '<a href="members/lost/predictions.csv">predictions.csv</a>' in text
     elsewhere = section(study(), tmp_path / "study")
