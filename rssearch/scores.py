@@ -239,7 +239,7 @@ def check_name(name: str, classes: Sequence[str], dataset: str) -> None:
     """
     if name.endswith(FOREGROUND):
         if background(classes) is None:
-            raise InputError(f"{dataset!r} has no class called {BACKGROUND!r}; {_listed(classes)}")
+            raise InputError(f"{dataset!r} has no class called {BACKGROUND!r}. {_listed(classes)}")
         return
     if (one := of_class(name)) is None:
         return
@@ -251,7 +251,7 @@ def check_name(name: str, classes: Sequence[str], dataset: str) -> None:
             f"({', '.join(map(shown, fits))}): give them names that differ in letters or digits"
         )
     if not fits:
-        near = difflib.get_close_matches(wanted, slugs(classes), n=1, cutoff=0.5)
+        near = difflib.get_close_matches(wanted, slugs(classes), n=1, cutoff=0.6)
         hint = f" Did you mean {f'{prefix}{kind}_{near[0]}'!r}?" if near else ""
         raise InputError(f"{dataset!r} has no class {wanted!r}.{hint} {_listed(classes)}")
 

@@ -178,7 +178,7 @@ def test_names_of_classes_become_parts_of_names() -> None:
     [
         ("val_recall_watr", r"'d' has no class 'watr'\. Did you mean 'val_recall_water'\? Its classes: land, water\.$"),
         ("val_iou_", r"'d' has no class ''\. Its classes: land, water\.$"),
-        ("val_miou_foreground", r"'d' has no class called 'background'; Its classes: land, water\.$"),
+        ("val_miou_foreground", r"'d' has no class called 'background'\. Its classes: land, water\.$"),
     ],
 )
 def test_a_class_that_is_not_there_is_refused(name: str, message: str) -> None:

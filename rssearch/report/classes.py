@@ -16,7 +16,7 @@ __all__ = ["RULE", "Classes", "all_of", "given_up", "of_row", "sentences"]
 SPLITS = ("test", "val")  # the first that both, a network and its baseline, are measured on
 KINDS = ("recall", "iou")  # by which a class counts as given up
 RULE = "gives up a class: recall or IoU 0, or less than half of the baseline's"
-_LISTED = 6  # networks that are named below a table
+_LISTED, _NAMED = 6, 8  # networks that are named below a table, and classes of each
 
 Row = Mapping[str, Any]
 
@@ -54,11 +54,11 @@ class Classes:
         return [name for name, *lost in marks if any(lost)]
 
     @property
-    def listed(self) -> str:
-        """The same in a line, which says of a class that the baseline does not know either."""
+    def listed(self) -> list[str]:
+        """The same, with a word where the baseline does not know a class either."""
         never = [] if self.before is None else self.before.rates("recall") == 0
         unknown = {name for name, missed in zip(self.counted.classes, never, strict=False) if missed}
-        return ", ".join(f"{name} (as the baseline)" if name in unknown else name for name in self.given_up)
+        return [f"{name} (as the baseline)" if name in unknown else name for name in self.given_up]
 
 
 def of_row(row: Row) -> Classes | None:
@@ -90,6 +90,11 @@ def sentences(rows: Sequence[Row], names: Mapping[str, str]) -> list[str]:
         names: what they are called, by key.
     """
     found = {key: classes.listed for key, classes in all_of(rows).items()}
-    lines = [f"gives up: {lost} ({names[key]})" for key, lost in found.items() if lost]
+    lines = [f"gives up: {_few(lost)} ({names[key]})" for key, lost in found.items() if lost]
     more = len(lines) - _LISTED
     return [*lines[:_LISTED], *([f"{more} more give up classes: see per_class.csv"] if more > 0 else [])]
+
+
+def _few(lost: Sequence[str]) -> str:
+    more = f" and {len(lost) - _NAMED} more" if len(lost) > _NAMED else ""
+    return ", ".join(lost[:_NAMED]) + more

@@ -188,8 +188,17 @@ def legend(rows: Sequence[Row], objectives: Mapping[str, Direction]) -> list[str
 
 def names_of(rows: Sequence[Row], asked: Sequence[str]) -> dict[str, str]:
     """What rows are called in a sentence, by key: what was asked for of them, or the beginning of their key."""
-    values = {str(row["key"]): [human(name, row[name]) for name in asked if row.get(name) is not None] for row in rows}
-    return {key: ", ".join(found) or key[:KEY_DIGITS] for key, found in values.items()}
+    found = {}
+    for row in rows:
+        values = {name: row[name] for name in asked if row.get(name) is not None}
+        words = [value if isinstance(value, str) else _with_title(name, value) for name, value in values.items()]
+        found[str(row["key"])] = ", ".join(words) or str(row["key"])[:KEY_DIGITS]
+    return found
+
+
+def _with_title(name: str, value: object) -> str:
+    title = title_of(name)
+    return f"{title if title[1:2].isupper() else title[:1].lower() + title[1:]} {human(name, value)}"
 
 
 def _gained(knee: Row) -> str:

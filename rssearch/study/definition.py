@@ -131,7 +131,8 @@ class StudyDefinition:
         for section in ("objectives", "constraints"):
             for name in getattr(self.config.search, section):
                 if name not in known and not class_metrics.among([name], self.module):
-                    raise InputError(f"search.{section}.{name}: {unknown('metric', name, known, self._of_classes())}")
+                    every = [*known, *(f"{beginning}CLASS" for beginning in getattr(self.module, "PER_CLASS", ()))]
+                    raise InputError(f"search.{section}.{name}: {unknown('metric', name, every, self._of_classes())}")
 
     def _classes(self, point: Point) -> Sequence[str] | None:
         """The classes of a point's dataset, where its trial's module knows them."""

@@ -64,18 +64,18 @@ class Writer:
         status: str,
         pareto: list[str],
         pictures: dict[str, str],
-        members: dict[str, list[str]],
         files: list[str],
         metrics: dict[str, float],
         note: str,
         now: int,
+        members: dict[str, list[str]] | None = None,
     ) -> None:
         """Send what is missing, mark the front, attach pictures, files and a note, and end all runs."""
         self.disconnect()  # a run that a slow server made after all is found now
         self._sync(records)
         self._mark(set(pareto), records)
         self._attach(pictures)
-        self._attach_members(members)
+        self._attach_members(members or {})
         run = self._summary_run()
         for path in files:
             self._client.log_artifact(run, path)

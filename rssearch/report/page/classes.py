@@ -14,7 +14,6 @@ from rssearch.metrics import DIFFERENCE, human
 from rssearch.report.classes import RULE, Classes, all_of
 from rssearch.report.members import FILES
 from rssearch.report.tables import BASELINE, names_of, varying
-from rssearch.scores import PerClass
 from rssearch.storage.location import Location
 from rssearch.trial.interface import MEMBERS
 
@@ -67,7 +66,7 @@ def _section(
     )
     note = (
         "In per cent; beside it the difference to the baseline in points; n/a: the split has no sample of the class. "
-        f"▼ and red: {RULE}."
+        f"▼ and red: {RULE} (red letters: by the other of the two)."
     )
     listed = [*_baselines(rows), *((str(row["key"]), row, names[str(row["key"])]) for row in rows)]
     pictures = _pictures(listed, confusions, links)
@@ -75,7 +74,8 @@ def _section(
 
 
 def _sentence(name: str, classes: Classes) -> str:
-    return f"{name} gives up {len(classes.given_up)} of {len(classes.counted.classes)} classes: {classes.listed}"
+    lost = classes.listed
+    return f"{name} gives up {len(lost)} of {len(classes.counted.classes)} classes: {', '.join(lost)}"
 
 
 def _baselines(rows: Sequence[Row]) -> Iterator[tuple[str, Row, str]]:
@@ -98,8 +98,8 @@ def _table(rows: Sequence[Row], known: Mapping[str, Classes], names: Mapping[str
     counted = own[0].counted
     heads = ["Class", "Samples", *(name for name, _ in whole), *(names[str(row["key"])] for row in rows)]
     columns = [
-        *(_cells(one, kind, [], [False] * len(one.classes)) for _, one in whole),
-        *(_cells(one.counted, kind, one.differences(kind).tolist(), one.lost(kind)) for one in own),
+        *(_cells(Classes(own[0].split, one, None), kind) for _, one in whole),
+        *(_cells(one, kind) for one in own),
     ]
     lines = [
         f'<tr><td>{escape(label)}</td><td class="number">{count:,}</td>{"".join(cells)}</tr>'
@@ -109,19 +109,28 @@ def _table(rows: Sequence[Row], known: Mapping[str, Classes], names: Mapping[str
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
 
 
-def _cells(counted: PerClass, kind: str, differences: Sequence[float], lost: Sequence[bool]) -> list[str]:
-    """The cells of a network, by class."""
-    cells = []
-    for place, value in enumerate(counted.rates(kind).tolist()):
+def _cells(classes: Classes, kind: str) -> list[str]:
+    """The cells of a network, by class; red letters where another share than the shown one has given the class up."""
+    cells, given_up = [], {*classes.given_up}
+    rows = zip(
+        classes.counted.classes,
+        classes.counted.rates(kind).tolist(),
+        classes.differences(kind).tolist(),
+        classes.lost(kind),
+        strict=True,
+    )
+    for name, value, change, lost in rows:
         if math.isnan(value):
             cells.append('<td class="number">n/a</td>')
             continue
-        change = differences[place] if differences else math.nan
-        beside = "" if math.isnan(change) else human(f"test_accuracy{DIFFERENCE}", change)
-        small = f" <small>{beside}</small>" if differences else ""
-        mark = " lost" if lost[place] else ""
+        small = "" if classes.before is None else f" <small>{_points(change)}</small>"
+        mark = " lost" if lost else " also" if name in given_up else ""
         cells.append(f'<td class="share{mark}" style="--share:{value:.3f}">{100 * value:.1f}{small}</td>')
     return cells
+
+
+def _points(change: float) -> str:
+    return "" if math.isnan(change) else human(f"test_accuracy{DIFFERENCE}", change)
 
 
 def _pictures(listed: Sequence[tuple[str, Row, str]], confusions: Mapping[str, Location], links: str | None) -> str:
