@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from rssearch.config.settings import Patches
+from rssearch.config.settings import Patches, Split
 from rssearch.data.family import Task
 from rssearch.data.listing import Files
-from rssearch.data.registry import check_input_size, listing
+from rssearch.data.registry import check_input_size, divided
 from rssearch.data.scenes import SceneListing
 from rssearch.data.scenestore import header_sizes
 from rssearch.data.windows import cut
@@ -35,16 +35,17 @@ def describe(
     *,
     input_size: int | None = None,
     patches: Patches = Patches(),  # noqa: B008  (frozen)
+    split: Split = Split(),  # noqa: B008
 ) -> Description:
     """Look at a dataset's listing and, where no input size is given, at the size of its first image.
 
     Of scenes all sizes are looked at, in their headers: the patches are those that all of them would give for training.
 
     Raises:
-        InputError: as `listing`, an image cannot be read, or an input size is given for scenes.
+        InputError: as `rssearch.data.registry.divided`, an image cannot be read, or an input size is given for scenes.
     """
     check_input_size(name, input_size)
-    found = listing(name, root)
+    found = divided(name, root, split)
     if isinstance(found, SceneListing):
         shapes = [shape for shape in header_sizes(found.source) if all(shape)]
         windows = cut(shapes, range(len(shapes)), patches.size, patches.overlap)

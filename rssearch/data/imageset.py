@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import tee
 from typing import Literal, Protocol
 
@@ -44,6 +44,7 @@ class ImageSet:
         split_hash: sha256 over the images' names and their split.
         skipped: images left out because they cannot be read, each with its reason.
         notes: files that are left out, and images that given splits have in common: a sentence each.
+        listed: the images' names in UTF-8, with a zero byte between two of them; empty where they have none.
     """
 
     name: str
@@ -57,6 +58,12 @@ class ImageSet:
     split_hash: str
     skipped: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    listed: Pixels = field(default_factory=lambda: np.empty(0, np.uint8))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The unique name of each image; empty where they have none."""
+        return tuple(self.listed.tobytes().decode().split("\0")) if len(self.listed) else ()
 
     @property
     def task(self) -> Literal["classification"]:

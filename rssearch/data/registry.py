@@ -35,6 +35,7 @@ from rssearch.data.sceneload import load_scenes
 from rssearch.data.scenes import SceneListing
 from rssearch.data.sceneset import AnyDataset, AnySet
 from rssearch.data.split import divide, split_hash
+from rssearch.data.split_file import as_settings_say
 from rssearch.data.streaming import Stream, node_memory
 from rssearch.errors import DataWarning, InputError, unknown
 from rssearch.imaging.pixels import Pixels
@@ -120,6 +121,16 @@ def listing(name: str, root: str | Path) -> Listing | SceneListing:
     return FOLDERS[prefix][1](name, base) if prefix else find(name).listing(base, name)
 
 
+def divided(name: str, root: str | Path, split: Split) -> Listing | SceneListing:
+    """As `listing`, with the division or the places that `settings.split` gives.
+
+    Raises:
+        InputError: as `listing`, or they do not go with the images.
+    """
+    found = listing(name, root)
+    return as_settings_say(found, split)
+
+
 def fingerprint(name: str, root: str | Path) -> str:
     """sha256 over the name and size of every file: cheap, and the same for a tree and for a zip of it.
 
@@ -194,7 +205,7 @@ def load(
     check_input_size(name, input_size)
     if download:
         fetch(name, root)
-    found = listing(name, root)
+    found = divided(name, root, split)
     images: AnySet
     if isinstance(found, SceneListing):
         images = load_scenes(
@@ -292,6 +303,7 @@ def _from_files(
             names=tuple(found.names[index] for index in good),
             labels=found.labels[good],
             fixed=tuple(found.fixed[index] for index in good) if found.fixed else None,
+            groups=tuple(found.groups[index] for index in good) if found.groups else None,
         )
         files = Files(files.base, tuple(files.members[index] for index in good))
         result = dataclasses.replace(
@@ -312,7 +324,7 @@ def _assemble(
     groups: Sequence[bytes] | None,
     skipped: tuple[str, ...],
 ) -> ImageSet:
-    indices = divide(found.names, found.labels, split, found.fixed, groups)
+    indices = divide(found.names, found.labels, split, found.fixed, groups, found.groups)
     train = indices["train"]
     present = Counter(found.labels[train].tolist())
     absent = [label for position, label in enumerate(found.classes) if present[position] == 0]
@@ -332,4 +344,5 @@ def _assemble(
         split_hash=split_hash(found.names, indices),
         skipped=skipped,
         notes=found.notes,
+        listed=np.frombuffer("\0".join(found.names).encode(), np.uint8),
     )

@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from rssearch import data
-from rssearch.config.settings import Patches
+from rssearch.config.settings import Patches, Split
 from rssearch.data import AnySet
 from rssearch.data.describe import Description
 from rssearch.data.describe import describe as describe_dataset
@@ -27,12 +27,14 @@ def describe(point: PruningPoint, root: Path) -> Description:
     settings = point.settings
     if settings.download:
         data.fetch(point.dataset, root)
-    return _described(point.dataset, str(root), settings.input_size, settings.patches)
+    return _described(point.dataset, str(root), settings.input_size, settings.patches, settings.split.model_dump_json())
 
 
 @lru_cache(maxsize=32)
-def _described(dataset: str, root: str, input_size: int | None, patches: Patches) -> Description:
-    return describe_dataset(dataset, root, input_size=input_size, patches=patches)
+def _described(dataset: str, root: str, input_size: int | None, patches: Patches, split: str) -> Description:
+    return describe_dataset(
+        dataset, root, input_size=input_size, patches=patches, split=Split.model_validate_json(split)
+    )
 
 
 def load(

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from rssearch import data, models, pruning
+from rssearch.config.settings import Split
 from rssearch.config.space import content_key
+from rssearch.data import split_file
 from rssearch.trials import normalisation
 from rssearch.trials.images import fingerprint
 from rssearch.trials.point import PruningPoint
@@ -42,7 +44,7 @@ class Keys:
             "dataset": point.dataset,
             "fingerprint": self.fingerprint,
             "input_size": settings.input_size,
-            "split": settings.split.model_dump(mode="json"),
+            "split": _division(settings.split),
             "on_error": settings.on_error,
             **({"patches": settings.patches.model_dump(mode="json")} if in_patches else {}),
             "code": CODE["data"],
@@ -134,6 +136,13 @@ class Keys:
         """What images are normalised by, where it is not the dataset's own mean and deviation."""
         by = normalisation.of_point(self.point)
         return {} if by is None else {"normalize": by._asdict()}
+
+
+def _division(split: Split) -> dict[str, Any]:
+    """The settings of a division, with what a file of it says in place of its name."""
+    settings = split.model_dump(mode="json", exclude={"file", "sha256"})
+    digest = split_file.digest_of(split)
+    return settings if digest is None else settings | {"file": f"sha256:{digest}"}
 
 
 def user_code(model: str | None = None, method: str | None = None) -> dict[str, Any]:
