@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from rssearch.config.scalars import ClassWeights, Integer, Real, Truth
-from rssearch.errors import shown
+from rssearch.config.section import Section, Share, or_a_name
+from rssearch.config.split import SPLITS, Split, block_metres
 
 __all__ = [
     "SPLITS",
@@ -27,77 +27,11 @@ __all__ = [
     "Settings",
     "Share",
     "Split",
+    "block_metres",
     "or_a_name",
 ]
 
-Share = Annotated[Real, Field(ge=0, le=1)]
 Runtime = Literal["eager", "compile", "onnxruntime"]
-
-SPLITS: dict[str, dict[str, float]] = {
-    # The published splits know no validation set: a tenth of the training share is held out for selection.
-    name: {"train": share * 0.9, "val": share * 0.1, "test": 1 - share}
-    for name, share in {"80/20": 0.8, "70/30": 0.7, "20/80": 0.2, "10/90": 0.1}.items()
-}
-
-
-class Section(BaseModel):
-    """A mapping of the YAML: unknown keys are errors, values do not change after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-    LATER: ClassVar[frozenset[str]] = frozenset()  # keys that came after the first studies
-
-    def identity(self) -> dict[str, Any]:
-        """The section as plain content for keys and checkpoints.
-
-        Keys of the YAML that came later are left out at their defaults: what was computed before they existed is found.
-        """
-        fields = type(self).model_fields
-        plain = {name for name in self.LATER if getattr(self, name) == fields[name].default}
-        return self.model_dump(mode="json", exclude=plain)
-
-
-def or_a_name(names: Iterable[str]) -> Callable[[dict[str, Any]], None]:
-    """Tell the JSON schema of a section that one of these names may stand in its place."""
-
-    def extend(schema: dict[str, Any]) -> None:
-        section = dict(schema)
-        schema.clear()
-        schema |= {"anyOf": [section, {"enum": list(names)}]}
-
-    return extend
-
-
-class Split(Section):
-    """Shares of the images, stratified by class. In the YAML also one of the published splits, such as ``80/20``."""
-
-    model_config = ConfigDict(json_schema_extra=or_a_name(SPLITS))
-
-    train: Share = Field(0.7, description="share of the images that networks are trained on; above 0")
-    val: Share = Field(
-        0.1, description="share of the images that trials are compared on: objectives and fronts; above 0"
-    )
-    test: Share = Field(
-        0.2, description="share of the images that are read once, for the front's members; train + val + test is 1"
-    )
-    seed: Integer = Field(0, ge=0, description="random seed of the division; the published test set of a dataset stays")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _published(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            if value not in SPLITS:
-                raise ValueError(f"no published split is called {shown(value)}; known: {', '.join(SPLITS)}")
-            return SPLITS[value]
-        return value
-
-    @model_validator(mode="after")
-    def _sums_to_one(self) -> Split:
-        total = self.train + self.val + self.test
-        if abs(total - 1) > 1e-6:
-            raise ValueError(f"train + val + test must be 1, not {total:g}")
-        if self.train <= 0 or self.val <= 0:
-            raise ValueError("train and val must be above 0: networks are trained on one and selected on the other")
-        return self
 
 
 class Augment(Section):

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from rssearch.config.settings import Patches, Scale
+from rssearch.config.settings import Patches, Scale, Split
 from rssearch.data.family import Task
 from rssearch.data.listing import Files
 from rssearch.data.reading import ALL, Options, Rasters, Reader, Rgb, chosen
-from rssearch.data.registry import check_input_size, listing
+from rssearch.data.registry import check_input_size, divided
 from rssearch.data.scaling import said, scaled_by
 from rssearch.data.sceneload import with_bands
 from rssearch.data.scenes import Pairs, SceneListing
@@ -64,6 +64,7 @@ def describe(
     *,
     input_size: int | None = None,
     patches: Patches = Patches(),  # noqa: B008  (frozen)
+    split: Split = Split(),  # noqa: B008
     bands: Options = ALL,
     scale: Scale | None = None,
 ) -> Description:
@@ -73,10 +74,10 @@ def describe(
     Of rasters the first one's bands and type are taken for those of all.
 
     Raises:
-        InputError: as `listing`, an image cannot be read, or an input size is given for scenes.
+        InputError: as `rssearch.data.registry.divided`, an image cannot be read, or an input size is given for scenes.
     """
     check_input_size(name, input_size)
-    found = listing(name, root)
+    found = divided(name, root, split)
     if isinstance(found, SceneListing):
         check_input_size(name, input_size, "segmentation")
         found = with_bands(found, bands)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import tee
 from typing import Literal, Protocol
 
@@ -48,7 +48,7 @@ class ImageSet:
         notes: files that are left out, and images that given splits have in common: a sentence each.
         scaling: of the pixels; 8 bits are divided by 255.
         layout: of the files, where they are no 8-bit RGB; of generated images, where their bands have names.
-        test_names: of the images of the test split, in the order of its indices; empty where they have none.
+        listed: the images' names in UTF-8, with a zero byte between two of them; empty where they have none.
     """
 
     name: str
@@ -64,7 +64,18 @@ class ImageSet:
     notes: tuple[str, ...] = ()
     scaling: Scaling = EIGHT_BITS
     layout: Layout | None = None
-    test_names: tuple[str, ...] = ()
+    listed: Array = field(default_factory=lambda: np.empty(0, np.uint8))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The unique name of each image; empty where they have none."""
+        return tuple(self.listed.tobytes().decode().split("\0")) if len(self.listed) else ()
+
+    @property
+    def test_names(self) -> tuple[str, ...]:
+        """Those of the test split, in the order of its indices; empty where they have none."""
+        names = self.names
+        return tuple(names[index] for index in self.indices["test"].tolist()) if names else ()
 
     @property
     def task(self) -> Literal["classification"]:

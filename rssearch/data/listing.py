@@ -8,8 +8,8 @@ import os
 import threading
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -63,6 +63,10 @@ class Files:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
 
+    def part(self, indices: Sequence[int]) -> Files:
+        """The images with these numbers."""
+        return Files(self.base, tuple(self.members[index] for index in indices))
+
     def location(self, index: int) -> str:
         """Where an image lies, for messages; the path goes on inside a zip."""
         return f"{self.base}/{shown(self.members[index])}"
@@ -111,6 +115,7 @@ class Listing:
         reader: makes pixels of the files.
         bands: names of the bands of generated images; None: red, green and blue.
         scale: what is known of the values of the pixels.
+        groups: the place of each image, where the dataset says it: a place is never in two splits; None: unknown.
     """
 
     where: str
@@ -124,6 +129,19 @@ class Listing:
     reader: Reader = RGB
     bands: tuple[str, ...] | None = None
     scale: Scale | None = None
+    groups: tuple[str, ...] | None = None
+
+    def part(self, indices: Sequence[int]) -> Listing:
+        """The images with these numbers as a listing, under the same fingerprint and with the same classes."""
+        chosen, pixels = np.asarray(indices, dtype=np.int64), self.pixels
+        return replace(
+            self,
+            names=tuple(self.names[index] for index in indices),
+            labels=self.labels[chosen],
+            fixed=None if self.fixed is None else tuple(self.fixed[index] for index in indices),
+            groups=None if self.groups is None else tuple(self.groups[index] for index in indices),
+            pixels=pixels.part(indices) if isinstance(pixels, Files) else lambda size: pixels(size)[chosen],
+        )
 
 
 def from_files(contents: Contents) -> Listing:

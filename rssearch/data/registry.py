@@ -40,6 +40,7 @@ from rssearch.data.sceneload import load_scenes
 from rssearch.data.scenes import SceneListing
 from rssearch.data.sceneset import AnyDataset, AnySet
 from rssearch.data.split import divide, split_hash
+from rssearch.data.split_file import as_settings_say
 from rssearch.data.streaming import Stream, node_memory
 from rssearch.errors import DataWarning, InputError, unknown
 from rssearch.imaging.pixels import Array
@@ -140,6 +141,16 @@ def listing(name: str, root: str | Path) -> Listing | SceneListing:
     return FOLDERS[prefix][1](name, base) if prefix else find(name).listing(base, name)
 
 
+def divided(name: str, root: str | Path, split: Split) -> Listing | SceneListing:
+    """As `listing`, with the division or the places that `settings.split` gives.
+
+    Raises:
+        InputError: as `listing`, or they do not go with the images.
+    """
+    found = listing(name, root)
+    return as_settings_say(found, split)
+
+
 def fingerprint(name: str, root: str | Path) -> str:
     """sha256 over the name and size of every file: cheap, and the same for a tree and for a zip of it.
 
@@ -219,7 +230,7 @@ def load(
     check_input_size(name, input_size)
     if download:
         fetch(name, root)
-    found = listing(name, root)
+    found = divided(name, root, split)
     images: AnySet
     if isinstance(found, SceneListing):
         check_input_size(name, input_size, "segmentation")
@@ -335,6 +346,7 @@ def _from_files(
             names=tuple(found.names[index] for index in good),
             labels=found.labels[good],
             fixed=tuple(found.fixed[index] for index in good) if found.fixed else None,
+            groups=tuple(found.groups[index] for index in good) if found.groups else None,
         )
         files = Files(files.base, tuple(files.members[index] for index in good))
         result = dataclasses.replace(
@@ -364,7 +376,7 @@ def _assemble(
     scale: Scale | None,
     layout: Layout | None,
 ) -> ImageSet:
-    indices = divide(found.names, found.labels, split, found.fixed, groups)
+    indices = divide(found.names, found.labels, split, found.fixed, groups, found.groups)
     train = indices["train"]
     present = Counter(found.labels[train].tolist())
     absent = [label for position, label in enumerate(found.classes) if present[position] == 0]
@@ -393,5 +405,5 @@ def _assemble(
         notes=found.notes,
         scaling=scaling,
         layout=layout,
-        test_names=tuple(found.names[index] for index in indices["test"].tolist()),
+        listed=np.frombuffer("\0".join(found.names).encode(), np.uint8),
     )

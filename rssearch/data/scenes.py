@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -73,6 +74,39 @@ class SceneListing:
     fixed: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
     scale: Scale | None = None
+
+    def part(self, indices: Sequence[int]) -> SceneListing:
+        """The scenes with these numbers as a listing, under the same fingerprint."""
+        return replace(
+            self,
+            names=tuple(self.names[index] for index in indices),
+            groups=tuple(self.groups[index] for index in indices),
+            source=SomeScenes(self.source, tuple(indices)),
+            fixed=None if self.fixed is None else tuple(self.fixed[index] for index in indices),
+        )
+
+
+@dataclass(frozen=True)
+class SomeScenes:
+    """Some of the scenes of a source, by their numbers in it."""
+
+    source: SceneSource
+    numbers: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def size(self, index: int) -> tuple[int, int]:
+        """As that of the source."""
+        return self.source.size(self.numbers[index])
+
+    def read(self, index: int) -> RawScene:
+        """As that of the source."""
+        return self.source.read(self.numbers[index])
+
+    def stamp(self) -> str:
+        """That of the source, with the numbers."""
+        return f"{self.source.stamp()} {self.numbers}"
 
 
 @dataclass(frozen=True)

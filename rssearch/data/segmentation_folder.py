@@ -4,7 +4,7 @@ r"""A user's own scenes: ``images/`` and ``masks/`` with equal names, and ``clas
 
 * ``["background", "building"]``: masks have one band of class indices, 0 for the first name;
 * ``{"0": "background", "255": "building"}``: masks have one band of these values;
-* ``{"land": "#8429F6", "water": "#E2A929"}``: masks have colours;
+* ``{"land": "#8429F6", "water": "#E2A929"}``, or colours to names, which may repeat: masks have colours;
 * ``{"classes": <one of these>, "ignore": ["unlabeled", 9], "group": "(tile\\d+)_"}``: pixels of the classes, values
   and colours in ``ignore`` (one of them or a list) are left out; scenes for which the regular expression ``group``
   finds the same text at the beginning of their name (the first bracket's, or all) are never in different splits.
@@ -31,6 +31,7 @@ from rssearch.data.reading import RGB, Reader
 from rssearch.data.scene_folders import Found, find_scenes
 from rssearch.data.scenes import Pairs, SceneListing
 from rssearch.data.split_folders import given
+from rssearch.data.vectors import check_vectors
 from rssearch.errors import InputError
 from rssearch.imaging.contents import Contents, scan, shown
 from rssearch.imaging.pixels import DECODE_ERRORS
@@ -40,8 +41,8 @@ TABLE = "classes.json"
 VALUE = re.compile(r"0|-?[1-9]\d{0,9}")
 COLOUR = re.compile("#[0-9A-Fa-f]{6}")
 FORMS = (
-    f'a list of 2 to {IGNORE} names, or a mapping of values to names ({{"0": "land", "255": "water"}}) or of names to '
-    'colours ({"land": "#8429F6"})'
+    f'a list of 2 to {IGNORE} names, or a mapping of values to names ({{"0": "land", "255": "water"}}), of names to '
+    'colours ({"land": "#8429F6"}) or of colours to names'
 )
 HINT = f'needs {TABLE} beside images/ and masks/, for example ["background", "building"] or {{"land": "#8429F6"}}'
 
@@ -75,6 +76,7 @@ def open_folder(name: str, root: Path) -> SceneListing:
 
 def from_contents(contents: Contents, reader: Reader = RGB) -> SceneListing:
     """List images, masks and their table of classes. Raises InputError as `open_folder`."""
+    check_vectors(contents)
     base, found = contents.base, find_scenes(contents)
     tables = [folder for folder in found.tables if f"{folder}{TABLE}" in contents.unread]
     legends = [read_legend(base, folder) for folder in tables or found.tables[:1]]
@@ -207,6 +209,12 @@ def _values(place: str, content: Any) -> tuple[dict[int, str], bool]:
     if content and all(VALUE.fullmatch(key) for key in content) and not any(map(COLOUR.fullmatch, content.values())):
         return {int(key): name for key, name in content.items()}, False
     values: dict[int, str] = {}
+    if content and all(map(COLOUR.fullmatch, content)) and not any(map(COLOUR.fullmatch, content.values())):
+        for colour, name in content.items():
+            if (value := int(colour[1:], 16)) in values:
+                raise InputError(f"{place}: classes: {colour} stands twice, in upper and in lower case")
+            values[value] = name
+        return values, True
     for name, colour in content.items():
         if not COLOUR.fullmatch(colour):
             raise InputError(

@@ -21,7 +21,7 @@ from rssearch.storage.artifacts import Store
 from rssearch.storage.journal import Journal
 from rssearch.storage.location import absolute, address, locate
 from rssearch.storage.records import Status, TrialRecord
-from rssearch.study import class_metrics, weight_files
+from rssearch.study import class_metrics, split_files, weight_files
 from rssearch.trial.hooks import resolve, takes_session
 from rssearch.trial.interface import Preparation
 from rssearch.trial.session import Context, Session, point_settings
@@ -67,7 +67,7 @@ class StudyDefinition:
 
     def __init__(self, config: StudyConfig) -> None:
         """Find the trial and check every point. Raises InputError; nothing is written."""
-        self.config = config = weight_files.fixed(config)
+        self.config = config = split_files.fixed(weight_files.fixed(config))
         self.function, self.module = resolve(config.trial)
         chosen = (value for d in config.space.values() if isinstance(d, Choice) for value in d.values)
         self._sources = imports.sources([config.trial, *(value for value in chosen if isinstance(value, str))])
@@ -82,6 +82,8 @@ class StudyDefinition:
         for section in ("augment", "train", "finetune"):
             self._settings[section] = getattr(config.settings, section).identity()
         del self._settings["model"]["sha256"]  # in the identity of the trials that begin with such a file
+        for name in ("file", "sha256"):
+            self._settings["split"].pop(name, None)  # what the file says is in the key of each trial
         if not config.settings.model.networks:
             del self._settings["model"]["networks"]
         if config.resources.workers > 1 and not takes_session(self.function):
@@ -167,7 +169,8 @@ class StudyDefinition:
         more = identity(point, self.config.settings, self.data_root) if identity else None
         about = {"trial": self.config.trial, "point": point, "settings": self._settings, "more": more}
         about |= {"requested": self.requested} if self.requested else {}
-        return content_key(about | self._user_code)
+        local = point_settings(self.config.settings, point)
+        return content_key(about | split_files.key_part(local) | self._user_code)
 
     def title(self, point: Mapping[str, Any]) -> str:
         """A point in a few words: names as they are, numbers with their dimension.

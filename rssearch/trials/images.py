@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from rssearch import data
-from rssearch.config.settings import Patches, Scale
+from rssearch.config.settings import Patches, Scale, Split
 from rssearch.data import AnySet
 from rssearch.data.describe import Description
 from rssearch.data.describe import describe as describe_dataset
@@ -38,7 +38,15 @@ def describe(point: PruningPoint, root: Path) -> Description:
     settings = point.settings
     if settings.download:
         data.fetch(point.dataset, root)
-    found = _described(point.dataset, str(root), settings.input_size, settings.patches, asked(settings), settings.scale)
+    found = _described(
+        point.dataset,
+        str(root),
+        settings.input_size,
+        settings.patches,
+        settings.split.model_dump_json(),
+        asked(settings),
+        settings.scale,
+    )
     if found.task != point.task:
         raise InputError(
             f"{point.dataset!r} is a dataset for {found.task}, but {point.model!r} is a network for {point.task}"
@@ -48,9 +56,17 @@ def describe(point: PruningPoint, root: Path) -> Description:
 
 @lru_cache(maxsize=32)
 def _described(
-    dataset: str, root: str, input_size: int | None, patches: Patches, bands: Options, scale: Scale | None
+    dataset: str, root: str, input_size: int | None, patches: Patches, split: str, bands: Options, scale: Scale | None
 ) -> Description:
-    return describe_dataset(dataset, root, input_size=input_size, patches=patches, bands=bands, scale=scale)
+    return describe_dataset(
+        dataset,
+        root,
+        input_size=input_size,
+        patches=patches,
+        split=Split.model_validate_json(split),
+        bands=bands,
+        scale=scale,
+    )
 
 
 def load(

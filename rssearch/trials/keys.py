@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from rssearch import models, pruning
-from rssearch.config.settings import Settings
+from rssearch.config.settings import Settings, Split
 from rssearch.config.space import content_key
+from rssearch.data import split_file
 from rssearch.trials import normalisation
 from rssearch.trials.images import fingerprint
 from rssearch.trials.point import PruningPoint
@@ -44,7 +45,7 @@ class Keys:
             "dataset": point.dataset,
             "fingerprint": self.fingerprint,
             "input_size": settings.input_size,
-            "split": settings.split.model_dump(mode="json"),
+            "split": _division(settings.split),
             "on_error": settings.on_error,
             **({"patches": settings.patches.model_dump(mode="json")} if in_patches else {}),
             **_given(settings, ("bands", "band_names", "scale", "nodata")),
@@ -148,6 +149,13 @@ def _given(settings: Settings, names: Iterable[str]) -> dict[str, Any]:
     """Those of some settings that are not at their default: the keys of before they existed stay."""
     values = settings.model_dump(mode="json", include=set(names))
     return {name: value for name, value in values.items() if value is not None}
+
+
+def _division(split: Split) -> dict[str, Any]:
+    """The settings of a division, with what a file of it says in place of its name."""
+    settings = split.model_dump(mode="json", exclude={"file", "sha256"})
+    digest = split_file.digest_of(split)
+    return settings if digest is None else settings | {"file": f"sha256:{digest}"}
 
 
 def user_code(model: str | None = None, method: str | None = None) -> dict[str, Any]:

@@ -133,3 +133,24 @@ def test_memory_is_measured_again_where_code_of_ones_own_changed(tmp_path: Path)
     before = keys_with(("own.py", b"1"))
     assert len(before) == 1
     assert keys_with(("own.py", b"1")) == before != keys_with(("own.py", b"2"))
+
+
+def test_what_a_split_file_says_is_part_of_the_keys_and_its_name_is_not(tmp_path: Path) -> None:
+    first, same, other = (str(tmp_path / f"{name}.csv") for name in ("first", "same", "other"))
+    Path(first).write_text("path,split\na,train\nb,val\n")
+    Path(same).write_text("split;path\r\nval;b\r\ntrain;a\r\n")
+    Path(other).write_text("path,split\na,train\nb,test\n")
+
+    def keys_of(**split: str) -> dict[str, str]:
+        return keys("synthetic_scenes", "resnet20", {"split": split})
+
+    plain, read, again, changed = keys_of(), keys_of(file=first), keys_of(file=same), keys_of(file=other)
+    assert read == again
+    for one, two in ((plain, read), (plain, changed), (read, changed)):
+        assert not any(one[name] == two[name] for name in one)
+
+
+@pytest.mark.parametrize("split", [{"group": "(a)"}, {"by": "block", "size": "1km"}])
+def test_rules_of_a_division_are_part_of_the_keys(split: dict[str, str]) -> None:
+    plain, ruled = keys("synthetic_scenes", "resnet20", {}), keys("synthetic_scenes", "resnet20", {"split": split})
+    assert not any(plain[name] == ruled[name] for name in plain)
