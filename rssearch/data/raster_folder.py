@@ -6,7 +6,8 @@ import dataclasses
 from pathlib import Path
 
 from rssearch.data import segmentation_folder
-from rssearch.data.listing import Listing, from_files
+from rssearch.data.folder import from_contents
+from rssearch.data.listing import Listing
 from rssearch.data.reading import Rasters
 from rssearch.data.scene_folders import KINDS
 from rssearch.data.scenes import SceneListing
@@ -28,7 +29,7 @@ def open_folder(name: str, root: Path) -> Listing | SceneListing:
     contents = _contents(name, root)
     if _has_masks(contents):
         return segmentation_folder.from_contents(contents, Rasters())
-    return dataclasses.replace(from_files(contents), reader=Rasters())
+    return dataclasses.replace(from_contents(contents), reader=Rasters())
 
 
 def _contents(name: str, root: Path) -> Contents:
