@@ -35,7 +35,7 @@ def from_generated(
     scale: Scale | None,
     progress: Progress | None,
 ) -> ImageSet:
-    """The set of generated images; the arguments are those of `rssearch.data.registry.load`. Raises InputError as it."""
+    """The set of generated images. Arguments and errors are those of `rssearch.data.registry.load`."""
     if bands != ALL:
         indices, names = chosen(found.bands, bands)
         found, pixels = dataclasses.replace(found, bands=names), named(pixels, indices)
@@ -66,7 +66,7 @@ def from_encoded(
     workers: int | None,
     progress: Progress | None,
 ) -> ImageSet:
-    """The set of images in files; the arguments are those of `rssearch.data.registry.load`. Raises InputError as it."""
+    """The set of images in files. Arguments and errors are those of `rssearch.data.registry.load`."""
     layout = common_layout(files, input_size, found.reader, workers)
     shape, dtype = (layout.bands, layout.height, layout.width), np.dtype(layout.dtype)
     keep = len(files) * int(np.prod(shape)) * dtype.itemsize <= memory_share * node_memory()
