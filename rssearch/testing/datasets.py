@@ -53,7 +53,7 @@ class DatasetPart:
         return found
 
     @property
-    def pixels(self) -> NDArray[np.uint8]:
+    def pixels(self) -> NDArray[Any]:
         """The images [N, C, H, W], in memory."""
         pixels = self.images.images
         assert isinstance(pixels, np.ndarray)
@@ -87,12 +87,12 @@ def check_dataset(name: str, root: str | Path, *, size: int = 16) -> None:
 
 
 def arrays_have_their_types(part: DatasetPart) -> None:
-    """Images are uint8 [N, C, H, W], labels int64 in the range of the classes, and every class has one."""
+    """Images are uint8 or uint16 [N, C, H, W], labels int64 in the range of the classes, and every class has one."""
     found = part.images
     count = len(found.labels)
     require(part.pixels.shape == (count, *found.input_shape), f"images are {part.pixels.shape}")
     require(found.input_shape[1:] == (part.size, part.size), f"images are {found.input_shape}")
-    require(part.pixels.dtype == np.uint8, f"images are {part.pixels.dtype}")
+    require(part.pixels.dtype in (np.uint8, np.uint16), f"images are {part.pixels.dtype}")
     require(found.labels.dtype == np.int64, f"labels are {found.labels.dtype}")
     require(found.num_classes == len(found.classes) == len(set(found.classes)), "classes are not named once each")
     require(set(found.labels.tolist()) == set(range(found.num_classes)), "labels are not 0 to the number of classes")
