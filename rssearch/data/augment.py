@@ -137,7 +137,9 @@ def move(images: Tensor, draws: Draws, rows: slice) -> Tensor:
         source = torch.where(quarter % 2 == 1, source.transpose(1, 2).flip(1), source)
         source = torch.where(quarter >= 2, source.flip(1, 2), source)
     flat = source.reshape(B, 1, H * W).expand(-1, C, -1)
-    return images.reshape(B, C, H * W).gather(2, flat).reshape(B, C, H, W)
+    # PyTorch 2.11 cannot gather unsigned numbers of 16 bits; as signed ones they are the same bits.
+    values = images.view(torch.int16) if images.dtype == torch.uint16 else images
+    return values.reshape(B, C, H * W).gather(2, flat).reshape(B, C, H, W).view(images.dtype)
 
 
 def _reflected(size: int, start: npt.NDArray[np.int64], flip: npt.NDArray[np.bool_]) -> Tensor:

@@ -129,6 +129,7 @@ FAKES = {
     "imagenet": imagenet,
     "resisc45": lambda root: tree(root / "NWPU-RESISC45", list(resisc45.CLASSES), suffix=".jpg"),
     "synthetic_scenes": None,
+    "synthetic_bands": None,
     "synthetic_buildings": None,
     "dubai": dubai,
     "inria": aerial,
