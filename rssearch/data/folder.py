@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rssearch.data.labels import find_table, from_table
 from rssearch.data.listing import Listing, from_files
-from rssearch.data.split_lists import divide_listing, find_lists
+from rssearch.data.split_lists import divide_listing, find_lists, read_lists
 from rssearch.errors import InputError
 from rssearch.imaging.contents import Contents, count_endings, scan
 
@@ -46,7 +46,7 @@ def from_contents(contents: Contents) -> Listing:
     if not lists:
         return found
     if found.fixed is None:
-        return divide_listing(found, contents, lists)
+        return divide_listing(found, read_lists(contents, lists))
     if table is not None:
         raise InputError(
             f"{contents.base}: {table} and {', '.join(lists.values())} both give a division; one is needed"

@@ -10,6 +10,7 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from rssearch.data.listing import Files, Listing
 from rssearch.data.names import NameIndex
@@ -18,9 +19,16 @@ from rssearch.data.tables import read_lines
 from rssearch.errors import InputError
 from rssearch.imaging.contents import Contents, name_some, shown
 
-__all__ = ["Sides", "divide_listing", "find_lists", "read_sides", "told"]
+__all__ = ["Sides", "Text", "divide_listing", "find_lists", "read_lists", "read_sides", "told"]
 
 _NAME = re.compile(r"(?P<stem>(?:.*[-_. ])?)(?P<split>[A-Za-z]+)\.txt", re.IGNORECASE)
+
+
+class Text(NamedTuple):
+    """A list: where it lies, for messages, and its bytes."""
+
+    place: str
+    content: bytes
 
 
 @dataclass(frozen=True)
@@ -78,12 +86,19 @@ def _is_above(contents: Contents, prefix: str) -> bool:
     return all(path.startswith(prefix) for path, _ in contents.images)
 
 
-def read_sides(contents: Contents, lists: Mapping[str, str], names: Sequence[str], members: Sequence[str]) -> Sides:
-    """Read lists.
+def read_lists(contents: Contents, lists: Mapping[str, str]) -> dict[str, Text]:
+    """The texts of lists that `find_lists` has found, by their split."""
+    return {
+        split: Text(f"{contents.base}/{shown(path)}", Files(contents.base, (path,)).read(0))
+        for split, path in lists.items()
+    }
+
+
+def read_sides(lists: Mapping[str, Text], names: Sequence[str], members: Sequence[str]) -> Sides:
+    """What lists say of images.
 
     Args:
-        contents: of the dataset.
-        lists: as `find_lists` gives them.
+        lists: by their split.
         names: of the images.
         members: their paths below the base.
 
@@ -94,17 +109,16 @@ def read_sides(contents: Contents, lists: Mapping[str, str], names: Sequence[str
     splits: dict[int, str] = {}
     places: dict[int, str] = {}
     for split in sorted(lists):
-        place = f"{contents.base}/{shown(lists[split])}"
-        lines = read_lines(place, Files(contents.base, (lists[split],)).read(0))
+        lines = read_lines(*lists[split])
         if not lines:
-            raise InputError(f"{place}: names no image")
+            raise InputError(f"{lists[split].place}: names no image")
         for line, name in lines:
             number = index.find(line, name)
             if number in places:
                 raise InputError(f"{line}: {shown(name)} is there twice: it is in {places[number]}, too")
             splits[number], places[number] = split, line
     left = tuple(name for number, name in enumerate(names) if number not in splits)
-    return Sides(tuple(shown(path) for path in lists.values()), splits, left)
+    return Sides(tuple(text.place.rpartition("/")[2] for text in lists.values()), splits, left)
 
 
 def told(names: Sequence[str], sides: Sequence[str]) -> str:
@@ -112,14 +126,14 @@ def told(names: Sequence[str], sides: Sequence[str]) -> str:
     return "".join(f"{name}\t{side}\n" for name, side in sorted(zip(names, sides, strict=True)))
 
 
-def divide_listing(found: Listing, contents: Contents, lists: Mapping[str, str]) -> Listing:
-    """A listing of files as its lists divide it; images in no list are left out.
+def divide_listing(found: Listing, lists: Mapping[str, Text]) -> Listing:
+    """A listing of files as lists, by their split, divide it; images in no list are left out.
 
     Raises:
         InputError: as `read_sides`.
     """
     assert isinstance(found.pixels, Files)
-    sides = read_sides(contents, lists, found.names, found.pixels.members)
+    sides = read_sides(lists, found.names, found.pixels.members)
     kept = sorted(sides.splits)
     part = found.part(kept)
     fixed = given([sides.splits[number] for number in kept])

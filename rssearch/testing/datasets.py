@@ -16,7 +16,10 @@ from rssearch import data
 from rssearch.config.settings import Patches, Split
 from rssearch.data import IGNORE, ImageSet, SceneSet
 from rssearch.data.describe import describe
+from rssearch.data.listing import Listing
 from rssearch.data.loader import batches
+from rssearch.data.registry import listing
+from rssearch.data.scenes import SceneListing
 from rssearch.errors import InputError
 from rssearch.imaging.rasters import TYPES, missing
 from rssearch.testing.clauses import check, require
@@ -66,6 +69,16 @@ class DatasetPart:
         found = self.load()
         assert isinstance(found, SceneSet)
         return found
+
+    @cached_property
+    def listing(self) -> Listing | SceneListing:
+        """What it holds, before a pixel is read."""
+        return listing(self.name, self.root)
+
+    @property
+    def divided(self) -> bool:
+        """Whether it comes divided into all of train, val and test, so that no seed changes anything."""
+        return {"train", "val", "test"} == set(self.listing.fixed or ())
 
 
 def check_dataset(name: str, root: str | Path, *, size: int = 16) -> None:
@@ -150,10 +163,12 @@ def loading_repeats_itself(part: DatasetPart) -> None:
 
 
 def another_seed_is_another_split(part: DatasetPart) -> None:
-    """Another seed divides the same images differently, into parts of the same size."""
+    """Another seed divides the same images differently, into parts of the same size; a given division stays."""
     found, other = part.images, part.load(split=Split(seed=1))
-    require(other.split_hash != found.split_hash, "the split is the same")
+    require((other.split_hash == found.split_hash) == part.divided, "the split is the same, or a given one is another")
     require(other.fingerprint == found.fingerprint, "the fingerprint changes with the split")
+    if part.listing.groups is not None:
+        return  # whole places need not have the same size
     sizes = [{split: len(members) for split, members in one.indices.items()} for one in (found, other)]
     require(sizes[0] == sizes[1], f"the parts have other sizes: {sizes}")
 
@@ -291,9 +306,10 @@ def loading_scenes_repeats_itself(part: DatasetPart) -> None:
 
 
 def another_seed_is_another_split_of_the_scenes(part: DatasetPart) -> None:
-    """Other seeds divide the same scenes differently."""
+    """Other seeds divide the same scenes differently; a given division stays."""
     found, others = part.scenes, [part.load(split=Split(seed=seed)) for seed in (1, 2, 3)]
-    require(any(other.split_hash != found.split_hash for other in others), "three other seeds give the same split")
+    another = any(other.split_hash != found.split_hash for other in others)
+    require(another != part.divided, "three other seeds give the same split, or another than the given one")
     require({other.fingerprint for other in others} == {found.fingerprint}, "the fingerprint changes with the split")
 
 
