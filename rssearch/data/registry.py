@@ -47,7 +47,7 @@ FAMILIES: dict[str, Family] = {
         buildings.FAMILY,
         dubai.FAMILY,
         *eurosat.FAMILIES,
-        eurosat_ms.FAMILY,
+        *eurosat_ms.FAMILIES,
         imagenet.FAMILY,
         *inria.FAMILIES,
         *isprs.FAMILIES,
