@@ -31,7 +31,7 @@ from rssearch.report.recorded import Recorded
 from rssearch.storage import scratch, uris
 from rssearch.storage.artifacts import Files, Store
 from rssearch.storage.location import absolute, check_folder, write_atomic
-from rssearch.trial.session import point_settings
+from rssearch.trial.session import image_settings
 
 EIGHT_BITS = {"low": 0.0, "high": 255.0}
 
@@ -82,7 +82,7 @@ def _contents(found: Recorded, row: Mapping[str, Any], data_root: Path | None, *
     images = checks.Images(
         name=row.get("dataset"),
         root=Path(config.data_root) if data_root is None else data_root,
-        settings=point_settings(config.settings, row),
+        settings=image_settings(config.settings, row),
         about=about,
         split_hash=row.get("split_hash"),
     )
