@@ -22,6 +22,7 @@ from rssearch.bundle.files import (
     manifest,
 )
 from rssearch.bundle.network import build, rebuild
+from rssearch.bundle.preprocessing import bands_of
 from rssearch.config.loading import load_study
 from rssearch.cost.onnx import INPUT, OPSET, OUTPUT, to_onnx
 from rssearch.errors import InputError
@@ -31,6 +32,8 @@ from rssearch.storage import scratch, uris
 from rssearch.storage.artifacts import Files, Store
 from rssearch.storage.location import absolute, check_folder, write_atomic
 from rssearch.trial.session import point_settings
+
+EIGHT_BITS = {"low": 0.0, "high": 255.0}
 
 
 def write(
@@ -115,14 +118,34 @@ def _preprocessing(about: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "task": about["task"],
         "input_shape": about["input_shape"],
-        "pixels": "8 bits, upright as the orientation tag says",
-        "channels": "RGB",
+        **_pixels(about),
         "resize": resize,
-        "scale": "divide the 8-bit values by 255, subtract the mean, divide by the std",
         "mean": about["mean"],
         "std": about["std"],
         "normalize": about.get("normalize", "dataset"),  # networks of before it could be chosen
         "classes": about["classes"],
+        "colours": [shade(i) for i in range(len(about["classes"]))],
         "onnx": {"input": INPUT, "output": OUTPUT, "opset": OPSET},
-        **({"tiles": about["tiles"], "colours": [shade(i) for i in range(len(about["classes"]))]} if segments else {}),
+        **({"tiles": about["tiles"]} if segments else {}),
+    }
+
+
+def _pixels(about: Mapping[str, Any]) -> dict[str, Any]:
+    """What the values of pixels are, in words for images of 8 bits."""
+    if bands_of(about).pictures and not isinstance(about.get("scale"), Mapping):
+        return {
+            "pixels": "8 bits, upright as the orientation tag says",
+            "channels": "RGB",
+            "scale": "divide the 8-bit values by 255, subtract the mean, divide by the std",
+            **{name: about[name] for name in ("bands", "fill") if about.get(name) is not None},
+        }
+    return {
+        "pixels": "the values of the files in their own type; those without data are filled, then: subtract low, "
+        "divide by high - low, subtract the mean, divide by the std",
+        "bands": about.get("bands"),
+        "dtype": about.get("dtype", "uint8"),
+        "scale": about.get("scale") or {name: [end] * about["input_shape"][0] for name, end in EIGHT_BITS.items()},
+        "fill": about.get("fill"),
+        "nodata": about.get("nodata"),
+        "file": about.get("file"),
     }

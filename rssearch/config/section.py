@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -18,6 +18,16 @@ class Section(BaseModel):
     """A mapping of the YAML: unknown keys are errors, values do not change after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    LATER: ClassVar[frozenset[str]] = frozenset()  # keys that came after the first studies
+
+    def identity(self) -> dict[str, Any]:
+        """The section as plain content for keys and checkpoints.
+
+        Keys of the YAML that came later are left out at their defaults: what was computed before they existed is found.
+        """
+        fields = type(self).model_fields
+        plain = {name for name in self.LATER if getattr(self, name) == fields[name].default}
+        return self.model_dump(mode="json", exclude=plain)
 
 
 def or_a_name(names: Iterable[str]) -> Callable[[dict[str, Any]], None]:

@@ -64,7 +64,7 @@ def blocks(files: Files, size: str) -> tuple[str, ...]:
 def centres(base: Path, members: tuple[str, ...]) -> tuple[Centre, ...]:
     """Where each image lies. Raises InputError as `blocks`."""
     try:
-        import rasterio  # type: ignore[import-untyped]
+        import rasterio
     except ImportError:
         raise InputError("settings.split.by: block needs rasterio: pip install 'rssearch[geo]'") from None
     files = Files(base, members)
@@ -112,7 +112,7 @@ def _centre(files: Files, index: int, rasterio: Any) -> Centre:
 
 def _one_projected(systems: set[str]) -> float | None:
     """Metres of a unit of the one projected system; None where there are several, or it is none of the ground."""
-    from rasterio.crs import CRS  # type: ignore[import-untyped]
+    from rasterio.crs import CRS
 
     if len(systems) > 1:
         return None
@@ -124,7 +124,7 @@ def _one_projected(systems: set[str]) -> float | None:
 
 def _geographic(found: Sequence[Centre]) -> list[tuple[float, float]]:
     """Longitude and latitude of each centre in WGS 84."""
-    from rasterio.warp import transform  # type: ignore[import-untyped]
+    from rasterio.warp import transform
 
     result: dict[int, tuple[float, float]] = {}
     for system in sorted({centre.crs for centre in found}):

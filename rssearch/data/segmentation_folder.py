@@ -28,13 +28,14 @@ from typing import Any
 
 from rssearch.data.listing import Files
 from rssearch.data.masks import IGNORE, LOSSY, MaskTable
+from rssearch.data.reading import RGB, Reader
 from rssearch.data.scene_folders import Found, SceneFiles, find_scenes
 from rssearch.data.scenes import Pairs, SceneListing
 from rssearch.data.split_folders import given
 from rssearch.data.split_lists import Text, find_lists, read_lists, read_sides
 from rssearch.data.vectors import check_vectors
 from rssearch.errors import InputError
-from rssearch.imaging.contents import scan, shown
+from rssearch.imaging.contents import Contents, scan, shown
 from rssearch.imaging.pixels import DECODE_ERRORS
 
 PREFIX = "segmentation_folder:"
@@ -72,9 +73,13 @@ def open_folder(name: str, root: Path) -> SceneListing:
         raise InputError(f"dataset {name!r}: {base} does not exist; give a folder or a zip with images/ and masks/")
     if not (base.is_dir() or base.suffix.lower() == ".zip"):
         raise InputError(f"dataset {name!r}: {base} is neither a folder nor a zip archive")
-    contents = scan(base)
+    return from_contents(scan(base))
+
+
+def from_contents(contents: Contents, reader: Reader = RGB) -> SceneListing:
+    """List images, masks and their table of classes. Raises InputError as `open_folder`."""
     check_vectors(contents)
-    found = find_scenes(contents)
+    base, found = contents.base, find_scenes(contents)
     tables = [folder for folder in found.tables if f"{folder}{TABLE}" in contents.unread]
     legends = [read_legend(base, folder) for folder in tables or found.tables[:1]]
     if any(legend != legends[0] for legend in legends):
@@ -84,7 +89,7 @@ def open_folder(name: str, root: Path) -> SceneListing:
     if lists:
         found = _divided(found, lists)
     notes = (*contents.notes(), *found.notes)
-    return pairs(base, found.images, found.masks, legends[0], splits=found.splits, notes=notes)
+    return pairs(base, found.images, found.masks, legends[0], splits=found.splits, notes=notes, reader=reader)
 
 
 def _divided(found: SceneFiles, lists: Mapping[str, Text]) -> SceneFiles:
@@ -92,7 +97,8 @@ def _divided(found: SceneFiles, lists: Mapping[str, Text]) -> SceneFiles:
     names = sorted(found.images)
     sides = read_sides(lists, names, [found.images[name][0] for name in names])
     splits = {names[number]: split for number, split in sides.splits.items()}
-    images, masks = ({n: f for n, f in files.items() if n not in sides.left} for files in (found.images, found.masks))
+    left = set(sides.left)
+    images, masks = ({n: f for n, f in files.items() if n not in left} for files in (found.images, found.masks))
     return replace(found, images=images, masks=masks, splits=splits, notes=(*found.notes, *sides.notes))
 
 
@@ -104,6 +110,7 @@ def pairs(
     *,
     splits: Mapping[str, str] | None = None,
     notes: tuple[str, ...] = (),
+    reader: Reader = RGB,
 ) -> SceneListing:
     """The listing of images and masks that have the same names, divided by `splits` where there are some.
 
@@ -136,7 +143,7 @@ def pairs(
         names=names,
         groups=groups,
         fingerprint=digest.hexdigest(),
-        source=Pairs(_files(base, names, images), _files(base, names, masks), legend.table),
+        source=Pairs(_files(base, names, images), _files(base, names, masks), legend.table, reader),
         fixed=fixed,
         notes=notes,
     )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -20,19 +20,15 @@ from rssearch.config.settings import Recipe
 from rssearch.cost import counting, latency
 from rssearch.data import IGNORE
 from rssearch.device import mode, reproducible
-from rssearch.errors import InputError, TrialFailed
+from rssearch.errors import InputError, TrialFailed, cut
 from rssearch.models import outputs
 from rssearch.models.weights import to_bytes
+from rssearch.pruning.graph import check_traceable
 from rssearch.storage.location import write_atomic
 from rssearch.study.shrinking import METHOD
-from rssearch.train.loop import (
-    Batches,
-    evaluate_batches,
-    learning_rate,
-    make_optimizer,
-    recalibrate_on,
-    training_loss,
-)
+from rssearch.train.balance import named_loss
+from rssearch.train.evaluation import Batches, evaluate_batches
+from rssearch.train.loop import learning_rate, make_optimizer, recalibrate_on, training_loss
 
 __all__ = ["Shrunk", "shrink"]
 
@@ -105,7 +101,8 @@ def shrink(
 
     Raises:
         InputError: unknown method, a ratio that cannot be met, a soft method; no batches, or such as can be gone
-            through only once, or are no images with labels of the network's classes; or outputs that are no logits.
+            through only once, or are no images with labels of the network's classes; or a network that is compiled,
+            does not run on them in float32, cannot be trained on them, or gives no logits.
         TrialFailed: the training loss is not finite.
     """
     if pruning.get_method(method).soft:
@@ -114,12 +111,14 @@ def shrink(
         raise InputError(f"epochs {epochs} must be at least 0, distill {distill:g} in [0, 1], lr {lr:g} above 0")
     recipe = Recipe(epochs=epochs, lr=lr, distill=distill, recalibrate_batches=10)
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    teacher = copy.deepcopy(model).to(where).eval()
+    _check_network(model)
+    teacher = counting.duplicate(model).to(where).eval()
     teacher.requires_grad_(True)
     first = next(_batches("data", data, where, None, least=2), None)
     if first is None:
         raise InputError("data: there are no batches of two images or more to train on")
     classes = _classes(teacher, *first)
+    _check_trains(counting.duplicate(teacher), *first, recipe)
     train = partial(_batches, "data", data, where, classes, least=2)
     measured = partial(_measured, val=partial(_batches, "val", val, where, classes), classes=classes)
     before = measured(teacher)
@@ -164,10 +163,45 @@ def _said(tensor: Tensor) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
 
 
+def _check_network(model: nn.Module) -> None:
+    """Refuse what cannot be copied, pruned and trained. Raises InputError."""
+    if not isinstance(model, nn.Module):
+        raise InputError(f"the network is {outputs.described(model)}, not a torch.nn.Module")
+    check_traceable(model)
+    for name, parameter in model.named_parameters():
+        if parameter.is_floating_point() and parameter.dtype != torch.float32:
+            raise InputError(f"the network's {name} is {_said(parameter)}; it is pruned in float32: model.float()")
+
+
+@contextmanager
+def _own_code(doing: str) -> Iterator[None]:
+    """What the network's own code raises, as an InputError with what it was doing; memory that does not suffice not."""
+    try:
+        yield
+    except (InputError, torch.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:
+        why = cut(" ".join(str(error).split()) or type(error).__name__, 300)
+        raise InputError(f"the network {doing}: {why}") from error
+
+
+def _check_trains(model: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe) -> None:
+    """Refuse a network that cannot be trained on a batch. Raises InputError."""
+    labels = torch.zeros_like(labels)  # labels that the network lacks are refused by their numbers elsewhere
+    with reproducible(images.device), _own_code("cannot be trained on a batch of the data"):
+        model.train()
+        found = model(images.clone())
+        if not isinstance(found, Tensor):
+            raise InputError(f"the network gives {outputs.described(found)} in training mode, not one tensor of logits")
+        if not found.requires_grad:
+            raise InputError("the network gives logits without a gradient in training mode: it cannot be fine-tuned")
+        torch.autograd.backward(training_loss(model, None, recipe, named_loss(recipe), 1.0, images, labels))
+
+
 def _classes(model: nn.Module, images: Tensor, labels: Tensor) -> int:
     """Of how many classes a network gives logits. Raises InputError if it gives no logits for such labels."""
-    with mode(model, training=False), torch.inference_mode():
-        found = model(images)
+    with mode(model, training=False), torch.inference_mode(), _own_code(f"does not run on images {_said(images)}"):
+        found = model(images.clone())
     if not isinstance(found, Tensor):
         raise InputError(
             f"the network gives {outputs.described(found)}, not one tensor of logits; "
@@ -189,7 +223,7 @@ def _check_labels(name: str, labels: Tensor, classes: int) -> None:
 
 
 def _fine_tune(model: nn.Module, teacher: nn.Module, train: Callable[[], Batches], recipe: Recipe) -> None:
-    optimizer = make_optimizer(model, recipe)
+    optimizer, label_loss = make_optimizer(model, recipe), named_loss(recipe)
     model.train()
     for epoch in range(recipe.epochs):
         rate = learning_rate(recipe, epoch, recipe.epochs, 0)
@@ -197,7 +231,7 @@ def _fine_tune(model: nn.Module, teacher: nn.Module, train: Callable[[], Batches
             group["lr"] = rate
         total = torch.zeros(())
         for x, y in train():
-            loss = training_loss(model, teacher, recipe, 1.0, x, y)
+            loss = training_loss(model, teacher, recipe, label_loss, 1.0, x, y)
             optimizer.zero_grad()
             torch.autograd.backward(loss)
             optimizer.step()

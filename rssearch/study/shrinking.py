@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -55,15 +56,19 @@ class Request:
 
     def study(self, places: Mapping[str, str]) -> StudyConfig:
         """The study that answers it. Raises InputError for what no study can be."""
-        from rssearch import data
+        from rssearch import models
         from rssearch.config.loading import overridden
 
         if (self.macs_ratio is None) == (self.latency_ms is None):
             raise InputError("give one of --macs and --latency-ms")
-        quality = "val_miou" if data.task(self.data) == "segmentation" else "val_accuracy"
+        if self.latency_ms is not None and not (math.isfinite(self.latency_ms) and self.latency_ms > 0):
+            raise InputError(f"--latency-ms {self.latency_ms:g}: must be a number of milliseconds above 0")
+        if self.macs_ratio is not None and not math.isfinite(self.macs_ratio):
+            raise InputError(f"--macs {self.macs_ratio:g}: must be a number in (0, 1]")
+        quality = "val_miou" if models.task_of(self.model) == "segmentation" else "val_accuracy"
         name = re.sub(r"[^A-Za-z0-9_.-]+", "-", self.model).strip("-")[:60]
         document: dict[str, Any] = {
-            "study": f"shrink-{name}-{content_key(asdict(self))}",
+            "study": f"shrink-{name}-{self._key()}",
             "trial": "trials.prune:run",
             "space": {
                 "dataset": [self.data],
@@ -83,6 +88,12 @@ class Request:
         if self.latency_ms is not None:
             document["search"]["constraints"] = {"latency_ms": {"max": self.latency_ms}}
         return parse_study(overridden(document, self.more), "shrink")
+
+    def _key(self) -> str:
+        try:
+            return content_key(asdict(self))
+        except (TypeError, ValueError) as error:
+            raise InputError(f"--set: a value is none that a study may have: {error}") from None
 
 
 def shrink(request: Request, out: Path, places: Mapping[str, str], console: Console, address: str | None = None) -> int:

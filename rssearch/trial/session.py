@@ -53,6 +53,7 @@ class Context:
     )
     workers: int = 1  # that train one trial together; cpus and gpus are of each
     requested: tuple[str, ...] = ()  # of the module's ON_REQUEST, what objectives and constraints name
+    named: tuple[str, ...] = ()  # the metrics of objectives and constraints
     constraints: Mapping[str, Bound] = field(default_factory=dict)
     worker_group: WorkerGroup | None = None  # these workers, seen from the one that this is; None: alone
     sources: imports.Sources = ()  # of the user's own modules, see `rssearch.config.imports`

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -17,10 +19,21 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 class By(NamedTuple):
-    """Mean and deviation of each band, of values in [0, 1]; one number of each stands for all bands."""
+    """Mean and deviation of each band; one number of each stands for all bands.
+
+    Attributes:
+        mean: of values in [0, 1], as the scaling of the images makes them.
+        std: likewise.
+        raw: whether they are of the values in the files instead, in the units of a sensor.
+    """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    raw: bool = False
+
+    def key(self) -> dict[str, object]:
+        """What a content key holds of it."""
+        return {"mean": self.mean, "std": self.std, **({"raw": True} if self.raw else {})}
 
 
 UNCHANGED = By((0.0,), (1.0,))
@@ -36,6 +49,8 @@ def of_point(point: PruningPoint) -> By | None:
     known = None
     if asked in (None, "weights") and name is not None and point.weights_file is None:
         known = models.normalisation_of(point.model, name)
+        if known is None and (sensor := models.sensor_scaling(point.model, name)) is not None:
+            return By(sensor.mean, sensor.std, raw=True)
     match asked:
         case Normalisation():
             return By(asked.mean, asked.std)
@@ -58,13 +73,25 @@ def name_of(point: PruningPoint) -> str:
     return asked or ("dataset" if by is None else "weights")
 
 
-def check(point: PruningPoint, bands: int) -> None:
-    """Refuse a normalisation of another number of bands than the images have. Raises InputError."""
+def check(point: PruningPoint, bands: int, names: Sequence[str] | None = None) -> None:
+    """Refuse a normalisation, or named weights, of other bands than the images have. Raises InputError."""
     by = of_point(point)
+    if point.weights is not None and point.weights_file is None and names is not None:
+        sensor = models.sensor_scaling(point.model, point.weights)
+        if sensor is not None and sensor.bands and list(map(_band, sensor.bands)) != list(map(_band, names)):
+            raise InputError(
+                f"bands: the weights {point.weights} were trained on {', '.join(sensor.bands)}, in this order, and the "
+                f"images are read as {', '.join(names)}"
+            )
     if by is not None and len(by.mean) not in (1, bands):
         raise InputError(
             f"normalize: {name_of(point)} has {len(by.mean)} bands, and the images of {point.dataset!r} have {bands}"
         )
+
+
+def _band(name: str) -> str:
+    """The name of a band as all write it: B4 for B04, B8A for b8a."""
+    return re.sub(r"^B0+(?=\d)", "B", name.upper())
 
 
 def applied(images: AnySet, by: By | None) -> AnySet:
@@ -72,5 +99,8 @@ def applied(images: AnySet, by: By | None) -> AnySet:
     if by is None:
         return images
     bands = images.input_shape[0]
-    mean, std = (np.broadcast_to(np.asarray(values, np.float32), (bands,)).copy() for values in by)
+    mean, std = (np.broadcast_to(np.asarray(values, np.float32), (bands,)).copy() for values in by[:2])
+    if by.raw:
+        low, high = (ends.reshape(-1) for ends in images.scaling.ends(bands))
+        mean, std = (mean - low) / (high - low), std / (high - low)
     return replace(images, mean=mean, std=std)

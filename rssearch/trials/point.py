@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 from torch import Tensor
 
-from rssearch import pruning
+from rssearch import data, models, pruning
 from rssearch.config.settings import Recipe, Settings
 from rssearch.errors import InputError
 from rssearch.models.fitting import without_weights
@@ -59,6 +59,11 @@ class PruningPoint:
     def is_soft(self) -> bool:
         """Whether its filters are zeroed in each epoch of the fine-tuning, and removed at the end."""
         return self.method is not None and self.method.soft
+
+    @cached_property
+    def task(self) -> str:
+        """What its images' targets are; where their name does not say it, what its network is for."""
+        return data.task(self.dataset) or models.task_of(self.model)
 
     @cached_property
     def options(self) -> dict[str, Any]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import rssearch
 from rssearch import models, pruning
 from rssearch.errors import InputError, TrialFailed
+from rssearch.models.weights import to_bytes
 from rssearch.study.shrinking import Request, table
 from tests.support.commands import refused, run
 
@@ -143,6 +146,22 @@ def test_bad_requests_are_refused(arguments: list[str], said: str, tmp_path: Pat
     assert [path.name for path in tmp_path.iterdir()] == ["full"]
 
 
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"macs_ratio": float("nan")}, r"--macs nan: must be a number in \(0, 1\]"),
+        ({"macs_ratio": float("inf")}, "--macs inf: must be"),
+        ({"latency_ms": float("nan")}, "--latency-ms nan: must be a number of milliseconds above 0"),
+        ({"latency_ms": 0.0}, "--latency-ms 0: must be"),
+        ({"latency_ms": -1.0}, "--latency-ms -1: must be"),
+        ({"macs_ratio": 0.5, "more": {"settings.finetune.lr": float("nan")}}, "--set: a value is none that a study"),
+    ],
+)
+def test_numbers_that_are_none_are_refused(asked: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        Request("resnet20", "synthetic_scenes", **asked).study({})
+
+
 def test_requests_are_told_apart() -> None:
     places = {"data_root": "data"}
     one = Request("resnet20", "synthetic_scenes", macs_ratio=0.5).study(places)
@@ -219,3 +238,76 @@ def test_the_most_accurate_network_that_keeps_a_latency(tmp_path: Path, local_ra
     assert not (tmp_path / "none").exists()
     result = run(*command, "--macs", "0.5", "--out", "none", "--set", "search.constraints.macs.max=10", *small)
     refused(result, "search.constraints: no network keeps them; macs is ")
+
+
+class Odd(nn.Module):
+    """A network whose forward pass is given."""
+
+    def __init__(self, forward: Callable[[Any, Tensor], Any]) -> None:
+        super().__init__()
+        self.first = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
+        self.last = nn.Linear(8, 3)
+        self.how = forward
+
+    def plain(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.last(self.first(x).mean((2, 3)))
+        return logits
+
+    def forward(self, x: Tensor) -> Any:
+        return self.how(self, x)
+
+
+def _without_gradient(network: Odd, x: Tensor) -> Tensor:
+    return network.plain(x).detach()
+
+
+def _in_place(network: Odd, x: Tensor) -> Tensor:
+    features = network.first(x)
+    features[:, :1] *= 2
+    logits: Tensor = network.last(features.mean((2, 3)))
+    return logits
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: network().half(), r"0.weight is float16 \[.*\]; it is pruned in float32: model.float\(\)"),
+        (lambda: network().double(), "is float64"),
+        (lambda: torch.nn.LazyLinear(2), "has no shape yet"),
+        (lambda: "resnet18", "the network is a str, not a torch.nn.Module"),
+        (lambda: nn.Conv2d(4, 2, 3), r"does not run on images float32 \[.*\]: .*channels"),
+        (lambda: Odd(lambda n, x: (n.plain(x), x) if n.training else n.plain(x)), "a tuple of 2 in training mode"),
+        (lambda: Odd(_without_gradient), "logits without a gradient in training mode"),
+        (lambda: Odd(_in_place), "cannot be trained on a batch of the data: .*inplace"),
+    ],
+    ids=["half", "double", "lazy", "text", "bands", "tuple", "detached", "inplace"],
+)
+@pytest.mark.filterwarnings("ignore")  # torch's, of lazy layers
+def test_a_network_that_cannot_be_shrunk_is_refused_at_once(make: Callable[[], Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        rssearch.shrink(make(), batches(), macs_ratio=0.5, val=batches())
+
+
+def test_layers_that_share_tensors(tmp_path: Path) -> None:
+    model = network()
+    convolutions = [name for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d)]
+    model.set_submodule("again", model.get_submodule(convolutions[0]))
+    written = load_file(_written(model, tmp_path / "a.safetensors"))
+    assert torch.equal(written["again.weight"], written[f"{convolutions[0]}.weight"])
+
+
+def _written(model: nn.Module, path: Path) -> Path:
+    path.write_bytes(to_bytes(model))
+    return path
+
+
+def test_a_state_of_more_than_tensors_is_refused() -> None:
+    class Counts(nn.Linear):
+        def get_extra_state(self) -> dict[str, int]:
+            return {"seen": 1}
+
+        def set_extra_state(self, state: Any) -> None:
+            pass
+
+    with pytest.raises(InputError, match="Counts: '_extra_state' in its state is dict, no tensor"):
+        to_bytes(Counts(1, 1))

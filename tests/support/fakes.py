@@ -200,6 +200,7 @@ FAKES = {
     "vaihingen": vaihingen,
     "resisc45": lambda root: tree(root / "NWPU-RESISC45", list(resisc45.CLASSES), suffix=".jpg"),
     "synthetic_scenes": None,
+    "synthetic_bands": None,
     "synthetic_buildings": None,
     "dubai": dubai,
     "inria": aerial,

@@ -29,7 +29,7 @@ def keys(
         "study": "s",
         "trial": "trials.prune:run",
         "space": {"dataset": [dataset], "model": [model], "method": ["lfp"], "rate": [0.5], "seed": [1]},
-        "settings": settings | {"train": {"epochs": 3}},
+        "settings": settings | {"train": {"epochs": 3, **settings.get("train", {})}},
         "search": {"objectives": objectives} if objectives else {},
     }
     definition = StudyDefinition(parse_study(document))
@@ -56,6 +56,21 @@ def test_keys_of_the_first_studies_stay() -> None:
         "score": "892e153a591fc1d8",
         "search": "ed12373ae1436f07",
     }
+
+
+def test_keys_that_came_later_are_left_out_at_their_defaults() -> None:
+    """What earlier releases computed without them is found, also where a YAML names the default."""
+    plain = keys("synthetic_scenes", "resnet20", {"finetune": {}})
+    named = {"class_weights": None, "sampling": "shuffled", "focal_gamma": 2.0}
+    document = {"train": named, "finetune": named, "augment": {"band_dropout": 0}}
+    assert keys("synthetic_scenes", "resnet20", document) == plain
+    other = keys("synthetic_scenes", "resnet20", {"finetune": {}, "augment": {"band_dropout": 0.1}})
+    assert {name for name in plain if plain[name] == other[name]} == {"data"}
+    other = keys("synthetic_scenes", "resnet20", {"finetune": {"sampling": "balanced"}})
+    assert {name for name in plain if plain[name] != other[name]} == {"trial"}
+    for recipe in ({"class_weights": "balanced"}, {"class_weights": {"lake": 2}}, {"sampling": "balanced"}):
+        other = keys("synthetic_scenes", "resnet20", {"train": recipe, "finetune": {}})
+        assert {name for name in plain if plain[name] == other[name]} == {"data"}
 
 
 def test_options_of_another_network_leave_the_baseline_as_it_is() -> None:
