@@ -32,8 +32,7 @@ def find_table(contents: Contents) -> str | None:
     found = []
     for path in contents.unread:
         folder, slash, name = path.rpartition("/")
-        above = all(image.startswith(folder + slash) for image, _ in contents.images)
-        if name.casefold() == TABLE and above:
+        if name.casefold() == TABLE and all(image.startswith(folder + slash) for image, _ in contents.images):
             found.append(path)
     if len(found) > 1:
         raise InputError(

@@ -10,8 +10,9 @@ r"""A user's own scenes: ``images/`` and ``masks/`` with equal names, and ``clas
   finds the same text at the beginning of their name (the first bracket's, or all) are never in different splits.
   Without ``group`` every scene is a group.
 
-The value 255 is left out where no class has it. Values may have 8, 16 or 32 bits. Masks are PNG, TIFF or BMP, because
-JPEG would change their values.
+``train.txt``, ``val.txt`` and ``test.txt`` beside these folders, a scene's name a line, are the division where folders
+give none. The value 255 is left out where no class has it. Values may have 8, 16 or 32 bits. Masks are PNG, TIFF or
+BMP, because JPEG would change their values.
 """
 
 from __future__ import annotations
@@ -21,16 +22,17 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from rssearch.data.listing import Files
 from rssearch.data.masks import IGNORE, LOSSY, MaskTable
 from rssearch.data.reading import RGB, Reader
-from rssearch.data.scene_folders import Found, find_scenes
+from rssearch.data.scene_folders import Found, SceneFiles, find_scenes
 from rssearch.data.scenes import Pairs, SceneListing
 from rssearch.data.split_folders import given
+from rssearch.data.split_lists import Text, find_lists, read_lists, read_sides
 from rssearch.data.vectors import check_vectors
 from rssearch.errors import InputError
 from rssearch.imaging.contents import Contents, scan, shown
@@ -83,8 +85,21 @@ def from_contents(contents: Contents, reader: Reader = RGB) -> SceneListing:
     if any(legend != legends[0] for legend in legends):
         raise InputError(f"{base}: {' and '.join(shown(folder + TABLE) for folder in tables)} differ; one is needed")
     contents.unread = [path for path in contents.unread if path.removesuffix(TABLE) not in tables]
+    lists = {} if found.splits else read_lists(contents, find_lists(contents))
+    if lists:
+        found = _divided(found, lists)
     notes = (*contents.notes(), *found.notes)
     return pairs(base, found.images, found.masks, legends[0], splits=found.splits, notes=notes, reader=reader)
+
+
+def _divided(found: SceneFiles, lists: Mapping[str, Text]) -> SceneFiles:
+    """The scenes that lists name, in their splits. Raises InputError as `rssearch.data.split_lists.read_sides`."""
+    names = sorted(found.images)
+    sides = read_sides(lists, names, [found.images[name][0] for name in names])
+    splits = {names[number]: split for number, split in sides.splits.items()}
+    left = set(sides.left)
+    images, masks = ({n: f for n, f in files.items() if n not in left} for files in (found.images, found.masks))
+    return replace(found, images=images, masks=masks, splits=splits, notes=(*found.notes, *sides.notes))
 
 
 def pairs(

@@ -29,6 +29,7 @@ from rssearch.data.split_folders import split_of
 from rssearch.data.split_lists import told
 from rssearch.data.tables import Row, read_table
 from rssearch.errors import InputError, cut
+from rssearch.escaping import csv_cell, csv_text
 from rssearch.imaging.contents import name_some, shown
 
 __all__ = ["SplitFile", "as_settings_say", "digest_of", "read", "text"]
@@ -72,12 +73,13 @@ def _read(path: Path, *_: int) -> SplitFile:
     table = read_table(str(path), path.read_bytes(), ("path", "split"), ("label",))
     rows: dict[str, Row] = {}
     for row in table.rows:
-        name, split = row.get("path"), row.get("split")
+        name, split = csv_text(row.get("path")), row.get("split")
         if name in rows:
             raise InputError(f"{row.place}: {shown(name)} is there twice: it is in {rows[name].place}, too")
         if (side := split_of(split)) is None:
             raise InputError(f"{row.place}: split: {shown(split)!r} is none of {', '.join(SPLITS)}")
-        rows[name] = replace(row, cells=row.cells | {"split": side})
+        cells = {column: csv_text(cell) for column, cell in row.cells.items()}
+        rows[name] = replace(row, cells=cells | {"split": side})
     sides = {row.cells["split"] for row in rows.values()}
     if "train" not in sides or len(sides) < 2:
         raise InputError(f"{path}: is no division: it has {', '.join(sorted(sides))} alone")
@@ -207,5 +209,6 @@ def text(images: AnySet) -> str | None:
             rows += [(images.names[i], split) for i in scenes]
     head = ("path", "label", "split") if isinstance(images, ImageSet) else ("path", "split")
     written = io.StringIO()
-    csv.writer(written, lineterminator="\n").writerows([head, *sorted(rows)])
+    lines = ([csv_cell(cell) for cell in row] for row in sorted(rows))
+    csv.writer(written, lineterminator="\n").writerows([head, *lines])
     return written.getvalue()

@@ -6,7 +6,7 @@ import warnings
 import pytest
 
 from rssearch import data
-from rssearch.config.settings import Split
+from rssearch.config.settings import Patches, Split
 from rssearch.errors import DataWarning, InputError
 from tests.support.fakes import own_scenes, picture, tree, zipped
 
@@ -292,3 +292,28 @@ def test_names_of_own_scenes_have_no_table(tmp_path):
     (folder / "labels.csv").write_text("path,label\n")
     with pytest.warns(DataWarning, match=r"endings are not read: .csv \(1\)"):
         data.load("segmentation_folder:scenes", tmp_path, workers=1)
+
+
+class TestListsOfScenes:
+    def test_they_are_the_division(self, tmp_path):
+        folder = own_scenes(tmp_path, 8)
+        before = data.fingerprint("segmentation_folder:scenes", tmp_path)
+        for split, names in {"train": "0 1 2 3", "val": "4.png 5.png", "test": "6.tif"}.items():
+            (folder / f"{split}.txt").write_text("\n".join(names.split()))
+        with pytest.warns(DataWarning, match=r"in none of test.txt, train.txt, val.txt: 1 images \(7\)"):
+            found = data.load("segmentation_folder:scenes", tmp_path, workers=1, patches=Patches(size=16))
+        sides = {s: sorted(set(found.windows[found.indices[s], 0].tolist())) for s in found.indices}
+        assert sides == {"train": [0, 1, 2, 3], "val": [4, 5], "test": [6]}
+        assert found.names == tuple("0123456")
+        assert found.fingerprint != before
+
+    def test_a_group_in_two_splits_is_refused(self, tmp_path):
+        folder = own_scenes(tmp_path, 8)
+        (folder / "classes.json").write_text('{"classes": ["land", "water", "road"], "group": "[01]|."}')
+        (folder / "train.txt").write_text("0\n1\n2\n")
+        (folder / "test.txt").write_text("3\n4\n")
+        with pytest.warns(DataWarning):
+            data.load("segmentation_folder:scenes", tmp_path, workers=1, patches=Patches(size=16))
+        (folder / "classes.json").write_text('{"classes": ["land", "water", "road"], "group": "()"}')
+        with pytest.raises(InputError, match="the scenes of the group '' lie in"):
+            data.load("segmentation_folder:scenes", tmp_path, workers=1)

@@ -51,6 +51,14 @@ def test_a_division_is_repeated_exactly(mine, tmp_path, name):
     assert again.notes == first.notes
 
 
+def test_names_that_a_spreadsheet_takes_for_a_formula_come_back(tmp_path):
+    tree(tmp_path / "mine", ["=a", "b,c"], 10)
+    first = load(tmp_path)
+    file = written(first, tmp_path / "s.csv")
+    assert "\n'=a/=a_1.png,'=a," in (tmp_path / "s.csv").read_text()
+    assert load(tmp_path, file=file).split_hash == first.split_hash
+
+
 def test_a_division_without_a_test_split_stays_without_one(mine, tmp_path):
     first = load(tmp_path, train=0.5, val=0.5, test=0)
     again = load(tmp_path, file=written(first, tmp_path / "s.csv"))

@@ -124,6 +124,7 @@ def own_scenes(root: Path, count: int = 5) -> Path:
 def spatial(root: Path) -> Path:
     """EuroSAT with lists as torchgeo publishes them beside it: of ten images of a class six, two and two."""
     classes = list(eurosat.FAMILY.expected)
+    root.mkdir(exist_ok=True)
     for (name, _), numbers in zip(eurosat.LISTS.values(), (range(5, 11), (1, 3), (2, 4)), strict=True):
         (root / name).write_text("".join(f"{label}_{number}.tif\n" for label in classes for number in numbers))
     return tree(root / "eurosat" / "2750", classes, suffix=".jpg")
