@@ -280,6 +280,8 @@ def _onnx(measured: Mapping[str, Any]) -> list[str]:
         f"{parity['largest_difference']:.2g} (the largest is {parity['largest_logit']:.3g}), by onnxruntime on "
         f"{parity['images']} {markdown(parity['source'])}."
     ]
+    for name, found in measured.get("models", {}).items():
+        lines.append(f"`{name}` gives the network's {found['output']} within {found['bound']:.2g}: {_runtimes(found)}.")
     if "calibration_images" in measured:
         lines.append(
             f"`{INT8}` has weights and activations of 8 bits (static, QDQ, a scale for each channel of the weights), "
@@ -314,6 +316,14 @@ def _onnx(measured: Mapping[str, Any]) -> list[str]:
             spread = f"{times['iqr_ms']:.2g}{marks[-1]}"
             lines.append(f"| {title} | {times['median_ms']:.3g} | {spread} | {times['p95_ms']:.3g} |")
     return [*lines, *(["", f"{FOOTNOTE}."] if any(marks) else [])]
+
+
+def _runtimes(found: Mapping[str, Any]) -> str:
+    """By how much the outputs of an ONNX model differ from the network's, in each runtime."""
+    return ", ".join(
+        f"{runtime} {markdown(value) if isinstance(value, str) else f'{value:.2g}'}"
+        for runtime, value in found["largest_difference"].items()
+    )
 
 
 def _exact(name: str, value: float | None, count: int) -> str:
@@ -364,6 +374,8 @@ def summary(folder: Path) -> list[str]:
     parity = measured["parity"]
     within = f"{parity['largest_difference']:.2g}"
     lines = [f"{ONNX}: the network's logits within {within}, on {parity['images']} {parity['source']}"]
+    for name, found in measured.get("models", {}).items():
+        lines.append(f"{name}: the network's {found['output']} within {found['bound']:.2g}: {_runtimes(found)}")
     for model, found in measured.get("quality", {}).items():
         values = ", ".join(f"{title_of(n).lower()} {v:.6f}" for n, v in found.items() if v is not None)
         lines.append(f"{model}: {measured['split']} {values} ({measured['images']:,} {measured['unit']})")
