@@ -55,7 +55,7 @@ class Images:
     split_hash: str | None
 
 
-def samples(images: Images) -> tuple[npt.NDArray[Any], str]:
+def samples(images: Images) -> tuple[Array, str]:
     """A few images [N, C, H, W] of the dataset in their own type, or noise where it is not found; and what they are."""
     found = _some(images)
     return (np.stack(found), f"images of {images.name}") if found else (noise(images.about), "images of noise")
