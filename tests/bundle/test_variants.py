@@ -178,7 +178,7 @@ def test_a_network_for_segmentation_takes_any_size() -> None:
 
 
 def test_a_network_for_one_size_is_told() -> None:
-    with pytest.raises(InputError, match="the network takes images of 8x8 alone: "):
+    with pytest.raises(InputError, match=r"^the network takes images of 8x8 alone"):
         to_onnx_of_any_size(OneSize().eval(), (3, 8, 8))
     with pytest.raises(InputError, match="--any-size: the network takes images of 8x8 alone"):
         variants.multiple(OneSize().eval(), b"", (3, 8, 8))
