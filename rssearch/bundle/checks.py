@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -21,17 +20,20 @@ from rssearch.cost.onnx import TOLERANCE, OnnxNetwork, difference, to_int8
 from rssearch.data import AnyDataset, AnySet, PatchDataset
 from rssearch.data.imageset import normalise
 from rssearch.data.listing import Files
+from rssearch.data.reading import asked, chosen
 from rssearch.data.registry import listing
+from rssearch.data.sceneload import with_bands
 from rssearch.data.scenes import SceneListing
 from rssearch.errors import InputError
-from rssearch.imaging.pixels import DECODE_ERRORS, Pixels, decode
+from rssearch.imaging.pixels import DECODE_ERRORS, Array
 from rssearch.imaging.tiling import axis
-from rssearch.train.loop import evaluate
+from rssearch.train.evaluation import evaluate
 from rssearch.train.segmentation import evaluate_scenes
 
 SAMPLES = 16  # images that the ONNX model is compared on
 CALIBRATION = 512  # training images that give the ranges of the activations
 CPU = torch.device("cpu")
+_QUALITIES = ("accuracy", "miou", "pixel_accuracy")
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Images:
     split_hash: str | None
 
 
-def samples(images: Images) -> tuple[npt.NDArray[Any], str]:
+def samples(images: Images) -> tuple[Array, str]:
     """A few images [N, C, H, W] of the dataset in their own type, or noise where it is not found; and what they are."""
     found = _some(images)
     return (np.stack(found), f"images of {images.name}") if found else (noise(images.about), "images of noise")
@@ -74,9 +76,9 @@ def parity(model: nn.Module, content: bytes, images: Images) -> dict[str, Any]:
     return {"images": len(pixels), "source": source, "largest_difference": largest, "largest_logit": logit}
 
 
-def _some(images: Images) -> list[Pixels]:
-    """A few images uint8 [C, H, W] as the network gets them, evenly spaced over the dataset; none without a dataset."""
-    if images.name is None or not bands_of(images.about).pictures:
+def _some(images: Images) -> list[Array]:
+    """A few images [C, H, W] as the network gets them, evenly spaced over the dataset; none without a dataset."""
+    if images.name is None:
         return []
     try:
         found = listing(images.name, images.root)
@@ -85,17 +87,18 @@ def _some(images: Images) -> list[Pixels]:
     _, height, width = images.about["input_shape"]
     size = height if height == width else None
     if isinstance(found, SceneListing):
-        source = found.source
+        source = with_bands(found, asked(images.settings)).source
         return _readable(lambda i: _patch(source.read(i).image, height), _spread(len(source), SAMPLES // 4))
     if isinstance(found.pixels, Files):
         files = found.pixels
-        decoded = _readable(lambda i: decode(files.read(i), size), _spread(len(files), SAMPLES))
+        reader = found.reader.given(asked(images.settings))
+        decoded = _readable(lambda i: reader.decode(files.read(i), size), _spread(len(files), SAMPLES))
         return [image for image in decoded if image.shape[1:] == (height, width)]
-    drawn = found.pixels(size)
+    drawn = found.pixels(size)[:, chosen(found.bands, asked(images.settings))[0]]
     return [drawn[i] for i in _spread(len(drawn), SAMPLES)]
 
 
-def _readable(read: Callable[[int], Pixels], indices: Iterable[int]) -> list[Pixels]:
+def _readable(read: Callable[[int], Array], indices: Iterable[int]) -> list[Array]:
     """The images that can be read: a study may skip those that cannot."""
     result = []
     for index in indices:
@@ -109,13 +112,13 @@ def _spread(total: int, count: int) -> list[int]:
     return indices
 
 
-def _patch(scene: Pixels, size: int) -> Pixels:
+def _patch(scene: Array, size: int) -> Array:
     """The upper left tile [C, size, size] of a scene [H, W, C]."""
     down, across = (axis(length, size, 0).positions[:size] for length in scene.shape[:2])
     return np.ascontiguousarray(scene[down[:, None], across].transpose(2, 0, 1))
 
 
-def noise(about: Mapping[str, Any], count: int = SAMPLES) -> npt.NDArray[Any]:
+def noise(about: Mapping[str, Any], count: int = SAMPLES) -> Array:
     """Images [N, C, H, W] of values that the network may get, in their type."""
     rng, shape = np.random.default_rng(0), (count, *about["input_shape"])
     if bands_of(about).dtype == "uint8":
@@ -139,6 +142,8 @@ def load(images: Images) -> AnySet:
         input_size=local.input_size,
         split=local.split,
         patches=local.patches,
+        bands=asked(local),
+        scale=local.scale,
         on_error=local.on_error,
         memory_share=local.memory_share,
     )
@@ -180,7 +185,7 @@ def quality(content: bytes, split: AnyDataset, images: Images) -> dict[str, floa
         found = evaluate_scenes(network, split, **images.about["tiles"], batch_size=size, device=CPU)
     else:
         found = evaluate(network, split, batch_size=size, device=CPU)
-    return {name: value for name, value in found.items() if name != "loss"}
+    return {name: found[name] for name in _QUALITIES if name in found}
 
 
 def latency(model: nn.Module, models: Mapping[str, bytes], shape: tuple[int, int, int]) -> dict[str, Any]:

@@ -37,7 +37,7 @@ from rssearch.report.recorded import Recorded
 from rssearch.storage import scratch, uris
 from rssearch.storage.artifacts import Files, Store
 from rssearch.storage.location import absolute, check_folder, write_atomic
-from rssearch.trial.session import point_settings
+from rssearch.trial.session import image_settings
 
 EIGHT_BITS = {"low": 0.0, "high": 255.0}
 
@@ -88,7 +88,7 @@ def _contents(found: Recorded, row: Mapping[str, Any], data_root: Path | None, *
     images = checks.Images(
         name=row.get("dataset"),
         root=Path(config.data_root) if data_root is None else data_root,
-        settings=point_settings(config.settings, row),
+        settings=image_settings(config.settings, row),
         about=about,
         split_hash=row.get("split_hash"),
     )
@@ -181,9 +181,12 @@ def _pixels(about: Mapping[str, Any]) -> dict[str, Any]:
             **{name: about[name] for name in ("bands", "fill") if about.get(name) is not None},
         }
     return {
-        "pixels": "raw values: subtract low, divide by high - low, subtract the mean, divide by the std",
+        "pixels": "the values of the files in their own type; those without data are filled, then: subtract low, "
+        "divide by high - low, subtract the mean, divide by the std",
         "bands": about.get("bands"),
         "dtype": about.get("dtype", "uint8"),
         "scale": about.get("scale") or {name: [end] * about["input_shape"][0] for name, end in EIGHT_BITS.items()},
         "fill": about.get("fill"),
+        "nodata": about.get("nodata"),
+        "file": about.get("file"),
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,10 @@ import onnxruntime
 from rssearch.bundle.files import FP16, INT8, ONNX, PREPROCESSING, read
 from rssearch.bundle.files import decode as decode_json
 from rssearch.bundle.preprocessing import bands_of, check, normalised
-from rssearch.errors import InputError, cut
+from rssearch.errors import InputError, cut, shown
+from rssearch.imaging import rasters
 from rssearch.imaging.blending import Tiles, blended
-from rssearch.imaging.georaster import Bands, Window, opened
+from rssearch.imaging.georaster import Bands, Window
 from rssearch.imaging.pixels import DECODE_ERRORS, Floats, Pixels, check_length, decode, reason
 from rssearch.storage.location import expand
 
@@ -24,8 +25,6 @@ __all__ = [
     "Network", "decoded", "labels", "logits_of", "normalised", "open_network", "probabilities", "regular", "softmax",
     "strips",
 ]  # fmt: skip
-
-_PIXELS = 2**26  # of a raster that is read at once
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ def probabilities(network: Network, path: str | Path) -> Floats:
         InputError: the image cannot be read, or has a shape or bands that the network does not take.
     """
     _, height, width = network.about["input_shape"]
-    pixels = decoded(path, height if height == width else None) if network.bands.pictures else _raster(network, path)
+    pixels = _pixels(network, path, height if height == width else None)
     if pixels.shape[1:] != (height, width):
         size = f"{pixels.shape[2]}x{pixels.shape[1]}"
         raise InputError(f"{path}: is {size}; this network takes images of {width}x{height} alone")
@@ -120,7 +119,7 @@ def labels(network: Network, path: str | Path) -> Pixels:
     Raises:
         InputError: the image cannot be read.
     """
-    pixels = decoded(path, None) if network.bands.pictures else _raster(network, path)
+    pixels = _pixels(network, path, None)
     return np.concatenate([strip.argmax(0).astype(np.uint8) for strip in strips(network, pixels)])
 
 
@@ -169,11 +168,36 @@ def decoded(path: str | Path, size: int | None) -> Pixels:
     Raises:
         InputError: it cannot be read.
     """
+    return _read(path, lambda data: decode(data, size))
+
+
+def _pixels(network: Network, path: str | Path, size: int | None) -> npt.NDArray[Any]:
+    """An image as the network takes it [C, H, W]: its bands, in their own type unless some pixels have no data."""
+    bands = network.bands
+    return decoded(path, size) if bands.pictures else _read(path, lambda data: _raster(data, bands, size))
+
+
+def _raster(data: bytes, bands: Bands, size: int | None) -> npt.NDArray[Any]:
+    about = rasters.layout(data)
+    numbers = bands.found_in(about.bands, about.names)
+    if numbers is None or about.dtype != bands.dtype:
+        named = f" called {', '.join(map(shown, about.names))}" if about.names else ""
+        raise ValueError(f"it has {about}{named}, but the network takes {bands}")
+    found = rasters.resampled(rasters.read(data, rasters.Options(numbers)), size)
+    lost = rasters.missing(found.pixels, bands.nodata if found.nodata is None else found.nodata)
+    if lost is None or not lost.any():
+        return found.pixels
+    return np.where(lost, np.array(bands.fill, np.float32)[:, None, None], found.pixels).astype(np.float32)
+
+
+def _read(path: str | Path, decode_it: Callable[[bytes], npt.NDArray[Any]]) -> npt.NDArray[Any]:
     file = regular(path)
     try:
         about = file.stat()
         check_length(about.st_size, 512 * about.st_blocks)
-        return decode(file.read_bytes(), size)
+        return decode_it(file.read_bytes())
+    except InputError:
+        raise
     except (*DECODE_ERRORS, MemoryError) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else reason(error)
         raise InputError(f"{cut(str(path), 300)}: cannot be read: {why}") from None
@@ -185,12 +209,3 @@ def regular(path: str | Path) -> Path:
     if file.exists() and not file.is_file() and not file.is_dir():
         raise InputError(f"{path}: is no regular file")
     return file
-
-
-def _raster(network: Network, path: str | Path) -> npt.NDArray[Any]:
-    """All pixels [C, H, W] of a TIFF whose bands are those of the network."""
-    with opened(regular(path), network.bands) as scene:
-        height, width = scene.shape
-        if height * width > _PIXELS:
-            raise InputError(f"{cut(str(path), 300)}: {width}x{height} pixels are too many at once")
-        return scene.read(slice(0, height), slice(0, width)).pixels

@@ -10,8 +10,9 @@ import numpy.typing as npt
 import onnxruntime
 
 from rssearch.errors import shown
-from rssearch.imaging.georaster import TYPES, Bands
-from rssearch.imaging.pixels import Floats
+from rssearch.imaging.georaster import Bands
+from rssearch.imaging.pixels import Floats, Scaling, factors
+from rssearch.imaging.rasters import TYPES
 
 __all__ = ["bands_of", "check", "ends_of", "factors_of", "normalised"]
 
@@ -24,23 +25,27 @@ def bands_of(about: Mapping[str, Any]) -> Bands:
     names, fill = about.get("bands"), about.get("fill")
     count = about["input_shape"][0]
     low, _ = ends_of(about, count)
+    file = about.get("file") or {}
+    numbers = file.get("numbers")
     return Bands(
-        count,
-        about.get("dtype") or "uint8",
-        None if names is None else tuple(names),
-        tuple(low.tolist() if fill is None else fill),
+        count=count,
+        dtype=about.get("dtype") or "uint8",
+        names=None if names is None else tuple(names),
+        fill=tuple(low.tolist() if fill is None else fill),
+        nodata=about.get("nodata"),
+        total=file.get("bands"),
+        numbers=None if numbers is None else tuple(numbers),
     )
 
 
 def factors_of(about: Mapping[str, Any]) -> tuple[Floats, Floats]:
-    """Factor and offset, float32 [C], that turn the values of pixels to the network's input.
+    """Factor and offset, float32 [C, 1, 1], that turn the values of pixels to the network's input.
 
     That is ((x - low) / (high - low) - mean) / std, in one multiplication and one addition.
     """
     mean, std = (np.array(about[name], dtype=np.float32) for name in ("mean", "std"))
     low, high = ends_of(about, len(mean))
-    span = high - low
-    return (1 / (span * std)).astype(np.float32), (-(mean + low / span) / std).astype(np.float32)
+    return factors(mean, std, Scaling(tuple(low.tolist()), tuple(high.tolist())))
 
 
 def normalised(pixels: npt.NDArray[Any], about: Mapping[str, Any]) -> Floats:
@@ -51,7 +56,7 @@ def normalised(pixels: npt.NDArray[Any], about: Mapping[str, Any]) -> Floats:
         about: the content of ``preprocessing.json``: mean and std, and scale where it is not that of 8 bits.
     """
     factor, offset = factors_of(about)
-    return pixels.astype(np.float32) * factor[:, None, None] + offset[:, None, None]
+    return pixels.astype(np.float32) * factor + offset
 
 
 def ends_of(about: Mapping[str, Any], count: int) -> tuple[Floats, Floats]:
@@ -96,6 +101,13 @@ def _check_bands(about: Mapping[str, Any], count: int) -> None:
         texts = isinstance(bands, list) and all(isinstance(name, str) and name.strip() for name in bands)
         if not texts or len(bands) != count or len(set(bands)) < count:
             raise ValueError(f"bands is {shown(bands)}, no different names for {count} bands")
+    file = about.get("file") or {}
+    numbers = file.get("numbers")
+    whole = [*(numbers or []), *([file["bands"]] if file else [])]
+    if not all(_is_whole(number, 1) for number in whole) or (numbers is not None and len(numbers) != count):
+        raise ValueError(f"file is {shown(file)}, no numbers of {count} bands")
+    if about.get("nodata") is not None and not _is_number(about["nodata"], None, largest=_FINITE):
+        raise ValueError(f"nodata is {shown(about['nodata'])}, no number")
     scale = about.get("scale")
     ends = [] if scale is None or isinstance(scale, str) else [("low", scale["low"]), ("high", scale["high"])]
     if about.get("fill") is not None:

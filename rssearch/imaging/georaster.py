@@ -20,10 +20,10 @@ import numpy.typing as npt
 
 from rssearch.errors import InputError, cut, shown
 from rssearch.imaging.headers import Header, read_header
+from rssearch.imaging.rasters import missing
 
-__all__ = ["TYPES", "Bands", "Place", "Scene", "Window", "gdal", "is_installed", "opened", "reason"]
+__all__ = ["Bands", "Place", "Scene", "Window", "gdal", "is_installed", "opened", "reason"]
 
-TYPES = ("uint8", "int8", "uint16", "int16", "uint32", "float32")
 SIDE = 2**18  # pixels
 BOMB = 2**28  # bytes of pixels that any file may hold, and
 FACTOR = 1000  # of a larger one, for each byte of the file
@@ -48,12 +48,18 @@ class Bands:
         dtype: of their values, one of `TYPES`.
         names: where they are known.
         fill: what stands for pixels without data, a number for each band.
+        nodata: the value of pixels without data in files that do not say it.
+        total: bands of the files that it was trained on, where these were rasters.
+        numbers: of its bands in them, from 1; None: all.
     """
 
     count: int
     dtype: str
     names: tuple[str, ...] | None
     fill: tuple[float, ...]
+    nodata: float | None = None
+    total: int | None = None
+    numbers: tuple[int, ...] | None = None
 
     def __str__(self) -> str:
         names = f" ({cut(', '.join(self.names), 300)})" if self.names else ""
@@ -62,7 +68,25 @@ class Bands:
     @property
     def pictures(self) -> bool:
         """Whether JPEG, PNG and other images of 8 bits have such bands."""
-        return (self.count, self.dtype) == (3, "uint8")
+        return self.total is None and (self.count, self.dtype) == (3, "uint8")
+
+    def found_in(self, count: int, names: Sequence[str] | None) -> tuple[int, ...] | None:
+        """The numbers, from 1, of these bands in a file; None: it has others.
+
+        They are found by their names where the file has all of them. A file without them must have as many bands as
+        those of the training, or these bands alone.
+
+        Args:
+            count: bands of the file.
+            names: what it calls them; None: it does not.
+        """
+        if self.names and names and set(self.names) <= set(names):
+            return tuple(names.index(name) + 1 for name in self.names)
+        if self.names and names:
+            return None
+        if count == self.total and self.numbers:
+            return self.numbers
+        return tuple(range(1, count + 1)) if count == self.count else None
 
 
 class Window(NamedTuple):
@@ -112,14 +136,19 @@ class Scene:
         self._file, self._name, self._bands = file, name, bands
         alpha = file.count > 1 and file.colorinterp[-1] == ColorInterp.alpha
         # GDAL calls the fourth band of any 8-bit TIFF alpha, also where it is near infrared: the count decides.
-        self._alpha = alpha and file.count != bands.count
+        self._alpha = alpha and file.count not in (bands.count, bands.total)
         count = file.count - self._alpha
+        named = tuple((text or "").strip() for text in file.descriptions[:count])
+        names = named if all(named) and len(set(named)) == count else None
         self._palette = file.colormap(1) if bands.pictures and header.colour.startswith("palette") else None
         grey = bands.pictures and header.colour.startswith("grey") and count == 1
-        if count != bands.count and not grey and self._palette is None:
-            raise ValueError(f"it has {header}, but the network takes {bands}")
-        self._numbers = list(range(1, count + 1))
-        self._nodata = [_marker(value, bands.dtype) for value in file.nodatavals[:count]]
+        numbers = (1,) if grey or self._palette is not None else bands.found_in(count, names)
+        if numbers is None:
+            said = f" called {', '.join(map(shown, names))}" if names else ""
+            raise ValueError(f"it has {header}{said}, but the network takes {bands}")
+        self._numbers = list(numbers)
+        own = [file.nodatavals[number - 1] for number in numbers]
+        self._nodata = [_marker(bands.nodata if value is None else value, bands.dtype) for value in own]
         self._masked = any(MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags for flags in _flags(file))
         _check_layout(file, header, bands, self._numbers)
 
@@ -163,11 +192,11 @@ class Scene:
         return np.asarray(alpha == 0)
 
     def _filled(self, pixels: npt.NDArray[Any], hidden: npt.NDArray[np.bool_] | None) -> Window:
-        missing = [_missing(band, value) for band, value in zip(pixels, self._nodata, strict=True)]
+        lost_in = [missing(band, value) for band, value in zip(pixels, self._nodata, strict=True)]
         pixels = self._coloured(pixels)
-        if hidden is None and all(lost is None or not lost.any() for lost in missing):
+        if hidden is None and all(lost is None or not lost.any() for lost in lost_in):
             return Window(pixels, None)
-        each = [np.zeros(pixels.shape[1:], np.bool_) if lost is None else lost for lost in missing]
+        each = [np.zeros(pixels.shape[1:], np.bool_) if lost is None else lost for lost in lost_in]
         if hidden is not None:
             each = [lost | hidden for lost in each]
         each *= len(pixels) // len(each)  # a grey level, or an index into a palette, is lost in all colours
@@ -286,11 +315,6 @@ def _check_layout(file: Any, header: Header, bands: Bands, numbers: Sequence[int
         raise ValueError(f"its values are {', '.join(kinds)}, but the network takes {bands}")
     if bands.dtype != "uint8" and header.bits % 8:
         raise ValueError(f"it has {header}, but the network takes {bands}")
-    names = [(file.descriptions[number - 1] or "").strip() for number in numbers]
-    if bands.names and all(names) and len(names) == bands.count and tuple(names) != bands.names:
-        raise ValueError(
-            f"its bands are {shown(names)}, but the network takes {shown(list(bands.names))}, in this order"
-        )
 
 
 def _flags(file: Any) -> list[list[Any]]:
@@ -305,12 +329,3 @@ def _marker(value: float | None, dtype: str) -> float | None:
         return float(np.float32(value))
     limits = np.iinfo(dtype)
     return value if value == int(value) and limits.min <= value <= limits.max else None
-
-
-def _missing(band: npt.NDArray[Any], marker: float | None) -> npt.NDArray[np.bool_] | None:
-    """Which pixels of a band have no data; None: none can be."""
-    lost = None if marker is None else band == np.asarray(marker, dtype=band.dtype)
-    if band.dtype.kind != "f":
-        return lost
-    undefined: npt.NDArray[np.bool_] = ~np.isfinite(band)
-    return undefined if lost is None else lost | undefined

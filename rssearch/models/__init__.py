@@ -14,7 +14,6 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import Any, Literal
@@ -28,7 +27,7 @@ from rssearch.models import extras, fitting, listing, outputs, smp_networks, tim
 from rssearch.models import weights as weight_files
 from rssearch.models.fitting import Network, without_weights
 from rssearch.models.micronet import micronet, miniaturized_net, parse_rates
-from rssearch.models.opened_files import only_known_files
+from rssearch.models.own_networks import build as build_network
 from rssearch.models.resnet_cifar import cifar_resnet
 from rssearch.models.unet import Design, EncoderDecoder, unet
 from rssearch.models.vgg_cifar import vgg16_cifar
@@ -49,6 +48,7 @@ __all__ = [
     "load_weights",
     "normalisation_of",
     "options_of",
+    "sensor_scaling",
     "takes_weights",
     "task_of",
     "values_of",
@@ -190,6 +190,13 @@ def normalisation_of(name: str, weights: str) -> tuple[tuple[float, ...], tuple[
     return None if known is None else known(weights)
 
 
+def sensor_scaling(name: str, weights: str) -> torchgeo_weights.Scaling | None:
+    """Bands, mean and deviation, in a sensor's own units, of the images of trained weights; None: in others."""
+    if not weights.startswith(torchgeo_weights.PREFIX):
+        return None
+    return torchgeo_weights.sensor_scaling(name.removeprefix("torchvision:"), weights)
+
+
 def takes_weights(name: str) -> bool:
     """Whether a user-defined network reads a file of weights itself: it has a parameter `weights`."""
     return is_own(name) and "weights" in _entry(name).options
@@ -241,8 +248,8 @@ def create(
     entry = _entry(name)
     file = given.pop("weights") if _is_read_here(name, given.get("weights")) else None
     sized = {"input_size": input_size} if entry.sized else {}
-    with only_known_files(name, weights) if is_own(name) else nullcontext():
-        model = entry.build(num_classes, in_channels=in_channels, **given, **sized)
+    make = partial(entry.build, num_classes, in_channels=in_channels, **given, **sized)
+    model = build_network(name, make, weights, own=is_own(name))
     if entry.logits is not None:
         model = outputs.pick(model, entry.logits)
     if file is not None:
@@ -266,8 +273,15 @@ def load_weights(model: nn.Module, weights: weight_files.Weights, network: Netwo
 
 
 def check_weights(weights: weight_files.Weights, network: Network, input_size: int | None) -> None:
-    """Refuse weights that do not fit a network, as `load_weights` does, without building more than its shapes."""
-    fitting.check(weights, network, _known(network, input_size))
+    """Refuse weights that do not fit a network, as `load_weights` does.
+
+    More than its shapes is built only where the weights have values that a network may object to.
+    """
+    known = _known(network, input_size)
+    fitting.check(weights, network, known)
+    if not weights.is_plain:
+        given = {"in_channels": network.bands, "input_size": input_size, **network.options}
+        fitting.load(create(network.name, network.classes, **given), weights, network, known)
 
 
 def _known(network: Network, input_size: int | None) -> fitting.Known:

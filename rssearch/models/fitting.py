@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from torch import nn
 
-from rssearch.errors import InputError
+from rssearch.errors import InputError, cut
 from rssearch.models import weights as files
 from rssearch.models.weights import Shapes, Weights
 
@@ -52,7 +53,14 @@ def load(model: nn.Module, weights: Weights, network: Network, known: Known) -> 
     """
     expected = files.shapes_of(model)
     tensors = files.renamed(weights, expected, str(network), lambda found: hint(found, network, known))
-    files.load_into(model, tensors)
+    try:
+        files.load_into(model, tensors)
+    except InputError as error:
+        raise InputError(f"weights {cut(weights.name, 300)} do not fit {network}: {error}") from None
+    if weights.beside:
+        _log.warning(
+            "weights %s: left out, as they lie beside the network's: %s", weights.name, _listed(weights.beside)
+        )
     if more := files.left_out(weights, expected):
         _log.warning("weights %s: left out, as %s has none: %s", weights.name, network.name, _listed(more))
 
@@ -76,12 +84,9 @@ def check(weights: Weights, network: Network, known: Known) -> None:
 def hint(found: Shapes, network: Network, known: Known) -> str | None:
     """What would fit the tensors of a file, in words; None where nothing that is tried does."""
     for candidate in (near for one in (network, *known.others) for near in _nearby(found, one, known)):
-        try:
-            fits = files.difference(found, known.shapes_of(candidate)).total == 0
-        except InputError:
-            continue
-        if fits:
-            return _changes(network, candidate)
+        with suppress(Exception):  # of shapes that no file should have, and of a user's own network: anything
+            if files.difference(found, known.shapes_of(candidate)).total == 0:
+                return _changes(network, candidate)
     return None
 
 
@@ -111,8 +116,8 @@ def _changes(network: Network, other: Network) -> str:
     return " and ".join(words)
 
 
-def _listed(names: list[str], most: int = 3) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+def _listed(names: Sequence[str], most: int = 3) -> str:
+    return ", ".join(map(cut, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def without_weights(options: Mapping[str, Any]) -> Options:

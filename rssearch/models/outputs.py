@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,6 +82,12 @@ def check(name: str, build: Callable[[], nn.Module], shape: Shape, classes: int,
             f"NAME = rssearch.models.Entry(BUILD, logits={_example(output)!r}) in its module, and the network is "
             "MODULE:NAME"
         )
+    trained = _in_training(build, shape)
+    if trained is not None and not isinstance(trained, Tensor):
+        raise InputError(
+            f"{name} gives {described(trained)} in training mode, not one tensor of logits; "
+            "Entry(BUILD, logits=...) says which entry they are"
+        )
     expected = (1, classes, *shape[1:]) if maps else (1, classes)
     if tuple(output.shape) != expected:
         raise InputError(
@@ -102,6 +109,13 @@ def _output(name: str, build: Callable[[], nn.Module], shape: Shape) -> Any:
     except Exception as error:  # the network's own code may raise anything
         why = cut(" ".join(str(error).split()) or type(error).__name__, 300)
         raise InputError(f"{name} does not run on an image of {'x'.join(map(str, shape))}: {why}") from error
+
+
+def _in_training(build: Callable[[], nn.Module], shape: Shape) -> Any:
+    """What a network gives in training mode, by shapes alone; None where its code needs more."""
+    with suppress(Exception), torch.device("meta"), torch.no_grad():
+        return build().train()(torch.empty(2, *shape))
+    return None
 
 
 def _example(output: Any) -> str | int:

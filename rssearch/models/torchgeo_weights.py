@@ -9,6 +9,7 @@ from torch import nn
 
 from rssearch.errors import InputError, unknown
 from rssearch.models import extras
+from rssearch.models.fetching import not_fetched, torch_cache
 
 MODULE = "torchgeo"
 PREFIX = "torchgeo:"
@@ -50,6 +51,13 @@ def normalisation(network: str, weights: str) -> tuple[tuple[float, ...], tuple[
     return tuple(value / 255 for value in mean), tuple(value / 255 for value in std)
 
 
+def sensor_scaling(network: str, weights: str) -> Scaling | None:
+    """The scaling of weights whose images are in a sensor's own units; None for those of 8 bits or of no known unit."""
+    found = scaling(network, weights)
+    known = min(found.std) >= 1 or min(found.mean) < 0
+    return found if known and normalisation(network, weights) is None else None
+
+
 def load_into(model: nn.Module, network: str, weights: str, in_channels: int) -> None:
     """Put trained weights into a ResNet of torchvision, in place, but for its head; they are downloaded once.
 
@@ -66,7 +74,8 @@ def load_into(model: nn.Module, network: str, weights: str, in_channels: int) ->
     try:
         tensors: dict[str, Any] = found.get_state_dict(progress=False, check_hash=True)
     except (OSError, RuntimeError) as error:  # no connection, or a checksum that does not match
-        raise InputError(f"{network}: the weights {weights} could not be fetched: {error}") from error
+        url = str(found.url).partition("?")[0]
+        raise not_fetched(f"{network}: the weights {weights}", error, torch_cache(), url) from error
     result = model.load_state_dict({n: t for n, t in tensors.items() if not n.startswith("fc.")}, strict=False)
     if unfit := [name for names in result for name in names if not name.startswith("fc.")]:
         raise InputError(f"{network}: the weights {weights} do not fit: {', '.join(unfit[:3])}")

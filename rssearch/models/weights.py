@@ -11,10 +11,12 @@ import argparse
 import hashlib
 import io
 import pickle
+import stat
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,11 +27,12 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
+from rssearch.config.weight_names import is_file
 from rssearch.errors import InputError, cut, shown
+from rssearch.storage.location import expand
 
 __all__ = ["Shapes", "Weights", "is_file", "load_into", "parse", "read", "renamed", "shapes_of", "to_bytes"]
 
-SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".tar")
 # Where checkpoints keep the tensors of the network, the most explicit name first.
 KEYS = ("state_dict", "model_state_dict", "model_state", "model", "network", "net", "weights", "params")
 # Training scripts keep their arguments and numbers beside the tensors; none of these runs code when it is read.
@@ -44,6 +47,8 @@ _LEFT_BEHIND = ("total_ops", "total_params")
 # Heads of torchvision's networks that serve in training alone: networks are built without them.
 AUXILIARY = ("aux1", "aux2", "AuxLogits", "aux_classifier")
 _LISTED = 3
+_MOST_COUNT = 2**16  # classes or bands of a file that a network is tried with
+_COUNT = "num_batches_tracked"
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -57,17 +62,23 @@ class Weights:
         sha256: of its bytes.
         tensors: by their names in the file.
         content: the file's bytes.
+        beside: where the file holds other tensors by name, such as an average of the network's.
     """
 
     name: str
     sha256: str
     tensors: Mapping[str, Tensor] = field(repr=False)
     content: bytes = field(repr=False)
+    beside: tuple[str, ...] = ()
 
-
-def is_file(weights: str) -> bool:
-    """Whether a value of the option `weights` means a file, which its ending or a slash says, and no known name."""
-    return "/" in weights or weights.lower().endswith(SUFFIXES)
+    @cached_property
+    def is_plain(self) -> bool:
+        """Whether all tensors are finite floating-point numbers, so that no network can object to their values."""
+        return all(
+            tensor.is_floating_point() and bool(tensor.float().isfinite().all())
+            for name, tensor in self.tensors.items()
+            if not name.endswith(_COUNT)
+        )
 
 
 def read(path: str | Path) -> Weights:
@@ -76,10 +87,12 @@ def read(path: str | Path) -> Weights:
     Raises:
         InputError: it cannot be read, or holds no tensors by name.
     """
-    place = Path(path).expanduser()
+    place = expand(path)
     try:
-        stat = place.stat()
-        return _read(place, stat.st_mtime_ns, stat.st_size, stat.st_ino)
+        found = place.stat()
+        if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):  # a pipe or a device has no end
+            raise InputError(f"weights {cut(str(path), 300)}: cannot be read: it is no regular file")
+        return _read(place, found.st_mtime_ns, found.st_size, found.st_ino)
     except OSError as error:
         raise InputError(f"weights {cut(str(path), 300)}: cannot be read: {error.strerror or error}") from None
 
@@ -98,24 +111,48 @@ def parse(name: str, content: bytes) -> Weights:
             tensors: Mapping[str, Tensor] = load_safetensors(content)
         except (SafetensorError, ValueError, KeyError) as error:
             raise InputError(f"{with_name}: is no safetensors file: {cut(str(error), 200)}") from None
+        beside: tuple[str, ...] = ()
     else:
-        tensors = _state_dict(with_name, _unpickled(with_name, content))
+        tensors, beside = _state_dict(with_name, _unpickled(with_name, content))
     if not tensors:
         raise InputError(f"{with_name}: holds no tensors")
-    return Weights(name, hashlib.sha256(content).hexdigest(), tensors, content)
+    for known, tensor in tensors.items():
+        if tensor.layout is not torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
+            kind = "quantized" if tensor.is_quantized else "sparse" if tensor.device.type == "cpu" else "without values"
+            raise InputError(f"{with_name}: the tensor {shown(known)} is {kind}; save one that is dense")
+    return Weights(name, hashlib.sha256(content).hexdigest(), tensors, content, beside)
+
+
+def _check_archive(with_name: str, content: bytes) -> None:
+    """Refuse an archive that unpacks to more than it holds; `torch.save` compresses nothing. Raises InputError."""
+    if not content.startswith(b"PK"):
+        return
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            members = archive.infolist()
+    except Exception:  # noqa: BLE001  # what is no whole archive raises many things
+        raise InputError(f"{with_name}: is cut off or damaged, or no file that torch.save wrote") from None
+    packed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
+    if packed or sum(member.file_size for member in members) > len(content):
+        raise InputError(
+            f"{with_name}: is a compressed archive, which torch.save does not write, so it is not unpacked"
+        )
 
 
 def _unpickled(with_name: str, content: bytes) -> Any:
+    _check_archive(with_name, content)
     try:
         with torch.serialization.safe_globals(_HARMLESS), warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of a file that is refused below
             return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        if not content.startswith((b"PK", b"\x80")):
+            raise InputError(f"{with_name}: is no file that torch.save wrote") from None
         raise InputError(
             f"{with_name}: holds more than tensors: {_what(error)} Reading it could run code, so it is not read. "
             "Save the tensors alone: torch.save(model.state_dict(), 'weights.pt')"
         ) from None
-    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError, IndexError, OSError) as error:
+    except Exception as error:  # noqa: BLE001  # damaged bytes raise anything, also assertions and out of memory
         if "TorchScript" in str(error):
             raise InputError(f"{with_name}: is a TorchScript archive, which is code; save model.state_dict()") from None
         raise InputError(f"{with_name}: is cut off or damaged, or no file that torch.save wrote") from None
@@ -127,15 +164,22 @@ def _what(error: Exception) -> str:
     return f"an object of {cut(rest.split(' ')[0], 100)}." if found else "an object that is no tensor."
 
 
-def _state_dict(with_name: str, loaded: Any) -> Mapping[str, Tensor]:
-    """The tensors of the network in what a file holds: at its top, or under one of `KEYS`."""
+def _state_dict(with_name: str, loaded: Any) -> tuple[Mapping[str, Tensor], tuple[str, ...]]:
+    """The tensors of the network in what a file holds: at its top, or under one of `KEYS`; and what lies beside them.
+
+    Raises:
+        InputError: there are none, or several of `KEYS` hold some.
+    """
     if _is_state_dict(loaded):
-        return dict(loaded)
+        return dict(loaded), ()
     if not isinstance(loaded, Mapping):
         raise InputError(f"{with_name}: holds {type(loaded).__name__}, no tensors by name (a state_dict)")
-    for key in KEYS:
-        if _is_state_dict(loaded.get(key)):
-            return dict(loaded[key])
+    here = [key for key in loaded if _is_state_dict(loaded[key])]
+    known = [key for key in KEYS if key in here]
+    if len(known) > 1:
+        raise InputError(f"{with_name}: has a state_dict under each of {', '.join(known)}; save the one that is meant")
+    if known:
+        return dict(loaded[known[0]]), tuple(str(key) for key in here if key != known[0])
     keys = ", ".join(shown(key) for key in list(loaded)[:10])
     raise InputError(f"{with_name}: has no state_dict under {', '.join(KEYS)}; its keys: {keys or 'none'}")
 
@@ -184,7 +228,7 @@ def _prefixes(found: Shapes, expected: Shapes) -> list[str]:
 def _compare(found: Shapes, expected: Shapes, prefix: str) -> Difference:
     here = {name.removeprefix(prefix): shape for name, shape in found.items() if name.startswith(prefix)}
     # Files of before batch normalisation counted its batches lack the count, which changes no result.
-    missing = [name for name in expected if name not in here and not name.endswith("num_batches_tracked")]
+    missing = [name for name in expected if name not in here and not name.endswith(_COUNT)]
     unexpected = [prefix + name for name in here if name not in expected and not _is_left_behind(name)]
     reshaped = [name for name, shape in here.items() if name in expected and shape != tuple(expected[name])]
     return Difference(prefix, missing, unexpected, reshaped)
@@ -250,21 +294,60 @@ def _first(names: Sequence[str]) -> str:
 
 
 def to_bytes(module: nn.Module) -> bytes:
-    """The tensors of a module as safetensors."""
-    return save_safetensors({name: tensor.contiguous().cpu() for name, tensor in module.state_dict().items()})
+    """The tensors of a module as safetensors; those that several of its layers share are written for each.
+
+    Raises:
+        InputError: its state holds more than tensors.
+    """
+    written: dict[str, Tensor] = {}
+    storages: set[int] = set()
+    for name, value in module.state_dict().items():
+        if not isinstance(value, Tensor):
+            raise InputError(
+                f"{type(module).__name__}: {shown(name)} in its state is {type(value).__name__}, no tensor"
+            )
+        tensor = value.detach().contiguous().cpu()
+        storage = tensor.untyped_storage().data_ptr()
+        written[name] = tensor.clone() if storage in storages else tensor
+        storages.add(storage)
+    return save_safetensors(written)
 
 
 def load_into(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Put tensors that fit, see `renamed`, into a network; a count of batches that is not there stays."""
+    """Put tensors that fit, see `renamed`, into a network; a count of batches that is not there stays.
+
+    Raises:
+        InputError: values that the network cannot have: integers or complex numbers for its floating-point numbers, or
+            what is not finite, where its own values are.
+    """
     state = model.state_dict()
-    model.load_state_dict({**state, **{name: tensor.to(state[name].dtype) for name, tensor in tensors.items()}})
+    new = {name: _converted(name, tensor, state[name]) for name, tensor in tensors.items()}
+    model.load_state_dict({**state, **new})
+
+
+def _converted(name: str, tensor: Tensor, own: Tensor) -> Tensor:
+    kind = str(tensor.dtype).removeprefix("torch.")
+    if own.is_floating_point() and not tensor.is_floating_point():
+        raise InputError(f"tensor {shown(name)} holds {kind}, which are no values of a floating-point weight")
+    if tensor.is_complex() and not own.is_complex():
+        raise InputError(f"tensor {shown(name)} holds {kind}, and the network's is {own.dtype}")
+    new = tensor.to(own.dtype)
+    if not bool(new.isfinite().all()) and bool(own.isfinite().all()):  # a mask of a network may hold infinities
+        raise InputError(f"tensor {shown(name)} has values that are not finite (NaN, or infinite as {own.dtype})")
+    return new
 
 
 def num_classes(found: Shapes) -> int | None:
     """The outputs of the last layer in a file: the last matrix or convolution of it."""
-    return next((shape[0] for shape in reversed(list(found.values())) if len(shape) in (2, 4)), None)
+    return _plausible(shape[0] for shape in reversed(list(found.values())) if len(shape) in (2, 4))
 
 
 def num_bands(found: Shapes) -> int | None:
     """The inputs of the first convolution in a file."""
-    return next((shape[1] for shape in found.values() if len(shape) == 4), None)
+    return _plausible(shape[1] for shape in found.values() if len(shape) == 4)
+
+
+def _plausible(counts: Iterator[int]) -> int | None:
+    """The first count, unless no network is built with so many: a shape costs a file nothing."""
+    first = next(counts, 0)
+    return first if 0 < first <= _MOST_COUNT else None

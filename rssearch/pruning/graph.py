@@ -24,7 +24,7 @@ from rssearch.pruning.surgery import try_cut
 
 _log = logging.getLogger(__name__)
 
-__all__ = ["ChannelGraph", "Group", "Kept", "Member", "trace"]
+__all__ = ["ChannelGraph", "Group", "Kept", "Member", "check_traceable", "trace"]
 
 
 _ATTEMPTS = 32  # cuts on trial before all of a set that fails stays whole
@@ -80,6 +80,11 @@ def trace(model: nn.Module, example_input: Tensor) -> ChannelGraph:
 def _check(model: nn.Module, example_input: Tensor) -> None:
     if not isinstance(example_input, Tensor) or example_input.dim() < 2 or not len(example_input):
         raise InputError("the example must be a batch [N, C, H, W] of one image or more")
+    check_traceable(model)
+
+
+def check_traceable(model: nn.Module) -> None:
+    """Refuse a network that is compiled, or whose parameters have no shape yet. Raises InputError."""
     for name, parameter in model.named_parameters():
         if torch.nn.parameter.is_lazy(parameter):
             raise InputError(f"{name} has no shape yet: run the network once before it is pruned")

@@ -70,6 +70,28 @@ def test_published_splits(name: str) -> None:
         ({"resources": {"cpus": 0}}, "resources.cpus: 0 is not allowed"),
         ({"storage": "s3://"}, "storage: a storage is a folder, or a URL such as s3://bucket/results, not 's3://'"),
         ({"settings": {"train": {"nesterov": True, "momentum": 0}}}, "nesterov needs optimizer: sgd"),
+        (
+            {"settings": {"train": {"class_weights": "balance"}}},
+            "settings.train.class_weights: 'balance' is not allowed: must be balanced, or numbers above 0 as a list or "
+            "by the classes' names",
+        ),
+        ({"settings": {"train": {"class_weights": {}}}}, "settings.train.class_weights: {} is not allowed: must be"),
+        (
+            {"settings": {"train": {"class_weights": {"a": "2"}}}},
+            "settings.train.class_weights: '2' is not allowed: the weight of a class must be a number above 0; write 2 "
+            "without quotes",
+        ),
+        ({"settings": {"finetune": {"class_weights": [1, 0]}}}, "finetune.class_weights: 0 is not allowed: the weight"),
+        (
+            {"settings": {"train": {"class_weights": "balanced", "sampling": "balanced"}}},
+            "settings.train: class_weights and sampling would both balance the classes, so twice: choose one of them",
+        ),
+        (
+            {"settings": {"train": {"loss": "dice", "label_smoothing": 0.1}}},
+            "settings.train: label_smoothing is a part of the cross entropy, which loss: dice has not; take "
+            "dice_cross_entropy",
+        ),
+        ({"settings": {"train": {"loss": "dise"}}}, "settings.train.loss: 'dise' is not allowed. Did you mean 'dice'?"),
     ],
 )
 def test_a_mistake_is_named(change: dict[str, Any], message: str) -> None:
@@ -84,6 +106,39 @@ def test_every_mistake_is_told_at_once() -> None:
         parse_study({"study": "a b", "space": {"rate": []}})
     lines = str(caught.value).splitlines()
     assert [line.split(": ")[1] for line in lines] == ["study", "trial", "space"]
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (
+            "imagenett",
+            "'imagenett' is not allowed. Did you mean 'imagenet'? Allowed: dataset, imagenet, weights, none or ",
+        ),
+        (0.5, ": 0.5 is not allowed. Allowed: dataset, imagenet, weights, none or {mean, std}."),
+        ([0.5], ": [0.5] is not allowed. Allowed: dataset, imagenet, weights, none or {mean, std}."),
+        ({"mean": [0.5]}, ".std: is required"),
+        ({"mean": 0.5, "std": [0.5]}, ".mean: 0.5 is not allowed: must be a list"),
+        ({"mean": ["a"], "std": [0.5]}, ".mean.0: 'a' is not allowed: must be a number"),
+        ({"mean": [0, 0], "std": [1]}, ": mean has 2 numbers, and std 1"),
+        ({"means": [0], "mean": [0], "std": [1]}, ".means: unknown key. Did you mean 'mean'? Allowed here: mean, std."),
+    ],
+)
+def test_a_name_or_a_section_is_refused_in_one_line(value: Any, message: str) -> None:
+    with pytest.raises(InputError) as error:
+        parse_study(MINIMAL | {"settings": {"normalize": value}})
+    (line,) = str(error.value).splitlines()
+    assert line.startswith("study: settings.normalize")
+    assert message in line
+    with pytest.raises(InputError) as error:
+        override_settings(Settings(), {"normalize": value})
+    assert str(error.value) == line.removeprefix("study: ")
+
+
+def test_a_mistake_beside_a_name_or_a_section_stays() -> None:
+    with pytest.raises(InputError) as error:
+        parse_study(MINIMAL | {"settings": {"normalize": "a", "literal[": 1, "input_size": 2}})
+    assert len(str(error.value).splitlines()) == 3
 
 
 def test_files_that_are_no_study(tmp_path: Path) -> None:

@@ -64,5 +64,5 @@ def test_what_it_writes_and_what_lies_elsewhere_is_not_asked_for(
     models.create(f"nets_{tmp_path.name}:writes", 3)
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(InputError, match="cannot build the network: FileNotFoundError"):
         models.create(f"nets_{tmp_path.name}:hidden", 3)

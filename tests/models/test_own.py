@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections import namedtuple
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -94,3 +96,43 @@ def test_only_code_of_ones_own_is_part_of_what_names_results() -> None:
         models.code_of("resnet20") is models.code_of("micronet:1,1") is models.code_of("torchvision:resnet18") is None
     )
     assert len(models.code_of("tests.support.own:tiny") or "") == 64
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("raise RuntimeError('no such width')", "its code cannot build the network: RuntimeError: no such width"),
+        ("raise SystemExit(0)", "its code cannot build the network: SystemExit: 0"),
+        ("return None", "gives a NoneType, not a torch.nn.Module"),
+        ("return nn.LazyLinear(num_classes)", "'weight' has no shape yet"),
+        ("return Counting(3, num_classes)", "'_extra_state' in its state is dict, no tensor"),
+    ],
+    ids=["raises", "exits", "none", "lazy", "state"],
+)
+@pytest.mark.filterwarnings("ignore")  # torch's, of lazy layers
+def test_what_builds_no_network_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, said: str
+) -> None:
+    counting = "class Counting(nn.Linear):\n    def get_extra_state(self):\n        return {}\n\n\n"
+    text = f"from torch import nn\n\n\n{counting}def odd(num_classes, in_channels=3):\n    {code}\n"
+    _module(tmp_path, monkeypatch, text)
+    with pytest.raises(InputError, match=said):
+        models.create("ownbroken:odd", 3)
+
+
+def test_other_outputs_in_training_are_refused_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    forward = (
+        "    def forward(self, x):\n        y = self.l(x.mean((2, 3)))\n        return (y, y) if self.training else y\n"
+    )
+    start = "    def __init__(self, num_classes, in_channels=3):\n        super().__init__()\n"
+    layer = "        self.l = nn.Linear(in_channels, num_classes)\n\n"
+    text = f"from torch import nn\n\n\nclass odd(nn.Module):\n{start}{layer}{forward}"
+    _module(tmp_path, monkeypatch, text)
+    with pytest.raises(InputError, match="gives a tuple of 2 in training mode, not one tensor of logits"):
+        models.check_logits("ownbroken:odd", (3, 8, 8), {})
+
+
+def _module(folder: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    (folder / "ownbroken.py").write_text(text)
+    monkeypatch.chdir(folder)
+    monkeypatch.delitem(sys.modules, "ownbroken", raising=False)

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import io
 import logging
+import os
+import struct
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -204,3 +209,117 @@ def test_one_tensor_too_few_and_one_too_many(tmp_path: Path) -> None:
 )
 def test_a_name_or_a_file(value: str, file: bool) -> None:
     assert weights.is_file(value) is file
+
+
+def repacked(content: Any, *, compression: int = zipfile.ZIP_STORED, replace: dict[str, bytes] | None = None) -> bytes:
+    """A file of torch's, packed again."""
+    before, after = io.BytesIO(), io.BytesIO()
+    torch.save(content, before)
+    with zipfile.ZipFile(before) as old, zipfile.ZipFile(after, "w", compression) as new:
+        for name in old.namelist():
+            new.writestr(name, (replace or {}).get(name.rpartition("/")[2], old.read(name)))
+    return after.getvalue()
+
+
+def test_a_compressed_archive_is_not_unpacked(tmp_path: Path) -> None:
+    path = tmp_path / "my.pt"
+    path.write_bytes(repacked(state()))
+    assert same(models.create("resnet20", 10, weights=str(path)), state())
+    path.write_bytes(repacked(state(), compression=zipfile.ZIP_DEFLATED))
+    with pytest.raises(InputError, match="is a compressed archive, which torch"):
+        weights.read(path)
+
+
+@pytest.mark.parametrize(
+    "operations",
+    [
+        b"\x80\x02K\x01Q.",
+        b"\x80\x02.",
+        b"\x80\x02h\x05.",
+        b"\x80\x02X\xff\xff\xff\x7f.",
+        b"\x80\x02}]K\x03s.",
+        b"(" * 99_999,
+    ],
+    ids=["storage", "empty", "memo", "length", "unhashable", "marks"],
+)
+def test_a_damaged_pickle_is_refused_whatever_it_raises(tmp_path: Path, operations: bytes) -> None:
+    path = tmp_path / "my.pt"
+    path.write_bytes(repacked({"a": torch.ones(1)}, replace={"data.pkl": operations}))
+    with pytest.raises(InputError, match=r"weights .*my\.pt: "):
+        weights.read(path)
+
+
+def test_what_is_neither_archive_nor_pickle_is_no_file_of_torch(tmp_path: Path) -> None:
+    (tmp_path / "my.pt").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
+    with pytest.raises(InputError, match="is no file that torch"):
+        weights.read(tmp_path / "my.pt")
+
+
+def test_what_has_no_end_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.pt")
+    (tmp_path / "zero.pt").symlink_to("/dev/zero")
+    for name in ("pipe.pt", "zero.pt"):
+        with pytest.raises(InputError, match="cannot be read: it is no regular file"):
+            weights.read(tmp_path / name)
+
+
+@pytest.mark.parametrize(("path", "said"), [("a\0.pt", "NUL"), ("~no-such-user-here/a.pt", "no home folder")])
+def test_a_path_that_cannot_be(path: str, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        weights.read(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda t: t.to_sparse(), "the tensor 'conv1.weight' is sparse"),
+        (lambda t: t.to("meta"), "the tensor 'conv1.weight' is without values"),
+        (lambda t: torch.quantize_per_tensor(t, 0.1, 0, torch.qint8), "the tensor 'conv1.weight' is quantized"),
+        (lambda t: (t * 100).to(torch.int8), "tensor 'conv1.weight' holds int8"),
+        (lambda t: t.bool(), "tensor 'conv1.weight' holds bool"),
+        (lambda t: t.to(torch.complex64), "tensor 'conv1.weight' holds complex64"),
+        (lambda t: t * float("nan"), "tensor 'conv1.weight' has values that are not finite"),
+        (lambda t: t / 0, "tensor 'conv1.weight' has values that are not finite"),
+        (lambda t: t.double() * 1e300, "tensor 'conv1.weight' has values that are not finite .*as torch.float32"),
+    ],
+    ids=["sparse", "meta", "quantized", "int8", "bool", "complex", "nan", "inf", "overflow"],
+)
+@pytest.mark.filterwarnings("ignore")  # torch's, of its own kinds of tensors
+def test_values_that_a_network_cannot_have_are_refused(
+    tmp_path: Path, change: Callable[[Tensor], Tensor], said: str
+) -> None:
+    tensors = state()
+    path = saved(tmp_path, tensors | {"conv1.weight": change(tensors["conv1.weight"])})
+    with pytest.raises(InputError, match=said):
+        models.create("resnet20", 10, weights=path)
+    with pytest.raises(InputError, match=said):  # before anything starts, too
+        models.check_weights(weights.read(path), models.Network("resnet20", 10, 3, {}), None)
+
+
+def test_infinities_stay_where_the_network_has_them() -> None:
+    model = nn.Linear(2, 2)
+    model.register_buffer("mask", torch.full((2, 2), float("-inf")).triu(1))
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    weights.load_into(model, state)
+    assert torch.equal(model.state_dict()["mask"], state["mask"])
+
+
+def test_two_networks_in_a_file_are_not_chosen_from(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = saved(tmp_path, {"model": state(), "net": state()})
+    with pytest.raises(InputError, match="has a state_dict under each of model, net; save the one that is meant"):
+        weights.read(path)
+    path = saved(tmp_path, {"model": state(), "model_ema": prefixed("module.", state()), "epoch": 3})
+    with caplog.at_level(logging.WARNING):
+        assert same(models.create("resnet20", 10, weights=path), state())
+    assert "left out, as they lie beside the network's: model_ema" in caplog.text
+
+
+def test_shapes_that_cost_a_file_nothing_cost_the_reader_nothing(tmp_path: Path) -> None:
+    header = b'{"a":{"dtype":"F32","shape":[4611686018427387904,0],"data_offsets":[0,0]}}'
+    (tmp_path / "my.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
+    with pytest.raises(InputError, match=r"1 tensor is unexpected \('a'\)\.$"):
+        models.create("resnet20", 10, weights=str(tmp_path / "my.safetensors"))
+    many = torch.ones(1).expand(2**40)
+    path = saved(tmp_path, state() | {"fc.weight": many[:, None].expand(2**40, 64), "fc.bias": many})
+    with pytest.raises(InputError, match=r"2 tensors have another shape .*, not \[10, 64\]\)\.$"):
+        models.create("resnet20", 10, weights=path)

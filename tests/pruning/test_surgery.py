@@ -219,3 +219,24 @@ def test_specs_compose():
     assert torch.equal(direct(images), twice(images))
     assert spec == pruning.make_spec(graph, kept_by(graph, spec))
     assert pruning.compose(first, pruning.make_spec(again, {})) == first
+
+
+class Bright(nn.Module):
+    """Rolls its channels for bright images alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        features = self.first(x)
+        return self.second(features.roll(1, 1) if x.mean() > 0.3 else features).mean((2, 3))
+
+
+def test_a_branch_for_other_images_is_seen_by_the_last_comparison():
+    torch.manual_seed(0)
+    model = Bright()
+    graph = pruning.trace(model, torch.zeros(1, 3, 16, 16))
+    assert "first" in graph.groups
+    with pytest.raises(InputError, match="cannot be cut: its channels are combined in a way that was not understood"):
+        pruning.cut(model, graph, {"first": (0, 2, 3, 7)})
