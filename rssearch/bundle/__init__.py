@@ -7,6 +7,7 @@
     model.end_to_end.onnx    the same from raw pixels to probabilities, where it was asked for
     preprocessing.json   what turns an image into the network's input, and the names of its outputs
     measured.json        how near the ONNX models are to the network, and what was measured of them at the export
+    mlm.json             the bundle as a STAC item of the Machine Learning Model extension, for catalogues
     model_card.md        where the network comes from, what it reaches and what it costs
     manifest.json        the format, and sha256 of each of them
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from rssearch.bundle import checks, variants
+from rssearch.bundle import checks, mlm, variants
 from rssearch.bundle.card import card
 from rssearch.bundle.files import (
     ARCHITECTURE,
@@ -19,6 +19,7 @@ from rssearch.bundle.files import (
     INT8,
     MANIFEST,
     MEASURED,
+    MLM,
     ONNX,
     PREPROCESSING,
     WEIGHTS,
@@ -91,28 +92,47 @@ def _contents(found: Recorded, row: Mapping[str, Any], data_root: Path | None, *
         about=about,
         split_hash=row.get("split_hash"),
     )
-    measured: dict[str, Any] = {"parity": checks.parity(model, networks[ONNX], images)}
-    if wanted[1:] != Wanted()[1:]:
-        measured["models"] = variants.compared(model, networks, images)
-    if check:
-        source = checks.load(images)
-        if wanted.int8:
-            networks[INT8], measured["calibration_images"] = checks.calibrated(networks[ONNX], source)
-        split = "val" if all(row.get(f"test_{name}") is None for name in ("accuracy", "miou")) else "test"
-        chosen = source.split(split)
-        count, unit = checks.counted(chosen)
-        measured |= {"split": split, "images": count, "unit": unit}
-        plain = {name: content for name, content in networks.items() if name not in (END_TO_END, END_TO_END_FP16)}
-        quality = {name: checks.quality(content, chosen, images) for name, content in plain.items()}
-        measured["quality"] = {"recorded": {n: row.get(f"{split}_{n}") for n in quality[ONNX]}, **quality}
-        measured["latency"] = checks.latency(model, plain, shape)
+    measured = _measured(model, networks, images, row, check=check, wanted=wanted)
+    preprocessing = _preprocessing(about, sizes)
     files |= {
         **networks,
-        PREPROCESSING: encode(_preprocessing(about, sizes)),
+        PREPROCESSING: encode(preprocessing),
         MEASURED: encode(measured),
         CARD: card(found, uris.hidden_in(row), about, measured).encode(),
     }
+    described = mlm.item(found.study, row, {**about, **preprocessing}, files, any_size=wanted.any_size)
+    files[MLM] = encode(described)
     return {**files, MANIFEST: manifest(files)}
+
+
+def _measured(
+    model: nn.Module,
+    networks: dict[str, bytes],
+    images: checks.Images,
+    row: Mapping[str, Any],
+    *,
+    check: bool,
+    wanted: Wanted,
+) -> dict[str, Any]:
+    """What is measured of the ONNX models. The quantised one, which images give its ranges, is added to them."""
+    measured: dict[str, Any] = {"parity": checks.parity(model, networks[ONNX], images)}
+    if wanted[1:] != Wanted()[1:]:
+        measured["models"] = variants.compared(model, networks, images)
+    if not check:
+        return measured
+    source = checks.load(images)
+    if wanted.int8:
+        networks[INT8], measured["calibration_images"] = checks.calibrated(networks[ONNX], source)
+    split = "val" if all(row.get(f"test_{name}") is None for name in ("accuracy", "miou")) else "test"
+    chosen = source.split(split)
+    count, unit = checks.counted(chosen)
+    measured |= {"split": split, "images": count, "unit": unit}
+    # Those that take normalised images.
+    plain = {name: content for name, content in networks.items() if name not in (END_TO_END, END_TO_END_FP16)}
+    quality = {name: checks.quality(content, chosen, images) for name, content in plain.items()}
+    measured["quality"] = {"recorded": {n: row.get(f"{split}_{n}") for n in quality[ONNX]}, **quality}
+    measured["latency"] = checks.latency(model, plain, tuple(images.about["input_shape"]))
+    return measured
 
 
 def _networks(

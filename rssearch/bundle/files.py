@@ -19,6 +19,7 @@ ARCHITECTURE, WEIGHTS, PREPROCESSING, CARD = (
 )
 ONNX, INT8, MEASURED, MANIFEST = "model.onnx", "model.int8.onnx", "measured.json", "manifest.json"
 FP16, END_TO_END, END_TO_END_FP16 = "model.fp16.onnx", "model.end_to_end.onnx", "model.end_to_end.fp16.onnx"
+MLM = "mlm.json"  # bundles of earlier versions have none
 # What a bundle may hold besides, and the option of `rssearch export` that writes it.
 OPTIONAL = {
     INT8: "--int8",
@@ -95,7 +96,7 @@ def read(folder: Path, names: Sequence[str] | None = None) -> dict[str, bytes]:
             raise ValueError("format is no text, or sha256 no mapping")
         if kind not in FORMATS:
             raise InputError(f"{place}: the bundle has format {shown(kind)}; this version reads {', '.join(FORMATS)}")
-        held = (*FORMATS[kind], *(name for name in OPTIONAL if name in digests))
+        held = (*FORMATS[kind], *(name for name in (MLM, *OPTIONAL) if name in digests))
         if absent := [name for name in names or () if name not in held]:
             raise InputError(f"{place}: the bundle (format {kind}) has no {', '.join(absent)}; {_how(absent[0])}")
         files = {name: _content(folder / name) for name in names or held}

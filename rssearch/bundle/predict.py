@@ -22,8 +22,8 @@ from rssearch.imaging.pixels import DECODE_ERRORS, Floats, Pixels, check_length,
 from rssearch.storage.location import expand
 
 __all__ = [
-    "Network", "decoded", "labels", "logits_of", "normalised", "open_network", "probabilities", "regular", "softmax",
-    "strips",
+    "Network", "decoded", "labels", "logits_of", "normalised", "open_network", "pixels", "probabilities", "regular",
+    "softmax", "strips",
 ]  # fmt: skip
 
 
@@ -97,11 +97,11 @@ def probabilities(network: Network, path: str | Path) -> Floats:
         InputError: the image cannot be read, or has a shape or bands that the network does not take.
     """
     _, height, width = network.about["input_shape"]
-    pixels = _pixels(network, path, height if height == width else None)
-    if pixels.shape[1:] != (height, width):
-        size = f"{pixels.shape[2]}x{pixels.shape[1]}"
+    image = pixels(network, path, height if height == width else None)
+    if image.shape[1:] != (height, width):
+        size = f"{image.shape[2]}x{image.shape[1]}"
         raise InputError(f"{path}: is {size}; this network takes images of {width}x{height} alone")
-    return np.asarray(softmax(logits_of(network, pixels[None]))[0])
+    return np.asarray(softmax(logits_of(network, image[None]))[0])
 
 
 def softmax(logits: Floats) -> Floats:
@@ -119,8 +119,8 @@ def labels(network: Network, path: str | Path) -> Pixels:
     Raises:
         InputError: the image cannot be read.
     """
-    pixels = _pixels(network, path, None)
-    return np.concatenate([strip.argmax(0).astype(np.uint8) for strip in strips(network, pixels)])
+    scene = pixels(network, path, None)
+    return np.concatenate([strip.argmax(0).astype(np.uint8) for strip in strips(network, scene)])
 
 
 def strips(network: Network, pixels: npt.NDArray[Any]) -> Iterator[Floats]:
@@ -171,8 +171,17 @@ def decoded(path: str | Path, size: int | None) -> Pixels:
     return _read(path, lambda data: decode(data, size))
 
 
-def _pixels(network: Network, path: str | Path, size: int | None) -> npt.NDArray[Any]:
-    """An image as the network takes it [C, H, W]: its bands, in their own type unless some pixels have no data."""
+def pixels(network: Network, path: str | Path, size: int | None) -> npt.NDArray[Any]:
+    """An image as the network takes it [C, H, W]: its bands, in their own type unless some pixels have no data.
+
+    Args:
+        network: that takes it.
+        path: the image.
+        size: height and width that its central square is scaled to; None: it is left as it is.
+
+    Raises:
+        InputError: it cannot be read, or has other bands.
+    """
     bands = network.bands
     return decoded(path, size) if bands.pictures else _read(path, lambda data: _raster(data, bands, size))
 

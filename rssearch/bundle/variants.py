@@ -55,7 +55,7 @@ def made(content: bytes, about: Mapping[str, Any], wanted: Wanted) -> dict[str, 
         bands, factors = bands_of(about), factors_of(about)
         for inner, outer in ((ONNX, END_TO_END), (FP16, END_TO_END_FP16)):
             if inner in models:  # values of 16 bits are scaled in float32
-                models[outer] = end_to_end(models[inner], *factors, bands.dtype, bands.fill)
+                models[outer] = end_to_end(models[inner], *factors, bands.dtype, bands.fill, bands.nodata)
     return models
 
 

@@ -43,11 +43,16 @@ def to_onnx_of_any_size(model: nn.Module, input_shape: tuple[int, int, int]) -> 
         InputError: the network is made for one size.
     """
     free = {axis: torch.export.Dim(name) for axis, name in ((0, "batch"), (2, "height"), (3, "width"))}
+    size = f"{input_shape[1]}x{input_shape[2]}"
     try:
-        return _export(model, input_shape, free)
+        content = _export(model, input_shape, free)
     except Exception as error:  # the boundary: what in a network needs a size shows in some error of the exporter
         why = cut(" ".join(str(error).split()), 300)
-        raise InputError(f"the network takes images of {input_shape[1]}x{input_shape[2]} alone: {why}") from error
+        raise InputError(f"the network takes images of {size} alone: {why}") from error
+    (given,) = onnx.load_from_string(content).graph.input
+    if any(dimension.HasField("dim_value") for dimension in given.type.tensor_type.shape.dim[2:]):
+        raise InputError(f"the network takes images of {size} alone")  # the exporter made them constants
+    return content
 
 
 def _export(model: nn.Module, input_shape: tuple[int, int, int], free: Mapping[int, Any]) -> bytes:

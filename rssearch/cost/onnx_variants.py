@@ -24,15 +24,17 @@ def end_to_end(
     offset: npt.NDArray[np.float32],
     dtype: str,
     fill: Sequence[float],
+    nodata: float | None = None,
 ) -> bytes:
     """Put what is done before and behind a network into the model.
 
     Args:
         content: from ``image``, float32 [B, C, H, W], to ``logits`` [B, K, ...].
-        factor: float32 [C], which raw values are multiplied by.
+        factor: float32 of C numbers, which raw values are multiplied by.
         offset: float32 [C], which is added.
         dtype: of the raw values.
-        fill: what stands for values that are no numbers (NaN), where the type has them.
+        fill: what stands for values without data in each band: those that are `nodata`, or no finite numbers.
+        nodata: the value that marks them; None: there is none.
 
     Returns:
         The model from ``pixels``, raw values [B, C, H, W], to ``probabilities``, float32 [B, K, ...].
@@ -46,14 +48,23 @@ def end_to_end(
         graph.initializer.append(numpy_helper.from_array(np.asarray(values, np.float32).reshape(1, -1, 1, 1), name))
         return name
 
-    before, raw = [], PIXELS
-    if dtype != "float32":
-        before.append(helper.make_node("Cast", [raw], ["pixels_float"], to=onnx.TensorProto.FLOAT))
-        raw = "pixels_float"
-    else:
-        before.append(helper.make_node("IsNaN", [raw], ["pixels_undefined"]))
-        before.append(helper.make_node("Where", ["pixels_undefined", constant("pixels_fill", fill), raw], ["filled"]))
-        raw = "filled"
+    before = [helper.make_node("Cast", [PIXELS], ["pixels_float"], to=onnx.TensorProto.FLOAT)]
+    raw = "pixels_float"
+    if dtype == "float32":  # neither NaN nor an infinite number is less than that
+        before.append(helper.make_node("Abs", [raw], ["pixels_size"]))
+        before.append(
+            helper.make_node("Less", ["pixels_size", constant("pixels_infinite", [np.inf])], ["pixels_finite"])
+        )
+        before.append(
+            helper.make_node("Where", ["pixels_finite", raw, constant("pixels_fill", fill)], ["pixels_numbers"])
+        )
+        raw = "pixels_numbers"
+    if nodata is not None:
+        before.append(helper.make_node("Equal", [raw, constant("pixels_nodata", [nodata])], ["pixels_lost"]))
+        before.append(
+            helper.make_node("Where", ["pixels_lost", constant("pixels_filling", fill), raw], ["pixels_filled"])
+        )
+        raw = "pixels_filled"
     before.append(helper.make_node("Mul", [raw, constant("pixels_factor", factor)], ["pixels_scaled"]))
     before.append(helper.make_node("Add", ["pixels_scaled", constant("pixels_offset", offset)], [INPUT]))
     behind = helper.make_node("Softmax", [OUTPUT], [PROBABILITIES], axis=1)

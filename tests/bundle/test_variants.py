@@ -126,9 +126,10 @@ def test_raw_values_of_any_type_are_scaled_inside(dtype: str) -> None:
     plain = geo.model(2, 3, 8, segments=False)
     filled = pixels.copy()
     if dtype == "float32":
-        pixels[0, :, 2, 2] = np.nan
-        filled[0, :, 2, 2] = (20, 30)
-    content = end_to_end(plain, *factors_of(about), dtype, bands_of(about).fill)
+        pixels[0, :, 2, 2], pixels[1, 0, 0, 0], pixels[1, 1, 0, 0] = np.nan, np.inf, -np.inf
+        filled[0, :, 2, 2] = filled[1, :, 0, 0] = (20, 30)
+    pixels[1, 0, 3, 4], filled[1, 0, 3, 4] = 121, 20
+    content = end_to_end(plain, *factors_of(about), dtype, bands_of(about).fill, 121)
     expected = computed(plain, normalised(filled, about))["onnxruntime"]
     for result in computed(content, pixels).values():
         np.testing.assert_allclose(result, predict.softmax(expected), atol=1e-5)
@@ -178,7 +179,7 @@ def test_a_network_for_segmentation_takes_any_size() -> None:
 
 
 def test_a_network_for_one_size_is_told() -> None:
-    with pytest.raises(InputError, match="the network takes images of 8x8 alone: "):
+    with pytest.raises(InputError, match=r"^the network takes images of 8x8 alone"):
         to_onnx_of_any_size(OneSize().eval(), (3, 8, 8))
     with pytest.raises(InputError, match="--any-size: the network takes images of 8x8 alone"):
         variants.multiple(OneSize().eval(), b"", (3, 8, 8))
