@@ -113,8 +113,7 @@ def datasets() -> str:
     rows = []
     for row in data.summary():
         name = row["name"]
-        known = name.replace("PATH", "x")
-        rows.append((f"`{name}`", data.task(known), row["summary"], row["download"]))
+        rows.append((f"`{name}`", row["task"], row["summary"], row["download"]))
     return table(("dataset", "task", "what it is", "download"), rows)
 
 

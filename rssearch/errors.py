@@ -64,15 +64,16 @@ def cut(text: str, most: int = _MOST) -> str:
     return text if len(text) <= most else f"{text[: most // 2]}...{text[-(most // 2 - 3) :]}"
 
 
-def unknown(what: str, name: object, allowed: Iterable[str]) -> InputError:
+def unknown(what: str, name: object, allowed: Iterable[str], unlisted: Iterable[str] = ()) -> InputError:
     """The error for a name that is not in a registry.
 
     Args:
         what: the kind of thing, for example ``"method"``.
         name: what was asked for.
         allowed: the names that exist.
+        unlisted: further ones, too many to list: they are named where they are close.
     """
     names = sorted(allowed)
-    close = difflib.get_close_matches(cut(str(name)), names, n=1, cutoff=0.6)
+    close = difflib.get_close_matches(cut(str(name)), [*names, *unlisted], n=1, cutoff=0.6)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     return InputError(f"unknown {what} {shown(name)}.{hint} Known: {', '.join(names)}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from numbers import Real
 from typing import Any
@@ -11,11 +12,19 @@ PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 DIFFERENCE = "_difference"  # of a quality to that of the baseline
 SPEEDUP = "speedup"
 RATIOS = ("macs_ratio", "params_ratio", "bytes_ratio")
+KINDS = ("accuracy", "recall", "precision", "f1", "iou")  # of one class: val_recall_water
+QUALITIES = ("accuracy", "miou", "miou_foreground", "macro_f1")  # how names of qualities end
+_ERROR = "ece"
+_OF_CLASS = re.compile(rf"(.*\b|.*_|)((?:val|test)_)({'|'.join(KINDS)})_(.*)")
+_DERIVED = (DIFFERENCE, "_std", "_interval")
 WORDS = {
     "val": "validation",
     "macs": "MACs",
     "params": "parameters",
     "miou": "mIoU",
+    "iou": "IoU",
+    "f1": "F1",
+    "ece": "calibration error",
     "ms": "(ms)",
     "seconds": "(s)",
     "iqr": "interquartile range",
@@ -56,12 +65,26 @@ def human(name: str, value: Any, deviation: float | None = None) -> str:
 
 def is_share(name: str) -> bool:
     """Whether a metric is a part of one, better read in per cent."""
-    return name.endswith(("accuracy", "miou", "_ratio"))
+    return name.endswith("_ratio") or is_quality(name) or is_calibration(name)
 
 
 def is_quality(name: str) -> bool:
-    """Whether a metric says how many of the answers are right."""
-    return name.endswith(("accuracy", "miou"))
+    """Whether a metric says how many of the answers are right, of all classes or of one."""
+    return name.endswith(QUALITIES) or of_class(name) is not None
+
+
+def is_calibration(name: str) -> bool:
+    """Whether a metric is an expected calibration error."""
+    return name == _ERROR or name.endswith(f"_{_ERROR}")
+
+
+def of_class(name: str) -> tuple[str, str, str] | None:
+    """What a metric of one class is made of: ``baseline_val_recall_water`` is ("baseline_val_", "recall", "water").
+
+    None for other metrics, and for what is derived of such a one (a difference, a deviation).
+    """
+    found = None if name.endswith(_DERIVED) else _OF_CLASS.fullmatch(name)
+    return None if found is None else (found[1] + found[2], found[3], found[4])
 
 
 def is_difference(name: str) -> bool:

@@ -17,7 +17,7 @@ ROOT = Path(rssearch.__file__).parent
 FLOORS = (
     ("errors", "lazy"),
     ("device", "escaping", "metrics"),
-    ("storage",),
+    ("scores", "storage"),
     ("config",),
     ("cost", "front", "imaging"),
     ("data", "models"),
@@ -43,7 +43,19 @@ DOORS = {
     "thop": {"cost"},
     "typer": {"cli"},
 }
-WITHOUT_TORCH = {"errors", "lazy", "escaping", "metrics", "storage", "config", "imaging", "front", "sampling", "cli"}
+WITHOUT_TORCH = {
+    "errors",
+    "lazy",
+    "escaping",
+    "metrics",
+    "scores",
+    "storage",
+    "config",
+    "imaging",
+    "front",
+    "sampling",
+    "cli",
+}
 
 
 def modules() -> dict[str, Path]:

@@ -1,4 +1,7 @@
-"""``python -m rssearch.bundle DIR PATH...``: predict with onnxruntime, NumPy and Pillow; torch is not needed."""
+"""``python -m rssearch.bundle DIR PATH...``: predict with onnxruntime, NumPy and Pillow; torch is not needed.
+
+Scenes that say where they are need rasterio, and their masks say it as well.
+"""
 
 from __future__ import annotations
 
@@ -32,15 +35,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         from rssearch.bundle import predict
 
-        network = predict.open_network(asked.bundle, int8=asked.int8, threads=asked.threads)
+        network = predict.open_network(asked.bundle, int8=asked.int8, fp16=asked.fp16, threads=asked.threads)
+        _check_options(asked, network)
         images, notes = inputs.find(asked.images)
-        if network.segments:
+        files = network.segments or asked.grid
+        if files:
             check_folder(asked.out)
-        targets = _targets(images, asked.out) if network.segments else dict.fromkeys(images, Path())
+        targets = _targets(images, asked.out) if files else dict.fromkeys(images, Path())
         for note in notes:
-            sys.stderr.write(f"note: {printable(note)}\n")
+            _note(note)
         with _output(asked, network) as write:
-            failed = _predict(network, targets, None if asked.csv else asked.top, write)
+            failed = _predict(network, targets, asked, write)
     except ModuleNotFoundError as error:
         return _fail(f"{error.name} is not installed: prediction needs onnxruntime, numpy and pillow")
     except InputError as error:
@@ -54,18 +59,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if not failed else 2 if failed == len(targets) else 1
 
 
-def _predict(network: Network, targets: Mapping[str, Path], top: int | None, write: Write) -> int:
+def _predict(network: Network, targets: Mapping[str, Path], asked: argparse.Namespace, write: Write) -> int:
     """Predict each image; how many could not be."""
-    work, failed = _segmented if network.segments else _classified, 0
+    work, failed = _classified if not network.segments else _segmented, 0
+    if asked.grid:
+        work = _classified_tiles
     for image, target in targets.items():
         try:
-            found = work(network, image, target, top)
+            found = work(network, image, target, asked)
         except InputError as error:
             _fail(str(error))
             failed += 1
         else:
             write(found)
     return failed
+
+
+def _check_options(asked: argparse.Namespace, network: Network) -> None:
+    """Refuse options that are not for this network."""
+    if asked.grid and network.segments:
+        raise InputError("--grid: this network gives each pixel a class; --grid is for networks that classify images")
+    if asked.tile and not asked.grid:
+        raise InputError("--tile: needs --grid")
+    if asked.probabilities and not (network.segments or asked.grid):
+        raise InputError("--probabilities: of an image they are shown by --top, --json and --csv; maps need --grid")
+    if asked.csv and asked.grid:
+        raise InputError("--csv: a row is for an image; --grid writes files for each scene")
 
 
 @contextmanager
@@ -107,9 +126,29 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         type=Path,
         default=Path(),
-        help="where masks go, as NAME.mask.png, those of a folder in the same folders below; default: here",
+        help="where masks go, as NAME.mask.png, or NAME.mask.tif of a GeoTIFF, those of a folder in the same folders "
+        "below; default: here",
     )
-    parser.add_argument("--int8", action="store_true", help="use the quantised model")
+    parser.add_argument(
+        "--probabilities",
+        action="store_true",
+        help="write NAME.probabilities.tif as well, a band for each class; masks are GeoTIFFs then",
+    )
+    parser.add_argument(
+        "--grid",
+        action="store_true",
+        help="classify each image tile by tile: NAME.grid.tif has a pixel for each tile, NAME.grid.geojson their "
+        "footprints in WGS 84",
+    )
+    parser.add_argument(
+        "--tile",
+        metavar="PIXELS",
+        type=_positive,
+        help="the side of such a tile, which is scaled to the network's input; default: as large as that",
+    )
+    precision = parser.add_mutually_exclusive_group()
+    precision.add_argument("--int8", action="store_true", help="use the quantised model")
+    precision.add_argument("--fp16", action="store_true", help="use the model that computes in float16")
     parser.add_argument("--threads", metavar="N", type=_positive, default=0, help="default: as many as there are cores")
     return parser
 
@@ -120,15 +159,37 @@ def _positive(text: str) -> int:
     return int(text[-4:])
 
 
-def _classified(network: Network, image: str, _target: Path, top: int | None) -> dict[str, Any]:
+def _classified(network: Network, image: str, _target: Path, asked: argparse.Namespace) -> dict[str, Any]:
     from rssearch.bundle.predict import probabilities
 
     found = probabilities(network, image)
-    likeliest = (-found).argsort(kind="stable")[:top]
+    likeliest = (-found).argsort(kind="stable")[: None if asked.csv else asked.top]
     return {"image": image, "classes": {network.classes[i]: float(found[i]) for i in likeliest.tolist()}}
 
 
-def _segmented(network: Network, image: str, target: Path, _top: int | None) -> dict[str, Any]:
+def _classified_tiles(network: Network, image: str, target: Path, asked: argparse.Namespace) -> dict[str, Any]:
+    from rssearch.bundle import grid
+
+    stem = target.with_name(target.name.removesuffix(inputs.MASK))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    found = grid.classify(network, image, stem, tile=asked.tile, probabilities=asked.probabilities)
+    files = {"grid": str(grid.named(stem, grid.RASTER))}
+    if found.footprints:
+        files["footprints"] = str(grid.named(stem, grid.FOOTPRINTS))
+    else:
+        _note(f"{image}: has no CRS, so that its tiles have no longitude and latitude: no GeoJSON is written")
+    return {"image": image, **files, "tiles": found.tiles, "classes": found.classes, "nodata": found.nodata}
+
+
+def _segmented(network: Network, image: str, target: Path, asked: argparse.Namespace) -> dict[str, Any]:
+    from rssearch.bundle import scenes
+    from rssearch.imaging.georaster import is_installed
+
+    located = scenes.is_located(image)
+    if asked.probabilities or not network.bands.pictures or (located and is_installed()):
+        return _mapped(network, image, target, asked)
+    if located:
+        _note(f"{image}: its mask does not say where it is, which needs rasterio: pip install 'rssearch[geo]'")
     import numpy as np
     from PIL import Image
 
@@ -141,6 +202,18 @@ def _segmented(network: Network, image: str, target: Path, _top: int | None) -> 
     mask.save(target)
     shares = np.bincount(found.ravel(), minlength=len(network.classes)) / found.size
     return {"image": image, "mask": str(target), "classes": dict(zip(network.classes, shares.tolist(), strict=True))}
+
+
+def _mapped(network: Network, image: str, target: Path, asked: argparse.Namespace) -> dict[str, Any]:
+    """A scene whose mask is a GeoTIFF."""
+    from rssearch.bundle import scenes
+
+    stem = target.name.removesuffix(inputs.MASK)
+    mask, chances = (target.with_name(stem + ending) for ending in (scenes.MASK, scenes.PROBABILITIES))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    found = scenes.segment(network, image, mask, chances if asked.probabilities else None)
+    files = {"mask": str(mask)} | ({"probabilities": str(chances)} if asked.probabilities else {})
+    return {"image": image, **files, "classes": found.classes, "nodata": found.nodata}
 
 
 def _targets(images: Mapping[str, Path], folder: Path) -> dict[str, Path]:
@@ -157,8 +230,15 @@ def _targets(images: Mapping[str, Path], folder: Path) -> dict[str, Path]:
 def _line(found: Mapping[str, Any]) -> str:
     show: Callable[[float], str] = "{:.4f}".format
     pairs = [text for name, value in found["classes"].items() for text in (name, show(value))]
-    cells = [found["image"], *([found["mask"]] if "mask" in found else []), *pairs]
+    if found.get("nodata"):
+        pairs += ["without data", show(found["nodata"])]
+    files = [found[name] for name in ("mask", "probabilities", "grid", "footprints") if name in found]
+    cells = [found["image"], *files, *pairs]
     return "\t".join(printable(cell, keep=set()) for cell in cells)  # a name stays in its cell
+
+
+def _note(text: str) -> None:
+    sys.stderr.write(f"note: {cut(printable(text), 4000)}\n")
 
 
 def _fail(message: str) -> int:

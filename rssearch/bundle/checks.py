@@ -13,24 +13,27 @@ import torch
 from torch import Tensor, nn
 
 from rssearch import data
-from rssearch.bundle.predict import normalised
+from rssearch.bundle.preprocessing import bands_of, ends_of, normalised
 from rssearch.config.settings import Settings
 from rssearch.cost.latency import measure
 from rssearch.cost.onnx import TOLERANCE, OnnxNetwork, difference, to_int8
 from rssearch.data import AnyDataset, AnySet, PatchDataset
 from rssearch.data.imageset import normalise
 from rssearch.data.listing import Files
+from rssearch.data.reading import asked, chosen
 from rssearch.data.registry import listing
+from rssearch.data.sceneload import with_bands
 from rssearch.data.scenes import SceneListing
 from rssearch.errors import InputError
-from rssearch.imaging.pixels import DECODE_ERRORS, Pixels, decode
+from rssearch.imaging.pixels import DECODE_ERRORS, Array
 from rssearch.imaging.tiling import axis
-from rssearch.train.loop import evaluate
+from rssearch.train.evaluation import evaluate
 from rssearch.train.segmentation import evaluate_scenes
 
 SAMPLES = 16  # images that the ONNX model is compared on
 CALIBRATION = 512  # training images that give the ranges of the activations
 CPU = torch.device("cpu")
+_QUALITIES = ("accuracy", "miou", "pixel_accuracy")
 
 
 @dataclass(frozen=True)
@@ -52,25 +55,29 @@ class Images:
     split_hash: str | None
 
 
+def samples(images: Images) -> tuple[Array, str]:
+    """A few images [N, C, H, W] of the dataset in their own type, or noise where it is not found; and what they are."""
+    found = _some(images)
+    return (np.stack(found), f"images of {images.name}") if found else (noise(images.about), "images of noise")
+
+
 def parity(model: nn.Module, content: bytes, images: Images) -> dict[str, Any]:
-    """Compare an ONNX model with its network on a few images of the dataset, or on noise where it is not found.
+    """Compare an ONNX model with its network on some `samples`.
 
     Raises:
         InputError: they compute different things.
     """
-    found = _some(images)
-    pixels = np.stack(found) if found else _noise(images.about)
+    pixels, source = samples(images)
     largest, logit = difference(model, content, torch.from_numpy(normalised(pixels, images.about)))
     if not largest <= TOLERANCE * max(1, logit):  # NaN is refused as well
         raise InputError(
             f"the ONNX model is not the network: its logits, up to {logit:.3g}, differ by up to {largest:.2g}"
         )
-    source = f"images of {images.name}" if found else "images of noise"
     return {"images": len(pixels), "source": source, "largest_difference": largest, "largest_logit": logit}
 
 
-def _some(images: Images) -> list[Pixels]:
-    """A few images uint8 [C, H, W] as the network gets them, evenly spaced over the dataset; none without a dataset."""
+def _some(images: Images) -> list[Array]:
+    """A few images [C, H, W] as the network gets them, evenly spaced over the dataset; none without a dataset."""
     if images.name is None:
         return []
     try:
@@ -80,17 +87,18 @@ def _some(images: Images) -> list[Pixels]:
     _, height, width = images.about["input_shape"]
     size = height if height == width else None
     if isinstance(found, SceneListing):
-        source = found.source
+        source = with_bands(found, asked(images.settings)).source
         return _readable(lambda i: _patch(source.read(i).image, height), _spread(len(source), SAMPLES // 4))
     if isinstance(found.pixels, Files):
         files = found.pixels
-        decoded = _readable(lambda i: decode(files.read(i), size), _spread(len(files), SAMPLES))
+        reader = found.reader.given(asked(images.settings))
+        decoded = _readable(lambda i: reader.decode(files.read(i), size), _spread(len(files), SAMPLES))
         return [image for image in decoded if image.shape[1:] == (height, width)]
-    drawn = found.pixels(size)
+    drawn = found.pixels(size)[:, chosen(found.bands, asked(images.settings))[0]]
     return [drawn[i] for i in _spread(len(drawn), SAMPLES)]
 
 
-def _readable(read: Callable[[int], Pixels], indices: Iterable[int]) -> list[Pixels]:
+def _readable(read: Callable[[int], Array], indices: Iterable[int]) -> list[Array]:
     """The images that can be read: a study may skip those that cannot."""
     result = []
     for index in indices:
@@ -104,14 +112,19 @@ def _spread(total: int, count: int) -> list[int]:
     return indices
 
 
-def _patch(scene: Pixels, size: int) -> Pixels:
+def _patch(scene: Array, size: int) -> Array:
     """The upper left tile [C, size, size] of a scene [H, W, C]."""
     down, across = (axis(length, size, 0).positions[:size] for length in scene.shape[:2])
     return np.ascontiguousarray(scene[down[:, None], across].transpose(2, 0, 1))
 
 
-def _noise(about: Mapping[str, Any]) -> Pixels:
-    return np.random.default_rng(0).integers(0, 256, (SAMPLES, *about["input_shape"]), dtype=np.uint8)
+def noise(about: Mapping[str, Any], count: int = SAMPLES) -> Array:
+    """Images [N, C, H, W] of values that the network may get, in their type."""
+    rng, shape = np.random.default_rng(0), (count, *about["input_shape"])
+    if bands_of(about).dtype == "uint8":
+        return np.asarray(rng.integers(0, 256, shape, dtype=np.uint8))
+    low, high = (ends[:, None, None] for ends in ends_of(about, shape[1]))
+    return np.asarray((low + (high - low) * rng.random(shape)).astype(bands_of(about).dtype))
 
 
 def load(images: Images) -> AnySet:
@@ -129,6 +142,8 @@ def load(images: Images) -> AnySet:
         input_size=local.input_size,
         split=local.split,
         patches=local.patches,
+        bands=asked(local),
+        scale=local.scale,
         on_error=local.on_error,
         memory_share=local.memory_share,
     )
@@ -170,7 +185,7 @@ def quality(content: bytes, split: AnyDataset, images: Images) -> dict[str, floa
         found = evaluate_scenes(network, split, **images.about["tiles"], batch_size=size, device=CPU)
     else:
         found = evaluate(network, split, batch_size=size, device=CPU)
-    return {name: value for name, value in found.items() if name != "loss"}
+    return {name: found[name] for name in _QUALITIES if name in found}
 
 
 def latency(model: nn.Module, models: Mapping[str, bytes], shape: tuple[int, int, int]) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from rssearch.storage.location import expand
 
 __all__ = ["MASK", "find"]
 
-MASK = ".mask.png"  # how the names of written masks end
+MASK = ".mask.png"  # how the names of written masks end, those of images that do not say where they are
+WRITTEN = (MASK, ".mask.tif", ".probabilities.tif", ".grid.tif")  # and those of all files that a prediction writes
 
 
 def find(paths: Sequence[str]) -> tuple[dict[str, Path], list[str]]:
@@ -24,7 +25,7 @@ def find(paths: Sequence[str]) -> tuple[dict[str, Path], list[str]]:
 
     Returns:
         image -> where it lies below the folder that was named (for a file its name alone), and sentences on what of
-        folders is left out: files with other endings, hidden ones, and the masks that an earlier prediction wrote.
+        folders is left out: files with other endings, hidden ones, and the files that an earlier prediction wrote.
 
     Raises:
         InputError: there is nothing at a path, nothing matches a pattern, or a folder has no image.
@@ -59,10 +60,10 @@ def _matches(given: str) -> list[str]:
 def _members(path: str, folder: Path) -> tuple[list[str], list[str]]:
     """The images of a folder, and what is left out."""
     contents = scan(folder)
-    images = sorted(name for name, _ in contents.images if not name.endswith(MASK))
+    images = sorted(name for name, _ in contents.images if not name.endswith(WRITTEN))
     notes = [f"{shown(path)}: {note}" for note in contents.notes()]
     if masks := len(contents.images) - len(images):
-        notes.append(f"{shown(path)}: left out, as they are written masks (*{MASK}): {masks}")
+        notes.append(f"{shown(path)}: left out, as predictions wrote them: {masks}")
     if not images:
         raise without_image(path, notes)
     return images, notes

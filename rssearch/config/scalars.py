@@ -1,10 +1,12 @@
-"""Numbers and truth values of the schema: taken as they are, never converted from something else."""
+"""Numbers, truth values and weights of the schema: taken as they are, never converted from something else."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import math
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 
 from rssearch.config import plain_yaml
 from rssearch.errors import shown
@@ -39,6 +41,32 @@ def _truth(value: Any) -> Any:
     return value
 
 
+def _class_weights(value: Any) -> Any:
+    """One message for what is none of the kinds, where pydantic has one for each."""
+    if value is None or value == "balanced":
+        return value
+    if not isinstance(value, list | tuple | dict) or not value:
+        raise ValueError(
+            f"{shown(value)} is not allowed: must be balanced, or numbers above 0 as a list or by the classes' names"
+        )
+    weights: Iterable[Any] = value
+    if isinstance(value, dict):
+        weights = value.values()
+        if wrong := [name for name in value if not isinstance(name, str)]:
+            raise ValueError(f"{shown(wrong[0])} is no text; write it in quotes if it is the name of a class")
+    for weight in weights:
+        number = isinstance(weight, int | float) and not isinstance(weight, bool)
+        if not number or not math.isfinite(weight) or weight <= 0:
+            raise ValueError(
+                f"{shown(weight)} is not allowed: the weight of a class must be a number above 0{meant(weight)}"
+            )
+    return value
+
+
 Integer = Annotated[int, BeforeValidator(_integer)]
 Real = Annotated[float, BeforeValidator(_real)]
 Truth = Annotated[bool, BeforeValidator(_truth)]
+_Weight = Annotated[Real, Field(gt=0)]
+ClassWeights = Annotated[
+    Literal["balanced"] | tuple[_Weight, ...] | dict[str, _Weight] | None, BeforeValidator(_class_weights)
+]

@@ -103,7 +103,8 @@ class Search(Section):
     )
     constraints: dict[str, Bound] = Field(
         default_factory=dict,
-        description="limits of metrics, such as {macs_ratio: {max: 0.6}}; a trial that breaks one is infeasible",
+        description="limits of metrics, such as {macs_ratio: {max: 0.6}, val_recall_water: {min: 0.9}}; a trial that "
+        "breaks one is infeasible",
     )
     early_stopping: EarlyStopping = Field(EarlyStopping(), description="which trials end before their last epoch")
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from rssearch.config.scalars import Integer, Real, Truth
-from rssearch.errors import shown
+from rssearch.config.scalars import ClassWeights, Integer, Real, Truth
+from rssearch.config.section import Section, Share, or_a_name
+from rssearch.config.split import SPLITS, Split, block_metres
 
 __all__ = [
     "SPLITS",
@@ -22,75 +22,22 @@ __all__ = [
     "Pruning",
     "Recipe",
     "Runtime",
+    "Scale",
     "Section",
     "Settings",
     "Share",
     "Split",
+    "block_metres",
     "or_a_name",
 ]
 
-Share = Annotated[Real, Field(ge=0, le=1)]
 Runtime = Literal["eager", "compile", "onnxruntime"]
-
-SPLITS: dict[str, dict[str, float]] = {
-    # The published splits know no validation set: a tenth of the training share is held out for selection.
-    name: {"train": share * 0.9, "val": share * 0.1, "test": 1 - share}
-    for name, share in {"80/20": 0.8, "70/30": 0.7, "20/80": 0.2, "10/90": 0.1}.items()
-}
-
-
-class Section(BaseModel):
-    """A mapping of the YAML: unknown keys are errors, values do not change after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-def or_a_name(names: Iterable[str]) -> Callable[[dict[str, Any]], None]:
-    """Tell the JSON schema of a section that one of these names may stand in its place."""
-
-    def extend(schema: dict[str, Any]) -> None:
-        section = dict(schema)
-        schema.clear()
-        schema |= {"anyOf": [section, {"enum": list(names)}]}
-
-    return extend
-
-
-class Split(Section):
-    """Shares of the images, stratified by class. In the YAML also one of the published splits, such as ``80/20``."""
-
-    model_config = ConfigDict(json_schema_extra=or_a_name(SPLITS))
-
-    train: Share = Field(0.7, description="share of the images that networks are trained on; above 0")
-    val: Share = Field(
-        0.1, description="share of the images that trials are compared on: objectives and fronts; above 0"
-    )
-    test: Share = Field(
-        0.2, description="share of the images that are read once, for the front's members; train + val + test is 1"
-    )
-    seed: Integer = Field(0, ge=0, description="random seed of the division; the published test set of a dataset stays")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _published(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            if value not in SPLITS:
-                raise ValueError(f"no published split is called {shown(value)}; known: {', '.join(SPLITS)}")
-            return SPLITS[value]
-        return value
-
-    @model_validator(mode="after")
-    def _sums_to_one(self) -> Split:
-        total = self.train + self.val + self.test
-        if abs(total - 1) > 1e-6:
-            raise ValueError(f"train + val + test must be 1, not {total:g}")
-        if self.train <= 0 or self.val <= 0:
-            raise ValueError("train and val must be above 0: networks are trained on one and selected on the other")
-        return self
 
 
 class Augment(Section):
     """Random changes of the training images, other ones for each image of each batch."""
+
+    LATER = frozenset({"band_dropout"})
 
     crop: Integer = Field(
         4, ge=0, description="pixels of reflected border before a random crop back to the size; 0: off"
@@ -98,7 +45,16 @@ class Augment(Section):
     hflip: Truth = Field(True, description="half of the images are mirrored, left to right")
     vflip: Truth = Field(True, description="half of the images are mirrored, top to bottom")
     rotate90: Truth = Field(True, description="images are turned by 0, 90, 180 or 270 degrees; needs square images")
-    jitter: Share = Field(0.0, description="largest relative change of brightness, contrast and saturation; 0: off")
+    jitter: Share = Field(
+        0.0,
+        description="largest relative change of brightness, contrast and saturation, in images other than RGB of the "
+        "brightness and contrast of each band by itself; 0: off",
+    )
+    band_dropout: Share = Field(
+        0.0,
+        description="share of the images that lose one band: it is set to the mean that images are normalised by; "
+        "needs two bands or more",
+    )
 
 
 class Patches(Section):
@@ -119,6 +75,8 @@ class Patches(Section):
 class Recipe(Section):
     """How a network is trained."""
 
+    LATER = frozenset({"focal_gamma", "class_weights", "sampling"})
+
     epochs: Integer = Field(10, ge=0, description="passes over the training split; 0: no training")
     batch_size: Integer = Field(128, ge=2, description="images of a step, of all workers of the trial together")
     optimizer: Literal["sgd", "adamw"] = Field("sgd", description="stochastic gradient descent, or AdamW")
@@ -138,10 +96,31 @@ class Recipe(Section):
     warmup_epochs: Real = Field(
         0.0, ge=0, description="epochs, or a part of one, in which the learning rate grows linearly from 0 to lr"
     )
-    loss: Literal["cross_entropy", "adaptive_mining"] = Field(
-        "cross_entropy", description="on the labels; adaptive_mining adds RemoteTrimmer's loss on hard samples"
+    loss: Literal[
+        "cross_entropy", "adaptive_mining", "focal", "dice", "lovasz", "dice_cross_entropy", "lovasz_cross_entropy"
+    ] = Field(
+        "cross_entropy",
+        description="on the labels; adaptive_mining adds RemoteTrimmer's loss on hard samples, focal weighs easy ones "
+        "down. For masks alone: dice and lovasz (Lovasz-softmax), of each image by itself, and either plus the cross "
+        "entropy",
     )
-    label_smoothing: Real = Field(0.0, ge=0, lt=1, description="share of each label that all classes get equally")
+    focal_gamma: Real = Field(
+        2.0, ge=0, description="loss: focal; how much easy samples are weighed down, 0: not at all"
+    )
+    label_smoothing: Real = Field(
+        0.0, ge=0, lt=1, description="share of each label that all classes get equally; not with loss: dice or lovasz"
+    )
+    class_weights: ClassWeights = Field(
+        None,
+        description="of the classes in the loss: balanced, by the inverse of their number of training images (of their "
+        "labelled pixels in masks); or numbers, as a list in the order of the classes, or by their names (1 where a "
+        "name is left out). Only their ratios count: a training sample weighs 1 on average. null: all the same",
+    )
+    sampling: Literal["shuffled", "balanced"] = Field(
+        "shuffled",
+        description="which images an epoch has: each once, or as many of each class, some repeatedly (patches: as many "
+        "that have the class); an epoch is as long either way",
+    )
     distill: Share = Field(
         0.0, description="weight of the distillation loss from the baseline; the labels get the rest"
     )
@@ -163,6 +142,17 @@ class Recipe(Section):
     def _nesterov_needs_momentum(self) -> Recipe:
         if self.nesterov and (self.optimizer != "sgd" or self.momentum == 0):
             raise ValueError("nesterov needs optimizer: sgd and a momentum above 0")
+        return self
+
+    @model_validator(mode="after")
+    def _loss_takes_it(self) -> Recipe:
+        if self.label_smoothing and self.loss in ("dice", "lovasz"):
+            raise ValueError(
+                f"label_smoothing is a part of the cross entropy, which loss: {self.loss} has not; take "
+                f"{self.loss}_cross_entropy"
+            )
+        if self.class_weights == self.sampling == "balanced":
+            raise ValueError("class_weights and sampling would both balance the classes, so twice: choose one of them")
         return self
 
     @model_validator(mode="after")
@@ -264,6 +254,27 @@ class Normalisation(Section):
 NormalisationName = Literal["dataset", "imagenet", "weights", "none"]
 
 
+class Scale(Section):
+    """What the values of pixels mean: which value becomes 1, or which percentiles become 0 and 1; none is cut off."""
+
+    divide: Real | None = Field(None, gt=0, description="values are divided by it, such as 10000 for reflectance")
+    low: Annotated[Real, Field(ge=0, le=100)] | None = Field(
+        None, description="percentile of each band in the training split that becomes 0"
+    )
+    high: Annotated[Real, Field(ge=0, le=100)] | None = Field(
+        None, description="percentile of each band in the training split that becomes 1; above low"
+    )
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Scale:
+        given = [value is not None for value in (self.divide, self.low, self.high)]
+        if given not in ([True, False, False], [False, True, True]):
+            raise ValueError("give divide, or the percentiles low and high")
+        if self.low is not None and self.high is not None and self.low >= self.high:
+            raise ValueError(f"low {self.low:g} must be less than high {self.high:g}")
+        return self
+
+
 class Pruning(Section):
     """How scores become a smaller network."""
 
@@ -313,6 +324,27 @@ class Settings(Section):
         "all. Scenes of segmentation sets are never scaled: null",
     )
     split: Split = Field(Split(), description="how the images are divided into train, val and test")
+    bands: tuple[Integer | Annotated[str, Field(min_length=1)], ...] | None = Field(
+        None,
+        min_length=1,
+        description="bands of rasters that are read, in this order: numbers from 1, or names, also as a text "
+        '("B04,B03,B02"); null or all: all. A dimension of the space may be called bands and have such texts',
+    )
+    band_names: tuple[Annotated[str, Field(min_length=1)], ...] | None = Field(
+        None,
+        min_length=1,
+        description="names of the bands in the files, in their order; null: those that the files have",
+    )
+    scale: Scale | None = Field(
+        None,
+        description="what the values of pixels mean; null: 8 bits are divided by 255, what is known of a dataset is "
+        "done, and of other rasters percentiles 2 and 98 of each band become 0 and 1",
+    )
+    nodata: Real | Literal["none"] | None = Field(
+        None,
+        description="value of pixels without data, which networks see as the mean of their band; none: all have data; "
+        "null: as the files say",
+    )
     patches: Patches = Field(Patches(), description="windows that scenes are cut into, for segmentation")
     augment: Augment = Field(Augment(), description="random changes of the training images")
     normalize: NormalisationName | Normalisation | None = Field(
@@ -338,3 +370,11 @@ class Settings(Section):
         "front", description="whose weights stay in the store at the end: those of the front's members, or all"
     )
     options: dict[str, Any] = Field(default_factory=dict, description="any values, for a user-defined trial")
+
+    @field_validator("bands", mode="before")
+    @classmethod
+    def _text(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        names = [name.strip() for name in value.split(",")]
+        return None if names == ["all"] else [int(name) if name.isdecimal() else name for name in names]

@@ -2,7 +2,7 @@
 
 from rssearch.data.imageset import ImageDataset, ImageSet
 from rssearch.data.masks import IGNORE
-from rssearch.data.registry import create, fetch, fingerprint, list_datasets, load, summary, task
+from rssearch.data.registry import create, fetch, fingerprint, list_datasets, load, summary, task, task_in
 from rssearch.data.sceneset import AnyDataset, AnySet, PatchDataset, Scene, SceneSet
 from rssearch.data.verify import Report, verify
 
@@ -23,5 +23,6 @@ __all__ = [
     "load",
     "summary",
     "task",
+    "task_in",
     "verify",
 ]

@@ -43,15 +43,23 @@ class Sheet:
         size: pixels of a side, S.
         metres: smallest and largest side of a scene on the ground.
         rich: a scene may use so many times as many draws.
+        bands: C, of the canvas; those of red, green and blue are three.
     """
 
     def __init__(
-        self, seed: int, indices: npt.NDArray[np.int64], size: int, metres: tuple[float, float], rich: int = 1
+        self,
+        seed: int,
+        indices: npt.NDArray[np.int64],
+        size: int,
+        metres: tuple[float, float],
+        rich: int = 1,
+        bands: int = 3,
     ) -> None:
         B, S = len(indices), size
+        self.bands = bands
         self._uniforms = np.empty((B, rich * UNIFORMS), np.float32)
         self._tables = np.empty((B, rich * TABLES, KNOTS, KNOTS), np.float32)
-        self.grain = np.empty((B, 3, S, S), np.float32)
+        self.grain = np.empty((B, bands, S, S), np.float32)
         for row, index in enumerate(indices):
             rng = np.random.default_rng([seed, int(index)])
             rng.random(out=self._uniforms[row], dtype=np.float32)
@@ -59,7 +67,7 @@ class Sheet:
             rng.standard_normal(out=self.grain[row], dtype=np.float32)
         self._uniform = self._table = 0
         self.size = size
-        self.canvas = np.zeros((B, 3, S, S), np.float32)
+        self.canvas = np.zeros((B, bands, S, S), np.float32)
         side = self.uniform(*metres)
         self.pixel = side / np.float32(S)
         axis = (np.arange(S, dtype=np.float32) + 0.5) / S - 0.5
@@ -82,12 +90,16 @@ class Sheet:
         return (self.uniform(0, 1) < probability).astype(np.float32)
 
     def colour(self, *choices: tuple[int, int, int], spread: float = 8) -> Floats:
-        """One of the colours for each scene, somewhat changed: [B, 3, 1, 1]."""
+        """One of the colours (red, green, blue) for each scene in all bands, somewhat changed: [B, C, 1, 1]."""
         pick = (self.uniform(0, len(choices) - 1e-3)).astype(np.int64)[:, 0, 0]
-        colour = np.array(choices, np.float32)[pick][:, :, None, None]
+        colour = np.array([self.spectrum(choice) for choice in choices], np.float32)[pick][:, :, None, None]
         common = self.uniform(-spread, spread)[:, None]
-        own = np.stack([self.uniform(-spread / 2, spread / 2) for _ in range(3)], axis=1)
+        own = np.stack([self.uniform(-spread / 2, spread / 2) for _ in range(self.bands)], axis=1)
         return colour + common + own
+
+    def spectrum(self, colour: tuple[int, int, int]) -> tuple[float, ...]:
+        """What a colour (red, green, blue) is in each band: here itself."""
+        return colour
 
     def _next_table(self) -> Floats:
         table = self._tables[:, self._table]
@@ -125,7 +137,7 @@ class Sheet:
         return np.clip(0.5 - distance / self.pixel, 0, 1)
 
     def paint(self, mask: Floats, colour: Floats) -> None:
-        """Lay a colour [B, 3, 1, 1] or [B, 3, S, S] over the canvas where the mask [B, S, S] says so."""
+        """Lay a colour [B, C, 1, 1] or [B, C, S, S] over the canvas where the mask [B, S, S] says so."""
         self.canvas += mask[:, None] * (colour - self.canvas)
 
     def shade(self, factor: Floats) -> None:

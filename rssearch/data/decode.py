@@ -1,45 +1,29 @@
-"""From encoded files to uint8 pixels, in threads (Pillow releases the GIL), with every failure named."""
+"""From encoded files to pixels, in threads (Pillow and GDAL release the GIL), with every failure named."""
 
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from rssearch.data.listing import Files
+from rssearch.data.reading import RGB, Reader, Rgb
+from rssearch.data.scaling import image_sums, sums_dtype
 from rssearch.errors import InputError
-from rssearch.imaging.pixels import DECODE_ERRORS, Pixels, decode, reason, scale, upright_size
+from rssearch.imaging.pixels import DECODE_ERRORS, Array, Pixels, reason, scale
+from rssearch.imaging.rasters import Layout
 
 Progress = Callable[[int, int], None]
 
-ROWS = 64  # summed at once: 64-bit copies of a whole large image would need many times its memory
 CHUNK = 64  # images a thread takes at once: keeps the overhead of a future below 1 %
-
-
-def pixel_sums(image: Pixels) -> npt.NDArray[np.int64]:
-    """Sum of the pixels and of their squares for each channel: int64 [2, C], exact, so that order never matters."""
-    sums = np.zeros((2, image.shape[0]), np.int64)
-    for row in range(0, image.shape[1], ROWS):
-        flat = image[:, row : row + ROWS].reshape(image.shape[0], -1).astype(np.int64)
-        sums += np.stack([flat.sum(1), (flat * flat).sum(1)])
-    return sums
-
-
-def moments(sums: npt.NDArray[np.int64], pixels: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Mean and standard deviation of each channel in [0, 1], from exact sums [2, C] of pixels and of their squares."""
-    first, second = sums / pixels
-    mean = first / 255
-    variance = second / 255**2 - mean**2
-    # A constant channel has no deviation; half a grey level keeps the division finite.
-    return mean.astype(np.float32), np.sqrt(np.maximum(variance, (0.5 / 255) ** 2)).astype(np.float32)
 
 
 def available_cpus() -> int:
@@ -54,23 +38,24 @@ class Pass:
     """What one pass over all files found.
 
     Attributes:
-        images: uint8 [N, C, H, W], or None if they were not kept.
-        sums: int64 [N, 2, C], see `pixel_sums`.
+        images: [N, C, H, W], or None if they were not kept.
+        sums: [N, 3, C], see `rssearch.data.scaling.image_sums`.
         digests: hash of each encoded file; equal digests are copies.
         errors: index of a file that is not a readable image -> the reason.
     """
 
-    images: Pixels | None
-    sums: npt.NDArray[np.int64]
+    images: Array | None
+    sums: npt.NDArray[Any]
     digests: list[bytes]
     errors: dict[int, str]
 
 
 def decode_all(
     files: Files,
-    shape: tuple[int, int, int] | None,
+    layout: Layout | None,
     *,
     keep: bool,
+    reader: Reader = RGB,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> Pass:
@@ -78,14 +63,16 @@ def decode_all(
 
     Args:
         files: N encoded images.
-        shape: (C, H, W) of the results; None takes any size, and then nothing can be kept.
+        layout: of the results; None takes any, and then nothing is kept and nothing summed.
         keep: hold the pixels in memory.
+        reader: makes pixels of files.
         workers: threads; None takes the CPUs of this process.
         progress: called with (done, total).
     """
     total = len(files)
-    images = np.empty((total, *shape), dtype=np.uint8) if keep and shape is not None else None
-    sums = np.zeros((total, 2, 3), dtype=np.int64)
+    shape = None if layout is None else (layout.bands, layout.height, layout.width)
+    images = np.empty((total, *shape), dtype=layout.dtype) if keep and layout and shape else None
+    sums = np.zeros((total, 3, 0)) if layout is None else np.zeros((total, 3, layout.bands), sums_dtype(layout.dtype))
     digests = [b""] * total
     errors: dict[int, str] = {}
     size = None if shape is None or shape[1] != shape[2] else shape[1]
@@ -95,13 +82,15 @@ def decode_all(
             try:
                 data = files.read(index)
                 digests[index] = hashlib.blake2b(data, digest_size=16).digest()
-                image = decode(data, size)
-                if shape is not None and image.shape != shape:
-                    raise ValueError(f"decoded to {image.shape}, not to {shape}")
+                image = reader.decode(data, size)
+                if layout is not None and (image.shape, image.dtype) != (shape, np.dtype(layout.dtype)):
+                    now, then = f"{image.shape} of {image.dtype}", f"{shape} of {layout.dtype}"
+                    raise ValueError(f"decoded to {now}, not to {then}")
             except DECODE_ERRORS as error:
                 errors[index] = reason(error)
                 continue
-            sums[index] = pixel_sums(image)
+            if layout is not None:
+                sums[index] = image_sums(image, layout.nodata)
             if images is not None:
                 images[index] = image
         return len(chunk)
@@ -110,31 +99,65 @@ def decode_all(
     return Pass(images, sums, digests, errors)
 
 
-def common_shape(files: Files, workers: int | None = None) -> tuple[int, int, int]:
-    """The one (C, H, W) of all images, from their headers. Unreadable ones are left to `decode_all`.
+def common_layout(files: Files, size: int | None, reader: Reader = RGB, workers: int | None = None) -> Layout:
+    """The one layout of all images, from their headers. Unreadable ones are left to `decode_all`.
+
+    Args:
+        files: encoded images.
+        size: height and width that they are scaled to; None: their own.
+        reader: makes pixels of files.
+        workers: threads; None takes the CPUs of this process.
 
     Raises:
-        InputError: there are several sizes; the message names them.
+        InputError: there are several sizes, types, numbers or names of bands, or values of pixels without data; the
+            message names them.
     """
-    sizes: list[tuple[int, int] | None] = [None] * len(files)
+    if size is not None and isinstance(reader, Rgb):
+        return Layout(3, size, size, "uint8")
+    found: list[Layout | None] = [None] * len(files)
 
     def work(chunk: range) -> int:
         for index in chunk:
             try:
-                sizes[index] = upright_size(io.BytesIO(files.read(index)))
+                found[index] = reader.layout(files.read(index))
             except DECODE_ERRORS:
                 continue  # named with its reason by decode_all, which opens every file again
         return len(chunk)
 
     _run(work, len(files), workers, None)
-    counts = Counter(size for size in sizes if size is not None)
-    if not counts:
-        raise InputError(f"{files.base}: none of the {len(files)} files is a readable image")
-    if len(counts) > 1:
-        named = ", ".join(f"{w}x{h} ({n})" for (h, w), n in counts.most_common(5))
-        raise InputError(f"{files.base}: images differ in size: {named}; set input_size to scale them")
-    height, width = next(iter(counts))
-    return 3, height, width
+    layouts = [layout for layout in found if layout is not None]
+    if not layouts:
+        raise InputError(f"{files.base}: none of the {len(files)} files is a readable image{_why(files, reader)}")
+    for what, value, advice in _COMMON:
+        counts = Counter(value(layout) for layout in layouts)
+        if len(counts) > 1 and not (size is not None and what == "size"):
+            named = ", ".join(f"{text} ({number})" for text, number in counts.most_common(5))
+            odd = counts.most_common()[-1][0]
+            first = next(i for i, layout in enumerate(found) if layout is not None and value(layout) == odd)
+            such = "" if what == "size" else f"; such as {files.location(first)}"
+            raise InputError(f"{files.base}: images differ in {what}: {named}; {advice}{such}")
+    return layouts[0] if size is None else replace(layouts[0], height=size, width=size)
+
+
+_COMMON: tuple[tuple[str, Callable[[Layout], str], str], ...] = (
+    ("bands and type", str, "all must have the same"),
+    ("size", lambda layout: f"{layout.width}x{layout.height}", "set input_size to scale them"),
+    ("the names of their bands", lambda layout: ", ".join(layout.names or ("none",)), "give settings.band_names"),
+    (
+        "the value of pixels without data",
+        lambda layout: "none" if layout.nodata is None else f"{layout.nodata:g}",
+        "give settings.nodata",
+    ),
+)
+
+
+def _why(files: Files, reader: Reader) -> str:
+    """Why the first file cannot be read."""
+    try:
+        reader.layout(files.read(0))
+    except DECODE_ERRORS as error:
+        return f"; {files.location(0)}: {reason(error)}"
+    return ""
 
 
 def _run(work: Callable[[range], int], total: int, workers: int | None, progress: Progress | None) -> None:

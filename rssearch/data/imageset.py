@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import tee
 from typing import Literal, Protocol
 
@@ -15,14 +15,16 @@ from torch.utils.data import Dataset
 
 from rssearch.data.streaming import Stream
 from rssearch.errors import unknown
-from rssearch.imaging.pixels import Pixels, factors
+from rssearch.imaging.pixels import EIGHT_BITS, Array, Scaling, factors
+from rssearch.imaging.rasters import Layout
 
 
 class Normalised(Protocol):
-    """What images are normalised by: float32 [C] of the training split, scaled to [0, 1]."""
+    """What images are normalised by: float32 [C] of the training split's scaled pixels, and their scaling."""
 
     mean: npt.NDArray[np.float32]
     std: npt.NDArray[np.float32]
+    scaling: Scaling
 
 
 @dataclass
@@ -35,20 +37,23 @@ class ImageSet:
     Attributes:
         name: the dataset.
         classes: names in the order of the labels.
-        images: uint8 [N, C, H, W], or a stream of the same shape.
+        images: [N, C, H, W] in the type of the files, or a stream of the same shape.
         labels: int64 [N].
         indices: sorted int64 indices of ``train``, ``val`` and ``test``.
-        mean: float32 [C], of the training split scaled to [0, 1].
+        mean: float32 [C], of the training split's scaled pixels.
         std: float32 [C], likewise.
         fingerprint: sha256 of the content's listing.
         split_hash: sha256 over the images' names and their split.
         skipped: images left out because they cannot be read, each with its reason.
         notes: files that are left out, and images that given splits have in common: a sentence each.
+        scaling: of the pixels; 8 bits are divided by 255.
+        layout: of the files, where they are no 8-bit RGB; of generated images, where their bands have names.
+        listed: the images' names in UTF-8, with a zero byte between two of them; empty where they have none.
     """
 
     name: str
     classes: tuple[str, ...]
-    images: Pixels | Stream
+    images: Array | Stream
     labels: npt.NDArray[np.int64]
     indices: dict[str, npt.NDArray[np.int64]]
     mean: npt.NDArray[np.float32]
@@ -57,6 +62,20 @@ class ImageSet:
     split_hash: str
     skipped: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    scaling: Scaling = EIGHT_BITS
+    layout: Layout | None = None
+    listed: Array = field(default_factory=lambda: np.empty(0, np.uint8))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The unique name of each image; empty where they have none."""
+        return tuple(self.listed.tobytes().decode().split("\0")) if len(self.listed) else ()
+
+    @property
+    def test_names(self) -> tuple[str, ...]:
+        """Those of the test split, in the order of its indices; empty where they have none."""
+        names = self.names
+        return tuple(names[index] for index in self.indices["test"].tolist()) if names else ()
 
     @property
     def task(self) -> Literal["classification"]:
@@ -70,6 +89,16 @@ class ImageSet:
         return C, H, W
 
     @property
+    def bands(self) -> tuple[str, ...] | None:
+        """Names of the C bands, where they are known."""
+        return self.layout.names if self.layout else None
+
+    @property
+    def dtype(self) -> np.dtype[np.generic]:
+        """Of the pixels."""
+        return self.images.dtype
+
+    @property
     def num_classes(self) -> int:
         """How many classes there are."""
         return len(self.classes)
@@ -79,12 +108,17 @@ class ImageSet:
         """Whether images are decoded when asked for, because they do not fit into memory."""
         return isinstance(self.images, Stream)
 
+    def absent(self, split: str) -> list[str]:
+        """The classes without an image in a split."""
+        counts = np.bincount(self.labels[self.indices[split]], minlength=self.num_classes)
+        return [name for name, count in zip(self.classes, counts.tolist(), strict=False) if not count]
+
     def take(self, indices: npt.ArrayLike) -> Tensor:
-        """Some images as a uint8 tensor [B, C, H, W] of their own memory."""
+        """Some images as a tensor [B, C, H, W] of their own type and memory."""
         return next(self.stream([np.asarray(indices, dtype=np.int64)]))
 
     def stream(self, chunks: Iterable[npt.NDArray[np.int64]]) -> Iterator[Tensor]:
-        """Batch after batch of images, each a uint8 tensor [B, C, H, W] of its own memory."""
+        """Batch after batch of images, each a tensor [B, C, H, W] of their own type and memory."""
         if isinstance(self.images, Stream):
             yield from map(torch.from_numpy, self.images.batches(chunks))
             return
@@ -161,7 +195,42 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
         return self.source.input_shape
 
 
+def filled(images: Tensor, source: Normalised) -> Tensor:
+    """Pixels as they can be changed: those without data become the mean of their band.
+
+    Args:
+        images: [B, C, H, W], in the type of the files.
+        source: their set.
+
+    Returns:
+        float32 [B, C, H, W]; whole numbers of up to 16 bits of which all have data stay as they are, which is less to
+        move about.
+    """
+    nodata = source.scaling.nodata
+    if images.dtype.itemsize <= 2 and nodata is None:
+        return images
+    pixels = images.to(torch.float32)
+    lost = torch.zeros((), dtype=torch.bool) if nodata is None else pixels == nodata
+    if images.is_floating_point():
+        lost = lost.to(pixels.device) | ~pixels.isfinite()
+    elif nodata is None:
+        return pixels
+    return torch.where(lost, torch.from_numpy(fill(source)).to(pixels.device), pixels)
+
+
+def fill(source: Normalised) -> npt.NDArray[np.float32]:
+    """What stands for pixels without data: float32 [C, 1, 1], the mean of each band in the values of the files."""
+    low, high = source.scaling.ends(len(source.mean))
+    return (low + source.mean[:, None, None] * (high - low)).astype(np.float32)
+
+
 def normalise(images: Tensor, source: Normalised) -> Tensor:
-    """Pixels in [0, 255] (any dtype, [B, C, H, W]) to float32 with the training split's mean 0 and deviation 1."""
-    factor, offset = (torch.from_numpy(value).to(images.device) for value in factors(source.mean, source.std))
-    return images.to(torch.float32).mul(factor).add_(offset)
+    """Pixels of any type [B, C, H, W] to float32 with the training split's mean 0 and deviation 1."""
+    return standardised(filled(images, source), source)
+
+
+def standardised(pixels: Tensor, source: Normalised) -> Tensor:
+    """Pixels that are `filled`, with mean 0 and deviation 1."""
+    numbers = factors(source.mean, source.std, source.scaling)
+    factor, offset = (torch.from_numpy(value).to(pixels.device) for value in numbers)
+    return pixels.to(torch.float32).mul(factor).add_(offset)

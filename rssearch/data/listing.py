@@ -8,17 +8,30 @@ import os
 import threading
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from rssearch.config.settings import Scale
+from rssearch.data.reading import RGB, Reader
 from rssearch.data.split_folders import HOW, check_inner, given, recognise, split_of, without_labels
 from rssearch.errors import InputError
-from rssearch.imaging.contents import Contents, by_top, is_zip, name_some, open_regular, open_zip, readable, scan, shown
+from rssearch.imaging.contents import (
+    EXTENSIONS,
+    Contents,
+    by_top,
+    is_zip,
+    name_some,
+    open_regular,
+    open_zip,
+    readable,
+    scan,
+    shown,
+)
 from rssearch.imaging.pixels import check_length, upright_size
 
 L = TypeVar("L")
@@ -49,6 +62,10 @@ class Files:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
+
+    def part(self, indices: Sequence[int]) -> Files:
+        """The images with these numbers."""
+        return Files(self.base, tuple(self.members[index] for index in indices))
 
     def location(self, index: int) -> str:
         """Where an image lies, for messages; the path goes on inside a zip."""
@@ -93,8 +110,13 @@ class Listing:
         labels: int64 [N], indices into `classes`.
         fixed: ``train``, ``val`` or ``test`` of each image where the dataset comes divided, else None.
         fingerprint: sha256 of the content's listing.
-        pixels: the encoded files, or a function of the wanted size (None: native) that returns uint8 [N, C, H, W].
+        pixels: the encoded files, or a function of the wanted size (None: native) that returns [N, C, H, W].
         notes: what was left out, and what to know of the division: a sentence each.
+        reader: makes pixels of the files.
+        bands: names of the bands of generated images; None: red, green and blue.
+        dtype: of generated images.
+        scale: what is known of the values of the pixels.
+        groups: the place of each image, where the dataset says it: a place is never in two splits; None: unknown.
     """
 
     where: str
@@ -103,8 +125,25 @@ class Listing:
     labels: npt.NDArray[np.int64]
     fixed: tuple[str, ...] | None
     fingerprint: str
-    pixels: Files | Callable[[int | None], npt.NDArray[np.uint8]]
+    pixels: Files | Callable[[int | None], npt.NDArray[Any]]
     notes: tuple[str, ...] = ()
+    reader: Reader = RGB
+    bands: tuple[str, ...] | None = None
+    dtype: str = "uint8"
+    scale: Scale | None = None
+    groups: tuple[str, ...] | None = None
+
+    def part(self, indices: Sequence[int]) -> Listing:
+        """The images with these numbers as a listing, under the same fingerprint and with the same classes."""
+        chosen, pixels = np.asarray(indices, dtype=np.int64), self.pixels
+        return replace(
+            self,
+            names=tuple(self.names[index] for index in indices),
+            labels=self.labels[chosen],
+            fixed=None if self.fixed is None else tuple(self.fixed[index] for index in indices),
+            groups=None if self.groups is None else tuple(self.groups[index] for index in indices),
+            pixels=pixels.part(indices) if isinstance(pixels, Files) else lambda size: pixels(size)[chosen],
+        )
 
 
 def from_files(contents: Contents) -> Listing:
@@ -189,6 +228,7 @@ def locate(
     known: Iterable[str],
     hint: str,
     read: Callable[[Contents], L],
+    endings: frozenset[str] = EXTENSIONS,
 ) -> L:
     """Find a dataset at, in, or one level below a data root, as an extracted tree or as a zip.
 
@@ -199,6 +239,7 @@ def locate(
         known: names of its inner folders: a folder that has two of them is taken whatever its name.
         hint: how to get the dataset.
         read: makes the listing of the contents of a place, as `from_files`; raises InputError where it is none.
+        endings: of the files that are images.
 
     Raises:
         InputError: it is not there; the message names the places looked at.
@@ -209,7 +250,7 @@ def locate(
     for place in _places(root, wanted, set(known)):
         looked.append(str(place))
         try:
-            if (contents := scan(place)).images:
+            if (contents := scan(place, endings)).images:
                 return read(contents)
         except InputError as error:  # not the dataset, perhaps a picture beside it: told if nothing better is found
             problem = problem or error

@@ -1,8 +1,8 @@
-"""Batches for the training loop: uint8 until they are on the device, changed and normalised there."""
+"""Batches for the training loop: in the type of the files until they are on the device, changed and scaled there."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,8 @@ from torch import Tensor
 
 from rssearch.config.settings import Augment
 from rssearch.data import augment as augmentation
-from rssearch.data.imageset import normalise
+from rssearch.data.imageset import filled, standardised
+from rssearch.data.sampling import balanced_order
 from rssearch.data.sceneset import AnyDataset
 from rssearch.errors import InputError
 
@@ -53,6 +54,7 @@ def batches(
     seed: int = 0,
     epoch: int = 0,
     worker: tuple[int, int] = (0, 1),
+    members: Sequence[npt.NDArray[np.int64]] | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """One epoch of a split.
 
@@ -60,6 +62,8 @@ def batches(
     A mask is cropped, flipped and turned as its image is.
     A last training batch of a single image is dropped. Otherwise images come in order and unchanged.
     A worker (its number, and how many there are) gets its `share` of each batch, changed as if it read all.
+    With the `members` of each class, see `rssearch.data.sampling`, a training epoch has as many images as the split,
+    and each class the same share of them.
 
     Yields:
         float32 [B, C, H, W] normalised images, and int64 [B] labels or [B, H, W] masks, on the device.
@@ -75,19 +79,22 @@ def batches(
         if count < 2 or batch_size < 2:
             raise InputError(f"training needs batches of two images or more; there are {count} images")
         rng = np.random.default_rng([seed, epoch])
-        order = rng.permutation(count)
+        order = rng.permutation(count) if members is None else balanced_order(members, count, rng)
         if augment is not None:
-            draws = augmentation.draw(count, augment, dataset.input_shape, rng)
+            rgb = dataset.source.layout is None
+            draws = augmentation.draw(count, augment, dataset.input_shape, rng, rgb=rgb)
+    black = dataset.source.scaling.ends(dataset.input_shape[0])[0].reshape(-1).copy()
     shares = [share(row, *worker) for row in rows(count, batch_size, train=train)]
     pairs = dataset.source.pairs(dataset.indices[order[row]] for row in shares)
     for row, (images, targets) in zip(shares, pairs, strict=True):
-        x, y = _to_device(images, device), _to_device(targets, device)
+        x, y = filled(_to_device(images, device), dataset.source), _to_device(targets, device)
         if draws is not None:
-            x = augmentation.apply(x, draws, row)
+            x = augmentation.apply(x, draws, row, black)
             if dataset.task == "segmentation":
                 y = augmentation.move(y[:, None], draws, row)[:, 0]
         # Masks cross to the device as bytes: an eighth of what class indices take.
-        yield normalise(x, dataset.source), y.long()
+        x = standardised(x, dataset.source)
+        yield x if draws is None else augmentation.drop_bands(x, draws, row), y.long()
 
 
 def _to_device(tensor: Tensor, device: torch.device) -> Tensor:

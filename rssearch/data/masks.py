@@ -49,6 +49,7 @@ class MaskTable:
         kinds = KINDS.get((header.colour, header.sample), ())
         if header.bits not in kinds:
             hint = "; if its colours are the classes, name them in classes.json" if header.bands > 1 else ""
+            hint = hint or ("; save its values with 8, 16 or 32 bits" if header.bits == 64 else "")
             raise ValueError(f"has {header}, but one band of class values, of 8, 16 or 32 bits, is needed{hint}")
 
     def decode(self, image: Image.Image, header: Header) -> Pixels:

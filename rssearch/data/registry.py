@@ -4,41 +4,41 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-import numpy.typing as npt
-
-from rssearch.config.settings import Patches, Split
+from rssearch.config.settings import Patches, Scale, Split
 from rssearch.data import (
     buildings,
     cifar,
     dubai,
     eurosat,
+    eurosat_ms,
     imagenet,
     inria,
+    isprs,
+    landcover_ai,
+    loveda,
+    raster_folder,
     resisc45,
     segmentation_folder,
     synthetic,
+    synthetic_bands,
     ucmerced,
 )
-from rssearch.data.copies import array_digests, crossing
-from rssearch.data.decode import Progress, broken_message, common_shape, decode_all, moments, pixel_sums
+from rssearch.data.decode import Progress
 from rssearch.data.family import Family, Task
 from rssearch.data.folder import PREFIX, open_folder
-from rssearch.data.imageset import ImageSet
+from rssearch.data.imageload import from_encoded, from_generated
 from rssearch.data.listing import Files, Listing
+from rssearch.data.reading import ALL, Options
 from rssearch.data.sceneload import load_scenes
 from rssearch.data.scenes import SceneListing
 from rssearch.data.sceneset import AnyDataset, AnySet
-from rssearch.data.split import divide, split_hash
-from rssearch.data.streaming import Stream, node_memory
+from rssearch.data.split_file import as_settings_say
 from rssearch.errors import DataWarning, InputError, shown, unknown
-from rssearch.imaging.pixels import Pixels
 from rssearch.storage.location import expand
 
 FAMILIES: dict[str, Family] = {
@@ -47,26 +47,33 @@ FAMILIES: dict[str, Family] = {
         *cifar.FAMILIES,
         buildings.FAMILY,
         dubai.FAMILY,
-        eurosat.FAMILY,
+        *eurosat.FAMILIES,
+        *eurosat_ms.FAMILIES,
         imagenet.FAMILY,
         *inria.FAMILIES,
+        *isprs.FAMILIES,
+        *landcover_ai.FAMILIES,
+        *loveda.FAMILIES,
         resisc45.FAMILY,
         synthetic.FAMILY,
+        synthetic_bands.FAMILY,
         ucmerced.FAMILY,
     )
 }
 _ROOT = "data"  # unless a study says another one
 ALIASES = {"eurosat_rgb": "eurosat"}
-FOLDERS: dict[str, tuple[Task, Callable[[str, Path], Listing | SceneListing]]] = {
+FOLDERS: dict[str, tuple[Task | None, Callable[[str, Path], Listing | SceneListing]]] = {
     PREFIX: ("classification", open_folder),
     segmentation_folder.PREFIX: ("segmentation", segmentation_folder.open_folder),
+    raster_folder.PREFIX: (None, raster_folder.open_folder),  # its folders say it
 }
 
 
 def list_datasets() -> list[str]:
     """The registered names.
 
-    ``folder:PATH``, ``segmentation_folder:PATH`` and the alias ``eurosat_rgb`` are understood as well.
+    ``folder:PATH``, ``segmentation_folder:PATH``, ``raster_folder:PATH`` and the alias ``eurosat_rgb`` are understood
+    as well.
     """
     return sorted(FAMILIES)
 
@@ -86,16 +93,26 @@ def summary() -> list[dict[str, str]]:
     own = {
         PREFIX: "your own images: one folder for each class, or a zip of them",
         segmentation_folder.PREFIX: "your own scenes: images/, masks/ and classes.json, or a zip of them",
+        raster_folder.PREFIX: "your own rasters of any bands and type, laid out as either of these",
     }
     for prefix, text in own.items():
-        row = {"name": f"{prefix}PATH", "task": FOLDERS[prefix][0], "summary": text}
+        row = {"name": f"{prefix}PATH", "task": FOLDERS[prefix][0] or "either", "summary": text}
         rows.append(row | {"source": "PATH is relative to the data root", "download": "no"})
     return rows
 
 
-def task(name: str) -> Task:
-    """What a dataset's targets are, known from its name alone. Raises InputError for an unknown name."""
+def task(name: str) -> Task | None:
+    """What a dataset's targets are, known from its name alone; None for ``raster_folder:PATH``, whose folders say it.
+
+    Raises:
+        InputError: the name is unknown.
+    """
     return FOLDERS[prefix][0] if (prefix := prefix_of(name)) else find(name).task
+
+
+def task_in(name: str, root: str | Path) -> Task:
+    """What a dataset's targets are, as it lies below a data root. Raises InputError as `listing`."""
+    return task(name) or ("segmentation" if isinstance(listing(name, root), SceneListing) else "classification")
 
 
 def prefix_of(name: str) -> str | None:
@@ -140,6 +157,16 @@ def listing(name: str, root: str | Path) -> Listing | SceneListing:
     return FOLDERS[prefix][1](name, base) if prefix else find(name).listing(base, name)
 
 
+def divided(name: str, root: str | Path, split: Split) -> Listing | SceneListing:
+    """As `listing`, with the division or the places that `settings.split` gives.
+
+    Raises:
+        InputError: as `listing`, or they do not go with the images.
+    """
+    found = listing(name, root)
+    return as_settings_say(found, split)
+
+
 def fingerprint(name: str, root: str | Path) -> str:
     """sha256 over the name and size of every file: cheap, and the same for a tree and for a zip of it.
 
@@ -179,6 +206,8 @@ def load(
     input_size: int | None = None,
     split: Split = Split(),  # noqa: B008  (frozen)
     patches: Patches = Patches(),  # noqa: B008
+    bands: Options = ALL,
+    scale: Scale | None = None,
     on_error: Literal["raise", "skip"] = "raise",
     download: bool = False,
     memory_share: float = 0.4,
@@ -188,13 +217,16 @@ def load(
     """Read a dataset, check every image, and divide it.
 
     Args:
-        name: a registered name, ``folder:PATH`` or ``segmentation_folder:PATH``.
+        name: a registered name, ``folder:PATH``, ``segmentation_folder:PATH`` or ``raster_folder:PATH``.
         root: the data root, or the dataset's own folder or zip.
         input_size: height and width of the images; None takes their own, which must then be the same for all. Scenes
             of segmentation sets are never scaled.
         split: shares of the images. A published test set stays the test set. Scenes are divided by group, with shares
             of their pixels.
         patches: windows that scenes are cut into.
+        bands: of rasters, which are read, what they are called, and the value of pixels without data.
+        scale: what the values of pixels mean; None: what is known of the set, of 8 bits a division by 255, else
+            percentiles 2 and 98 of each band.
         on_error: ``raise`` names the images that cannot be read, ``skip`` leaves them out and reports them.
         download: fetch a missing dataset into the root.
         memory_share: a set larger than this share of the node's memory is streamed from its files, scenes from
@@ -214,28 +246,35 @@ def load(
     check_input_size(name, input_size)
     if download:
         fetch(name, root)
-    found = listing(name, root)
+    found = divided(name, root, split)
     images: AnySet
     if isinstance(found, SceneListing):
+        check_input_size(name, input_size, "segmentation")
         images = load_scenes(
-            name, found, split=split, patches=patches, on_error=on_error, memory_share=memory_share, workers=workers,
-            progress=progress,
+            name, found, split=split, patches=patches, bands=bands, scale=scale, on_error=on_error,
+            memory_share=memory_share, workers=workers, progress=progress,
         )  # fmt: skip
     elif isinstance(found.pixels, Files):
-        images = _from_files(
-            name, found, found.pixels, input_size=input_size, split=split, on_error=on_error, memory_share=memory_share,
-            workers=workers, progress=progress,
+        images = from_encoded(
+            name, dataclasses.replace(found, reader=found.reader.given(bands)), found.pixels, input_size=input_size,
+            split=split, scale=scale, on_error=on_error, memory_share=memory_share, workers=workers, progress=progress,
         )  # fmt: skip
     else:
-        images = _from_arrays(name, found, found.pixels, input_size, split, progress)
+        images = from_generated(name, found, found.pixels, input_size, split, bands, scale, progress)
     for note in images.notes:
         warnings.warn(f"{name}: {note}", DataWarning, stacklevel=2)
     return images
 
 
-def check_input_size(name: str, input_size: int | None) -> None:
-    """Raise InputError where the images of a set cannot be scaled, or its name is unknown."""
-    if task(name) == "segmentation" and input_size is not None:
+def check_input_size(name: str, input_size: int | None, own: Task | None = None) -> None:
+    """Raise InputError where the images of a set cannot be scaled, or its name is unknown.
+
+    Args:
+        name: of the set.
+        input_size: that is asked for.
+        own: the task, where the name does not say it.
+    """
+    if (task(name) or own) == "segmentation" and input_size is not None:
         raise InputError(
             f"input_size: must be null for dataset {name!r}, not {input_size}: scenes are cut into patches "
             "(settings.patches.size), never scaled"
@@ -265,91 +304,3 @@ def create(
     if split not in ("train", "val", "test"):
         raise unknown("split", split, ("train", "val", "test"))
     return load(name, root, split=shares, **options).split(split)
-
-
-def _from_arrays(
-    name: str,
-    found: Listing,
-    pixels: Callable[[int | None], Pixels],
-    input_size: int | None,
-    split: Split,
-    progress: Progress | None,
-) -> ImageSet:
-    images = pixels(input_size)
-    if progress is not None:
-        progress(len(images), len(images))
-    sums = np.stack([pixel_sums(image) for image in images])
-    if found.fixed is not None:
-        notes = crossing(array_digests(pixels(None)), found.names, found.fixed)
-        found = dataclasses.replace(found, notes=(*found.notes, *notes))
-    return _assemble(name, found, images, sums=sums, split=split, groups=None, skipped=())
-
-
-def _from_files(
-    name: str,
-    found: Listing,
-    files: Files,
-    *,
-    input_size: int | None,
-    split: Split,
-    on_error: str,
-    memory_share: float,
-    workers: int | None,
-    progress: Progress | None,
-) -> ImageSet:
-    shape = (3, input_size, input_size) if input_size is not None else common_shape(files, workers)
-    keep = len(files) * int(np.prod(shape)) <= memory_share * node_memory()
-    result = decode_all(files, shape, keep=keep, workers=workers, progress=progress)
-    broken = tuple(f"{files.location(index)}: {reason}" for index, reason in sorted(result.errors.items()))
-    if broken and on_error == "raise":
-        raise InputError(broken_message(name, broken, len(files)))
-    good = np.array([index for index in range(len(files)) if index not in result.errors], dtype=np.int64)
-    groups = [result.digests[index] for index in good]
-    images: Pixels | Stream
-    if broken:
-        found = dataclasses.replace(
-            found,
-            names=tuple(found.names[index] for index in good),
-            labels=found.labels[good],
-            fixed=tuple(found.fixed[index] for index in good) if found.fixed else None,
-        )
-        files = Files(files.base, tuple(files.members[index] for index in good))
-        result = dataclasses.replace(
-            result, images=None if result.images is None else result.images[good], sums=result.sums[good]
-        )
-    images = Stream(files, (len(good), *shape), workers) if result.images is None else result.images
-    found = dataclasses.replace(found, notes=(*found.notes, *crossing(groups, found.names, found.fixed)))
-    return _assemble(name, found, images, sums=result.sums, split=split, groups=groups, skipped=broken)
-
-
-def _assemble(
-    name: str,
-    found: Listing,
-    images: Pixels | Stream,
-    *,
-    sums: npt.NDArray[np.int64],
-    split: Split,
-    groups: Sequence[bytes] | None,
-    skipped: tuple[str, ...],
-) -> ImageSet:
-    indices = divide(found.names, found.labels, split, found.fixed, groups)
-    train = indices["train"]
-    present = Counter(found.labels[train].tolist())
-    absent = [label for position, label in enumerate(found.classes) if present[position] == 0]
-    if absent:
-        why = f" ({len(skipped)} images were skipped)" if skipped else ""
-        raise InputError(f"dataset {name!r}: no training image for {', '.join(absent)}{why}")
-    mean, std = moments(sums[train].sum(0), len(train) * images.shape[2] * images.shape[3])
-    return ImageSet(
-        name=name,
-        classes=found.classes,
-        images=images,
-        labels=found.labels,
-        indices=indices,
-        mean=mean,
-        std=std,
-        fingerprint=found.fingerprint,
-        split_hash=split_hash(found.names, indices),
-        skipped=skipped,
-        notes=found.notes,
-    )

@@ -21,7 +21,7 @@ def _fetch(root: Path) -> None:
     try:
         from torchgeo.datasets import RESISC45
     except ImportError:
-        raise InputError("downloading resisc45 needs torchgeo: pip install 'rssearch[geo]'") from None
+        raise InputError("downloading resisc45 needs torchgeo: pip install 'rssearch[torchgeo]'") from None
     RESISC45(str(root), download=True, checksum=True)
 
 

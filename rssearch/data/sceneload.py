@@ -8,10 +8,12 @@ import json
 import numpy as np
 import numpy.typing as npt
 
-from rssearch.config.settings import Patches, Split
+from rssearch.config.settings import Patches, Scale, Split
 from rssearch.data.copies import crossing
-from rssearch.data.decode import Progress, broken_message, moments
+from rssearch.data.decode import Progress, broken_message, common_layout
 from rssearch.data.masks import IGNORE
+from rssearch.data.reading import ALL, Options, Rgb
+from rssearch.data.scaling import SAMPLE, moments, percentiles, scaled_by
 from rssearch.data.scenes import Pairs, SceneListing
 from rssearch.data.sceneset import SceneSet
 from rssearch.data.scenestore import Facts, Mapped, Memory, cache_key, cached, header_sizes, read_all, threads
@@ -19,7 +21,10 @@ from rssearch.data.split import divide_scenes, joined, split_hash
 from rssearch.data.streaming import node_memory
 from rssearch.data.windows import cut
 from rssearch.errors import InputError
-from rssearch.imaging.pixels import Pixels
+from rssearch.imaging.pixels import Array, Pixels
+from rssearch.imaging.rasters import Layout
+
+RGB = Layout(3, 1, 1, "uint8")
 
 
 def load_scenes(
@@ -28,6 +33,8 @@ def load_scenes(
     *,
     split: Split,
     patches: Patches,
+    bands: Options,
+    scale: Scale | None,
     on_error: str,
     memory_share: float,
     workers: int | None,
@@ -40,7 +47,9 @@ def load_scenes(
     Raises:
         InputError: scenes that cannot be read, fewer groups than splits, or a class without a training pixel.
     """
-    facts, scenes = _decode_scenes(found, memory_share, workers, progress)
+    found = with_bands(found, bands)
+    layout = scene_layout(found)
+    facts, scenes = _decode_scenes(found, layout, memory_share, workers, progress)
     broken = tuple(facts.errors[index] for index in sorted(facts.errors))
     if broken and on_error == "raise":
         raise InputError(broken_message(name, broken, len(found.names), "scenes"))
@@ -68,7 +77,15 @@ def load_scenes(
         indices[side] = np.arange(first, first + len(windows[-1]))
         first += len(windows[-1])
     sums = np.array([facts.sums[index] for index in good])
-    mean, std = moments(sums[sides["train"]].sum(0), sum(pixels[scene] for scene in sides["train"]))
+    scale = scaled_by(scale, found.scale, np.dtype(layout.dtype))
+
+    def sample() -> Array:
+        step = max(1, sum(pixels[scene] for scene in sides["train"]) // SAMPLE)
+        parts = [scenes.image(scene).reshape(-1, layout.bands)[::step] for scene in sides["train"].tolist()]
+        return np.concatenate(parts)[:, :, None, None]
+
+    scaling = percentiles(scale, layout.bands, layout.nodata, sample)
+    mean, std = moments(sums[sides["train"]], scaling)
     return SceneSet(
         name=name,
         classes=found.classes,
@@ -84,24 +101,43 @@ def load_scenes(
         split_hash=split_hash(names, sides),
         skipped=broken,
         notes=(*found.notes, *crossing(digests, names, fixed, "scenes")),
+        scaling=scaling,
+        layout=None if layout == RGB else layout,
     )
 
 
+def with_bands(found: SceneListing, bands: Options) -> SceneListing:
+    """A listing whose files are read as a study asks. Raises InputError where there is no choice of bands."""
+    if not isinstance(found.source, Pairs):
+        if bands != ALL:
+            raise InputError("bands: these scenes are generated as 8-bit RGB; raster_folder:PATH reads any bands")
+        return found
+    return dataclasses.replace(found, source=dataclasses.replace(found.source, reader=found.source.reader.given(bands)))
+
+
+def scene_layout(found: SceneListing) -> Layout:
+    """The bands and type that all scenes have in common. Raises InputError where they differ."""
+    source = found.source
+    if not isinstance(source, Pairs) or isinstance(source.reader, Rgb):
+        return RGB
+    return common_layout(source.images, 1, source.reader)
+
+
 def _decode_scenes(
-    found: SceneListing, memory_share: float, workers: int | None, progress: Progress | None
+    found: SceneListing, layout: Layout, memory_share: float, workers: int | None, progress: Progress | None
 ) -> tuple[Facts, Memory | Mapped]:
     """Every scene once: into memory where all fit, else into the cache."""
     source = found.source
     areas = [height * width for height, width in header_sizes(source)]
     workers = workers or threads(max(areas, default=0))
-    if 4 * sum(areas) > memory_share * node_memory():
+    if (layout.bands * np.dtype(layout.dtype).itemsize + 1) * sum(areas) > memory_share * node_memory():
         key = cache_key(found.fingerprint, source)
         facts = cached(key, source, workers=workers, progress=progress)
         return facts, Mapped(key, source, tuple(range(len(source))))
     nothing = np.empty((0, 0), np.uint8)
     memory = Memory([nothing] * len(source), [nothing] * len(source))
 
-    def keep(index: int, image: Pixels, mask: Pixels) -> None:
+    def keep(index: int, image: Array, mask: Pixels) -> None:
         memory.images[index], memory.masks[index] = image, mask
 
     return read_all(source, keep, workers=workers, progress=progress), memory

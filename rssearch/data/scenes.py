@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from rssearch.config.settings import Scale
 from rssearch.data.listing import Files
-from rssearch.data.masks import MaskTable
+from rssearch.data.masks import IGNORE, MaskTable
+from rssearch.data.reading import RGB, Reader, Rgb
 from rssearch.errors import InputError
-from rssearch.imaging.pixels import DECODE_ERRORS, Pixels, check_image, check_size, opened, reason, rgb
+from rssearch.imaging.pixels import DECODE_ERRORS, Array, Pixels, opened, reason
 
 
 class RawScene(NamedTuple):
-    """An image uint8 [H, W, 3], its mask uint8 [H, W], and a digest of the image that copies have in common."""
+    """An image [H, W, C], its mask uint8 [H, W], and a digest of the image that copies have in common.
 
-    image: Pixels
+    Pixels without data have the value `nodata`, where it is not None.
+    """
+
+    image: Array
     mask: Pixels
     digest: str
+    nodata: float | None = None
 
 
 class SceneSource(Protocol):
@@ -55,6 +62,7 @@ class SceneListing:
         source: of the pixels.
         fixed: ``train``, ``val`` or ``test`` of each scene where the dataset comes divided, else None.
         notes: what was left out, and what to know of the division: a sentence each.
+        scale: what is known of the values of the pixels.
     """
 
     where: str
@@ -65,6 +73,40 @@ class SceneListing:
     source: SceneSource
     fixed: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
+    scale: Scale | None = None
+
+    def part(self, indices: Sequence[int]) -> SceneListing:
+        """The scenes with these numbers as a listing, under the same fingerprint."""
+        return replace(
+            self,
+            names=tuple(self.names[index] for index in indices),
+            groups=tuple(self.groups[index] for index in indices),
+            source=SomeScenes(self.source, tuple(indices)),
+            fixed=None if self.fixed is None else tuple(self.fixed[index] for index in indices),
+        )
+
+
+@dataclass(frozen=True)
+class SomeScenes:
+    """Some of the scenes of a source, by their numbers in it."""
+
+    source: SceneSource
+    numbers: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def size(self, index: int) -> tuple[int, int]:
+        """As that of the source."""
+        return self.source.size(self.numbers[index])
+
+    def read(self, index: int) -> RawScene:
+        """As that of the source."""
+        return self.source.read(self.numbers[index])
+
+    def stamp(self) -> str:
+        """That of the source, with the numbers."""
+        return f"{self.source.stamp()} {self.numbers}"
 
 
 @dataclass(frozen=True)
@@ -74,6 +116,7 @@ class Pairs:
     images: Files
     masks: Files
     table: MaskTable
+    reader: Reader = RGB
 
     def __len__(self) -> int:
         return len(self.images)
@@ -81,7 +124,10 @@ class Pairs:
     def size(self, index: int) -> tuple[int, int]:
         """Height and width, from the header of the image."""
         try:
-            return self.images.size(index)
+            if isinstance(self.reader, Rgb):
+                return self.images.size(index)
+            about = self.reader.layout(self.images.read(index))
+            return about.height, about.width
         except DECODE_ERRORS as error:
             raise InputError(f"{self.images.location(index)}: cannot be read: {reason(error)}") from None
 
@@ -90,9 +136,7 @@ class Pairs:
         image_file, mask_file = self.images.location(index), self.masks.location(index)
         try:
             data = self.images.read(index)
-            with opened(data, check_image) as (picture, header):
-                check_size(picture, len(data))
-                image = np.asarray(rgb(picture, header))
+            image, lost, nodata = self.reader.scene(data)
         except DECODE_ERRORS as error:
             raise InputError(f"{image_file}: cannot be read: {reason(error)}") from None
         try:
@@ -106,11 +150,15 @@ class Pairs:
         if mask is None or shape != image.shape[:2]:
             sizes = [f"{width}x{height}" for height, width in (shape, image.shape[:2])]
             raise InputError(f"{mask_file}: is {sizes[0]}, but its image {image_file} is {sizes[1]}")
-        return RawScene(image, mask, hashlib.blake2b(data, digest_size=16).hexdigest())
+        if lost is not None and lost.any():
+            mask = np.where(lost, np.uint8(IGNORE), mask)
+        return RawScene(image, mask, hashlib.blake2b(data, digest_size=16).hexdigest(), nodata)
 
     def stamp(self) -> str:
         """sha256 over the times of the files, or of the archive that they are in."""
         digest = hashlib.sha256(b"colours\n" if self.table.colours else b"")
+        if not isinstance(self.reader, Rgb):
+            digest.update(f"{self.reader}\n".encode())
         for files in (self.images, self.masks):
             archive = files.base.suffix.lower() == ".zip"
             for path in [files.base] if archive else [files.base / member for member in files.members]:

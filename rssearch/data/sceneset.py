@@ -17,7 +17,8 @@ from rssearch.data.masks import IGNORE
 from rssearch.data.scenestore import Mapped, Memory
 from rssearch.data.streaming import read_ahead
 from rssearch.errors import unknown
-from rssearch.imaging.pixels import Pixels
+from rssearch.imaging.pixels import EIGHT_BITS, Array, Pixels, Scaling
+from rssearch.imaging.rasters import Layout
 
 Indices = npt.NDArray[np.int64]
 FEW_SCENES = 5  # a split with fewer is divided by patch
@@ -47,12 +48,14 @@ class SceneSet:
         windows: int64 [N, 3], scene, row and column of each patch; those of the training split may overlap.
         size: height and width of a patch.
         indices: sorted int64 numbers of the patches of ``train``, ``val`` and ``test``.
-        mean: float32 [C], of all pixels of the training scenes scaled to [0, 1].
+        mean: float32 [C], of all scaled pixels of the training scenes.
         std: float32 [C], likewise.
         fingerprint: sha256 of the content's listing.
         split_hash: sha256 over the scenes' names and their split.
         skipped: scenes left out because they cannot be read, each with its reason.
         notes: files that are left out, and scenes that given splits have in common: a sentence each.
+        scaling: of the pixels; 8 bits are divided by 255.
+        layout: of the files, where they are no 8-bit RGB; of generated images, where their bands have names.
     """
 
     name: str
@@ -69,6 +72,8 @@ class SceneSet:
     split_hash: str
     skipped: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    scaling: Scaling = EIGHT_BITS
+    layout: Layout | None = None
 
     @property
     def task(self) -> Literal["segmentation"]:
@@ -78,7 +83,17 @@ class SceneSet:
     @property
     def input_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of a patch."""
-        return 3, self.size, self.size
+        return len(self.mean), self.size, self.size
+
+    @property
+    def bands(self) -> tuple[str, ...] | None:
+        """Names of the C bands, where they are known."""
+        return self.layout.names if self.layout else None
+
+    @property
+    def dtype(self) -> np.dtype[np.generic]:
+        """Of the pixels."""
+        return self.scenes.image(0).dtype
 
     @property
     def num_classes(self) -> int:
@@ -90,8 +105,13 @@ class SceneSet:
         """Whether patches are read from the cache folder, because the scenes do not fit into memory."""
         return isinstance(self.scenes, Mapped)
 
+    def absent(self, split: str) -> list[str]:
+        """The classes without a pixel in a split."""
+        there = {label for index in self.indices[split].tolist() for label in np.unique(self._mask(index)).tolist()}
+        return [name for label, name in enumerate(self.classes) if label not in there]
+
     def take(self, indices: npt.ArrayLike) -> Tensor:
-        """The images of some patches as a uint8 tensor [B, C, P, P] of their own memory."""
+        """The images of some patches as a tensor [B, C, P, P] of their own type and memory."""
         return next(self.stream([np.asarray(indices, dtype=np.int64)]))
 
     def targets(self, indices: npt.ArrayLike) -> Tensor:
@@ -100,7 +120,7 @@ class SceneSet:
         return torch.from_numpy(self._stack([self._mask(index) for index in chosen], ()))
 
     def stream(self, chunks: Iterable[Indices]) -> Iterator[Tensor]:
-        """Batch after batch of images, each a uint8 tensor [B, C, P, P] of its own memory."""
+        """Batch after batch of images, each a tensor [B, C, P, P] of their own type and memory."""
         for images, _ in self.pairs(chunks):
             yield images
 
@@ -112,16 +132,17 @@ class SceneSet:
             for image, mask in batch:
                 images.append(image)
                 masks.append(mask)
-            yield torch.from_numpy(self._stack(images, (3,))), torch.from_numpy(self._stack(masks, ()))
+            yield torch.from_numpy(self._stack(images, self.input_shape[:1])), torch.from_numpy(self._stack(masks, ()))
 
-    def _stack(self, arrays: list[Pixels], channels: tuple[int, ...]) -> Pixels:
-        result = np.empty((len(arrays), *channels, self.size, self.size), dtype=np.uint8)
+    def _stack(self, arrays: list[Array], channels: tuple[int, ...]) -> Array:
+        dtype = arrays[0].dtype if arrays else np.dtype(np.uint8)
+        result = np.empty((len(arrays), *channels, self.size, self.size), dtype=dtype)
         for row, array in zip(result, arrays, strict=True):
             row[:] = array
         return result
 
-    def _patch(self, index: int) -> tuple[Pixels, Pixels]:
-        """Image [3, P, P] and mask [P, P] of a patch, as copies: a thread that reads ahead must touch the pages."""
+    def _patch(self, index: int) -> tuple[Array, Pixels]:
+        """Image [C, P, P] and mask [P, P] of a patch, as copies: a thread that reads ahead must touch the pages."""
         scene, row, column = self.windows[index].tolist()
         part = self.scenes.image(scene)[row : row + self.size, column : column + self.size]
         missing = [(0, self.size - length) for length in part.shape[:2]]

@@ -20,15 +20,16 @@ import numpy.typing as npt
 from filelock import FileLock
 
 from rssearch.data.decode import Progress, available_cpus
+from rssearch.data.scaling import image_sums
 from rssearch.data.scenes import SceneSource
 from rssearch.data.streaming import node_memory
 from rssearch.errors import InputError
-from rssearch.imaging.pixels import Pixels
+from rssearch.imaging.pixels import Array, Pixels
 from rssearch.storage import scratch
 
-VERSION = 2  # of the files in the cache
-ROWS = 64  # sums are taken over so many rows at once: 64-bit copies of a whole scene would need eight times its memory
-Keep = Callable[[int, Pixels, Pixels], None]
+VERSION = 3  # of the files in the cache
+ROWS = 64  # counted at once: 64-bit copies of a whole mask would need eight times its memory
+Keep = Callable[[int, Array, Pixels], None]
 
 
 @dataclass
@@ -37,14 +38,14 @@ class Facts:
 
     Attributes:
         sizes: height and width.
-        sums: exact sums of the pixels and of their squares, [2, 3] for each scene.
+        sums: [3, C] for each scene, see `rssearch.data.scaling.image_sums`.
         counts: pixels of each class index, 256 numbers for each scene.
         digests: equal for copies of an image.
         errors: index of a scene -> why it cannot be read.
     """
 
     sizes: list[tuple[int, int]]
-    sums: list[list[list[int]]]
+    sums: list[list[list[float]]]
     counts: list[list[int]]
     digests: list[str]
     errors: dict[int, str]
@@ -54,11 +55,11 @@ class Facts:
 class Memory:
     """Scenes in memory. Pickled with protocol 5 the arrays travel out of band."""
 
-    images: list[Pixels]
+    images: list[Array]
     masks: list[Pixels]
 
-    def image(self, scene: int) -> Pixels:
-        """uint8 [H, W, 3]."""
+    def image(self, scene: int) -> Array:
+        """[H, W, C], in the type of the files."""
         return self.images[scene]
 
     def mask(self, scene: int) -> Pixels:
@@ -81,20 +82,20 @@ class Mapped:
     key: str
     source: SceneSource
     numbers: tuple[int, ...]
-    _open: dict[str, Pixels] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _open: dict[str, Array] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_open": {}}
 
-    def image(self, scene: int) -> Pixels:
-        """uint8 [H, W, 3]."""
+    def image(self, scene: int) -> Array:
+        """[H, W, C], in the type of the files."""
         return self._array(scene, "image")
 
     def mask(self, scene: int) -> Pixels:
         """uint8 [H, W]."""
         return self._array(scene, "mask")
 
-    def _array(self, scene: int, kind: str) -> Pixels:
+    def _array(self, scene: int, kind: str) -> Array:
         name = _file(self.numbers[scene], kind)
         if name not in self._open:
             path = cache_folder() / self.key / name
@@ -143,7 +144,7 @@ def cached(key: str, source: SceneSource, *, workers: int | None = None, progres
 
 
 def _fill(folder: Path, source: SceneSource, workers: int | None, progress: Progress | None) -> None:
-    def keep(index: int, image: Pixels, mask: Pixels) -> None:
+    def keep(index: int, image: Array, mask: Pixels) -> None:
         np.save(draft / _file(index, "image"), image)
         np.save(draft / _file(index, "mask"), mask)
 
@@ -160,16 +161,16 @@ def _file(number: int, kind: str) -> str:
 def read_all(source: SceneSource, keep: Keep, *, workers: int | None = None, progress: Progress | None = None) -> Facts:
     """Decode every scene once, in threads, and hand it to `keep`."""
     total = len(source)
-    facts = Facts([(0, 0)] * total, [[[0] * 3] * 2] * total, [[0] * 256] * total, [""] * total, {})
+    facts = Facts([(0, 0)] * total, [[]] * total, [[0] * 256] * total, [""] * total, {})
 
     def work(index: int) -> None:
         try:
-            image, mask, digest = source.read(index)
+            image, mask, digest, nodata = source.read(index)
         except InputError as error:
             facts.errors[index] = str(error)
             return
         facts.sizes[index] = (image.shape[0], image.shape[1])
-        facts.sums[index], facts.digests[index] = _sums(image).tolist(), digest
+        facts.sums[index], facts.digests[index] = image_sums(image.transpose(2, 0, 1), nodata).tolist(), digest
         facts.counts[index] = _counts(mask).tolist()
         keep(index, image, mask)
 
@@ -196,15 +197,6 @@ def header_sizes(source: SceneSource) -> list[tuple[int, int]]:
 def threads(pixels: int) -> int:
     """As many as there are CPUs, but scenes of so many pixels in the making take at most a tenth of the memory."""
     return max(1, min(available_cpus(), int(0.1 * node_memory() / (12 * max(pixels, 1)))))
-
-
-def _sums(image: Pixels) -> npt.NDArray[np.int64]:
-    """Sum of the pixels and of their squares for each channel, as `rssearch.data.decode.pixel_sums`."""
-    result = np.zeros((2, image.shape[2]), np.int64)
-    for row in range(0, len(image), ROWS):
-        part = image[row : row + ROWS].reshape(-1, image.shape[2]).astype(np.int64)
-        result += np.stack([part.sum(0), (part * part).sum(0)])
-    return result
 
 
 def _counts(mask: Pixels) -> npt.NDArray[np.int64]:

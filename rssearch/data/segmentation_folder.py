@@ -4,14 +4,15 @@ r"""A user's own scenes: ``images/`` and ``masks/`` with equal names, and ``clas
 
 * ``["background", "building"]``: masks have one band of class indices, 0 for the first name;
 * ``{"0": "background", "255": "building"}``: masks have one band of these values;
-* ``{"land": "#8429F6", "water": "#E2A929"}``: masks have colours;
+* ``{"land": "#8429F6", "water": "#E2A929"}``, or colours to names, which may repeat: masks have colours;
 * ``{"classes": <one of these>, "ignore": ["unlabeled", 9], "group": "(tile\\d+)_"}``: pixels of the classes, values
   and colours in ``ignore`` (one of them or a list) are left out; scenes for which the regular expression ``group``
   finds the same text at the beginning of their name (the first bracket's, or all) are never in different splits.
   Without ``group`` every scene is a group.
 
-The value 255 is left out where no class has it. Values may have 8, 16 or 32 bits. Masks are PNG, TIFF or BMP, because
-JPEG would change their values.
+``train.txt``, ``val.txt`` and ``test.txt`` beside these folders, a scene's name a line, are the division where folders
+give none. The value 255 is left out where no class has it. Values may have 8, 16 or 32 bits. Masks are PNG, TIFF or
+BMP, because JPEG would change their values.
 """
 
 from __future__ import annotations
@@ -21,17 +22,20 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from rssearch.data.listing import Files
 from rssearch.data.masks import IGNORE, LOSSY, MaskTable
-from rssearch.data.scene_folders import Found, find_scenes
+from rssearch.data.reading import RGB, Reader
+from rssearch.data.scene_folders import Found, SceneFiles, find_scenes
 from rssearch.data.scenes import Pairs, SceneListing
 from rssearch.data.split_folders import given
+from rssearch.data.split_lists import Text, find_lists, read_lists, read_sides
+from rssearch.data.vectors import check_vectors
 from rssearch.errors import InputError
-from rssearch.imaging.contents import scan, shown
+from rssearch.imaging.contents import Contents, scan, shown
 from rssearch.imaging.pixels import DECODE_ERRORS
 
 PREFIX = "segmentation_folder:"
@@ -39,8 +43,8 @@ TABLE = "classes.json"
 VALUE = re.compile(r"0|-?[1-9]\d{0,9}")
 COLOUR = re.compile("#[0-9A-Fa-f]{6}")
 FORMS = (
-    f'a list of 2 to {IGNORE} names, or a mapping of values to names ({{"0": "land", "255": "water"}}) or of names to '
-    'colours ({"land": "#8429F6"})'
+    f'a list of 2 to {IGNORE} names, or a mapping of values to names ({{"0": "land", "255": "water"}}), of names to '
+    'colours ({"land": "#8429F6"}) or of colours to names'
 )
 HINT = f'needs {TABLE} beside images/ and masks/, for example ["background", "building"] or {{"land": "#8429F6"}}'
 
@@ -69,15 +73,33 @@ def open_folder(name: str, root: Path) -> SceneListing:
         raise InputError(f"dataset {name!r}: {base} does not exist; give a folder or a zip with images/ and masks/")
     if not (base.is_dir() or base.suffix.lower() == ".zip"):
         raise InputError(f"dataset {name!r}: {base} is neither a folder nor a zip archive")
-    contents = scan(base)
-    found = find_scenes(contents)
+    return from_contents(scan(base))
+
+
+def from_contents(contents: Contents, reader: Reader = RGB) -> SceneListing:
+    """List images, masks and their table of classes. Raises InputError as `open_folder`."""
+    check_vectors(contents)
+    base, found = contents.base, find_scenes(contents)
     tables = [folder for folder in found.tables if f"{folder}{TABLE}" in contents.unread]
     legends = [read_legend(base, folder) for folder in tables or found.tables[:1]]
     if any(legend != legends[0] for legend in legends):
         raise InputError(f"{base}: {' and '.join(shown(folder + TABLE) for folder in tables)} differ; one is needed")
     contents.unread = [path for path in contents.unread if path.removesuffix(TABLE) not in tables]
+    lists = {} if found.splits else read_lists(contents, find_lists(contents))
+    if lists:
+        found = _divided(found, lists)
     notes = (*contents.notes(), *found.notes)
-    return pairs(base, found.images, found.masks, legends[0], splits=found.splits, notes=notes)
+    return pairs(base, found.images, found.masks, legends[0], splits=found.splits, notes=notes, reader=reader)
+
+
+def _divided(found: SceneFiles, lists: Mapping[str, Text]) -> SceneFiles:
+    """The scenes that lists name, in their splits. Raises InputError as `rssearch.data.split_lists.read_sides`."""
+    names = sorted(found.images)
+    sides = read_sides(lists, names, [found.images[name][0] for name in names])
+    splits = {names[number]: split for number, split in sides.splits.items()}
+    left = set(sides.left)
+    images, masks = ({n: f for n, f in files.items() if n not in left} for files in (found.images, found.masks))
+    return replace(found, images=images, masks=masks, splits=splits, notes=(*found.notes, *sides.notes))
 
 
 def pairs(
@@ -88,6 +110,7 @@ def pairs(
     *,
     splits: Mapping[str, str] | None = None,
     notes: tuple[str, ...] = (),
+    reader: Reader = RGB,
 ) -> SceneListing:
     """The listing of images and masks that have the same names, divided by `splits` where there are some.
 
@@ -120,7 +143,7 @@ def pairs(
         names=names,
         groups=groups,
         fingerprint=digest.hexdigest(),
-        source=Pairs(_files(base, names, images), _files(base, names, masks), legend.table),
+        source=Pairs(_files(base, names, images), _files(base, names, masks), legend.table, reader),
         fixed=fixed,
         notes=notes,
     )
@@ -201,6 +224,12 @@ def _values(place: str, content: Any) -> tuple[dict[int, str], bool]:
     if content and all(VALUE.fullmatch(key) for key in content) and not any(map(COLOUR.fullmatch, content.values())):
         return {int(key): name for key, name in content.items()}, False
     values: dict[int, str] = {}
+    if content and all(map(COLOUR.fullmatch, content)) and not any(map(COLOUR.fullmatch, content.values())):
+        for colour, name in content.items():
+            if (value := int(colour[1:], 16)) in values:
+                raise InputError(f"{place}: classes: {colour} stands twice, in upper and in lower case")
+            values[value] = name
+        return values, True
     for name, colour in content.items():
         if not COLOUR.fullmatch(colour):
             raise InputError(

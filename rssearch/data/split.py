@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rssearch.config.settings import Split
+from rssearch.data.places import by_place
 from rssearch.errors import InputError
 
 SPLITS = ("train", "val", "test")
@@ -103,19 +104,35 @@ def divide(
     split: Split,
     fixed: Sequence[str] | None = None,
     groups: Sequence[Hashable] | None = None,
+    places: Sequence[str] | None = None,
 ) -> dict[str, npt.NDArray[np.int64]]:
-    """As `stratified`, but keep to the sides that a dataset fixes.
+    """As `stratified`, or `by_place` where places are known, but keep to the sides that a dataset fixes.
 
     A published test set stays the test set. Without a published validation set, the rest is divided in the
     proportion of the train and val shares.
+
+    Args:
+        names: unique name of each image.
+        labels: int64 [N].
+        split: shares and seed.
+        fixed: the given split of each image; None: there is none.
+        groups: as of `stratified`; places that have copies of one another become one.
+        places: of each image, none of which is parted; None: they are not known.
     """
+
+    def sampled(chosen: Sequence[int], shares: Split) -> dict[str, npt.NDArray[np.int64]]:
+        called, classes = [names[i] for i in chosen], labels[np.asarray(chosen, dtype=np.int64)]
+        copies = None if groups is None else [groups[i] for i in chosen]
+        if places is None:
+            return stratified(called, classes, shares, copies)
+        inner = [places[i] for i in chosen]
+        return by_place(called, classes, inner if copies is None else joined(inner, copies), shares)
+
     if fixed is None:
-        return stratified(names, labels, split, groups)
+        return sampled(range(len(names)), split)
 
     def draw(rest: npt.NDArray[np.int64], shares: Split) -> dict[str, npt.NDArray[np.int64]]:
-        chosen = rest.tolist()
-        inner = None if groups is None else [groups[i] for i in chosen]
-        return stratified([names[i] for i in chosen], labels[rest], shares, inner)
+        return sampled(rest.tolist(), shares)
 
     return _keep(fixed, split, draw)
 

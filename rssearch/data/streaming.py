@@ -15,8 +15,9 @@ import psutil
 import torch
 
 from rssearch.data.listing import Files
+from rssearch.data.reading import RGB, Reader
 from rssearch.errors import InputError
-from rssearch.imaging.pixels import DECODE_ERRORS, Pixels, decode
+from rssearch.imaging.pixels import DECODE_ERRORS, Array
 
 CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 T = TypeVar("T")
@@ -25,41 +26,46 @@ AHEAD = 4  # batches in preparation: enough to even out slow reads, small beside
 
 @dataclass
 class Stream:
-    """Stands for a uint8 array [N, C, H, W] whose images are read from their files. Small to pickle.
+    """Stands for an array [N, C, H, W] whose images are read from their files. Small to pickle.
 
     Attributes:
         files: the encoded images.
         shape: [N, C, H, W].
         workers: decoding threads; None takes as many as PyTorch computes with, in a trial its share of the CPUs.
+        reader: makes pixels of the files.
+        dtype: of the pixels.
     """
 
     files: Files
     shape: tuple[int, int, int, int]
     workers: int | None = None
+    reader: Reader = RGB
+    dtype: np.dtype[np.generic] = np.dtype(np.uint8)  # noqa: RUF009  (immutable)
 
     def __len__(self) -> int:
         return self.shape[0]
 
-    def take(self, indices: npt.NDArray[np.int64]) -> Pixels:
-        """Decode some images: uint8 [B, C, H, W]. Raises InputError where a file can no longer be read."""
+    def take(self, indices: npt.NDArray[np.int64]) -> Array:
+        """Decode some images: [B, C, H, W]. Raises InputError where a file can no longer be read."""
         return next(self.batches([indices]))
 
-    def batches(self, chunks: Iterable[npt.NDArray[np.int64]]) -> Iterator[Pixels]:
+    def batches(self, chunks: Iterable[npt.NDArray[np.int64]]) -> Iterator[Array]:
         """Decode one batch after the other, with the next ones in preparation."""
         for images in read_ahead(self._one, chunks, self.workers):
-            batch = np.empty((len(images), *self.shape[1:]), dtype=np.uint8)
+            batch = np.empty((len(images), *self.shape[1:]), dtype=self.dtype)
             for row, image in zip(batch, images, strict=True):
                 row[:] = image
             yield batch
 
-    def _one(self, index: int) -> Pixels:
+    def _one(self, index: int) -> Array:
         size = self.shape[2] if self.shape[2] == self.shape[3] else None
         try:
-            image = decode(self.files.read(index), size)
+            image = self.reader.decode(self.files.read(index), size)
         except DECODE_ERRORS as error:
             raise InputError(f"{self.files.location(index)}: cannot be read any more: {error}") from error
-        if image.shape != self.shape[1:]:
-            raise InputError(f"{self.files.location(index)}: has changed: it is {image.shape}, not {self.shape[1:]}")
+        if image.shape != self.shape[1:] or image.dtype != self.dtype:
+            now, then = f"{image.shape} of {image.dtype}", f"{self.shape[1:]} of {self.dtype}"
+            raise InputError(f"{self.files.location(index)}: has changed: it is {now}, not {then}")
         return image
 
 

@@ -127,7 +127,7 @@ def _headers(files: Files, chosen: Iterable[int]) -> dict[str, tuple[int, int] |
 
 def _train_images(name: str, found: Listing) -> int:
     """How many images the default split trains on; classes that it leaves without one are refused."""
-    sides = divide(found.names, found.labels, Split(), found.fixed)
+    sides = divide(found.names, found.labels, Split(), found.fixed, places=found.groups)
     present = np.bincount(found.labels[sides["train"]], minlength=len(found.classes))
     if absent := [label for label, count in zip(found.classes, present, strict=True) if count == 0]:
         raise InputError(f"dataset {name!r}: no training image for {', '.join(absent)}")

@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -257,9 +258,15 @@ SCENES: dict[str, Callable[[Sheet], None]] = {
 
 
 def finish(sheet: Sheet) -> Pixels:
-    """Light, haze, clouds and the sensor."""
+    """A sheet as uint8 images: light, haze, clouds and the sensor."""
+    result: Pixels = np.clip(sensed(sheet) + 0.5, 0, 255).astype(np.uint8)
+    return result
+
+
+def sensed(sheet: Sheet) -> Floats:
+    """What a sensor measures of a sheet: float32 [B, C, S, S], in grey levels that may be below 0 or above 255."""
     sheet.shade(sheet.uniform(0.85, 1.12) + 0.2 * sheet.noise(3))
-    sheet.canvas *= 1 + np.stack([sheet.uniform(-0.04, 0.04) for _ in range(3)], axis=1)
+    sheet.canvas *= 1 + np.stack([sheet.uniform(-0.04, 0.04) for _ in range(sheet.bands)], axis=1)
     veil = sheet.colour((196, 204, 212), spread=12)
     clouds = np.clip(4 * (sheet.noise(4) - 0.18), 0, 0.8) * sheet.chance(0.08)
     sheet.paint(np.maximum(clouds, sheet.uniform(0, 0.18)), veil)
@@ -267,9 +274,8 @@ def finish(sheet: Sheet) -> Pixels:
     padded = np.pad(sheet.canvas, ((0, 0), (0, 0), (1, 1), (1, 1)), mode="edge")
     rows = padded[:, :, :-2] + padded[:, :, 1:-1] + padded[:, :, 2:]
     blurred = (rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]) / 9
-    image = sheet.canvas + softness * (blurred - sheet.canvas) + sheet.uniform(1, 5)[:, None] * sheet.grain
-    result: Pixels = np.clip(image + 0.5, 0, 255).astype(np.uint8)
-    return result
+    image: Floats = sheet.canvas + softness * (blurred - sheet.canvas) + sheet.uniform(1, 5)[:, None] * sheet.grain
+    return image
 
 
 def draw(label: int, indices: npt.NDArray[np.int64], size: int = SIZE, seed: int = SEED) -> Pixels:
@@ -295,23 +301,40 @@ def draw_all(size: int | None = None, *, seed: int = SEED, workers: int | None =
     Raises:
         InputError: fewer than 16 or more than 512 pixels are asked for.
     """
-    size = SIZE if size is None else size
-    if not 16 <= size <= 512:
-        raise InputError(
-            f"synthetic_scenes: input_size {size} is not allowed; scenes are generated with 16 to 512 pixels"
-        )
+    size = checked_size("synthetic_scenes", size)
     images = np.empty((len(SCENES) * PER_CLASS, 3, size, size), np.uint8)
+    fill(images, lambda label, indices: draw(label, indices, size, seed), workers)
+    return images
+
+
+def checked_size(name: str, size: int | None) -> int:
+    """Pixels of a side of generated scenes; None: the usual ones. Raises InputError for what cannot be drawn."""
+    if size is not None and not 16 <= size <= 512:
+        raise InputError(f"{name}: input_size {size} is not allowed; scenes are generated with 16 to 512 pixels")
+    return SIZE if size is None else size
+
+
+def fill(
+    images: npt.NDArray[Any], scenes: Callable[[int, npt.NDArray[np.int64]], npt.NDArray[Any]], workers: int | None
+) -> None:
+    """Draw a dataset into an array [N, C, S, S], `PER_CLASS` images of each class, in threads.
+
+    Args:
+        images: to be filled.
+        scenes: draws those of a class by its number and theirs.
+        workers: threads; None takes the CPUs of this process.
+    """
+    size = images.shape[-1]
     step = max(1, CHUNK * SIZE * SIZE // (size * size))
 
     def work(start: int) -> None:
         label = start // PER_CLASS
         stop = min(start + step, (label + 1) * PER_CLASS)
-        images[start:stop] = draw(label, np.arange(start, stop), size, seed)
+        images[start:stop] = scenes(label, np.arange(start, stop))
 
-    starts = [s for label in range(len(SCENES)) for s in range(label * PER_CLASS, (label + 1) * PER_CLASS, step)]
+    starts = [first + s for first in range(0, len(images), PER_CLASS) for s in range(0, PER_CLASS, step)]
     with ThreadPoolExecutor(workers or available_cpus(), thread_name_prefix="draw") as pool:
         list(pool.map(work, starts))
-    return images
 
 
 def _open(_root: Path) -> Listing:

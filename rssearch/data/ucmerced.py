@@ -18,7 +18,7 @@ def _fetch(root: Path) -> None:
     try:
         from torchgeo.datasets import UCMerced
     except ImportError:
-        raise InputError("downloading ucmerced needs torchgeo: pip install 'rssearch[geo]'") from None
+        raise InputError("downloading ucmerced needs torchgeo: pip install 'rssearch[torchgeo]'") from None
     UCMerced(str(root), download=True, checksum=True)
 
 

@@ -104,7 +104,7 @@ def verify(name: str, root: str | Path, *, workers: int | None = None, progress:
     corrupt: tuple[str, ...] = ()
     twice: tuple[tuple[str, ...], ...] = ()
     if isinstance(found.pixels, Files):
-        result = decode_all(found.pixels, None, keep=False, workers=workers, progress=progress)
+        result = decode_all(found.pixels, None, keep=False, reader=found.reader, workers=workers, progress=progress)
         corrupt = tuple(f"{found.pixels.location(i)}: {reason}" for i, reason in sorted(result.errors.items()))
         digests = result.digests
         twice = copies(digests, found.names)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rssearch.errors import InputError
+from rssearch.metrics import of_class
 
 Direction = Literal["max", "min"]
 Array = NDArray[np.float64]
@@ -154,14 +155,22 @@ def chance(metric: str, classes: float) -> float | None:
     """What a network reaches that answers at random, each class as often as the others; None for other metrics.
 
     An accuracy is then 1 / classes. The intersection over union of a class with the share p of the pixels is
-    p / (p (classes - 1) + 1); its mean over the classes is at most 1 / (2 classes - 1), where all are equally frequent.
+    p / (p (classes - 1) + 1); its mean over the classes is at most 1 / (2 classes - 1), where all are equally frequent,
+    and without the background at most 1 / (2 classes - 2), where there is none. The F1 of such a class is
+    2 p / (p classes + 1), its mean at most 1 / classes. Cohen's kappa is 0, the recall of a class 1 / classes.
 
     Args:
-        metric: its name: ``..accuracy`` or ``..miou``.
-        classes: how many there are.
+        metric: its name: ``..accuracy``, ``..miou``, ``..miou_foreground``, ``..macro_f1``, ``..kappa``, or the recall
+            of a class.
+        classes: how many there are, at least 2.
     """
-    if metric.endswith("accuracy"):
+    one = of_class(metric)
+    if metric.endswith(("accuracy", "macro_f1")) or (one is not None and one[1] in ("accuracy", "recall")):
         return 1 / classes
+    if metric.endswith("kappa"):
+        return 0.0
+    if metric.endswith("miou_foreground"):
+        return 1 / (2 * classes - 2)
     return 1 / (2 * classes - 1) if metric.endswith("miou") else None
 
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from rssearch.front.pareto import Direction
 from rssearch.front.trials import Front, References, Row, by_dataset, dataset_of, fronts
 from rssearch.metrics import number
+from rssearch.scores import PER_CLASS, pooled
 
 if TYPE_CHECKING:
     from rssearch.config.schema import Bound
@@ -83,9 +84,9 @@ def means(trials: Iterable[Row], dimensions: Sequence[str]) -> list[dict[str, An
     It holds the configuration, the number of ``seeds``, and of each number that all its finished trials have the mean.
     Where they differ there are also ``<name>_std``, the sample standard deviation, and ``<name>_interval``, half the
     width of the 95 % interval of the mean by Student's t; neither is known of one seed. Text and lists that are the
-    same in all trials stay. ``key`` is that of one trial, the first, and ``keys`` names all. ``by_seed`` has for each
-    seed the numbers that differ; ``missing_seeds`` lists those that another configuration on the same dataset has
-    finished and this one has not.
+    same in all trials stay; counts of classes are added. ``key`` is that of one trial, the first, and ``keys`` names
+    all. ``by_seed`` has for each seed the numbers that differ; ``missing_seeds`` lists those that another configuration
+    on the same dataset has finished and this one has not.
 
     Args:
         trials: of a study; those that have not finished count for nothing.
@@ -99,6 +100,9 @@ def means(trials: Iterable[Row], dimensions: Sequence[str]) -> list[dict[str, An
             values = [trial.get(name) for trial in group]
             numbers = [value for value in map(number, values) if value is not None]
             if name == SEED:
+                continue
+            if name.endswith(PER_CLASS):
+                row[name] = pooled(values)
                 continue
             if all(value == values[0] for value in values):
                 row[name] = values[0]

@@ -44,6 +44,7 @@ class Contents:
         hidden: files and folders (these with a slash at the end) of systems and file servers, and hidden ones.
         loops: links to a folder that they lie in, which are not followed.
         folders: folders that are not hidden, each with a slash at the end.
+        endings: of the files that are images.
     """
 
     base: Path
@@ -52,6 +53,7 @@ class Contents:
     hidden: set[str] = field(default_factory=set)
     loops: list[str] = field(default_factory=list)
     folders: set[str] = field(default_factory=set)
+    endings: frozenset[str] = EXTENSIONS
 
     def add(self, path: str, size: int) -> None:
         """Sort a file in by its name."""
@@ -59,7 +61,7 @@ class Contents:
         plain = _plain_depth(parts)
         if plain < len(parts):
             self.hidden.add("/".join(parts[: plain + 1]) + ("/" if plain < len(parts) - 1 else ""))
-        elif ending(path) in EXTENSIONS:
+        elif ending(path) in self.endings:
             self.images.append((path, size))
         else:
             self.unread.append(path)
@@ -108,7 +110,7 @@ class Contents:
             top = f"{prefix}{name}/"
             files = [path for path in self.unread if path.startswith(top)]
             lost = [path for path in files if ending(path) not in DOCUMENTS]
-            lost += [path for path in self.hidden if path.startswith(top) and ending(path) in EXTENSIONS]
+            lost += [path for path in self.hidden if path.startswith(top) and ending(path) in self.endings]
             lost += [path for path in self.loops if path.startswith(top)]
             if not lost and not files and name in known:
                 continue
@@ -116,7 +118,7 @@ class Contents:
                 held = f"of its files none is read: {count_endings({*lost, *files})}" if lost else "it is empty"
                 raise InputError(
                     f"{self.base}/{shown(top)}: a folder without an image is no class and no split; {held}. Remove it, "
-                    f"or convert its files (read are {' '.join(sorted(EXTENSIONS))})"
+                    f"or convert its files (read are {' '.join(sorted(self.endings))})"
                 )
             documents[name] = files
         return tuple(
@@ -125,10 +127,10 @@ class Contents:
         )
 
 
-def without_image(place: str, notes: Iterable[str]) -> InputError:
+def without_image(place: str, notes: Iterable[str], endings: Iterable[str] = EXTENSIONS) -> InputError:
     """The error for a folder or zip in which there is no image; the notes say what there is."""
     found = "".join(f"; {note}" for note in notes)
-    return InputError(f"{cut(shown(place), 300)}: has no image (read are {' '.join(sorted(EXTENSIONS))}){found}")
+    return InputError(f"{cut(shown(place), 300)}: has no image (read are {' '.join(sorted(endings))}){found}")
 
 
 def is_hidden(name: str) -> bool:
@@ -178,13 +180,17 @@ def is_zip(base: Path) -> bool:
     return base.suffix.lower() == ".zip" and not base.is_dir()
 
 
-def scan(base: Path) -> Contents:
+def scan(base: Path, endings: frozenset[str] = EXTENSIONS) -> Contents:
     """List a folder or a zip.
+
+    Args:
+        base: the folder or the zip.
+        endings: of the files that are images.
 
     Raises:
         InputError: it cannot be read, images in a zip are encrypted, or their paths are not plain ones.
     """
-    found = Contents(base)
+    found = Contents(base, endings=endings)
     if is_zip(base):
         _scan_zip(base, found)
     else:
@@ -218,7 +224,7 @@ def _scan_zip(base: Path, found: Contents) -> None:
         if not info.is_dir():
             found.add(path, info.file_size)
     paths = [path for path, _ in found.images]
-    if strange := [path for path in _image_paths(members) if _is_strange(path)]:
+    if strange := [path for path in _image_paths(members, found.endings) if _is_strange(path)]:
         raise InputError(f"{base}/{shown(strange[0])}: is no plain path below the archive; pack its folder again")
     if twice := [path for path, count in Counter(paths).items() if count > 1]:
         raise InputError(f"{base}/{shown(twice[0])}: is in the archive more than once")
@@ -230,9 +236,9 @@ def _scan_zip(base: Path, found: Contents) -> None:
         )
 
 
-def _image_paths(members: Iterable[zipfile.ZipInfo]) -> Iterator[str]:
+def _image_paths(members: Iterable[zipfile.ZipInfo], endings: frozenset[str]) -> Iterator[str]:
     """Paths of the images in a zip, hidden ones too: what begins with ``..`` is no hidden file."""
-    return (info.filename for info in members if not info.is_dir() and ending(info.filename) in EXTENSIONS)
+    return (info.filename for info in members if not info.is_dir() and ending(info.filename) in endings)
 
 
 def _is_strange(path: str) -> bool:

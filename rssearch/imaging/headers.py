@@ -15,7 +15,8 @@ READ = "images of 8 bits are read: grey, RGB or with a palette, each with or wit
 COLOURS = frozenset({"grey", "palette", "RGB", "grey with alpha", "RGB with alpha"})
 FINE = frozenset({1, 2, 4, 8})  # bits of grey levels and of indices into a palette
 LOSSY_TIFF = frozenset({6, 7, 34676, 34677, 50001})  # JPEG, old and new, SGI LogLuv, LogL, WebP
-TAGS = frozenset({254, 258, 259, 262, 273, 277, 324, 338, 339})  # those of a TIFF that say what its pixels are
+TAGS = frozenset({254, 258, 259, 262, 273, 274, 277, 324, 338, 339})  # those of a TIFF that say what its pixels are
+PLACES = frozenset({33550, 33922, 34264, 34735})  # those of a GeoTIFF that say where on Earth they are
 TIFF_COLOURS = {1: ("grey", 1), 2: ("RGB", 3), 3: ("palette", 1), 5: ("CMYK", 4), 8: ("CIELab", 3), 9: ("ICCLab", 3)}
 IFDS = 10_000  # pictures of a TIFF that are looked at
 
@@ -32,6 +33,8 @@ class Header:
         sample: ``unsigned``, ``signed`` or ``float``; or, for what is not read, a description.
         lossy: whether its compression changes values.
         pages: pictures in the file, where the header says it; smaller copies of the first are none.
+        located: whether it is a GeoTIFF, which says where on Earth its pixels are.
+        orientation: the orientation tag of a TIFF, 1 to 8; 1 is upright.
     """
 
     format: str
@@ -41,6 +44,8 @@ class Header:
     sample: str = "unsigned"
     lossy: bool = False
     pages: int = 1
+    located: bool = False
+    orientation: int = 1
 
     def __str__(self) -> str:
         bands = "one band" if self.bands == 1 else f"{self.bands} bands"
@@ -181,6 +186,8 @@ def _tiff(file: IO[bytes], start: bytes) -> Header:
         sample,
         lossy=first.get(259, (1,))[0] in LOSSY_TIFF,
         pages=pages,
+        located=not PLACES.isdisjoint(first),
+        orientation=first.get(274, (1,))[0],
     )
 
 
@@ -222,6 +229,9 @@ def _directory(
     tags = {}
     for number in range(count):
         tag, kind, length, value = struct.unpack_from(entry, content, number * size)
+        if tag in PLACES:
+            tags[tag] = (length,)  # that it is there is enough
+            continue
         letter = {1: "B", 3: "H", 4: "I", 16: "Q"}.get(kind)
         if kind in (6, 8, 9) and tag in wanted:  # a signed number, which Pillow would read
             raise struct.error

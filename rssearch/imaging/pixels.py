@@ -10,7 +10,8 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import IO
+from dataclasses import dataclass
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,7 @@ from rssearch.imaging.headers import READ, Header, read_header
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
+Array = npt.NDArray[Any]  # pixels in the type of their file
 
 # What Pillow's decoders, the zip reader and the file system raise for a file that is not a readable image.
 DECODE_ERRORS = (
@@ -208,16 +210,44 @@ def scale(image: Image.Image, size: int | None) -> Image.Image:
     return image.resize((size, size), Image.Resampling.BILINEAR, box=box, reducing_gap=3.0)
 
 
-def factors(mean: Floats, std: Floats) -> tuple[Floats, Floats]:
-    """Factor and offset, float32 [C, 1, 1], that turn pixels in [0, 255] to mean 0 and deviation 1.
+@dataclass(frozen=True)
+class Scaling:
+    """What the values of pixels mean: `low` becomes 0 and `high` becomes 1, in each band; nothing is cut off.
+
+    Attributes:
+        low: a number for each band, or one for all.
+        high: likewise.
+        nodata: the value of pixels without data, as which no finite number counts as well; None: all have data.
+    """
+
+    low: tuple[float, ...] = (0.0,)
+    high: tuple[float, ...] = (255.0,)
+    nodata: float | None = None
+
+    def ends(self, bands: int) -> tuple[Floats, Floats]:
+        """`low` and `high` of each band, float32 [C, 1, 1]."""
+        low, high = (
+            np.broadcast_to(np.asarray(ends, np.float32), (bands,))[:, None, None] for ends in (self.low, self.high)
+        )
+        return low, high
+
+
+EIGHT_BITS = Scaling()
+
+
+def factors(mean: Floats, std: Floats, scaling: Scaling = EIGHT_BITS) -> tuple[Floats, Floats]:
+    """Factor and offset, float32 [C, 1, 1], that turn pixels to mean 0 and deviation 1.
 
     One multiplication and one addition for each pixel.
 
     Args:
-        mean: float32 [C], of pixels scaled to [0, 1].
+        mean: float32 [C], of scaled pixels.
         std: float32 [C], likewise.
+        scaling: of the pixels; those of 8 bits are divided by 255.
     """
-    factor, offset = (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
+    low, high = (np.asarray(ends, np.float32) for ends in (scaling.low, scaling.high))
+    span = high - low
+    factor, offset = (1 / (span * std)).astype(np.float32), (-(mean + low / span) / std).astype(np.float32)
     return factor[:, None, None], offset[:, None, None]
 
 

@@ -48,6 +48,7 @@ __all__ = [
     "load_weights",
     "normalisation_of",
     "options_of",
+    "sensor_scaling",
     "takes_weights",
     "task_of",
     "values_of",
@@ -187,6 +188,13 @@ def normalisation_of(name: str, weights: str) -> tuple[tuple[float, ...], tuple[
     """Mean and deviation of each band that the images of trained weights were normalised by; None: not known."""
     known = _entry(name).normalisation
     return None if known is None else known(weights)
+
+
+def sensor_scaling(name: str, weights: str) -> torchgeo_weights.Scaling | None:
+    """Bands, mean and deviation, in a sensor's own units, of the images of trained weights; None: in others."""
+    if not weights.startswith(torchgeo_weights.PREFIX):
+        return None
+    return torchgeo_weights.sensor_scaling(name.removeprefix("torchvision:"), weights)
 
 
 def takes_weights(name: str) -> bool:

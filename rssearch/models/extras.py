@@ -15,7 +15,7 @@ from rssearch.errors import InputError, cut, shown
 EXTRAS = {
     "timm": ("timm", "timm"),
     "segmentation_models_pytorch": ("smp", "segmentation-models-pytorch"),
-    "torchgeo": ("geo", "torchgeo"),
+    "torchgeo": ("torchgeo", "torchgeo"),
 }
 
 

@@ -51,6 +51,13 @@ def normalisation(network: str, weights: str) -> tuple[tuple[float, ...], tuple[
     return tuple(value / 255 for value in mean), tuple(value / 255 for value in std)
 
 
+def sensor_scaling(network: str, weights: str) -> Scaling | None:
+    """The scaling of weights whose images are in a sensor's own units; None for those of 8 bits or of no known unit."""
+    found = scaling(network, weights)
+    known = min(found.std) >= 1 or min(found.mean) < 0
+    return found if known and normalisation(network, weights) is None else None
+
+
 def load_into(model: nn.Module, network: str, weights: str, in_channels: int) -> None:
     """Put trained weights into a ResNet of torchvision, in place, but for its head; they are downloaded once.
 

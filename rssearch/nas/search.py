@@ -26,7 +26,8 @@ from rssearch.nas.derive import derive, fold
 from rssearch.nas.gates import Gates
 from rssearch.pruning.graph import trace
 from rssearch.pruning.pruned import PrunedModel
-from rssearch.train.loop import LABEL_LOSSES, OnEpoch, learning_rate, make_optimizer
+from rssearch.train import balance
+from rssearch.train.loop import OnEpoch, learning_rate, make_optimizer
 
 __all__ = ["Run", "cost_loss", "halves", "search", "temperature_at"]
 
@@ -99,11 +100,14 @@ class Run:
             raise InputError("a search needs at least one epoch")
         self.recipe, self.settings, self.augment, self.seed, self.device = recipe, settings, augment, seed, device
         self.target = target
+        self.label_loss = balance.label_loss(recipe, train_data, device)
         self.model = place(copy.deepcopy(model), device)
         graph = trace(self.model, torch.zeros(1, *train_data.input_shape, device=device))
         self.gates = Gates(graph, seed=seed, straight_through=settings.straight_through).to(device)
         fold(self.model, self.gates)  # refuses a network that could not be derived in the end
         self.for_weights, self.for_scores = halves(train_data, settings.score_share, seed)
+        self.members_of_weights = balance.members(recipe, self.for_weights)
+        self.members_of_scores = balance.members(recipe, self.for_scores)
         self.steps = loader.num_batches(len(self.for_weights), recipe.batch_size, train=True)
         self.weight_optimizer = make_optimizer(self.model, recipe)
         self.score_optimizer = torch.optim.Adam([self.gates.scores], lr=settings.score_lr)
@@ -137,7 +141,7 @@ class Run:
 
     def _identity(self) -> dict[str, Any]:
         return {
-            "recipe": self.recipe.model_dump(mode="json"),
+            "recipe": self.recipe.identity(),
             "settings": self.settings.model_dump(mode="json"),
             "target": self.target,
             "seed": self.seed,
@@ -215,11 +219,14 @@ class Run:
     def _loss(self, x: Tensor, y: Tensor) -> Tensor:
         x = to_memory_format(x)
         with autocast(x.device, self.recipe.precision):
-            return LABEL_LOSSES[self.recipe.loss](self.model(x), y, self.recipe.label_smoothing)
+            return self.label_loss(self.model(x), y)
 
     def _batches(self, part: AnyDataset, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        size, augment = self.recipe.batch_size, self.augment
-        return loader.batches(part, size, device=self.device, train=True, augment=augment, seed=self.seed, epoch=epoch)
+        members = self.members_of_weights if part is self.for_weights else self.members_of_scores
+        return loader.batches(
+            part, self.recipe.batch_size, device=self.device, train=True, augment=self.augment, seed=self.seed,
+            epoch=epoch, members=members,
+        )  # fmt: skip
 
     def _endless(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches for the scores, in another order each time that their images have been gone through."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from rssearch.front.trials import Row
 from rssearch.report.tables import REQUEST
+from rssearch.scores import PER_CLASS
 
 MEASURED = (
     *("val_accuracy", "test_accuracy", "val_miou", "test_miou"),
@@ -20,13 +21,18 @@ MEASURED = (
 COLUMNS = ("key", "status", *REQUEST, *MEASURED)
 
 
+def listed(row: Row) -> dict[str, Any]:
+    """A row without what is no column: the counts of each class, which per_class.csv tells."""
+    return {name: value for name, value in row.items() if not name.endswith(PER_CLASS)}
+
+
 def _columns(rows: Sequence[Row]) -> list[str]:
-    """The contract's columns, then the others by name.
+    """The contract's columns, then the others by name; the counts of each class are none.
 
     Where trials are networks (they have a model), a column that none of them has is there too, and empty; that of the
     other task (accuracy or mIoU) is not.
     """
-    present = {name for row in rows for name in row}
+    present = {name for row in rows for name in row if not name.endswith(PER_CLASS)}
     if not present:
         return list(COLUMNS)
     always = {"key", "status"}

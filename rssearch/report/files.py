@@ -10,6 +10,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -19,7 +20,7 @@ from rssearch.escaping import csv_cell
 from rssearch.front import gains, seeds
 from rssearch.front.pareto import Direction
 from rssearch.front.trials import Front, References, Row, fronts
-from rssearch.report.columns import _columns, plain
+from rssearch.report.columns import _columns, listed, plain
 from rssearch.report.tables import REQUEST, latex, markdown, table
 from rssearch.storage import uris
 from rssearch.storage.location import Location, write_atomic
@@ -84,7 +85,8 @@ def write_front(
     paths = []
     for name in formats:
         paths.append(directory / f"front.{name}")
-        write_atomic(paths[-1], _render(name, found, averaged, study, constraints or {}, dimensions, folder))
+        links = _links(directory, folder)
+        write_atomic(paths[-1], _render(name, found, averaged, study, constraints or {}, dimensions, folder, links))
     if averaged is not None and "csv" in formats:
         paths.append(directory / "means.csv")
         write_atomic(paths[-1], _csv(seeds.means(trials, dimensions or REQUEST)).encode())
@@ -179,6 +181,7 @@ def _render(
     constraints: Mapping[str, Bound],
     dimensions: Sequence[str] | None = None,
     folder: Location | None = None,
+    links: str | None = None,
 ) -> bytes:
     shown = averaged or found
     match name:  # plotting libraries take a second to import
@@ -196,7 +199,14 @@ def _render(
         case "html":
             from rssearch.report.page import page
 
-            return page(found, study, constraints, dimensions, folder, averaged)
+            return page(found, study, constraints, dimensions, folder, averaged, links)
+
+
+def _links(directory: Location, folder: Location | None) -> str | None:
+    """What leads from a page in a directory to the files of a study's folder; None where no link can."""
+    if folder is None or directory == folder:
+        return None if folder is None else ""
+    return f"{folder.resolve().as_uri()}/" if isinstance(folder, Path) else None
 
 
 def _csv(rows: Sequence[Row], columns: Sequence[str] | None = None) -> str:
@@ -237,7 +247,7 @@ def _json(
                 "relative_hypervolume": front.relative_hypervolume,
                 "knee": None if front.knee is None else front.knee["key"],
                 "baselines": front.baselines,
-                "members": front.members,
+                "members": [*map(listed, front.members)],
             }
             for front in found
         ],
@@ -250,7 +260,7 @@ def _json(
                 "knee": None if front.knee is None else front.knee["key"],
                 "hypervolume": front.hypervolume,
                 "relative_hypervolume": front.relative_hypervolume,
-                "members": front.members,
+                "members": [*map(listed, front.members)],
                 "steps": [asdict(step) for step in seeds.steps(front.members, front.objectives)],
                 "within_noise": sorted(seeds.ties(front.members, front.objectives)),
                 "incomplete": sorted(seeds.incomplete([*front.members, *front.dominated])),

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from rssearch.data import IGNORE
 from rssearch.data.imageset import normalise
 from rssearch.device import Precision
-from rssearch.imaging.pixels import Pixels
+from rssearch.imaging.pixels import Array, Pixels
 from rssearch.metrics import human
 from rssearch.report.look import shade
 from rssearch.train.segmentation import confusion, miou, predict_scene
@@ -24,7 +24,7 @@ from rssearch.train.segmentation import confusion, miou, predict_scene
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from rssearch.data import PatchDataset
+    from rssearch.data import PatchDataset, SceneSet
 
 SCENES = 3
 SIDE = 512  # pixels of a scene that are shown at most, along each axis
@@ -35,6 +35,7 @@ SIGNS = 6  # of the legend, in one row
 PALE, STRIPE = (232, 232, 232), (150, 150, 150)  # of pixels without a label
 HEX = "#{:02X}{:02X}{:02X}"
 NAME = 26  # characters that fit over a panel
+COLOURS = (("b04", "b03", "b02"), ("red", "green", "blue"), ("b4", "b3", "b2"), ("r", "g", "b"))  # names of bands
 
 
 class Example(NamedTuple):
@@ -87,8 +88,30 @@ def examples(
             model, image, size=size, overlap=overlap, batch_size=batch_size, device=device, precision=precision
         )
         labels = torch.from_numpy(mask.astype(np.int64))
-        found.append(Example(source.names[scene], pixels, labels, logits.argmax(0).cpu()))
+        found.append(Example(source.names[scene], visible(pixels, source), labels, logits.argmax(0).cpu()))
     return found
+
+
+def visible(pixels: Array, source: SceneSet) -> Pixels:
+    """A scene as people see it: its red, green and blue band, or the first ones, uint8 [H, W, 3].
+
+    Args:
+        pixels: [H, W, C], in the type of the files.
+        source: their set.
+    """
+    if pixels.dtype == np.uint8 and source.layout is None:
+        return pixels
+    names = [name.lower() for name in source.bands or ()]
+    seen = next((trio for trio in COLOURS if set(trio) <= set(names)), None)
+    bands = [names.index(name) for name in seen] if seen else [0, 1, 2] if pixels.shape[2] > 2 else [0, 0, 0]
+    low, high = (ends.reshape(-1)[bands] for ends in source.scaling.ends(pixels.shape[2]))
+    scaled = (pixels[..., bands].astype(np.float32) - low) / (high - low)
+    if source.scaling.nodata is not None:
+        scaled[(pixels == source.scaling.nodata).all(2)] = 0
+    # Reflectance fills little of its range; a picture shows that of the scene itself.
+    scaled = np.nan_to_num(scaled)
+    top = max(float(np.percentile(scaled, 98)), 1e-6)
+    return np.asarray(np.clip(scaled / top, 0, 1) * 255, np.uint8)
 
 
 def draw(found: Sequence[Example], classes: Sequence[str]) -> Figure:

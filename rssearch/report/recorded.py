@@ -8,11 +8,12 @@ import io
 import logging
 import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from rssearch import scores
 from rssearch.config.loading import load_study
 from rssearch.config.schema import Bound
 from rssearch.errors import InputError, cut, shown
@@ -20,7 +21,7 @@ from rssearch.escaping import csv_text
 from rssearch.front import gains, references, seeds
 from rssearch.front.pareto import Direction
 from rssearch.front.trials import Front, References, Row, front_rows
-from rssearch.metrics import number
+from rssearch.metrics import number, of_class
 from rssearch.storage.artifacts import Store
 from rssearch.storage.journal import Journal, dimension_columns, flat
 from rssearch.storage.location import Location, locate
@@ -82,8 +83,10 @@ def read(study: str, storage: str | Path) -> Recorded:
     if records and not any(key in records for key in keys):
         _log.warning("%s is not there or damaged: these are all %d trials of the journal", listed, len(records))
         keys = list(records)
-    rows = [gains.compared(flat(records[key])) for key in dict.fromkeys(keys) if key in records]
     objectives = config.search.objectives
+    named = [*objectives, *config.search.constraints]
+    plain = [flat(records[key]) for key in dict.fromkeys(keys) if key in records]
+    rows = [gains.compared(_told(row, named)) for row in plain]
     fixed = references.read(folder, objectives)
     if not fixed:  # recorded by an earlier release
         best = front_rows(rows, objectives, config.search.constraints)
@@ -98,6 +101,11 @@ def read(study: str, storage: str | Path) -> Recorded:
         dimensions=dimension_columns(config.space, rows),
         references=fixed,
     )
+
+
+def _told(row: Row, names: Iterable[str]) -> dict[str, Any]:
+    """A row with metrics of single classes, of the trial and of its baseline, that it can tell from its counts."""
+    return {**row, **scores.derived(row, [full for name in names for full in (name, gains.BEFORE + name)])}
 
 
 def all_of(storage: str | Path) -> list[Recorded]:
@@ -122,8 +130,9 @@ def choose(found: Recorded, *, trial: str | None = None, best: str = "knee") -> 
         found: the study.
         trial: its content key or the beginning of it; overrides `best`.
         best: ``knee``; ``accuracy``, the best by the first objective that is to be large (or by the first of all); or
-            a bound of any metric, ``macs<=20M`` or ``val_miou>=0.6``: of the members of the front within it, the best
-            by the other objectives, of which the first that is to be large decides (or the first). Units: k, M, G.
+            a bound of any metric, ``macs<=20M``, ``val_miou>=0.6`` or ``test_recall_water>=0.9``: of the members of the
+            front within it, the best by the other objectives, of which the first that is to be large decides (or the
+            first). Units: k, M, G.
 
     Raises:
         InputError: no trial fits, the members have no such metric, or the wish is not understood.
@@ -138,6 +147,9 @@ def choose(found: Recorded, *, trial: str | None = None, best: str = "knee") -> 
                 f"--trial {cut(trial)}: {what} of {found.study} begin so; keys: {shown or 'there are none'}"
             )
         return fits[0]
+    bound = _BOUND.fullmatch(best.replace(" ", ""))
+    if bound is not None and of_class(bound[1]) is not None:
+        found = replace(found, rows=[_told(row, [bound[1]]) for row in found.rows])
     filled = [front for front in found.front() if front.members]
     if not filled:
         raise InputError(f"study {found.study} has no finished trial on its front yet")
@@ -151,7 +163,6 @@ def choose(found: Recorded, *, trial: str | None = None, best: str = "knee") -> 
     members = [dict(row) for row in front.members]
     if best == "accuracy":
         return _best_seed(found, _best(found.objectives, members))
-    bound = _BOUND.fullmatch(best.replace(" ", ""))
     if bound is None or not math.isfinite(float(bound[3])):
         raise InputError(
             f"--best {cut(best)}: must be knee, accuracy, or a bound of a metric such as 'macs<=20M', 'latency_ms<=5' "
@@ -173,7 +184,8 @@ def _within(best: str, members: Sequence[Row], name: str, sign: str, limit: floa
     values = {index: value for index, row in enumerate(members) if (value := number(row.get(name))) is not None}
     if not values:
         there = sorted({n for row in members for n in row if number(row[n]) is not None and not n.endswith(_SPREADS)})
-        close = difflib.get_close_matches(name, there, n=1)
+        of_classes = _of_classes(wish, members, name)
+        close = difflib.get_close_matches(name, [*there, *of_classes], n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise InputError(f"{wish} has the metric {cut(name)}.{hint} There are: {', '.join(there)}.")
     fits = [index for index, value in values.items() if (value <= limit if sign == "<=" else value >= limit)]
@@ -183,6 +195,25 @@ def _within(best: str, members: Sequence[Row], name: str, sign: str, limit: floa
     if missing := len(members) - len(values):
         _log.warning("%d of the %d members of the front have no %s, and are not chosen", missing, len(members), name)
     return [members[index] for index in fits]
+
+
+def _of_classes(wish: str, members: Sequence[Row], name: str) -> list[str]:
+    """The metrics of single classes that the members can tell.
+
+    Raises:
+        InputError: the name is of a class that their dataset has not.
+    """
+    found: dict[str, None] = {}
+    for split in ("val", "test"):
+        for counted in map(scores.PerClass.read, (row.get(f"{split}_{scores.PER_CLASS}") for row in members)):
+            if counted is None:
+                continue
+            try:
+                scores.check_name(name, counted.classes, str(members[0].get("dataset")))
+            except InputError as error:
+                raise InputError(f"{wish} has the metric {cut(name)}: {error}") from None
+            found |= dict.fromkeys(scores.names_of(counted.classes, split))
+    return list(found)
 
 
 def _best_seed(found: Recorded, member: Row) -> dict[str, Any]:

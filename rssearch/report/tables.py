@@ -13,6 +13,7 @@ from rssearch.front import gains, seeds
 from rssearch.front.pareto import Direction
 from rssearch.front.trials import Front, Row, by_dataset
 from rssearch.metrics import DIFFERENCE, human, is_quality, title_of
+from rssearch.report import classes
 from rssearch.report.cells import cell, latencies, lost_and_gained, notes, speedup_of
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 REQUEST = ("dataset", "model", "method", "rate", "seed")  # what trials are asked for, unless a space says otherwise
 LACKING = "†"  # a mean over fewer seeds than others have
+LOST = "▼"  # a network that gives up a class
 BASELINE = "baseline"
 IN_FULL = ("params", "params_ratio", "bytes")  # of the measures: where there is more room than on a console
 _BRIEF = {"Validation": "Val.", "accuracy": "acc.", "Difference (points)": "Diff.", "-": "-\n", " ": "\n"}  # in heads
@@ -62,7 +64,8 @@ def table(
     else:
         signs = legend(rows, objectives, IN_FULL)
         gained = [_gained(row) for row in rows if row["key"] in knees and lost_and_gained(row)]
-        below = [*signs, *gained, *([f"The same in all trials: {constant}"] if constant else [])]
+        lost = classes.sentences(rows, names_of(rows, shown))
+        below = [*signs, *gained, *lost, *([f"The same in all trials: {constant}"] if constant else [])]
     gap = int(_width(lines) + len(head) <= NARROW)  # beside the space that divides columns
     result = Table(
         title=Text(printable(title), "table.title")
@@ -137,6 +140,7 @@ def summary(
         columns.append("seeds")
     marked = set(knees)
     signs = {"★": marked, "≈": seeds.ties(rows, objectives), LACKING: seeds.incomplete(rows)}
+    signs[LOST] = classes.given_up(rows)
     head, lines = ["", *map(_title, columns), title_of("key")], []
     for members in by_dataset(rows).values():
         for before in gains.baselines(members):
@@ -177,7 +181,24 @@ def legend(rows: Sequence[Row], objectives: Mapping[str, Direction], without: Co
         lines.append("≈ not better than the cheaper one above it beyond noise")
     if seeds.incomplete(rows):
         lines.append(f"{LACKING} lacks seeds that others have")
+    if classes.given_up(rows):
+        lines.append(f"{LOST} {classes.RULE}")
     return [*lines, *notes(rows, without)]
+
+
+def names_of(rows: Sequence[Row], asked: Sequence[str]) -> dict[str, str]:
+    """What rows are called in a sentence, by key: what was asked for of them, or the beginning of their key."""
+    found = {}
+    for row in rows:
+        values = {name: row[name] for name in asked if row.get(name) is not None}
+        words = [value if isinstance(value, str) else _with_title(name, value) for name, value in values.items()]
+        found[str(row["key"])] = ", ".join(words) or str(row["key"])[:KEY_DIGITS]
+    return found
+
+
+def _with_title(name: str, value: object) -> str:
+    title = title_of(name)
+    return f"{title if title[1:2].isupper() else title[:1].lower() + title[1:]} {human(name, value)}"
 
 
 def _gained(knee: Row) -> str:
@@ -243,6 +264,7 @@ def _members(found: Sequence[Front], dimensions: Sequence[str] | None) -> tuple[
     lines = [line[:-1] for line in summary(rows, objectives, knees, asked)]
     below = legend(rows, objectives) if rows else ["No finished and feasible trial: the front is empty"]
     below += [_gained(row) for row in rows if row["key"] in knees and lost_and_gained(row)]
+    below += classes.sentences(rows, names_of(rows, asked))
     return lines, [*below, *([f"The same in all trials: {constant}"] if constant else [])], 1 + len(asked)
 
 
@@ -258,6 +280,7 @@ _LATEX = {
         "×": r"$\times$",
         "−": "$-$",
         "‡": r"$\ddagger$",
+        "▼": r"$\bigtriangledown$",
     },
 }
 

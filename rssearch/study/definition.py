@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ from rssearch.errors import InputError, TrialFailed, unknown
 from rssearch.metrics import number
 from rssearch.sampling.early_stopping import stopping_objectives
 from rssearch.sampling.sampler import check_sampler
+from rssearch.scores import names_of
 from rssearch.storage import uris
 from rssearch.storage.artifacts import Store
 from rssearch.storage.journal import Journal
 from rssearch.storage.location import absolute, address, locate
 from rssearch.storage.records import Status, TrialRecord
-from rssearch.study import weight_files
+from rssearch.study import class_metrics, split_files, weight_files
 from rssearch.trial.hooks import resolve, takes_session
 from rssearch.trial.interface import Preparation
 from rssearch.trial.session import Context, Session, point_settings
@@ -27,7 +29,8 @@ from rssearch.trial.session import Context, Session, point_settings
 _log = logging.getLogger(__name__)
 
 _NOT_IN_KEY = {"download", "memory_share", "keep_models", "latency"}  # settings that do not change a trial's result
-_LATER = {"patches", "normalize"}  # left out of the key at their defaults, as in studies of before they existed
+# Left out of the key at their defaults, as in studies of before they existed.
+_LATER = {"patches", "normalize", "bands", "band_names", "scale", "nodata"}
 _SAME_MEMORY = {"seed", "methods", "search"}  # dimensions, and what preparations add, that change no footprint
 _GRID_LIMIT = 100_000
 _LISTED = 10_000  # cells of a space that is only sampled: a check takes a millisecond
@@ -58,11 +61,13 @@ class StudyDefinition:
         judged: the objectives by which trials are stopped early; empty where none is.
         reported: the metrics that every epoch reports, as far as the trial's module says so.
         requested: what objectives and constraints name of the metrics that are found out only then.
+        named: all metrics of objectives and constraints.
+        class_metrics: those of them that are of one class, such as ``val_recall_water``.
     """
 
     def __init__(self, config: StudyConfig) -> None:
         """Find the trial and check every point. Raises InputError; nothing is written."""
-        self.config = config = weight_files.fixed(config)
+        self.config = config = split_files.fixed(weight_files.fixed(config))
         self.function, self.module = resolve(config.trial)
         chosen = (value for d in config.space.values() if isinstance(d, Choice) for value in d.values)
         self._sources = imports.sources([config.trial, *(value for value in chosen if isinstance(value, str))])
@@ -74,7 +79,11 @@ class StudyDefinition:
         fields = type(config.settings).model_fields
         plain = {name for name in _LATER if getattr(config.settings, name) == fields[name].default}
         self._settings = config.settings.model_dump(mode="json", exclude=_NOT_IN_KEY | plain)
+        for section in ("augment", "train", "finetune"):
+            self._settings[section] = getattr(config.settings, section).identity()
         del self._settings["model"]["sha256"]  # in the identity of the trials that begin with such a file
+        for name in ("file", "sha256"):
+            self._settings["split"].pop(name, None)  # what the file says is in the key of each trial
         if not config.settings.model.networks:
             del self._settings["model"]["networks"]
         if config.resources.workers > 1 and not takes_session(self.function):
@@ -86,10 +95,11 @@ class StudyDefinition:
         self._check_metrics()
         # A shipped trial says itself what of its code changes a result, see its `identity`.
         self._user_code = {} if imports.is_shipped(config.trial) else {"user_code": imports.fingerprint(config.trial)}
-        named = {*config.search.objectives, *config.search.constraints}
-        self.requested = tuple(sorted(named.intersection(getattr(self.module, "ON_REQUEST", ()))))
+        self.named = tuple(dict.fromkeys([*config.search.objectives, *config.search.constraints]))
+        self.requested = tuple(sorted({*self.named}.intersection(getattr(self.module, "ON_REQUEST", ()))))
+        self.class_metrics = class_metrics.among(self.named, self.module)
         rule = config.search.early_stopping.rule
-        reported: tuple[str, ...] = tuple(getattr(self.module, "EPOCH_METRICS", ()))
+        reported: tuple[str, ...] = (*getattr(self.module, "EPOCH_METRICS", ()), *self.class_metrics)
         module = self.module.__name__
         self.reported = reported
         self.early_stopping_objectives = (
@@ -104,11 +114,14 @@ class StudyDefinition:
             )
         self.points = sample(config.space, _SAMPLE) if self.sampled else list(grid(config.space))
         check, check_search = self.hook("check"), self.hook("check_search")
+        of_classes = class_metrics.looks_at_classes(config.search, self.module)
         for point in self.points:
             if check is not None:
                 check(point, config.settings)
             if check_search is not None:
                 check_search(point, config.search)
+            if of_classes and (classes := self._classes(point)) is not None:
+                class_metrics.check(config.search, classes, str(point.get("dataset")))
             self._check_batches(point)
             self.key(point)
 
@@ -119,8 +132,21 @@ class StudyDefinition:
             return
         for section in ("objectives", "constraints"):
             for name in getattr(self.config.search, section):
-                if name not in known:
-                    raise InputError(f"search.{section}.{name}: {unknown('metric', name, known)}")
+                if name not in known and not class_metrics.among([name], self.module):
+                    every = [*known, *(f"{beginning}CLASS" for beginning in getattr(self.module, "PER_CLASS", ()))]
+                    raise InputError(f"search.{section}.{name}: {unknown('metric', name, every, self._of_classes())}")
+
+    def _classes(self, point: Point) -> Sequence[str] | None:
+        """The classes of a point's dataset, where its trial's module knows them."""
+        hook = self.hook("classes")
+        return None if hook is None else list(hook(point, self.config.settings, self.data_root))
+
+    def _of_classes(self) -> list[str]:
+        """The metrics of single classes that the study could name; empty where its data is not there."""
+        try:
+            return names_of(self._classes(sample(self.config.space, 1)[0]) or ())
+        except (InputError, LookupError):
+            return []
 
     def _check_batches(self, point: Point) -> None:
         """Refuse batches that leave nothing for some of a trial's workers."""
@@ -143,7 +169,8 @@ class StudyDefinition:
         more = identity(point, self.config.settings, self.data_root) if identity else None
         about = {"trial": self.config.trial, "point": point, "settings": self._settings, "more": more}
         about |= {"requested": self.requested} if self.requested else {}
-        return content_key(about | self._user_code)
+        local = point_settings(self.config.settings, point)
+        return content_key(about | split_files.key_part(local) | self._user_code)
 
     def title(self, point: Mapping[str, Any]) -> str:
         """A point in a few words: names as they are, numbers with their dimension.
@@ -179,6 +206,7 @@ class StudyDefinition:
             workers=needs.workers,
             sources=self._sources,
             requested=self.requested,
+            named=self.named,
             constraints=self.config.search.constraints,
         )
 
@@ -243,12 +271,25 @@ class StudyDefinition:
             journal: of the study.
             kind: ``trial`` for those that have ended, ``running`` for those that were interrupted.
         """
-        trials = [r for r in journal.records.values() if r.kind == kind]
+        trials = [self.completed(r) for r in journal.records.values() if r.kind == kind]
         ours = [r for r in trials if contains(self.config.space, r.point) and self.key(r.point) == r.key]
         damaged = [r.key for r in ours if self._misread(r)]
         if damaged:
             _log.warning("%s: an objective of %s is no number; it runs again", journal.path, ", ".join(damaged))
-        return [r for r in ours if r.key not in damaged]
+        return [r for r in ours if r.key not in damaged and not self._counts_less(r, journal)]
+
+    def completed(self, record: TrialRecord) -> TrialRecord:
+        """A record with the metrics of single classes that the study names, as far as it tells them."""
+        more = class_metrics.derived_of(record.metrics, self.named)
+        return replace(record, metrics={**record.metrics, **more}) if more else record
+
+    def _counts_less(self, record: TrialRecord, journal: Journal) -> bool:
+        """Whether a finished trial cannot say what the study asks of a class: an earlier release did not count it."""
+        lacking = [name for name in self.class_metrics if record.metrics.get(name) is None]
+        if record.status is not Status.FINISHED or not lacking:
+            return False
+        _log.warning("%s: %s has no %s; it runs again", journal.path, record.key, ", ".join(lacking))
+        return True
 
     def _misread(self, record: TrialRecord) -> bool:
         """Whether a finished trial has an objective that is there and no number: no trial ends so."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rssearch.config.schema import StudyConfig
 from rssearch.report import recorded
+from rssearch.report.columns import listed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,8 +64,8 @@ def results(study: StudyConfig | str, storage: str | Path = "results") -> Result
     }
     return Results(
         study=name,
-        trials=pd.DataFrame(found.rows),
-        front=pd.DataFrame([dict(row) for front in fronts for row in front.members]),
+        trials=pd.DataFrame([*map(listed, found.rows)]),
+        front=pd.DataFrame([listed(row) for front in fronts for row in front.members]),
         baseline=pd.DataFrame(unpruned),
         hypervolume=volumes,
     )

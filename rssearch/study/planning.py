@@ -32,6 +32,7 @@ class Plan:
             points spread over it.
         macs_unknown: points whose cost depends on scores that are not computed yet.
         infeasible: points that will be refused for their cost.
+        images: what the images of each dataset are made of, and what becomes of their values, in words.
         trial: what one trial takes of a cluster, in words.
         at_once: trials that this machine can hold together; None where that has to be measured.
         hours: compute of one slot for what is left.
@@ -53,6 +54,7 @@ class Plan:
     macs: tuple[int, int] | None
     macs_unknown: int
     infeasible: int
+    images: tuple[str, ...]
     trial: str
     at_once: int | None
     hours: float | None
@@ -79,6 +81,7 @@ class Plan:
             f"study      {self.study} ({self.sampler})",
             f"trials     {self.trials}, {self.finished} finished{stopped}{refused}",
             *([checked] if self.sampled else []),
+            *(f"images     {what}" for what in self.images),
             f"baselines  {self.baselines}, {self.baselines_ready} ready; scores to compute: {self.scores_to_compute}",
             *([searches] if self.searches else []),
             f"MACs       {macs}{unknown}",
@@ -130,11 +133,23 @@ def plan(config: StudyConfig) -> Plan:
         macs=(min(known), max(known)) if known else None,
         macs_unknown=unknown if definition.hook("cost") else 0,
         infeasible=infeasible,
+        images=_images(definition),
         trial=_takes(definition),
         at_once=_at_once(config.resources),
         hours=hours,
         hours_basis=basis,
         resolved=config.masked(),
+    )
+
+
+def _images(definition: StudyDefinition) -> tuple[str, ...]:
+    """What a trial's module says of the images of its points, each thing once."""
+    describe = definition.hook("describe")
+    if describe is None:
+        return ()
+    first = {str(point.get("dataset")): point for point in reversed(definition.points)}
+    return tuple(
+        dict.fromkeys(describe(point, Session(definition.context(), "", point)) for point in reversed(first.values()))
     )
 
 

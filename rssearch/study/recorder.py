@@ -6,6 +6,7 @@ import math
 import re
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from rssearch.storage import scratch
 from rssearch.storage.journal import Journal, dimension_columns, flat
 from rssearch.storage.location import Location, local_copies, names, remove, write_atomic
 from rssearch.storage.records import Status, TrialRecord
+from rssearch.study import member_files
 from rssearch.study.definition import StudyDefinition
 from rssearch.study.progress import Display, best_text
 from rssearch.tracking.client import Tracker
@@ -25,7 +27,9 @@ from rssearch.trial.interface import CHECKPOINTS, PREDICTIONS
 from rssearch.trial.jobs import Job, Outcome
 
 MODELS = "models"
-_OURS = re.compile(r"study\.yaml|environment\.json|(trials|means)\.csv|front\.\w+")  # in the folder of a study
+_OURS = re.compile(
+    r"study\.yaml|environment\.json|(trials|means|per_class)\.csv|front\.\w+"
+)  # in the folder of a study
 _REPORT_SECONDS = 5.0  # between two writings of trials.csv while trials end
 _FRONT_SECONDS = 0.5  # between two looks at the front
 _NOTE = 4000  # letters; MLflow takes 5,000 in a description
@@ -37,6 +41,7 @@ def clear_leftovers(definition: StudyDefinition) -> None:
     if isinstance(definition.folder, Path):
         scratch.clear_files(definition.folder, lambda name: _OURS.fullmatch(name) is not None)
         scratch.clear_files(definition.folder / PREDICTIONS, lambda name: name.endswith(".png"))
+    member_files.clear(definition.folder)
     definition.store.clear_leftovers()
 
 
@@ -100,7 +105,7 @@ class Recorder:
         """A trial ended: finished, stopped, failed or infeasible."""
         title = self.definition.title(job.point)
         self._record("trial", job, title, self.definition.params(job.point), outcome)
-        self.records[job.key] = self.journal.records[job.key]
+        self.records[job.key] = self.definition.completed(self.journal.records[job.key])
         self.look_at_front(now=self.display.left <= 1)
         self.display.ended(job.key, outcome.status)
         if outcome.status is Status.FAILED:
@@ -133,7 +138,7 @@ class Recorder:
         """A member of the front was measured."""
         if outcome.status is Status.FINISHED:
             self.journal.extend(job.key, measured=_plain(outcome.metrics))
-            self.records[job.key] = self.journal.records[job.key]
+            self.records[job.key] = self.definition.completed(self.journal.records[job.key])
         self._closed(job, self.records[job.key].title, outcome, "not measured")
 
     def probe_ended(self, job: Job, title: str, outcome: Outcome) -> None:
@@ -298,6 +303,8 @@ class Recorder:
         pareto = {row["key"] for row in self.front()}
         worth = {*self.front_candidates()}
         pictures = self._write_pictures(worth)
+        details = member_files.write(folder, self.definition.store, [self.records[key] for key in sorted(worth)])
+        listed = member_files.write_per_class(folder, [flat(self.records[key]) for key in self.front_candidates()])
         files = report.write_front(
             folder,
             rows,
@@ -313,13 +320,15 @@ class Recorder:
                 self.definition.store.remove(MODELS, key)
         counts = {s: sum(row["status"] == s for row in rows) for s in Status}
         baselines = [r for r in self.journal.records.values() if r.kind == "baseline"]
-        listed = [folder / "study.yaml", folder / "environment.json", folder / "trials.csv", *files]
-        with local_copies(listed) as attached, local_copies(pictures.values()) as drawn:
+        listed += [folder / "study.yaml", folder / "environment.json", folder / "trials.csv", *files]
+        with local_copies(listed) as attached, local_copies(pictures.values()) as drawn, ExitStack() as copies:
+            members = {key: copies.enter_context(local_copies(paths)) for key, paths in details.items()}
             unsent = self.tracker.close(
                 [*self.records.values(), *baselines],
                 status=status,
                 pareto=pareto,
                 pictures=dict(zip(pictures, drawn, strict=True)),
+                members=members,
                 files=attached,
                 metrics={f"trials_{name}": count for name, count in counts.items()} | {"front_size": len(pareto)},
                 note=self._note(rows),

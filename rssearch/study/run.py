@@ -20,7 +20,7 @@ from rssearch.storage import shared_folder, uris
 from rssearch.storage.journal import Journal, flat
 from rssearch.storage.location import check_writable, remove, write_atomic
 from rssearch.storage.lock import Held, lock
-from rssearch.study import weight_files
+from rssearch.study import class_metrics, split_files, weight_files
 from rssearch.study.console import PlainConsole
 from rssearch.study.definition import StudyDefinition, sample_note
 from rssearch.study.environment import environment
@@ -93,6 +93,8 @@ def search(
         weight_files.keep(definition.config, definition.store)
         write_atomic(definition.folder / "study.yaml", plain_yaml.dump(definition.config.masked()))
         write_atomic(definition.folder / "environment.json", environment(data.values()))
+        for name, table in split_files.written(data.values()).items():
+            write_atomic(definition.folder / name, table)
         recorder = Recorder(definition, journal, tracker, display)
         session = Stages(definition, recorder, _shared(data), token, stop, run_jobs)
         status = "FINISHED"
@@ -126,6 +128,7 @@ def _read(definition: StudyDefinition, display: Display) -> dict[str, Any]:
         warnings.simplefilter("ignore", DataWarning)  # said below, on the study's console
         objects = share(definition.points, definition.config.settings, definition.data_root, display.reading)
     for found in objects.values():
+        class_metrics.check_data(definition.class_metrics, found)
         for note in getattr(found, "notes", ()):
             display.say(f"{found.name}: {note}")
         if skipped := getattr(found, "skipped", ()):

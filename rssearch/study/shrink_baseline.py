@@ -11,11 +11,12 @@ from rssearch.config import plain_yaml
 from rssearch.config.loading import override_settings
 from rssearch.config.schema import StudyConfig
 from rssearch.errors import InputError
+from rssearch.models import torchgeo_weights
 from rssearch.study.checking import check_baselines
 
 __all__ = ["Begun", "begin", "choose", "fetch"]
 
-_CLASSES = 2  # of a network that is only fetched
+_CLASSES, _BANDS = 2, 3  # of a network that is only fetched
 
 Row = Mapping[str, Any]
 
@@ -41,7 +42,11 @@ def fetch(config: StudyConfig, model: str) -> None:
     Raises:
         InputError: they cannot be fetched.
     """
-    models.create(model, _CLASSES, **config.settings.model.given(model))
+    given = config.settings.model.given(model)
+    weights = str(given["weights"])
+    of_sensor = weights.startswith(torchgeo_weights.PREFIX)
+    scaling = torchgeo_weights.scaling(model.removeprefix("torchvision:"), weights) if of_sensor else None
+    models.create(model, _CLASSES, in_channels=_BANDS if scaling is None else len(scaling.mean), **given)
 
 
 def begin(config: StudyConfig, weights: str) -> Begun:

@@ -34,14 +34,9 @@ from rssearch.study import shrink_data
 from rssearch.study.console import PlainConsole
 from rssearch.study.shrink_tables import table
 from rssearch.study.shrinking import METHOD
-from rssearch.train.loop import (
-    Batches,
-    evaluate_batches,
-    learning_rate,
-    make_optimizer,
-    recalibrate_on,
-    training_loss,
-)
+from rssearch.train.balance import named_loss
+from rssearch.train.evaluation import Batches, evaluate_batches
+from rssearch.train.loop import learning_rate, make_optimizer, recalibrate_on, training_loss
 
 __all__ = ["Shrunk", "shrink"]
 
@@ -270,7 +265,7 @@ def _check_trains(model: nn.Module, images: Tensor, labels: Tensor, recipe: Reci
             raise InputError(f"the network gives {outputs.described(found)} in training mode, not one tensor of logits")
         if not found.requires_grad:
             raise InputError("the network gives logits without a gradient in training mode: it cannot be fine-tuned")
-        torch.autograd.backward(training_loss(model, None, recipe, 1.0, images, labels))
+        torch.autograd.backward(training_loss(model, None, recipe, named_loss(recipe), 1.0, images, labels))
 
 
 def _classes(model: nn.Module, images: Tensor, labels: Tensor) -> int:
@@ -298,7 +293,7 @@ def _check_labels(name: str, labels: Tensor, classes: int) -> None:
 
 
 def _fine_tune(model: nn.Module, teacher: nn.Module, train: Callable[[], Batches], recipe: Recipe, say: Say) -> None:
-    optimizer = make_optimizer(model, recipe)
+    optimizer, label_loss = make_optimizer(model, recipe), named_loss(recipe)
     model.train()
     for epoch in range(recipe.epochs):
         rate = learning_rate(recipe, epoch, recipe.epochs, 0)
@@ -306,7 +301,7 @@ def _fine_tune(model: nn.Module, teacher: nn.Module, train: Callable[[], Batches
             group["lr"] = rate
         total, steps = torch.zeros(()), 0
         for x, y in train():
-            loss = training_loss(model, teacher, recipe, 1.0, x, y)
+            loss = training_loss(model, teacher, recipe, label_loss, 1.0, x, y)
             optimizer.zero_grad()
             torch.autograd.backward(loss)
             optimizer.step()

@@ -71,10 +71,10 @@ class Request:
 
     def study(self, places: Mapping[str, str]) -> StudyConfig:
         """The study that answers it. Raises InputError for what no study can be."""
-        from rssearch import data
+        from rssearch import models
 
         self.check(places)
-        return self._parsed("val_miou" if data.task(self.data) == "segmentation" else "val_accuracy", places)
+        return self._parsed("val_miou" if models.task_of(self.model) == "segmentation" else "val_accuracy", places)
 
     def _parsed(self, quality: str, places: Mapping[str, str]) -> StudyConfig:
         from rssearch.config.loading import overridden

@@ -130,13 +130,15 @@ class Tracker:
         status: str,
         pareto: Iterable[str] = (),
         pictures: Mapping[str, Path] | None = None,
+        members: Mapping[str, Iterable[Path]] | None = None,
         files: Iterable[Path] = (),
         metrics: Mapping[str, float] | None = None,
         note: str = "",
     ) -> int:
         """Send what is missing, mark the front, attach pictures to its runs and the files to the summary run, and stop.
 
-        The summary run's description ends with the `note`, in Markdown.
+        `members` are further files of runs, by their keys: those of trials and of baselines. The summary run's
+        description ends with the `note`, in Markdown.
 
         Returns:
             How many of the trials MLflow lacks, see `left`.
@@ -148,6 +150,7 @@ class Tracker:
             status=status,
             pareto=sorted(pareto),
             pictures={key: str(path.resolve()) for key, path in (pictures or {}).items()},
+            members={key: [str(path.resolve()) for path in paths] for key, paths in (members or {}).items()},
             files=[str(path.resolve()) for path in files if path.exists()],
             metrics=dict(metrics or {}),
             note=note,

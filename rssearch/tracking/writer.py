@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from rssearch.storage import scratch
 from rssearch.tracking import database
+from rssearch.tracking.entities import metrics_of, params_of, tags_of
 from rssearch.tracking.trouble import answers, trouble
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 RUN_STATUS = {"finished": "FINISHED", "stopped": "FINISHED", "infeasible": "FINISHED", "failed": "FAILED"}
 PICTURE = "predictions.png"
-_QUALITIES = ("val_accuracy", "val_miou")
 _SUMMARY = (
     "What concerns the whole study. **Artifacts**: the front as a page, picture and tables; all trials; the YAML."
 )
@@ -68,12 +68,14 @@ class Writer:
         metrics: dict[str, float],
         note: str,
         now: int,
+        members: dict[str, list[str]] | None = None,
     ) -> None:
         """Send what is missing, mark the front, attach pictures, files and a note, and end all runs."""
         self.disconnect()  # a run that a slow server made after all is found now
         self._sync(records)
         self._mark(set(pareto), records)
         self._attach(pictures)
+        self._attach_members(members or {})
         run = self._summary_run()
         for path in files:
             self._client.log_artifact(run, path)
@@ -224,12 +226,12 @@ class Writer:
         """An epoch of a running trial; the first one makes its run."""
         self._run(key, title, params, kind="baseline" if key.startswith("baseline") else "trial")
         if step not in self._sent[key]:
-            self._log(key, _metrics(metrics, step, now))
+            self._log(key, metrics_of(metrics, step, now))
             self._sent[key].add(step)
 
     def _log(self, key: str, metrics: list[Any], tags: Mapping[str, str] | None = None) -> None:
         """One batch where MLflow's limit allows."""
-        params, labels = _params(self._params.get(key, {})), _tags(tags or {})
+        params, labels = params_of(self._params.get(key, {})), tags_of(tags or {})
         for start in range(0, max(1, len(metrics)), _BATCH):
             last = start + _BATCH >= len(metrics)  # a run is complete once all of it is there
             self._client.log_batch(self._runs[key], metrics[start : start + _BATCH], params, labels if last else [])
@@ -239,7 +241,7 @@ class Writer:
     def summary(self, metrics: Mapping[str, float], step: int, now: int) -> None:
         """Metrics of the whole study, such as the hypervolume after `step` finished trials."""
         self._summary_run()
-        self._log(self._summary_key, _metrics(metrics, step, now))
+        self._log(self._summary_key, metrics_of(metrics, step, now))
 
     def ended(self, record: Mapping[str, Any]) -> None:
         """The final metrics of a trial, and those of its epochs that have not been sent."""
@@ -251,10 +253,10 @@ class Writer:
         for epoch in history:
             step = int(epoch.get("epoch", 0))
             if step not in self._sent[key]:
-                batch += _metrics(epoch, step, now - 1)  # of two values of a step MLflow shows the later one
+                batch += metrics_of(epoch, step, now - 1)  # of two values of a step MLflow shows the later one
         # MLflow shows the value of the last step, and may know epochs that a killed driver did not write down.
         last = max([*(int(epoch.get("epoch", 0)) for epoch in history), *self._sent[key]], default=0)
-        batch += _metrics(record["metrics"] | record.get("best", {}), last, now)
+        batch += metrics_of(record["metrics"] | record.get("best", {}), last, now)
         tags = {"rssearch.status": record["status"], "rssearch.complete": "true"}
         if record.get("reason"):
             tags["rssearch.reason"] = str(record["reason"])[:4000]
@@ -288,7 +290,7 @@ class Writer:
         for record in records:
             if record["key"] in pareto and record.get("measured"):
                 now = _milliseconds(record["ended"])
-                self._log(record["key"], _metrics(record["measured"], 0, now))
+                self._log(record["key"], metrics_of(record["measured"], 0, now))
 
     def _attach(self, pictures: Mapping[str, str]) -> None:
         """Attach to the runs of these trials the picture of what they predict, where it is not there yet."""
@@ -300,36 +302,19 @@ class Writer:
                     self._client.log_artifact(run, str(named))
             self.tell()
 
+    def _attach_members(self, members: Mapping[str, Iterable[str]]) -> None:
+        """Attach to the runs of trials and baselines what they do with the test split, where it is not there yet."""
+        for key, paths in members.items():
+            if (run := self._runs.get(key)) is None:  # a baseline of another study
+                continue
+            there = {file.path for file in self._client.list_artifacts(run)}
+            for path in (path for path in paths if Path(path).name not in there):
+                self._client.log_artifact(run, path)
+            self.tell()
+
 
 def _milliseconds(seconds: float) -> int:
     return int(seconds * 1000)
-
-
-def _metrics(values: Mapping[str, Any], step: int, now: int) -> list[Any]:
-    from mlflow.entities import Metric
-
-    return [Metric(name, float(value), now, step) for name, value in _numbers(values).items()]
-
-
-def _params(values: Mapping[str, Any]) -> list[Any]:
-    from mlflow.entities import Param
-
-    return [Param(name, str(value)[:500]) for name, value in values.items()]
-
-
-def _tags(values: Mapping[str, str]) -> list[Any]:
-    from mlflow.entities import RunTag
-
-    return [RunTag(name, value) for name, value in values.items()]
-
-
-def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    names = sorted(values, key=lambda name: name not in _QUALITIES)  # MLflow's comparison opens with the first metric
-    return {name: float(values[name]) for name in names if _is_number(values[name])}
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def main() -> None:

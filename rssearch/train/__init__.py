@@ -6,7 +6,7 @@ from rssearch.lazy import exports
 
 if TYPE_CHECKING:
     from rssearch.train.context import TrainContext as TrainContext
-    from rssearch.train.loop import evaluate as evaluate
+    from rssearch.train.evaluation import evaluate as evaluate
     from rssearch.train.loop import fit as fit
     from rssearch.train.loop import recalibrate as recalibrate
     from rssearch.train.segmentation import evaluate_scenes as evaluate_scenes
@@ -16,7 +16,7 @@ __all__ = ["TrainContext", "evaluate", "evaluate_scenes", "fit", "predict_scene"
 
 _MODULES = {
     "TrainContext": "context",
-    "evaluate": "loop",
+    "evaluate": "evaluation",
     "evaluate_scenes": "segmentation",
     "fit": "loop",
     "predict_scene": "segmentation",

@@ -21,9 +21,11 @@ class TrainContext:
             are still those of its whole batch, see `rssearch.train.micro_batches.backward`.
         worker_group: the workers that train together; each calls `rssearch.train.fit` with the same arguments, and
             reads its share of every batch. The main worker alone measures, and has the callbacks and the record.
+        per_class: metrics of single classes that each epoch reports beside the others, such as ``recall_water``.
     """
 
     device: torch.device = field(default_factory=pick_device)
     seed: int = 0
     micro_batches: int = 1
     worker_group: WorkerGroup = ALONE
+    per_class: tuple[str, ...] = ()

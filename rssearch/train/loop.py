@@ -1,4 +1,4 @@
-"""The one training loop: fit, evaluate, recalibrate.
+"""The one training loop: fit, recalibrate.
 
 Weight decay is applied to every parameter, biases and batch normalisation included, as the pruning papers' recipes do.
 """
@@ -22,18 +22,18 @@ from rssearch.data import loader
 from rssearch.device import Precision, autocast, mode, place, reproducible, seed_epoch, to_memory_format
 from rssearch.errors import InputError, TrialFailed
 from rssearch.models import attention
-from rssearch.train import checkpoint, losses, segmentation
+from rssearch.train import balance, checkpoint, losses
 from rssearch.train import micro_batches as microbatch
+from rssearch.train.balance import LabelLoss
 from rssearch.train.checkpoint import StepRecord
 from rssearch.train.context import TrainContext
+from rssearch.train.evaluation import Batches, evaluate
 
 if TYPE_CHECKING:
     from rssearch.data import AnyDataset
 
-Batches = Iterable[tuple[Tensor, Tensor]]  # images [B, C, H, W] and labels [B] or masks [B, H, W]
 OnEpoch = Callable[[dict[str, float], Callable[[], bytes]], None]
 
-LABEL_LOSSES = {"cross_entropy": losses.cross_entropy, "adaptive_mining": losses.adaptive_mining}
 LOOK_EVERY = 50  # steps
 
 
@@ -86,18 +86,20 @@ def fit(
         TrialFailed: the loss is NaN or infinite; no checkpoint of that epoch is made. Or memory does not even suffice
             for the smallest micro-batches.
         OutOfMemory: memory does not suffice; with twice as many micro-batches it may.
-        InputError: the recipe needs a teacher and there is none; attention cannot be inserted into this network; the
-            checkpoint is of another recipe or seed, or is the last and has no elasticity; a split is too small.
+        InputError: the recipe needs a teacher and there is none, its loss or class weights are not for these targets;
+            attention cannot be inserted into this network; the checkpoint is of another recipe or seed, or is the last
+            and has no elasticity; a split is too small.
     """
     if recipe.distill > 0 and teacher is None:
         raise InputError(f"distill {recipe.distill:g} needs a teacher")
     context = context or TrainContext()
     device, seed = context.device, context.seed
+    label_loss, members = balance.label_loss(recipe, train, device), balance.members(recipe, train)
     place(model, device)
     if teacher is not None:
         place(teacher, device).eval()
     rows = loader.rows(len(train), recipe.batch_size, train=True)
-    identity = {"recipe": recipe.model_dump(mode="json"), "seed": seed}
+    identity = {"recipe": recipe.identity(), "seed": seed}
     history: list[dict[str, float]] = []
     attended = _attended(model, train, recipe, context) if recipe.attention else nullcontext()
     with reproducible(device), attended:
@@ -114,9 +116,9 @@ def fit(
             watch = elasticity if epoch == recipe.epochs - 1 else None
             data = loader.batches(
                 train, recipe.batch_size, device=device, train=True, augment=augment, seed=seed, epoch=epoch,
-                worker=(context.worker_group.rank, context.worker_group.size),
+                worker=(context.worker_group.rank, context.worker_group.size), members=members,
             )  # fmt: skip
-            log = _train_epoch(model, rows, data, optimizer, recipe, context, epoch, teacher, watch)
+            log = _train_epoch(model, rows, data, optimizer, recipe, label_loss, context, epoch, teacher, watch)
             if not context.worker_group.is_main:
                 continue
             trained = time.perf_counter()
@@ -136,57 +138,6 @@ def fit(
             if on_epoch is not None:
                 on_epoch(dict(record), lambda: checkpoint.write(identity, model, optimizer, elasticity, history))
     return history
-
-
-def evaluate(
-    model: nn.Module, dataset: AnyDataset, *, batch_size: int, device: torch.device, precision: Precision = "auto"
-) -> dict[str, float]:
-    """Measure a network in evaluation mode; the mode of the model is restored.
-
-    Returns:
-        loss (cross entropy) and accuracy (top 1, in [0, 1]); for segmentation loss, miou and pixel_accuracy, all over
-        the labelled pixels of the patches. `rssearch.train.segmentation.evaluate_scenes` measures whole scenes.
-
-    Raises:
-        TrialFailed: the loss is NaN or infinite, so that the accuracy would mean nothing.
-        InputError: the dataset has no images, or no labelled pixel.
-    """
-    if not len(dataset):
-        raise InputError("there are no images to measure the network on: give that split a larger share")
-    batches = loader.batches(dataset, batch_size, device=device, train=False)
-    classes = dataset.num_classes if dataset.task == "segmentation" else None
-    return evaluate_batches(model, batches, classes=classes, device=device, precision=precision)
-
-
-def evaluate_batches(
-    model: nn.Module, batches: Batches, *, classes: int | None, device: torch.device, precision: Precision = "auto"
-) -> dict[str, float]:
-    """As `evaluate`, of batches that are on the device, one at least; `classes` of masks, None for labels."""
-    tally = _Tally(device) if classes is None else segmentation.Tally(classes, device)
-    with mode(model, training=False), torch.inference_mode(), autocast(device, precision):
-        for x, y in batches:
-            tally.add(model(to_memory_format(x)), y)
-    return tally.metrics()
-
-
-class _Tally:
-    """Loss and hits of many batches of images. They stay on the device until `metrics`."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.loss = torch.zeros((), device=device)
-        self.hits = torch.zeros((), dtype=torch.int64, device=device)
-        self.images = 0
-
-    def add(self, logits: Tensor, labels: Tensor) -> None:
-        self.loss += losses.cross_entropy(logits, labels) * len(labels)
-        self.hits += (logits.argmax(dim=1) == labels).sum()
-        self.images += len(labels)
-
-    def metrics(self) -> dict[str, float]:
-        loss = self.loss.item() / self.images
-        if not math.isfinite(loss):
-            raise TrialFailed(f"the loss on {self.images} images outside the training is {loss}")
-        return {"loss": loss, "accuracy": self.hits.item() / self.images}
 
 
 def recalibrate(
@@ -289,6 +240,7 @@ def _train_epoch(
     data: Iterable[tuple[Tensor, Tensor]],
     optimizer: torch.optim.Optimizer,
     recipe: Recipe,
+    label_loss: LabelLoss,
     context: TrainContext,
     epoch: int,
     teacher: nn.Module | None,
@@ -313,7 +265,8 @@ def _train_epoch(
             for group in optimizer.param_groups:
                 group["lr"] = rate
             optimizer.zero_grad()
-            own = microbatch.backward(partial(training_loss, model, teacher, recipe, weight), x, labels, micro_batches)
+            loss_of = partial(training_loss, model, teacher, recipe, label_loss, weight)
+            own = microbatch.backward(loss_of, x, labels, micro_batches)
             loss = workers.all_reduce(model, own)
             if watch is not None:
                 watch.update(loss)
@@ -331,19 +284,28 @@ def _validate(
     """What a network reaches after an epoch, named as metrics are."""
     batch_size = -(-recipe.batch_size // context.micro_batches)
     try:
-        found = evaluate(model, val, batch_size=batch_size, device=context.device, precision=recipe.precision)
+        found = evaluate(
+            model, val, batch_size=batch_size, device=context.device, precision=recipe.precision,
+            per_class=context.per_class,
+        )  # fmt: skip
     except TrialFailed as error:
         raise TrialFailed(f"{error}, after epoch {log.epoch + 1}, learning rate {log.rate:g}") from None
     return {f"val_{name}": value for name, value in found.items()}
 
 
 def training_loss(
-    model: nn.Module, teacher: nn.Module | None, recipe: Recipe, weight: Tensor | float, x: Tensor, y: Tensor
+    model: nn.Module,
+    teacher: nn.Module | None,
+    recipe: Recipe,
+    label_loss: LabelLoss,
+    weight: Tensor | float,
+    x: Tensor,
+    y: Tensor,
 ) -> Tensor:
     """The loss of a batch by a recipe, times a weight: of the labels, and of the teacher where there is one."""
     with autocast(x.device, recipe.precision):
         logits = model(x)
-        hard = LABEL_LOSSES[recipe.loss](logits, y, recipe.label_smoothing)
+        hard = label_loss(logits, y)
         if teacher is None or recipe.distill == 0:
             return weight * hard
         with torch.no_grad():

@@ -2,6 +2,11 @@
 
 Of masks, [N, ...], it is the mean over the pixels that have a label: those of the class `rssearch.data.IGNORE` count
 nowhere, and a batch without any other has the loss 0. Every pixel is a sample, also where the papers speak of images.
+`rssearch.train.overlap` has the losses of whole masks, which are means over the images.
+
+A weight of the classes multiplies the loss of each sample by that of its label; the mean stays one over the samples,
+while PyTorch divides by the sum of the batch's weights. So the loss of a batch is the same from any parts of it, and
+weights whose mean over the training samples is 1, as `rssearch.train.balance` makes them, keep its size.
 
 The losses are computed in float32 whatever the logits are, because a softmax in bfloat16 has three digits.
 """
@@ -14,16 +19,47 @@ from torch import Tensor
 
 from rssearch.data import IGNORE
 
+__all__ = ["adaptive_mining", "cross_entropy", "distillation", "focal", "labelled"]
 
-def cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """Cross entropy with label smoothing (Szegedy et al. 2016): the label gets 1 - s, and every class s / K on top."""
-    if targets.dim() == 1:
+
+def cross_entropy(
+    logits: Tensor, targets: Tensor, label_smoothing: float = 0.0, weight: Tensor | None = None
+) -> Tensor:
+    """Cross entropy with label smoothing (Szegedy et al. 2016): the label gets 1 - s, and every class s / K on top.
+
+    With weights [K] of the classes every one of these shares counts by that of its class, as in PyTorch.
+    """
+    if targets.dim() == 1 and weight is None:
         return F.cross_entropy(logits.float(), targets, label_smoothing=label_smoothing)
     # PyTorch's own mean is NaN without a label, and on a GPU it adds the pixels in an order that changes.
+    ignored = -1 if targets.dim() == 1 else IGNORE
     each = F.cross_entropy(
-        logits.float(), targets, ignore_index=IGNORE, reduction="none", label_smoothing=label_smoothing
+        logits.float(), targets, weight, ignore_index=ignored, reduction="none", label_smoothing=label_smoothing
     )
     return _mean(each, targets)
+
+
+def focal(
+    logits: Tensor, targets: Tensor, label_smoothing: float = 0.0, weight: Tensor | None = None, gamma: float = 2.0
+) -> Tensor:
+    """Focal loss of a softmax (Lin et al., ICCV 2017, eq. 4 and 5): (1 - p_y)^gamma times the cross entropy.
+
+    The weights [K] of the classes are the paper's alpha. With label smoothing each class has its own term, as in
+    Keras' CategoricalFocalCrossentropy: sum_k q_k w_k (1 - p_k)^gamma (-log p_k), where q is the smoothed label.
+    """
+    log = F.log_softmax(logits.float(), dim=1)
+    if not label_smoothing:
+        return _mean(_at(_focal_terms(log, weight, gamma), targets), targets)
+    terms = _focal_terms(log, weight, gamma)
+    return _mean((1 - label_smoothing) * _at(terms, targets) + label_smoothing * terms.mean(1), targets)
+
+
+def _focal_terms(log: Tensor, weight: Tensor | None, gamma: float) -> Tensor:
+    """w_k (1 - p_k)^gamma (-log p_k) of log probabilities [N, K, ...]."""
+    # Where p is 1 the power has no finite slope for a gamma below 1; the logarithm is 0 there.
+    missed = (-torch.expm1(log)).clamp_min(1e-12)
+    terms = -log * missed.pow(gamma)
+    return terms if weight is None else terms * weight.view(-1, *[1] * (log.dim() - 2))
 
 
 def distillation(
@@ -40,24 +76,31 @@ def distillation(
     return (divergence.mean() if targets is None else _mean(divergence, targets)) * temperature**2
 
 
-def adaptive_mining(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
+def adaptive_mining(
+    logits: Tensor, targets: Tensor, label_smoothing: float = 0.0, weight: Tensor | None = None
+) -> Tensor:
     """Adaptive mining loss of RemoteTrimmer: cross entropy and a term that weighs hard samples up.
 
     With p = softmax(z) and K classes, the mean absolute error of a sample is d = mean_k |p_k - y_k| = 2 (1 - p_y) / K,
     and the loss is mean(exp(d + d^2)) + cross entropy, both with weight 1. The first term lies in
     [1, exp(2/K + 4/K^2)]; its gradient carries p_y (1 - p_y), so the hardest samples are pulled by the cross
-    entropy alone. Label smoothing concerns the cross entropy only.
+    entropy alone. Label smoothing concerns the cross entropy only, weights [K] of the classes both terms.
     """
-    error = 2 / logits.shape[1] * _miss(logits, targets)
-    mined = _mean(torch.exp(error + error.square()), targets)
-    return mined + cross_entropy(logits, targets, label_smoothing)
+    error = 2 / logits.shape[1] * (1 - _at(F.softmax(logits.float(), dim=1), targets))
+    mined = torch.exp(error + error.square())
+    if weight is not None:
+        mined = mined * weight[_labels(targets)]
+    return _mean(mined, targets) + cross_entropy(logits, targets, label_smoothing, weight)
 
 
-def _miss(logits: Tensor, targets: Tensor) -> Tensor:
-    """1 - p_y of each sample; without meaning where the sample has no label."""
-    probability = F.softmax(logits.float(), dim=1)
-    labels = targets if targets.dim() == 1 else targets.where(targets != IGNORE, 0)
-    return 1 - probability.gather(1, labels.unsqueeze(1)).squeeze(1)
+def _labels(targets: Tensor) -> Tensor:
+    """The label of each sample; class 0 where it has none."""
+    return targets if targets.dim() == 1 else targets.where(targets != IGNORE, 0)
+
+
+def _at(values: Tensor, targets: Tensor) -> Tensor:
+    """Of values [N, K, ...] that of each sample's label; without meaning where the sample has no label."""
+    return values.gather(1, _labels(targets).unsqueeze(1)).squeeze(1)
 
 
 def labelled(targets: Tensor) -> int | Tensor:

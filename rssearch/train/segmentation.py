@@ -6,23 +6,27 @@ eq. 2 and 3. Pixels of the class `rssearch.data.IGNORE` count nowhere.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from rssearch.data import IGNORE
 from rssearch.device import Precision, autocast, mode, to_memory_format
-from rssearch.errors import InputError, TrialFailed
+from rssearch.errors import InputError
 from rssearch.imaging.tiling import axis
-from rssearch.train import losses
+from rssearch.scores import Scores
+from rssearch.train.tally import Tally
 
 if TYPE_CHECKING:
     from rssearch.data import PatchDataset
+
+OnScene = Callable[[str, npt.NDArray[np.int64]], None]
 
 
 def confusion(predicted: Tensor, targets: Tensor, classes: int) -> Tensor:
@@ -66,36 +70,6 @@ def miou(matrix: Tensor) -> float:
 def pixel_accuracy(matrix: Tensor) -> float:
     """The share of the pixels that got their class, sum_i n_ii / sum_i t_i; NaN without any pixel."""
     return (matrix.trace().double() / matrix.sum()).item()
-
-
-class Tally:
-    """Loss and confusion matrix of many batches. They stay on the device: the host waits for it in `metrics` alone."""
-
-    def __init__(self, classes: int, device: torch.device) -> None:
-        self.loss = torch.zeros((), dtype=torch.float64, device=device)
-        self.matrix = torch.zeros(classes, classes, dtype=torch.int64, device=device)
-
-    def add(self, logits: Tensor, targets: Tensor) -> None:
-        """Count the pixels of a batch: logits [B, K, H, W], masks int64 [B, H, W]."""
-        counted = confusion(logits.argmax(1), targets, len(self.matrix))
-        self.loss += losses.cross_entropy(logits, targets) * counted.sum()
-        self.matrix += counted
-
-    def metrics(self) -> dict[str, float]:
-        """Loss (mean cross entropy of the pixels that count), miou, pixel_accuracy.
-
-        Raises:
-            InputError: no pixel has a label.
-            TrialFailed: the loss is NaN or infinite, so that the others would mean nothing.
-        """
-        matrix = self.matrix.cpu()
-        pixels = int(matrix.sum())
-        if not pixels:
-            raise InputError("there is no labelled pixel to measure the network on: give that split a larger share")
-        loss = self.loss.item() / pixels
-        if not math.isfinite(loss):
-            raise TrialFailed(f"the loss on {pixels} pixels outside the training is {loss}")
-        return {"loss": loss, "miou": miou(matrix), "pixel_accuracy": pixel_accuracy(matrix)}
 
 
 def predict_scene(
@@ -148,7 +122,7 @@ def evaluate_scenes(
     device: torch.device,
     precision: Precision = "auto",
 ) -> dict[str, float]:
-    """Loss, miou and pixel_accuracy on the whole scenes of a split, each pixel counted once.
+    """What `rssearch.train.evaluate` gives, on the whole scenes of a split, each pixel counted once.
 
     A scene is predicted as by `predict_scene`, in strips of a tile's height: the logits of a large one are never in
     memory together.
@@ -157,14 +131,39 @@ def evaluate_scenes(
         InputError: a size or an overlap that is not allowed, or no pixel has a label.
         TrialFailed: the loss is NaN or infinite.
     """
+    scores = measured_scenes(
+        model, dataset, size=size, overlap=overlap, batch_size=batch_size, device=device, precision=precision
+    )
+    return scores.metrics()
+
+
+def measured_scenes(
+    model: nn.Module,
+    dataset: PatchDataset,
+    *,
+    size: int,
+    overlap: int,
+    batch_size: int,
+    device: torch.device,
+    precision: Precision = "auto",
+    on_scene: OnScene | None = None,
+) -> Scores:
+    """As `evaluate_scenes`, what was counted.
+
+    `on_scene` gets the name of each scene and its confusion matrix, int64 [K, K].
+    """
     tally = Tally(dataset.num_classes, device)
+    before = tally.matrix
     for scene in dataset.scenes():
         row = 0
         for strip in _strips(model, scene.image, size, overlap, batch_size, device, precision):
             below = row + strip.shape[1]
             tally.add(strip[None], scene.mask[None, row:below].to(device))
             row = below
-    return tally.metrics()
+        if on_scene is not None:
+            on_scene(scene.name, (now := tally.matrix) - before)
+            before = now
+    return tally.scores(dataset.classes)
 
 
 def _strips(

@@ -38,6 +38,9 @@ class TrialModule(Protocol):
         ON_REQUEST: those that a trial finds out only where an objective or a constraint names them, such as latency:
             they are part of its key then.
         EPOCH_METRICS: those that every epoch reports: trials can be stopped early by them.
+        PER_CLASS: how names of metrics begin that end with the name of a class, as ``val_recall_`` in
+            ``val_recall_water``; every epoch reports those that `Session.context.named` has. Which classes there are
+            says `classes`.
         MEASURED: what `measure` finds out in any case. A member of the front that lacks one of them, as an earlier
             version of the module recorded it, is measured again when its study resumes.
     """
@@ -45,6 +48,7 @@ class TrialModule(Protocol):
     METRICS: Sequence[str]
     ON_REQUEST: Sequence[str]
     EPOCH_METRICS: Sequence[str]
+    PER_CLASS: Sequence[str]
     MEASURED: Sequence[str]
 
     # What the driver asks
@@ -54,6 +58,9 @@ class TrialModule(Protocol):
 
     def check_search(self, point: Point, search: Search) -> None:
         """Raise an InputError for objectives and constraints that a point has no metric for."""
+
+    def classes(self, point: Point, settings: Settings, data_root: Path) -> Sequence[str]:
+        """The names of the classes of a point's dataset, for metrics of single classes."""
 
     def identity(self, point: Point, settings: Settings, data_root: Path) -> Any:
         """What determines the result besides point and settings (data, code), as plain JSON: part of the key."""
@@ -73,6 +80,9 @@ class TrialModule(Protocol):
 
     def cost(self, point: Point, session: Session) -> Metrics:
         """What is known before the training, such as MACs: empty where nothing is known yet."""
+
+    def describe(self, point: Point, session: Session) -> str:
+        """What a point's images are, in a few words: a plan says it."""
 
     def unpruned(self, point: Point, session: Session) -> Metrics:
         """Of the network before pruning: ``baseline_<cost>``, and ``classes``, the number of classes.
@@ -105,7 +115,7 @@ class TrialModule(Protocol):
         """``taken`` and ``memory``, bytes of a GPU by `rssearch.cost.memory`, for ``gpus: auto``."""
 
 
-_LISTS = ("METRICS", "ON_REQUEST", "EPOCH_METRICS", "MEASURED")
+_LISTS = ("METRICS", "ON_REQUEST", "EPOCH_METRICS", "PER_CLASS", "MEASURED")
 _ALIKE = 0.8  # of difflib: one letter of five too few, too many or changed
 
 # Each hook with the names of what a study calls it with.

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from rssearch.train.data_parallel import WorkerGroup
 
-__all__ = ["Context", "Session", "Shared", "point_settings"]
+__all__ = ["Context", "Session", "Shared", "image_settings", "point_settings"]
 
 _log = logging.getLogger(__name__)
 
@@ -53,6 +53,7 @@ class Context:
     )
     workers: int = 1  # that train one trial together; cpus and gpus are of each
     requested: tuple[str, ...] = ()  # of the module's ON_REQUEST, what objectives and constraints name
+    named: tuple[str, ...] = ()  # the metrics of objectives and constraints
     constraints: Mapping[str, Bound] = field(default_factory=dict)
     worker_group: WorkerGroup | None = None  # these workers, seen from the one that this is; None: alone
     sources: imports.Sources = ()  # of the user's own modules, see `rssearch.config.imports`
@@ -146,3 +147,9 @@ def point_settings(settings: Settings, point: Mapping[str, Any]) -> Settings:
     """The settings of one trial: dimensions with a dot in their name override them."""
     dotted = {name: value for name, value in point.items() if "." in name}
     return override_settings(settings, dotted) if dotted else settings
+
+
+def image_settings(settings: Settings, point: Mapping[str, Any]) -> Settings:
+    """The settings of one trial on images, whose dimension ``bands`` overrides them as well."""
+    local = point_settings(settings, point)
+    return local if point.get("bands") is None else override_settings(local, {"bands": point["bands"]})

@@ -17,6 +17,7 @@ Config = dict[str, Any]
 Metrics = dict[str, Any]
 
 METRICS, ON_REQUEST, MEASURED = prune.METRICS, prune.ON_REQUEST, prune.MEASURED
+PER_CLASS, classes = prune.PER_CLASS, prune.classes
 check_search = prune.check_search
 share = prune.share
 prepare = prune.prepare
@@ -49,6 +50,11 @@ def run(config: Config, session: Session) -> Metrics:
 def cost(point: Config, session: Session) -> Metrics:
     """MACs and parameters of the derived network, once it has been searched."""
     return prune.cost(_named(point), session)
+
+
+def describe(point: Config, session: Session) -> str:
+    """What a point's images are made of, and what becomes of their values."""
+    return prune.describe(_named(point), session)
 
 
 def unpruned(point: Config, session: Session) -> Metrics:

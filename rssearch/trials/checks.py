@@ -10,7 +10,7 @@ from typing import Any
 
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from rssearch import data, models, pruning
+from rssearch import models, pruning
 from rssearch.config.imports import is_import
 from rssearch.config.settings import Patches, Settings
 from rssearch.data.registry import check_input_size
@@ -18,12 +18,12 @@ from rssearch.errors import InputError, unknown
 from rssearch.models import attention
 from rssearch.pruning import METHODS
 from rssearch.pruning.allocate import ALLOCATIONS
+from rssearch.train import balance
 from rssearch.trials import architecture
 from rssearch.trials.point import CHANNEL_NAS, NO_METHOD, PruningPoint
 
-_BANDS = 3  # of images that are read
 AMOUNTS = ("rate", "rates", "macs_ratio")
-DIMENSIONS = ("dataset", "model", "method", *AMOUNTS, "seed", "allocation", "round_to")
+DIMENSIONS = ("dataset", "model", "method", *AMOUNTS, "seed", "allocation", "round_to", "bands")
 
 
 @contextmanager
@@ -33,6 +33,15 @@ def named(place: str) -> Iterator[None]:
         yield
     except InputError as error:
         raise InputError(f"{place}: {error}") from None
+
+
+@contextmanager
+def inside(section: str) -> Iterator[None]:
+    """Put the section before the key that the message begins with."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{section}.{error}") from None
 
 
 def check_pruning(values: Mapping[str, Any], settings: Settings) -> None:
@@ -56,7 +65,7 @@ def check_task(point: PruningPoint) -> None:
     """Refuse a network, its options, or settings that do not go with the dataset. Raises InputError."""
     dataset, model, settings = point.dataset, point.model, point.settings
     with named("space.dataset"):
-        task = data.task(dataset)
+        task = point.task
     with named("space.model"):
         _check_options(model, json.dumps(point.options))
         if (own := models.task_of(model)) != task:
@@ -65,12 +74,15 @@ def check_task(point: PruningPoint) -> None:
     with named("settings.model.networks"):
         for name, options in settings.model.model_dump(mode="json")["networks"].items():
             _check_options(name, json.dumps(options))
+    for section, recipe in (("train", settings.train), ("finetune", settings.finetune)):
+        with inside(f"settings.{section}"):
+            balance.check_task(recipe, task)
     if task == "classification":
         if settings.patches != Patches():
             raise InputError(f"settings.patches: {dataset!r} is a dataset for {task}, which is not cut into patches")
         return
     try:
-        check_input_size(dataset, settings.input_size)
+        check_input_size(dataset, settings.input_size, "segmentation")
     except InputError as error:
         raise InputError(f"settings.{error}") from None
     if settings.augment.crop >= settings.patches.size:
@@ -98,15 +110,16 @@ def check_images(point: PruningPoint, size: int | None = None) -> None:
         place, size = f" with settings.input_size: {settings.input_size}", settings.input_size
     else:
         place = f" on the images of {point.dataset}, for which settings.input_size is null"
+    bands = len(settings.bands or settings.band_names or "RGB")  # of rasters whose bands are not named: unknown yet
     if size is not None:
         with named(f"space.model,{place}"):
-            _check_logits(point.model, point.options_text, size)
+            _check_logits(point.model, point.options_text, size, bands)
 
 
 @lru_cache(maxsize=256)
-def _check_logits(model: str, options: str, size: int) -> None:
+def _check_logits(model: str, options: str, size: int, bands: int) -> None:
     """`rssearch.models.check_logits`, once for the many points of a study."""
-    models.check_logits(model, (_BANDS, size, size), json.loads(options))
+    models.check_logits(model, (bands, size, size), json.loads(options))
 
 
 @lru_cache(maxsize=256)

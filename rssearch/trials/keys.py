@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from rssearch import data, models, pruning
+from rssearch import models, pruning
+from rssearch.config.settings import Settings, Split
 from rssearch.config.space import content_key
+from rssearch.data import split_file
 from rssearch.trials import normalisation
 from rssearch.trials.images import fingerprint
 from rssearch.trials.point import PruningPoint
@@ -37,14 +40,15 @@ class Keys:
     def data_inputs(self) -> dict[str, Any]:
         """What determines an image set."""
         point, settings = self.point, self.point.settings
-        in_patches = data.task(point.dataset) == "segmentation"
+        in_patches = point.task == "segmentation"
         return {
             "dataset": point.dataset,
             "fingerprint": self.fingerprint,
             "input_size": settings.input_size,
-            "split": settings.split.model_dump(mode="json"),
+            "split": _division(settings.split),
             "on_error": settings.on_error,
             **({"patches": settings.patches.model_dump(mode="json")} if in_patches else {}),
+            **_given(settings, ("bands", "band_names", "scale", "nodata")),
             "code": CODE["data"],
         }
 
@@ -57,7 +61,7 @@ class Keys:
     def baseline_inputs(self) -> dict[str, Any]:
         """What determines a baseline."""
         return self._training_inputs | {
-            "recipe": self.point.train_recipe.model_dump(mode="json"),
+            "recipe": self.point.train_recipe.identity(),
             "code": CODE["train"],
         }
 
@@ -70,6 +74,11 @@ class Keys:
     def baseline_id(self) -> str:
         """The same for the baselines of all seeds."""
         return content_key({name: value for name, value in self.baseline_inputs.items() if name != "seed"})
+
+    @property
+    def baseline_member(self) -> str:
+        """The name of the baseline among the members of a front."""
+        return f"baseline-{self.baseline}"
 
     @cached_property
     def scores(self) -> str:
@@ -92,7 +101,7 @@ class Keys:
         """What determines a channel search."""
         settings = self.point.settings
         return self._training_inputs | {
-            "recipe": settings.train.model_dump(mode="json"),
+            "recipe": settings.train.identity(),
             "nas": settings.nas.model_dump(mode="json") | {"target": self.point.target},
             "code": CODE["search"],
         }
@@ -113,7 +122,7 @@ class Keys:
             "data": self.data_inputs,
             "model": self.point.model,
             "options": self._options,
-            "augment": self.point.settings.augment.model_dump(mode="json"),
+            "augment": self.point.settings.augment.identity(),
             "seed": self.point.seed,
             **self._normalisation,
             **user_code(self.point.model),
@@ -133,7 +142,20 @@ class Keys:
     def _normalisation(self) -> dict[str, Any]:
         """What images are normalised by, where it is not the dataset's own mean and deviation."""
         by = normalisation.of_point(self.point)
-        return {} if by is None else {"normalize": by._asdict()}
+        return {} if by is None else {"normalize": by.key()}
+
+
+def _given(settings: Settings, names: Iterable[str]) -> dict[str, Any]:
+    """Those of some settings that are not at their default: the keys of before they existed stay."""
+    values = settings.model_dump(mode="json", include=set(names))
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _division(split: Split) -> dict[str, Any]:
+    """The settings of a division, with what a file of it says in place of its name."""
+    settings = split.model_dump(mode="json", exclude={"file", "sha256"})
+    digest = split_file.digest_of(split)
+    return settings if digest is None else settings | {"file": f"sha256:{digest}"}
 
 
 def user_code(model: str | None = None, method: str | None = None) -> dict[str, Any]:

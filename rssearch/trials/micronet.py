@@ -26,8 +26,9 @@ from rssearch.models.micronet import parse_rates
 from rssearch.models.unet import Design, EncoderDecoder
 from rssearch.nas import atrous
 from rssearch.pruning.surgery import SPEC_FORMAT
+from rssearch.scores import derived
 from rssearch.trial.session import Session, point_settings
-from rssearch.trials import baselines, checks, latency, planned, results, tasks
+from rssearch.trials import baselines, checks, images, latency, planned, results, tasks
 from rssearch.trials.network_trial import NetworkTrial
 from rssearch.trials.planned import PlannedTrial
 from rssearch.trials.point import NO_METHOD, PruningPoint
@@ -40,6 +41,7 @@ CASCADES = ("rates", "decoder_rates")
 COST_METRICS = ("macs", "params", "conv_linear_macs", "receptive_field", "coverage")
 EPOCH_METRICS = tasks.measured("segmentation")
 ON_REQUEST = tuple(latency.MEASURED)
+PER_CLASS = tasks.PER_CLASS
 METRICS = (*EPOCH_METRICS, *COST_METRICS, "train_seconds", *ON_REQUEST)
 
 
@@ -73,13 +75,19 @@ def check(point: Config, settings: Settings) -> None:
 
 def check_search(point: Config, search: Search) -> None:
     """Refuse objectives and constraints that no trial reports. Raises InputError."""
-    tasks.check_search(point["dataset"], search, METRICS)
+    tasks.check_search(_resolved(point, Settings()), search, METRICS)
+
+
+def classes(point: Config, settings: Settings, data_root: Path) -> tuple[str, ...]:
+    """The names of the classes of a point's dataset."""
+    return images.classes(point["dataset"], str(data_root), settings.download)
 
 
 def identity(point: Config, settings: Settings, data_root: Path) -> Config:
     """What determines a trial besides its point and settings."""
     trial = PlannedTrial(_resolved(point, settings), data_root)
     trial.check_weights()
+    trial.check_training()
     return trial.keys.identity()
 
 
@@ -111,6 +119,11 @@ def cost(point: Config, session: Session) -> Metrics:
     }
 
 
+def describe(point: Config, session: Session) -> str:
+    """What a point's images are made of, and what becomes of their values."""
+    return _planned(point, session).pixels
+
+
 def unpruned(point: Config, session: Session) -> Metrics:
     """What hypervolumes are measured from: how many classes there are. No network is there before the search."""
     return {"classes": _planned(point, session).description.num_classes}
@@ -136,6 +149,7 @@ def run(config: Config, session: Session) -> Metrics:
     return {
         **{name: value for name, value in {"model": trial.point.model, "seed": 0}.items() if name not in config},
         **trained.metrics,
+        **derived(trained.metrics, session.context.named),
         **cost(config, session),
         **session.static_metrics,
         "trial_seconds": time.perf_counter() - began,

@@ -17,14 +17,16 @@ from rssearch.config.settings import Recipe
 from rssearch.data import AnySet
 from rssearch.models.weights import parse, read
 from rssearch.pruning import ChannelGraph, Elasticity
+from rssearch.scores import PER_CLASS
 from rssearch.storage import scratch
 from rssearch.train.context import TrainContext
 from rssearch.train.data_parallel import ALONE
-from rssearch.train.loop import OnEpoch, evaluate, fit
+from rssearch.train.evaluation import measured
+from rssearch.train.loop import OnEpoch, fit
 from rssearch.trial import turns
 from rssearch.trial.interface import WEIGHTS
 from rssearch.trial.session import Session
-from rssearch.trials import architecture, images, normalisation
+from rssearch.trials import architecture, images, normalisation, tasks
 from rssearch.trials.architecture import Architecture
 from rssearch.trials.keys import Keys
 from rssearch.trials.point import PruningPoint
@@ -44,6 +46,7 @@ class NetworkTrial:
         self.point, self.session, self.settings = point, session, point.settings
         self.device = session.device
         self.keys = Keys(point, session.data_root)
+        self.per_class = tasks.per_class(session.context.named)
 
     @cached_property
     def images(self) -> AnySet:
@@ -125,7 +128,7 @@ class NetworkTrial:
         """Train a network in place, as `rssearch.train.fit` does, together with the other workers of the trial."""
         worker_group = self.session.context.worker_group or ALONE
         worker_group.call(_train_along, self.point.values, model=model, recipe=recipe, teacher=teacher, resume=resume)
-        context = TrainContext(self.device, self.point.seed, self.session.micro_batches, worker_group)
+        context = TrainContext(self.device, self.point.seed, self.session.micro_batches, worker_group, self.per_class)
         with in_turns(self.session, on_epoch) as then:
             return fit(
                 model,
@@ -141,9 +144,10 @@ class NetworkTrial:
                 elasticity=elasticity,
             )
 
-    def validate(self, model: nn.Module, batch_size: int) -> dict[str, float]:
-        """What a network reaches on the validation split, named as metrics are."""
-        found = evaluate(model, self.images.split("val"), batch_size=batch_size, device=self.device)
+    def validate(self, model: nn.Module, batch_size: int) -> dict[str, Any]:
+        """What a network reaches on the validation split, named as metrics are, with what is counted of each class."""
+        scores = measured(model, self.images.split("val"), batch_size=batch_size, device=self.device)
+        found = {**scores.metrics(self.per_class), PER_CLASS: scores.per_class.to_json()}
         return {f"val_{name}": value for name, value in found.items()}
 
     def rehearse(self, recipes: Sequence[Recipe]) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+
 from rssearch import models
 from rssearch.config.settings import Normalisation
 from rssearch.data.normalisation import IMAGENET, UNCHANGED, By, applied
@@ -21,6 +24,8 @@ def of_point(point: PruningPoint) -> By | None:
     known = None
     if asked in (None, "weights") and name is not None and point.weights_file is None:
         known = models.normalisation_of(point.model, name)
+        if known is None and (sensor := models.sensor_scaling(point.model, name)) is not None:
+            return By(sensor.mean, sensor.std, raw=True)
     match asked:
         case Normalisation():
             return By(asked.mean, asked.std)
@@ -43,10 +48,22 @@ def name_of(point: PruningPoint) -> str:
     return asked or ("dataset" if by is None else "weights")
 
 
-def check(point: PruningPoint, bands: int) -> None:
-    """Refuse a normalisation of another number of bands than the images have. Raises InputError."""
+def check(point: PruningPoint, bands: int, names: Sequence[str] | None = None) -> None:
+    """Refuse a normalisation, or named weights, of other bands than the images have. Raises InputError."""
     by = of_point(point)
+    if point.weights is not None and point.weights_file is None and names is not None:
+        sensor = models.sensor_scaling(point.model, point.weights)
+        if sensor is not None and sensor.bands and list(map(_band, sensor.bands)) != list(map(_band, names)):
+            raise InputError(
+                f"bands: the weights {point.weights} were trained on {', '.join(sensor.bands)}, in this order, and the "
+                f"images are read as {', '.join(names)}"
+            )
     if by is not None and len(by.mean) not in (1, bands):
         raise InputError(
             f"normalize: {name_of(point)} has {len(by.mean)} bands, and the images of {point.dataset!r} have {bands}"
         )
+
+
+def _band(name: str) -> str:
+    """The name of a band as all write it: B4 for B04, B8A for b8a."""
+    return re.sub(r"^B0+(?=\d)", "B", name.upper())

@@ -16,10 +16,12 @@ from rssearch import models, pruning
 from rssearch.config.settings import Settings
 from rssearch.data import AnySet
 from rssearch.data.describe import Description
+from rssearch.errors import InputError
 from rssearch.models.weights import read
 from rssearch.pruning import ChannelGraph
 from rssearch.pruning.channels import Kept
 from rssearch.storage.artifacts import Store
+from rssearch.train import balance
 from rssearch.trial.interface import Preparation
 from rssearch.trials import architecture, checks, images, normalisation
 from rssearch.trials.architecture import Architecture
@@ -47,6 +49,12 @@ class PlannedTrial:
         """Shape, classes and number of its images."""
         return images.describe(self.point, self.data_root)
 
+    @property
+    def pixels(self) -> str:
+        """What its images are made of, and what becomes of their values, for people."""
+        by = normalisation.name_of(self.point)
+        return f"{self.point.dataset}: {self.description.pixels()}, normalised by {by}"
+
     @cached_property
     def architecture(self) -> Architecture:
         """Its network before pruning."""
@@ -62,13 +70,23 @@ class PlannedTrial:
         point = self.point
         if point.settings.normalize is not None or point.weights is not None:
             with named("settings"):
-                normalisation.check(point, self.description.input_shape[0])
+                normalisation.check(point, self.description.input_shape[0], self.description.bands)
         if point.weights_file is None or models.takes_weights(point.model):
             return
         channels, size, _ = self.description.input_shape
         network = models.Network(point.model, self.description.num_classes, channels, point.shape_options)
         with named("settings.model"):
             models.check_weights(read(point.weights_file), network, size)
+
+    def check_training(self) -> None:
+        """Refuse what recipes and augmentation need of classes or bands that are not there. Raises InputError."""
+        settings = self.point.settings
+        if settings.augment.band_dropout > 0 and (bands := self.description.input_shape[0]) < 2:
+            raise InputError(f"settings.augment.band_dropout: needs two bands or more; the images have {bands}")
+        for section, recipe in (("train", settings.train), ("finetune", settings.finetune)):
+            if recipe.class_weights not in (None, "balanced"):
+                with checks.inside(f"settings.{section}"):
+                    balance.check_classes(recipe, self.description.classes)
 
     @property
     def graph(self) -> ChannelGraph:

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 from torch import Tensor
 
-from rssearch import pruning
+from rssearch import data, models, pruning
 from rssearch.config.settings import Recipe, Settings
 from rssearch.errors import InputError
 from rssearch.models.fitting import without_weights
@@ -19,7 +19,7 @@ from rssearch.pruning import ChannelGraph, Method
 from rssearch.pruning.allocate import Allocation
 from rssearch.pruning.channels import Kept
 from rssearch.pruning.ratios import ratios_of
-from rssearch.trial.session import point_settings
+from rssearch.trial.session import image_settings
 
 NO_METHOD, CHANNEL_NAS = "none", "channel_nas"  # what a study may name beside the registry of methods
 
@@ -39,7 +39,7 @@ class PruningPoint:
 
     def __init__(self, values: Mapping[str, Any], settings: Settings) -> None:
         self.values = dict(values)
-        self.settings = point_settings(settings, values)
+        self.settings = image_settings(settings, values)
         self.dataset: str = values["dataset"]
         self.model: str = values["model"]
         self.method_name: str = values["method"]
@@ -59,6 +59,11 @@ class PruningPoint:
     def is_soft(self) -> bool:
         """Whether its filters are zeroed in each epoch of the fine-tuning, and removed at the end."""
         return self.method is not None and self.method.soft
+
+    @cached_property
+    def task(self) -> str:
+        """What its images' targets are; where their name does not say it, what its network is for."""
+        return data.task(self.dataset) or models.task_of(self.model)
 
     @cached_property
     def options(self) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from rssearch.data import AnySet
 from rssearch.storage.artifacts import Store
 from rssearch.trial.interface import Preparation
 from rssearch.trial.session import Session
-from rssearch.trials import baseline_check, baselines, checks, latency, planned, results, searches, tasks
+from rssearch.trials import baseline_check, baselines, checks, images, latency, planned, results, searches, tasks
 from rssearch.trials.finetune import prune_and_finetune
 from rssearch.trials.planned import PlannedTrial
 from rssearch.trials.point import PruningPoint
@@ -32,6 +32,7 @@ Metrics = dict[str, Any]
 
 ON_REQUEST = latency.METRICS
 METRICS = (*dict.fromkeys([*tasks.metrics("classification"), *tasks.metrics("segmentation")]), *ON_REQUEST)
+PER_CLASS = tasks.PER_CLASS
 MEASURED = results.SURE
 EPOCH_METRICS = tuple(dict.fromkeys([*tasks.measured("classification"), *tasks.measured("segmentation")]))
 
@@ -46,13 +47,19 @@ def check(point: Config, settings: Settings) -> None:
 
 def check_search(point: Config, search: Search) -> None:
     """Refuse objectives and constraints that no trial reports. Raises InputError."""
-    tasks.check_search(point["dataset"], search)
+    tasks.check_search(PruningPoint(point, Settings()), search)
+
+
+def classes(point: Config, settings: Settings, data_root: Path) -> tuple[str, ...]:
+    """The names of the classes of a point's dataset."""
+    return images.classes(point["dataset"], str(data_root), settings.download)
 
 
 def identity(point: Config, settings: Settings, data_root: Path) -> Config:
     """What determines a trial besides its point and settings."""
     trial = PlannedTrial(PruningPoint(point, settings), data_root)
     trial.check_weights()
+    trial.check_training()
     return trial.keys.identity()
 
 
@@ -86,6 +93,11 @@ def cost(point: Config, session: Session) -> Metrics:
     if latency.PREDICTED in session.context.requested:
         known |= latency.looked_up(partial(trial.pruned, kept), trial.architecture, session)
     return known
+
+
+def describe(point: Config, session: Session) -> str:
+    """What a point's images are made of, and what becomes of their values."""
+    return _planned(point, session).pixels
 
 
 def unpruned(point: Config, session: Session) -> Metrics:

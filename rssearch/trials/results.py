@@ -15,8 +15,9 @@ from rssearch.cost import counting as costs
 from rssearch.errors import TrialFailed
 from rssearch.models.weights import to_bytes
 from rssearch.pruning.surgery import kept_by
+from rssearch.scores import PER_CLASS, derived
 from rssearch.storage.artifacts import Files
-from rssearch.trial.interface import PREDICTIONS
+from rssearch.trial.interface import MEMBERS, PREDICTIONS
 from rssearch.trials import latency, normalisation, tasks
 from rssearch.trials.finetune import FineTuned, Spec
 from rssearch.trials.network_trial import NetworkTrial
@@ -27,7 +28,8 @@ Metrics = dict[str, Any]
 # Where they lie in the store: trained networks, each by its trial's key, and what baselines measured.
 MODELS, MEASURED_BASELINES = "models", "measured_baselines"
 BYTES = "bytes"  # of the float32 weights as they lie on disk
-SURE = (BYTES, f"baseline_{BYTES}")  # what a member of a pruning study's front is measured for in any case
+COUNTED = f"test_{PER_CLASS}"
+SURE = (BYTES, f"baseline_{BYTES}", COUNTED)  # what a member of a pruning study's front is measured for in any case
 
 
 def of_pruning(trial: PruningTrial, tuned: FineTuned) -> Metrics:
@@ -38,7 +40,7 @@ def of_pruning(trial: PruningTrial, tuned: FineTuned) -> Metrics:
         **trial.validate(tuned.model, trial.settings.finetune.batch_size),
         **_cost(trial, tuned),
         **trial.session.static_metrics,
-        **{f"baseline_val_{name}": baseline[f"val_{name}"] for name in tasks.QUALITIES[images.task]},
+        **_of_baseline(trial, baseline),
         "baseline_id": trial.keys.baseline_id,
         "train_seconds": sum(epoch["seconds"] for epoch in tuned.history),
         "trial_seconds": time.perf_counter() - trial.began,
@@ -46,6 +48,13 @@ def of_pruning(trial: PruningTrial, tuned: FineTuned) -> Metrics:
         "images_skipped": len(images.skipped),
         "history": tuned.history,
     }
+
+
+def _of_baseline(trial: PruningTrial, metrics: Metrics) -> Metrics:
+    """What the baseline reaches on the validation split, as far as it is known of it."""
+    names = (*tasks.QUALITIES[trial.images.task], *trial.per_class, PER_CLASS)
+    known = metrics | derived(metrics, [f"val_{name}" for name in trial.per_class])
+    return {f"baseline_val_{name}": known[f"val_{name}"] for name in names if f"val_{name}" in known}
 
 
 def _cost(trial: NetworkTrial, tuned: FineTuned) -> Metrics:
@@ -81,13 +90,16 @@ def keep(trial: NetworkTrial, model: nn.Module, spec: Spec) -> None:
 def of_front_member(trial: NetworkTrial) -> Metrics:
     """Quality on the test split, size, and the latencies of `settings.latency` alone on the machine.
 
-    A network for segmentation leaves a picture of its predictions in the store.
+    In the store it leaves the files of `rssearch.report.members`, and of a network for segmentation a picture of its
+    predictions.
     """
     images, session = trial.images, trial.session
     model, size = _kept(trial)
     model = model.to(trial.device).eval()
     batch_size = trial.settings.finetune.batch_size
-    result = tasks.tested(model, images, batch_size, trial.device)
+    result, files = tasks.tested(model, images, batch_size, trial.device)
+    if files:
+        session.store.put(MEMBERS, session.key, files)
     if picture := tasks.picture(model, images, batch_size, trial.device):
         session.store.put(PREDICTIONS, session.key, {"predictions.png": picture})
     return result | {BYTES: size} | latency.of_front(model, images.input_shape, session)
@@ -105,12 +117,15 @@ def of_its_baseline(trial: PruningTrial) -> Metrics:
             "study": session.context.study,
             "machine": latency.machine(session),
             "latencies": latency.of_baseline_names(session),
+            "counts": 1,
         }
     )
 
     def build() -> Files:
         model = trial.baseline.model.to(trial.device).eval()
-        found = tasks.tested(model, trial.images, trial.settings.finetune.batch_size, trial.device)
+        found, details = tasks.tested(model, trial.images, trial.settings.finetune.batch_size, trial.device)
+        if details:
+            session.store.put(MEMBERS, trial.keys.baseline_member, details)
         if point.train_recipe.attention:  # what was trained is not kept: the network is there with its attention folded
             found = {f"folded_{name}": value for name, value in found.items()}
         found |= {BYTES: len(to_bytes(model))} | latency.of_baseline(model, trial.images.input_shape, session)
@@ -118,7 +133,9 @@ def of_its_baseline(trial: PruningTrial) -> Metrics:
 
     files = session.store.get_or_build(MEASURED_BASELINES, key, build)
     found = {f"baseline_{name}": value for name, value in json.loads(files["metrics.json"]).items()}
-    return found | {"baseline_id": trial.keys.baseline_id}
+    known = {"baseline_id": trial.keys.baseline_id}
+    tested = session.store.has(MEMBERS, trial.keys.baseline_member)
+    return found | known | ({"baseline_key": trial.keys.baseline_member} if tested else {})
 
 
 def _kept(trial: NetworkTrial) -> tuple[nn.Module, int]:

@@ -35,7 +35,7 @@ def test_a_folder_is_taken_with_its_folders_and_says_what_it_leaves_out() -> Non
     assert notes == [
         "tiles: left out, as these endings are not read: .txt (1)",
         "tiles: left out, as hidden or made by a file server: .png (1)",
-        "tiles: left out, as they are written masks (*.mask.png): 1",
+        "tiles: left out, as predictions wrote them: 1",
     ]
 
 

@@ -70,6 +70,28 @@ def test_published_splits(name: str) -> None:
         ({"resources": {"cpus": 0}}, "resources.cpus: 0 is not allowed"),
         ({"storage": "s3://"}, "storage: a storage is a folder, or a URL such as s3://bucket/results, not 's3://'"),
         ({"settings": {"train": {"nesterov": True, "momentum": 0}}}, "nesterov needs optimizer: sgd"),
+        (
+            {"settings": {"train": {"class_weights": "balance"}}},
+            "settings.train.class_weights: 'balance' is not allowed: must be balanced, or numbers above 0 as a list or "
+            "by the classes' names",
+        ),
+        ({"settings": {"train": {"class_weights": {}}}}, "settings.train.class_weights: {} is not allowed: must be"),
+        (
+            {"settings": {"train": {"class_weights": {"a": "2"}}}},
+            "settings.train.class_weights: '2' is not allowed: the weight of a class must be a number above 0; write 2 "
+            "without quotes",
+        ),
+        ({"settings": {"finetune": {"class_weights": [1, 0]}}}, "finetune.class_weights: 0 is not allowed: the weight"),
+        (
+            {"settings": {"train": {"class_weights": "balanced", "sampling": "balanced"}}},
+            "settings.train: class_weights and sampling would both balance the classes, so twice: choose one of them",
+        ),
+        (
+            {"settings": {"train": {"loss": "dice", "label_smoothing": 0.1}}},
+            "settings.train: label_smoothing is a part of the cross entropy, which loss: dice has not; take "
+            "dice_cross_entropy",
+        ),
+        ({"settings": {"train": {"loss": "dise"}}}, "settings.train.loss: 'dise' is not allowed. Did you mean 'dice'?"),
     ],
 )
 def test_a_mistake_is_named(change: dict[str, Any], message: str) -> None:

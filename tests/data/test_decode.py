@@ -4,15 +4,10 @@ import numpy as np
 import pytest
 
 from rssearch import data
-from rssearch.data.decode import pixel_sums, resize_all
+from rssearch.data.decode import resize_all
 from rssearch.errors import InputError
 from rssearch.imaging.pixels import decode
 from tests.support.fakes import encoded, picture, tree, zipped
-
-
-def test_pixel_sums():
-    image = np.array([[[1, 2], [3, 255]]], np.uint8)
-    assert pixel_sums(image).tolist() == [[261], [1 + 4 + 9 + 65025]]
 
 
 def test_resize_all_is_the_scaling_of_files():

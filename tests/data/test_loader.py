@@ -1,4 +1,5 @@
 import dataclasses
+import hashlib
 import pickle
 import warnings
 
@@ -9,7 +10,7 @@ import torch
 from rssearch import data
 from rssearch.config.settings import Augment
 from rssearch.data import augment as augmentation
-from rssearch.data import registry, streaming
+from rssearch.data import imageload, streaming
 from rssearch.data.imageset import ImageSet, normalise
 from rssearch.data.loader import batches, num_batches
 from rssearch.data.streaming import Stream, node_memory
@@ -147,9 +148,9 @@ def test_file_that_vanishes_while_streaming_is_named(tmp_path):
 
 def test_the_set_is_streamed_when_it_exceeds_its_share(root, monkeypatch):
     size = 60 * 3 * 16 * 16
-    monkeypatch.setattr(registry, "node_memory", lambda: 2 * size)
+    monkeypatch.setattr(imageload, "node_memory", lambda: 2 * size)
     assert not data.load("folder:mine", root, workers=1, memory_share=0.5).streaming
-    monkeypatch.setattr(registry, "node_memory", lambda: 2 * size - 1)
+    monkeypatch.setattr(imageload, "node_memory", lambda: 2 * size - 1)
     assert data.load("folder:mine", root, workers=1, memory_share=0.5).streaming
 
 
@@ -171,6 +172,20 @@ def test_dataset_bounds(images):
         dataset[6]
     with pytest.raises(InputError, match="unknown split 'validation'"):
         images.split("validation")
+
+
+@pytest.mark.gpu
+def test_gpu_moves_and_jitters_16_bits_as_the_cpu():
+    values = (
+        torch.arange(16 * 6 * 8 * 8).mul(997).remainder(65536).to(torch.int32).to(torch.uint16).reshape(16, 6, 8, 8)
+    )
+    for augment in (Augment(crop=2), Augment(crop=2, jitter=0.3, band_dropout=0.5)):
+        draws = augmentation.draw(16, augment, (6, 8, 8), np.random.default_rng(0))
+        expected, found = (augmentation.apply(x, draws, slice(0, 16)) for x in (values, values.cuda()))
+        assert found.dtype == expected.dtype
+        torch.testing.assert_close(found.cpu().double(), expected.double(), atol=0.1, rtol=1e-5)
+        dropped = augmentation.drop_bands(found.float(), draws, slice(0, 16)).cpu()
+        assert torch.equal((dropped == 0).all(3).all(2).sum(1), torch.from_numpy(draws.lost >= 0).long())
 
 
 @pytest.mark.gpu
@@ -258,6 +273,79 @@ class TestAugmentation:
         assert draws.jitter.min() >= 0.6
         assert draws.jitter.max() <= 1.4
 
+    def test_rgb_is_drawn_and_changed_as_ever(self):
+        """Literals and the arithmetic of the first release: what was trained is trained again, bit for bit."""
+        images = self.picture()
+        draws = augmentation.draw(64, Augment(crop=2, jitter=0.4), (3, 8, 8), np.random.default_rng([3, 1]))
+        drawn = b"".join(array.tobytes() for array in (draws.shift, draws.flips, draws.turns, draws.jitter))
+        assert hashlib.sha256(drawn).hexdigest()[:16] == "02b7c56c83508eb8"
+        moved = augmentation.move(images, draws, slice(0, 64)).float()
+        brightness, contrast, saturation = torch.from_numpy(draws.jitter)[:, :, None, None, None].unbind(1)
+        luma = torch.tensor(augmentation.LUMA)[:, None, None]
+        expected = (moved * brightness).clamp_(0, 255)
+        mean = (expected * luma).sum(1, keepdim=True).mean((2, 3), keepdim=True)
+        expected = torch.lerp(mean, expected, contrast).clamp_(0, 255)
+        grey = (expected * luma).sum(1, keepdim=True)
+        expected = torch.lerp(grey, expected, saturation).clamp_(0, 255)
+        assert torch.equal(augmentation.apply(images, draws, slice(0, 64)), expected)
+
+    @pytest.mark.parametrize("bands", [1, 3, 6])
+    def test_bands_that_are_not_rgb_are_changed_each_by_itself(self, bands):
+        values = np.random.default_rng(0).integers(100, 9000, (32, bands, 8, 8)).astype(np.uint16)
+        images, black = torch.from_numpy(values).float(), np.full(bands, 50, np.float32)
+        augment = OFF.model_copy(update={"jitter": 0.3})
+        draws = augmentation.draw(32, augment, (bands, 8, 8), np.random.default_rng(1), rgb=False)
+        assert draws.jitter.shape == (32, 2, bands)
+        assert 0.7 <= draws.jitter.min() < 0.75
+        assert 1.25 < draws.jitter.max() <= 1.3
+        result = augmentation.apply(images, draws, slice(0, 32), black)
+        for before, after, factors in zip(values.astype(np.float64), result, draws.jitter, strict=True):
+            for band, changed, brightness, contrast in zip(before, after, *factors, strict=True):
+                bright = 50 + (band - 50.0) * brightness
+                expected = bright.mean() + (bright - bright.mean()) * contrast
+                np.testing.assert_allclose(changed.numpy(), expected, rtol=1e-5, atol=0.01)
+
+    def test_jitter_stays_within_what_the_type_holds(self):
+        bright = torch.full((64, 2, 4, 4), 65535, dtype=torch.uint16)
+        result, _ = self.apply(bright, OFF.model_copy(update={"jitter": 0.5}))
+        assert result.max() == 65535
+        assert result.min() < 40000
+        result, _ = self.apply(bright.float(), OFF.model_copy(update={"jitter": 0.5}))
+        assert result.max() > 80000
+
+    @pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.uint16, torch.int32, torch.float32])
+    def test_every_type_is_moved_alike(self, dtype):
+        images = self.picture()
+        expected, draws = self.apply(images, Augment(crop=2))
+        moved = augmentation.move(images.to(dtype), draws, slice(0, 64))
+        assert moved.dtype == dtype
+        assert torch.equal(moved.to(torch.uint8), expected)
+
+    def test_some_images_lose_one_band(self):
+        augment = OFF.model_copy(update={"band_dropout": 0.25})
+        draws = augmentation.draw(4000, augment, (5, 8, 8), np.random.default_rng(0))
+        lost = draws.lost[draws.lost >= 0]
+        assert 900 < len(lost) < 1100
+        assert set(lost.tolist()) == {0, 1, 2, 3, 4}
+        images = torch.ones(20, 5, 2, 2)
+        result = augmentation.drop_bands(images, draws, slice(30, 50))
+        for image, band in zip(result, draws.lost[30:50].tolist(), strict=True):
+            assert [not plane.any() for plane in image] == [number == band for number in range(5)]
+
+    def test_a_lost_band_is_its_mean_in_what_a_network_gets(self, images):
+        x, _ = epoch(images, augment=OFF.model_copy(update={"band_dropout": 1.0}))
+        assert ((x == 0).all(3).all(2).sum(1) == 1).all()
+        plain, _ = epoch(images, augment=OFF)
+        kept = (x != 0).any(3).any(2)
+        assert torch.equal(x[kept], plain[kept])
+
+    def test_losing_bands_leaves_the_other_changes(self):
+        with_loss = self.apply(self.picture(), Augment(crop=2, jitter=0.2, band_dropout=0.5))[1]
+        without = self.apply(self.picture(), Augment(crop=2, jitter=0.2))[1]
+        assert (without.lost == -1).all()
+        for name in ("shift", "flips", "turns", "jitter"):
+            assert np.array_equal(getattr(with_loss, name), getattr(without, name))
+
     def test_images_of_a_batch_differ_from_one_another(self):
         images = self.picture(1).expand(64, -1, -1, -1)
         result, _ = self.apply(images, Augment(crop=2))
@@ -282,8 +370,8 @@ class TestAugmentation:
             augmentation.draw(4, Augment(crop=8), (3, 8, 8), rng)
         with pytest.raises(InputError, match=r"augment\.rotate90: needs square"):
             augmentation.draw(4, Augment(), (3, 16, 8), rng)
-        with pytest.raises(InputError, match=r"augment\.jitter: needs RGB"):
-            augmentation.draw(4, Augment(jitter=0.1), (1, 8, 8), rng)
+        with pytest.raises(InputError, match=r"augment\.band_dropout: needs two bands or more"):
+            augmentation.draw(4, Augment(band_dropout=0.1), (1, 8, 8), rng)
 
     def test_oblong_images_flip_and_crop(self):
         images = torch.arange(4 * 3 * 6 * 10, dtype=torch.int32).remainder(251).to(torch.uint8).reshape(4, 3, 6, 10)

@@ -17,6 +17,14 @@ def test_a_scene_depends_on_its_number_alone():
     assert not np.array_equal(synthetic.draw(0, np.arange(2), 32), synthetic.draw(0, np.arange(2), 32, seed=1))
 
 
+def test_scenes_are_drawn_as_ever():
+    """Literals: results on other pixels, or under another fingerprint, are of another dataset."""
+    drawn = synthetic.draw_all(16)
+    assert data.fingerprint("synthetic_scenes", ".").startswith("b2f2f74ad2c99a29")
+    # Sums instead of a hash: processors may round a value in a million to the other side.
+    assert abs(int(drawn.sum(dtype=np.int64)) - 244_941_065) < 245
+
+
 def test_the_number_of_threads_does_not_matter():
     assert np.array_equal(synthetic.draw_all(16, workers=1), synthetic.draw_all(16, workers=3))
 

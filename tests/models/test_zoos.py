@@ -6,6 +6,7 @@ import sys
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import segmentation_models_pytorch as smp
 import timm
@@ -15,9 +16,14 @@ from torch import nn
 from torchvision.transforms import v2
 
 from rssearch import models
+from rssearch.config.settings import Settings
+from rssearch.data.imageset import ImageSet, normalise
 from rssearch.errors import InputError
+from rssearch.imaging.pixels import Scaling
 from rssearch.models import extras, listing, smp_networks, timm_networks, torchgeo_weights, vision
 from rssearch.testing import check_network
+from rssearch.trials import normalisation
+from rssearch.trials.point import PruningPoint
 
 BANDS = ["B4", "B3", "B2", "B8"]
 
@@ -70,7 +76,7 @@ def test_the_version_of_a_zoo_is_part_of_what_names_results() -> None:
     [
         ("timm:resnet18", "timm:resnet18 needs timm, which is not installed: pip install 'rssearch[timm]'"),
         ("smp:unet/resnet18", "needs segmentation-models-pytorch, which is not installed: pip install 'rssearch[smp]'"),
-        ("resnet18", "needs torchgeo, which is not installed: pip install 'rssearch[geo]'"),
+        ("resnet18", "needs torchgeo, which is not installed: pip install 'rssearch[torchgeo]'"),
     ],
 )
 def test_a_missing_extra_is_named_with_its_command(monkeypatch: pytest.MonkeyPatch, name: str, message: str) -> None:
@@ -257,3 +263,25 @@ def test_weights_that_torchgeo_does_not_have_are_refused(torchgeo: dict[str, tor
 )
 def test_a_network_of_a_zoo_keeps_the_contract(name: str) -> None:
     check_network(name, shape=(3, 64, 64), tolerance=1e-4)
+
+
+def test_weights_of_a_sensor_bring_its_units_and_bands(torchgeo: dict[str, torch.Tensor]) -> None:
+    assert models.sensor_scaling("resnet18", "torchgeo:FMOW_GASSL") is None
+    values = {"dataset": "eurosat_ms", "model": "resnet18", "method": "none", "rate": 0}
+    settings = Settings.model_validate({"model": {"weights": "torchgeo:SENTINEL2_RGBN_MOCO"}})
+    point = PruningPoint(values, settings)
+    by = normalisation.of_point(point)
+    assert by == normalisation.By((0.0,) * 4, (10_000.0,) * 4, raw=True)
+    assert normalisation.name_of(point) == "weights"
+    normalisation.check(point, 4, ("B04", "B03", "B02", "B08"))
+    with pytest.raises(InputError, match=r"trained on B4, B3, B2, B8, in this order, and .* B02, B03, B04, B08"):
+        normalisation.check(point, 4, ("B02", "B03", "B04", "B08"))
+    # Whatever the scale of the study, the network sees (value - mean) / std of the values in the files.
+    pixels = np.full((2, 4, 8, 8), 5000, np.uint16)
+    for scaling in (Scaling((0.0,) * 4, (10_000.0,) * 4), Scaling((1000.0,) * 4, (3000.0,) * 4)):
+        images = ImageSet(
+            "a", ("a", "b"), pixels, np.array([0, 1]), {}, np.zeros(4, np.float32), np.ones(4, np.float32), "", "",
+            scaling=scaling,
+        )  # fmt: skip
+        x = normalise(images.take([0]), normalisation.applied(images, by))
+        torch.testing.assert_close(x, torch.full_like(x, 0.5), atol=1e-6, rtol=0)

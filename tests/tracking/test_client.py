@@ -175,6 +175,17 @@ def test_a_picture_is_attached_to_its_run_once(tmp_path: Path) -> None:
     assert load_text(f"{found(tmp_path)['a'].info.artifact_uri}/predictions.png") == "first"
 
 
+def test_files_of_members_and_baselines_are_attached_to_their_runs(tmp_path: Path) -> None:
+    paths = [tmp_path / "confusion.csv", tmp_path / "per_class.csv"]
+    for path in paths:
+        path.write_text(path.name)
+    records = [record("a"), record("baseline-x", kind="baseline")]
+    for some in (paths[:1], paths, paths):  # what is there stays
+        members = {"a": some, "baseline-x": some, "baseline-of-another-study": some}
+        assert tracker(tmp_path).close(records, status="FINISHED", pareto={"a"}, members=members) == 0
+    assert artifacts(tmp_path, "a") == artifacts(tmp_path, "baseline-x") == ["confusion.csv", "per_class.csv"]
+
+
 def test_a_picture_that_mlflow_lacks_is_sent_by_the_next_session(tmp_path: Path) -> None:
     picture = tmp_path / "a.png"
     tracker(tmp_path).close([record("a")], status="FINISHED", pareto={"a"})

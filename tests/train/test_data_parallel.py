@@ -28,6 +28,8 @@ from tests.support.training import CPU, fit, image_set, network, without_times
 
 # 45 images in batches of 16: the last batch has 13, which two workers share as 6 and 7.
 IMAGES = image_set((45, 16, 16))
+FEW = image_set((45, 16, 16))
+FEW.labels[:30] = 0  # two thirds of the training images
 RECIPE = Recipe(epochs=2, batch_size=16, lr=0.05, weight_decay=1e-3)
 
 
@@ -76,6 +78,8 @@ CASE_MODELS = {
     "activated": activated,
     "two micro-batches": plain,
     "masks": tiny,
+    "balanced": plain,
+    "balanced masks": tiny,
 }
 CASES = {
     "distilled": lambda worker_group: learn(worker_group, plain(), changed(distill=0.5), teacher=plain(7)),
@@ -85,6 +89,15 @@ CASES = {
     "activated": lambda worker_group: learn(worker_group, activated()),
     "two micro-batches": lambda worker_group: learn(worker_group, plain(), micro_batches=2),
     "masks": lambda worker_group: learn(worker_group, tiny(), changed(batch_size=5), scene_set((3, 1, 1))),
+    "balanced": lambda worker_group: learn(
+        worker_group, plain(), changed(loss="focal", sampling="balanced", class_weights={"c": 3.0}), FEW
+    ),
+    "balanced masks": lambda worker_group: learn(
+        worker_group,
+        tiny(),
+        changed(batch_size=5, loss="lovasz_cross_entropy", class_weights="balanced", label_smoothing=0.1),
+        scene_set((3, 1, 1)),
+    ),
 }
 SHORT = {"a last batch of two": lambda worker_group: learn(worker_group, normalised(), images=image_set((34, 16, 16)))}
 

@@ -11,6 +11,7 @@ from rssearch.config.settings import Recipe
 from rssearch.data import loader
 from rssearch.device import pick_device
 from rssearch.errors import InputError, TrialFailed
+from rssearch.scores import MACRO
 from rssearch.train import loop
 from tests.support.training import CPU, KilledError, fit, image_set, killed_after, network, same_weights, without_times
 
@@ -46,10 +47,9 @@ def test_history_reports_what_evaluate_measures(data):
     model = network()
     record = fit(model, data, Recipe(epochs=1, batch_size=8))[0]
     measured = loop.evaluate(model, data.split("val"), batch_size=16, device=CPU)
-    assert measured == {
-        "loss": pytest.approx(record["val_loss"], rel=1e-5),
-        "accuracy": record["val_accuracy"],
-    }
+    expected = {name.removeprefix("val_"): value for name, value in record.items() if name.startswith("val_")}
+    assert measured == {name: pytest.approx(value, rel=1e-5) for name, value in expected.items()}
+    assert measured.keys() == {"loss", *MACRO["classification"]}
 
 
 def test_train_loss_is_the_mean_over_images(data):

@@ -18,7 +18,8 @@ from rssearch.errors import InputError
 from rssearch.models import attention
 from rssearch.models.resnet_cifar import CifarResNet, cifar_resnet
 from rssearch.pruning import Elasticity
-from rssearch.train import loop
+from rssearch.scores import MACRO
+from rssearch.train import loop, losses
 from tests.support import training
 from tests.support.scenes import TinyUNet, scene_set, tiny
 from tests.support.training import CPU, KilledError, killed_after, same_weights, without_times
@@ -57,7 +58,8 @@ def test_learns_what_is_easy(data: SceneSet, change: dict[str, Any]) -> None:
 def test_history_reports_what_evaluate_measures(data: SceneSet) -> None:
     model = tiny()
     record = fit(model, data, Recipe(epochs=1, batch_size=8))[0]
-    assert {name for name in record if name.startswith("val")} == {"val_loss", "val_miou", "val_pixel_accuracy"}
+    names = ("loss", *MACRO["segmentation"])
+    assert {name for name in record if name.startswith("val")} == {f"val_{name}" for name in names}
     measured = loop.evaluate(model, data.split("val"), batch_size=5, device=CPU)
     assert {f"val_{name}": value for name, value in measured.items()} == {
         name: pytest.approx(record[name], rel=1e-6) for name in record if name.startswith("val")
@@ -83,7 +85,7 @@ def test_ignored_pixels_teach_nothing(data: SceneSet) -> None:
     """The gradients are those of the same masks without the ignored pixels; two masks of nothing but them give none."""
     model = tiny().eval()
     x, y = next(loader.batches(data.split("train"), 4, device=CPU, train=False))
-    for loss in loop.LABEL_LOSSES.values():
+    for loss in (losses.cross_entropy, losses.adaptive_mining, losses.focal):
         for smoothing in (0.0, 0.1):
             (plain,) = torch.autograd.grad(loss(model(x), y, smoothing), [model.head.weight])
             logits = model(x).permute(0, 2, 3, 1)[y != IGNORE]
@@ -103,10 +105,10 @@ def test_distillation_leaves_ignored_pixels_out(data: SceneSet) -> None:
     x, y = next(loader.batches(data.split("train"), 4, device=CPU, train=False))
     with torch.no_grad():
         taught, logits = teacher.eval()(x), student.eval()(x)
-        counted = loop.losses.distillation(logits, taught, 2.0, y)
+        counted = losses.distillation(logits, taught, 2.0, y)
         changed = torch.where((y == IGNORE)[:, None], 7.0, logits)
-        assert loop.losses.distillation(changed, taught, 2.0, y) == counted
-        assert loop.losses.distillation(changed, taught, 2.0) != counted
+        assert losses.distillation(changed, taught, 2.0, y) == counted
+        assert losses.distillation(changed, taught, 2.0) != counted
 
 
 @pytest.mark.parametrize("stop", [1, 3])

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from rssearch.data import IGNORE
-from rssearch.train.losses import adaptive_mining, cross_entropy, distillation
+from rssearch.train.losses import adaptive_mining, cross_entropy, distillation, focal
 
 
 @pytest.fixture
@@ -79,14 +79,15 @@ def test_mining_smooths_only_the_cross_entropy(batch):
 def test_losses_are_float32_whatever_the_logits_are(batch):
     logits, targets = batch
     half = logits.bfloat16()
-    for loss in (cross_entropy(half, targets), adaptive_mining(half, targets), distillation(half, half, 2.0)):
+    labelled = (loss(half, targets) for loss in (cross_entropy, adaptive_mining, focal))
+    for loss in (*labelled, distillation(half, half, 2.0)):
         assert loss.dtype == torch.float32
 
 
 def test_dense_logits_are_averaged_over_pixels(batch):
     logits, targets = batch
     dense, labels = logits.reshape(4, 4, 10).permute(0, 2, 1), targets.reshape(4, 4)
-    for loss in (cross_entropy, adaptive_mining):
+    for loss in (cross_entropy, adaptive_mining, focal):
         assert loss(dense, labels).item() == pytest.approx(loss(logits, targets).item(), rel=1e-6)
     other = dense.flip(1)
     assert distillation(dense, other, 4.0).item() == pytest.approx(
@@ -94,7 +95,7 @@ def test_dense_logits_are_averaged_over_pixels(batch):
     )
 
 
-@pytest.mark.parametrize("loss", [cross_entropy, adaptive_mining])
+@pytest.mark.parametrize("loss", [cross_entropy, adaptive_mining, focal])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_pixels_without_a_label_count_nowhere(loss, smoothing, batch):
     logits, targets = batch
@@ -116,8 +117,43 @@ def test_distillation_can_leave_pixels_out(batch):
     assert distillation(logits, logits.flip(1), 4.0, targets) == distillation(logits, logits.flip(1), 4.0)
 
 
-@pytest.mark.parametrize("loss", [cross_entropy, adaptive_mining])
+@pytest.mark.parametrize("loss", [cross_entropy, adaptive_mining, focal])
 def test_an_image_may_have_the_class_255(loss):
     logits, label = torch.zeros(1, 300), torch.tensor([IGNORE])
     assert loss(logits, label).item() == pytest.approx(loss(logits, torch.tensor([7])).item())
     assert loss(logits, label) > 1
+
+
+def test_a_weighted_loss_is_a_mean_over_the_samples(batch):
+    logits, targets = batch
+    weight = torch.arange(1.0, 11.0)
+    for loss in (cross_entropy, adaptive_mining, focal):
+        each = torch.stack([loss(logits[i : i + 1], targets[i : i + 1]) for i in range(16)])
+        expected = (each * weight[targets]).mean()
+        assert loss(logits, targets, 0.0, weight).item() == pytest.approx(expected.item(), rel=1e-6)
+        assert loss(logits, targets, 0.1, torch.ones(10)).item() == pytest.approx(loss(logits, targets, 0.1).item())
+    reference = F.cross_entropy(logits, targets, weight, label_smoothing=0.1)  # divided by the weights of the batch
+    found = cross_entropy(logits, targets, 0.1, weight)
+    assert found.item() == pytest.approx((reference * weight[targets].mean()).item(), rel=1e-6)
+
+
+def test_focal_loss_by_its_formula(batch):
+    logits, targets = batch
+    p = logits.softmax(1)
+    for gamma, smoothing in ((2.0, 0.0), (0.5, 0.0), (2.0, 0.2)):
+        label = (1 - smoothing) * F.one_hot(targets, 10) + smoothing / 10
+        weight = torch.linspace(0.5, 2, 10)
+        expected = -(label * weight * (1 - p) ** gamma * p.log()).sum(1).mean()
+        assert focal(logits, targets, smoothing, weight, gamma).item() == pytest.approx(expected.item(), rel=1e-5)
+    for smoothing in (0.0, 0.2):
+        plain = cross_entropy(logits, targets, smoothing)
+        assert focal(logits, targets, smoothing, gamma=0.0).item() == pytest.approx(plain.item(), rel=1e-6)
+
+
+def test_focal_loss_has_a_gradient_where_a_network_is_certain():
+    for gamma in (0.0, 0.5, 1.0, 2.0):
+        logits = torch.tensor([[200.0, 0.0], [0.0, 200.0]], requires_grad=True)
+        loss = focal(logits, torch.tensor([0, 0]), gamma=gamma)
+        loss.backward()
+        assert loss.item() == pytest.approx(100)
+        assert torch.equal(logits.grad, torch.tensor([[0.0, 0.0], [-0.5, 0.5]]))

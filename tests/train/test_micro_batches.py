@@ -1,5 +1,7 @@
 """rssearch.train.micro_batches: the step of a whole batch, some images at a time; what happens when memory runs out."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -7,7 +9,7 @@ from torch import nn
 from rssearch.config.settings import Recipe
 from rssearch.data import IGNORE, loader
 from rssearch.errors import OutOfMemory, TrialFailed
-from rssearch.train import loop, losses
+from rssearch.train import balance, loop, losses
 from rssearch.train import micro_batches as microbatch
 from tests.support.training import CPU, fit, image_set, same_weights
 
@@ -67,6 +69,30 @@ def test_masks_count_by_their_labelled_pixels():
     (loss, grad), (whole_loss, whole_grad) = gradient(3), gradient(1)
     torch.testing.assert_close(loss, whole_loss)
     torch.testing.assert_close(grad, whole_grad)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(
+    "loss", ["cross_entropy", "focal", "dice", "lovasz", "dice_cross_entropy", "lovasz_cross_entropy"]
+)
+def test_every_loss_of_masks_is_that_of_the_whole_batch(loss, weighted):
+    recipe = Recipe(loss=loss, label_smoothing=0.0 if loss in ("dice", "lovasz") else 0.1, distill=0.3)
+    weight = torch.tensor([0.5, 1.0, 4.0]) if weighted else None
+    label_loss, generator = balance.named_loss(recipe, weight), torch.Generator().manual_seed(0)
+    x, y = torch.randn(7, 2, 4, 4, generator=generator), torch.randint(0, 3, (7, 4, 4), generator=generator)
+    y[0], y[3, :3], y[5:] = IGNORE, IGNORE, IGNORE
+
+    def gradient(micro_batches):
+        layer, teacher = nn.Conv2d(2, 3, 1), nn.Conv2d(2, 3, 1)
+        for number, network in enumerate((layer, teacher)):
+            nn.init.constant_(network.bias, 0)
+            network.weight.data = torch.arange(6.0).sub(3 - number).reshape(3, 2, 1, 1)
+        loss_of = partial(loop.training_loss, layer, teacher, recipe, label_loss, 1.0)
+        return microbatch.backward(loss_of, x, y, micro_batches), layer.weight.grad
+
+    (found, grad), (expected, whole) = gradient(3), gradient(1)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(grad, whole, rtol=1e-5, atol=1e-7)
 
 
 def test_no_part_is_a_single_image():

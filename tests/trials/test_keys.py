@@ -29,7 +29,7 @@ def keys(
         "study": "s",
         "trial": "trials.prune:run",
         "space": {"dataset": [dataset], "model": [model], "method": ["lfp"], "rate": [0.5], "seed": [1]},
-        "settings": settings | {"train": {"epochs": 3}},
+        "settings": settings | {"train": {"epochs": 3, **settings.get("train", {})}},
         "search": {"objectives": objectives} if objectives else {},
     }
     definition = StudyDefinition(parse_study(document))
@@ -56,6 +56,21 @@ def test_keys_of_the_first_studies_stay() -> None:
         "score": "892e153a591fc1d8",
         "search": "ed12373ae1436f07",
     }
+
+
+def test_keys_that_came_later_are_left_out_at_their_defaults() -> None:
+    """What earlier releases computed without them is found, also where a YAML names the default."""
+    plain = keys("synthetic_scenes", "resnet20", {"finetune": {}})
+    named = {"class_weights": None, "sampling": "shuffled", "focal_gamma": 2.0}
+    document = {"train": named, "finetune": named, "augment": {"band_dropout": 0}}
+    assert keys("synthetic_scenes", "resnet20", document) == plain
+    other = keys("synthetic_scenes", "resnet20", {"finetune": {}, "augment": {"band_dropout": 0.1}})
+    assert {name for name in plain if plain[name] == other[name]} == {"data"}
+    other = keys("synthetic_scenes", "resnet20", {"finetune": {"sampling": "balanced"}})
+    assert {name for name in plain if plain[name] != other[name]} == {"trial"}
+    for recipe in ({"class_weights": "balanced"}, {"class_weights": {"lake": 2}}, {"sampling": "balanced"}):
+        other = keys("synthetic_scenes", "resnet20", {"train": recipe, "finetune": {}})
+        assert {name for name in plain if plain[name] == other[name]} == {"data"}
 
 
 def test_options_of_another_network_leave_the_baseline_as_it_is() -> None:
@@ -118,3 +133,24 @@ def test_memory_is_measured_again_where_code_of_ones_own_changed(tmp_path: Path)
     before = keys_with(("own.py", b"1"))
     assert len(before) == 1
     assert keys_with(("own.py", b"1")) == before != keys_with(("own.py", b"2"))
+
+
+def test_what_a_split_file_says_is_part_of_the_keys_and_its_name_is_not(tmp_path: Path) -> None:
+    first, same, other = (str(tmp_path / f"{name}.csv") for name in ("first", "same", "other"))
+    Path(first).write_text("path,split\na,train\nb,val\n")
+    Path(same).write_text("split;path\r\nval;b\r\ntrain;a\r\n")
+    Path(other).write_text("path,split\na,train\nb,test\n")
+
+    def keys_of(**split: str) -> dict[str, str]:
+        return keys("synthetic_scenes", "resnet20", {"split": split})
+
+    plain, read, again, changed = keys_of(), keys_of(file=first), keys_of(file=same), keys_of(file=other)
+    assert read == again
+    for one, two in ((plain, read), (plain, changed), (read, changed)):
+        assert not any(one[name] == two[name] for name in one)
+
+
+@pytest.mark.parametrize("split", [{"group": "(a)"}, {"by": "block", "size": "1km"}])
+def test_rules_of_a_division_are_part_of_the_keys(split: dict[str, str]) -> None:
+    plain, ruled = keys("synthetic_scenes", "resnet20", {}), keys("synthetic_scenes", "resnet20", {"split": split})
+    assert not any(plain[name] == ruled[name] for name in plain)

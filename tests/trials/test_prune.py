@@ -158,7 +158,7 @@ def test_a_baseline_is_measured_like_a_member_and_once(
     assert first["baseline_bytes"] == len(files["model.safetensors"])
     assert 0 < second["bytes"] < first["bytes"] < first["baseline_bytes"]
     images = PruningTrial.open(POINT, members[0]).images
-    by_hand = tested(trained.model.eval(), images, 8, torch.device("cpu"))
+    by_hand, _ = tested(trained.model.eval(), images, 8, torch.device("cpu"))
     assert first["baseline_test_accuracy"] == by_hand["test_accuracy"]
     assert rows[0]["baseline_id"] == rows[1]["baseline_id"] == first["baseline_id"]
 
@@ -250,12 +250,29 @@ def test_distillation_takes_the_baseline_as_teacher(tmp_path: Path, data_root: P
         ({"pruning.options": {"l1": {"log": "log1p"}}}, "method 'l1' has no option 'log'"),
         ({"finetune.lrr": 0.3}, "Did you mean 'lr'?"),
         ({"dataset": 3}, "space.dataset: is required"),
+        ({"train.loss": "dice"}, "settings.train.loss: 'dice' compares masks, for segmentation; for classification"),
+        ({"finetune.loss": "lovasz_cross_entropy"}, "settings.finetune.loss: 'lovasz_cross_entropy' compares masks"),
     ],
 )
 def test_check_refuses(change: dict[str, Any], message: str, settings: Settings) -> None:
     with pytest.raises(InputError) as caught:
         prune.check(POINT | change, settings)
     assert message in str(caught.value)
+
+
+def test_weights_of_classes_that_are_not_there_are_refused(data_root: Path, settings: Settings) -> None:
+    """Before anything is trained: a study asks for the identity of every point."""
+    for change, message in (
+        ({"train.class_weights": {"lake": 2}}, r"^settings\.train\.class_weights: unknown class 'lake'\. Known: "),
+        (
+            {"finetune.class_weights": [1, 2]},
+            r"^settings\.finetune\.class_weights: 2 numbers, but there are 3 classes: ",
+        ),
+    ):
+        prune.check(POINT | change, settings)
+        with pytest.raises(InputError, match=message):
+            prune.identity(POINT | change, settings, data_root)
+    prune.identity(POINT | {"train.class_weights": "balanced"}, settings, data_root)
 
 
 def test_a_network_without_logits_is_refused(tmp_path: Path, data_root: Path, settings: Settings) -> None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from rssearch.metrics import human, title_of
 from rssearch.report.cells import cell, lost_and_gained
 from rssearch.report.columns import plain
+from rssearch.report.page import classes
 from rssearch.report.page.payload import named, payload
 from rssearch.report.page.study_files import StudyFiles, study_files
 from rssearch.report.tables import KEY_DIGITS, legend, summary, varying
@@ -42,6 +43,7 @@ def page(
     dimensions: Sequence[str] | None = None,
     folder: Location | None = None,
     averaged: Sequence[Front] | None = None,
+    links: str | None = None,
 ) -> bytes:
     """The page, UTF-8.
 
@@ -52,6 +54,7 @@ def page(
         dimensions: as in `rssearch.report.tables.table`.
         folder: the study's folder, as in `rssearch.report.write_front`.
         averaged: the fronts of the means, where seeds vary.
+        links: what leads from the page to the study's folder: empty where it lies there; None for no links.
     """
     shown = averaged or found
     beside = study_files(folder, [key for front in shown for row in front.members for key in named(row)])
@@ -60,6 +63,7 @@ def page(
         "title": escape(study),
         "style": _resource("page.css"),
         "front": _front_table(shown, dimensions),
+        "classes": classes.sections(shown, dimensions, beside.confusions, links),
         "dimensions": _resource("dimensions.html") if data["dimensions"] else "",
         "channels": _channels(beside),
         "predictions": _predictions(shown, dimensions, beside.pictures),

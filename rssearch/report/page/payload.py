@@ -17,6 +17,7 @@ from rssearch.metrics import (
     RATIOS,
     SPEEDUP,
     axis,
+    is_calibration,
     is_count,
     is_difference,
     is_share,
@@ -31,6 +32,7 @@ from rssearch.report.look import colours_of, markers_of
 from rssearch.report.page.dimensions import explained
 from rssearch.report.page.study_files import Channels
 from rssearch.report.tables import KEY_DIGITS, varying
+from rssearch.scores import PER_CLASS
 
 if TYPE_CHECKING:
     from rssearch.config.schema import Bound
@@ -112,9 +114,11 @@ def _direction(name: str) -> str | None:
     """Which values of a metric are better; None where that is not known, as of a rate."""
     if name.startswith("requested_"):
         return None
-    if is_count(name) or is_size(name) or name.endswith((*RATIOS, "seconds", "loss")) or "latency" in name:
+    costs = is_count(name) or is_size(name) or "latency" in name
+    if costs or is_calibration(name) or name.endswith((*RATIOS, "seconds", "loss")):
         return "min"
-    return "max" if is_share(name) or is_difference(name) or name.startswith(SPEEDUP) else None
+    good = is_share(name) or is_difference(name) or name.endswith("kappa") or name.startswith(SPEEDUP)
+    return "max" if good else None
 
 
 def _first(rows: Sequence[Row]) -> list[str]:
@@ -124,7 +128,7 @@ def _first(rows: Sequence[Row]) -> list[str]:
 
 
 def _columns(rows: Sequence[Row], first: Sequence[str] = COLUMNS) -> list[str]:
-    present = dict.fromkeys(name for row in rows for name in row)
+    present = dict.fromkeys(name for row in rows for name in row if not name.endswith(PER_CLASS))
     return [*(name for name in dict.fromkeys(first) if name in present), *sorted(set(present).difference(first))]
 
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 
 import yaml
 
+from rssearch.report.members import PICTURE
 from rssearch.storage import uris
 from rssearch.storage.artifacts import Store
 from rssearch.storage.location import Location, names
-from rssearch.trial.interface import PREDICTIONS
+from rssearch.trial.interface import MEMBERS, PREDICTIONS
 
 DOCUMENTS = ("study.yaml", "environment.json")
 Channels = Mapping[str, tuple[int, int]]  # layer -> channels that are left, channels of the whole network
@@ -25,11 +26,13 @@ class StudyFiles:
         pictures: trial's key -> picture of what it predicts.
         channels: trial's key -> its layers, of those whose networks are in the store; None without a folder.
         documents: name -> text.
+        confusions: key of a member or of a baseline -> picture of its confusion matrix.
     """
 
     pictures: Mapping[str, Location] = field(default_factory=dict)
     channels: Mapping[str, Channels] | None = None
     documents: Mapping[str, str] = field(default_factory=dict)
+    confusions: Mapping[str, Location] = field(default_factory=dict)
 
 
 def study_files(folder: Location | None, keys: Iterable[str]) -> StudyFiles:
@@ -48,6 +51,7 @@ def study_files(folder: Location | None, keys: Iterable[str]) -> StudyFiles:
     return StudyFiles(
         pictures={n.removesuffix(".png"): folder / PREDICTIONS / n for n in names(folder / PREDICTIONS)},
         channels={key: layers for key, layers in channels.items() if layers},
+        confusions={path.parent.name: path for path in (folder / MEMBERS).glob(f"*/{PICTURE}")},
         documents={name: _without_secrets(path.read_text()) for name, path in paths.items() if path.is_file()},
     )
 
