@@ -98,7 +98,7 @@ def too_noisy(rows: Sequence[Row], limit: float | None) -> str | None:
     if limit is None:
         return None
     timed = [row for row in rows if row.get(_LATENCY) is not None]
-    noisy = [row for row in timed if (gains.spread(row, _LATENCY) or 0.0) > _NOISE * float(row[_LATENCY])]
+    noisy = [row for row in timed if _is_noise(float(row[_LATENCY]), gains.spread(row, _LATENCY) or 0.0, limit)]
     if not noisy:
         return None
     return (
@@ -106,6 +106,11 @@ def too_noisy(rows: Sequence[Row], limit: float | None) -> str | None:
         f"machine had other work: which of them keep {limit:g} ms rests on chance. Once it is idle, the same command "
         "with another --storage measures again"
     )
+
+
+def _is_noise(median: float, spread: float, limit: float) -> bool:
+    """Whether a latency varies so much that it might as well lie on the other side of the limit."""
+    return spread > _NOISE * median and abs(median - limit) < spread
 
 
 def _table(titles: Sequence[str], lines: Sequence[Sequence[str]], rows: Sequence[Row]) -> Table:

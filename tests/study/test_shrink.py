@@ -335,20 +335,21 @@ def test_each_size_that_was_tried_for_a_latency_has_a_row() -> None:
 
     rows = [
         size(0.25, 1.5, 0.1, status="finished", val_accuracy=0.4),
-        size(0.8, 58.0, 43.0),
+        size(0.8, 30.0, 38.0),
         size(0.35, 1.9, 0.1, status="finished", val_accuracy=0.5),
         {"key": "k", "status": "failed", "requested_macs_ratio": 0.5},
     ]
     found = sizes(rows, 2.5, "k0.35")
     columns = [list(column.cells) for column in found.columns]
     assert columns[0] == ["80.0 %", "", "35.0 %", "25.0 %"]
-    assert columns[1] == ["58 (43)‡", "", "1.9 (0.1)", "1.5 (0.1)"]
+    assert columns[1] == ["30 (38)‡", "", "1.9 (0.1)", "1.5 (0.1)"]
     assert columns[3] == ["refused", "failed", "kept, and taken", "kept"]
     assert str(found.columns[3].header) == "at most 2.5 ms"
     text = too_noisy(rows, 2.5)
     assert text is not None
     assert text.startswith("the latencies of 1 of 3 sizes vary by more than half of their median")
     assert too_noisy(rows[2:], 2.5) is None
+    assert too_noisy(rows, 1000.0) is None  # no noise takes them there
     assert too_noisy(rows, None) is None
 
 
