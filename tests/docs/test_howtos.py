@@ -95,7 +95,8 @@ def test_given_weights(tmp_path: Path) -> None:
     found = re.search(r"^accuracy on val: (\S+)$", printed, re.MULTILINE)
     assert found is not None
     assert float(row["baseline_val_accuracy"]) == float(found[1]) > 0.5  # the script's own number, to the digit
-    assert f"my.pt    imagenet             {float(found[1]):.1%}" in printed
+    assert "resnet18 with my.pt" in printed
+    assert re.search(rf"^imagenet +{100 * float(found[1]):.1f} % ", printed, re.MULTILINE)
     for bundle in ("small", "net"):
         about = json.loads((tmp_path / bundle / "preprocessing.json").read_text())
         assert (about["normalize"], about["mean"]) == ("imagenet", pytest.approx([0.485, 0.456, 0.406]))
