@@ -1,3 +1,3 @@
-"""Which files are images, their pixels, and tiles of scenes. NumPy and Pillow alone: prediction works without torch."""
+"""Which files are images, their pixels, and tiles of scenes, without torch; rasterio is imported where it is used."""
 
 __all__ = ["contents", "headers", "pixels", "tiling"]

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import rasterio
 import yaml
 
 HOWTOS = Path(__file__).parents[2] / "docs" / "howto"
@@ -44,7 +45,8 @@ def follow(page: str, folder: Path) -> tuple[str, list[dict[str, str]]]:
 
 def test_every_page_is_listed() -> None:
     index = (HOWTOS / "index.md").read_text(encoding="utf-8")
-    assert sorted(re.findall(r"\((\w+)\.md\) \|", index)) == PAGES == ["dataset", "method", "model", "trial", "weights"]
+    assert PAGES == ["dataset", "method", "model", "scene", "trial", "weights"]
+    assert sorted(re.findall(r"\((\w+)\.md\) \|", index)) == PAGES
 
 
 @pytest.mark.slow
@@ -86,6 +88,23 @@ def test_a_trial(tmp_path: Path) -> None:
         (size, shortcut, "finished") for size in ("16", "24") for shortcut in ("A", "B")
     ]
     assert len({row["macs"] for row in rows}) == 4
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_a_scene(tmp_path: Path) -> None:
+    printed, (row,) = follow("scene", tmp_path)
+    assert float(row["val_miou"]) > 0.5
+    *_, line, counts = printed.splitlines()
+    assert line.split("\t")[:3] == ["scene.tif", "map/scene.mask.tif", "map/scene.probabilities.tif"]
+    assert line.split("\t")[-2:] == ["without data", "0.1000"]
+    assert sum(map(int, re.findall(r"[0-9]+", counts))) == 64 * 96
+    with rasterio.open(tmp_path / "scene.tif") as scene, rasterio.open(tmp_path / "map" / "scene.mask.tif") as mask:
+        assert (mask.crs, mask.transform, mask.shape) == (scene.crs, scene.transform, scene.shape)
+        assert (mask.read(1)[:, :90] == 255).all()
+        assert mask.read(1)[:, 90:].max() < 3
+    models = json.loads((tmp_path / "net" / "measured.json").read_text())["models"]
+    assert set(models["model.end_to_end.fp16.onnx"]["largest_difference"]) == {"onnxruntime", "openvino"}
 
 
 @pytest.mark.slow
