@@ -81,10 +81,15 @@ about = json.loads((folder / "preprocessing.json").read_text())
 """
 
 _PURPOSE = {
+    "multilabel": "A network that gives {size} RGB images those of {count} classes that they have",
     "classification": "A classifier of {size} RGB images into {count} classes",
     "segmentation": "A network that gives each pixel of an RGB scene one of {count} classes",
 }
 _PREDICT = {
+    "multilabel": """\
+for name, probability in zip(network.classes, predict.probabilities(network, "image.png")):
+    if probability >= network.threshold:
+        print(name, probability)""",
     "classification": """\
 for name, probability in zip(network.classes, predict.probabilities(network, "image.png")):
     print(name, probability)""",
@@ -122,6 +127,12 @@ With onnxruntime alone, `model.onnx` takes tiles: input `image`, float32 [batch,
 `logits`, [batch, %(count)d, %(height)d, %(width)d]. `preprocessing.json` says how pixels are scaled and how far tiles
 overlap.""",
 }
+_ALONE["multilabel"] = _ALONE["classification"].replace(
+    'print(about["classes"][logits[0].argmax()])',
+    """\
+chances = 1 / (1 + np.exp(-logits[0]))
+print([name for name, chance in zip(about["classes"], chances) if chance >= about["threshold"]])""",
+)
 # What `rssearch.imaging.pixels.decode` does, for those who have Pillow alone: of a square input, and of any other.
 _SQUARE = """\
 image = Image.open(io.BytesIO(Path("image.png").read_bytes()))  # by its name, Pillow would misread a turned TIFF
@@ -156,6 +167,16 @@ labels = predict_scene(model, (pixels - mean) / std, **about["tiles"]).argmax(0)
 for index, name in enumerate(about["classes"]):
     print(name, float((labels == index).float().mean()))""",
 }
+
+_IMPORTS["multilabel"] = _IMPORTS["classification"]
+_USE["multilabel"] = """\
+pixels = torch.from_numpy(decode(Path("image.png").read_bytes(), {side})) / 255
+mean, std = (torch.tensor(about[name])[:, None, None] for name in ("mean", "std"))
+with torch.inference_mode():
+    probabilities = model(((pixels - mean) / std)[None]).sigmoid()[0]
+for name, probability in zip(about["classes"], probabilities.tolist()):
+    if probability >= about["threshold"]:
+        print(name, probability)"""
 
 
 def card(found: Recorded, row: Mapping[str, Any], about: Mapping[str, Any], measured: Mapping[str, Any]) -> str:
@@ -233,7 +254,9 @@ def _results(row: Mapping[str, Any], measured: Mapping[str, Any]) -> str:
 
 def _measures(row: Mapping[str, Any]) -> list[str]:
     qualities = (
-        f"{split}_{quality}" for split in ("val", "test") for quality in ("accuracy", "miou", "pixel_accuracy")
+        f"{split}_{quality}"
+        for split in ("val", "test")
+        for quality in ("accuracy", "miou", "pixel_accuracy", "map", "micro_f1")
     )
     named = (*qualities, "macs", "params", "bytes", *latencies([row]))
     return [name for name in named if row.get(name) is not None]

@@ -91,7 +91,7 @@ def _contents(found: Recorded, row: Mapping[str, Any], data_root: Path | None, *
         source = checks.load(images)
         if int8:
             networks[INT8], measured["calibration_images"] = checks.calibrated(networks[ONNX], source)
-        split = "val" if all(row.get(f"test_{name}") is None for name in ("accuracy", "miou")) else "test"
+        split = "val" if all(row.get(f"test_{name}") is None for name in ("accuracy", "miou", "map")) else "test"
         chosen = source.split(split)
         count, unit = checks.counted(chosen)
         measured |= {"split": split, "images": count, "unit": unit}
@@ -127,6 +127,7 @@ def _preprocessing(about: Mapping[str, Any]) -> dict[str, Any]:
         "colours": [shade(i) for i in range(len(about["classes"]))],
         "onnx": {"input": INPUT, "output": OUTPUT, "opset": OPSET},
         **({"tiles": about["tiles"]} if segments else {}),
+        **({"threshold": about["threshold"]} if "threshold" in about else {}),
     }
 
 

@@ -10,7 +10,7 @@ from rssearch.metrics import DIFFERENCE, SPEEDUP, WORDS, human, number, title_of
 
 DISTURBED = "‡"  # a latency whose interquartile range is above a tenth of its median
 FOOTNOTE = f"{DISTURBED} interquartile range above a tenth of the median: the machine had other work"
-QUALITIES = ("val_accuracy", "test_accuracy", "val_miou", "test_miou")
+QUALITIES = ("val_accuracy", "test_accuracy", "val_miou", "test_miou", "val_map", "test_map")
 
 Row = Mapping[str, Any]
 

@@ -25,7 +25,18 @@ __all__ = ["EPOCHS", "METHOD", "Request", "shrink", "table"]
 METHOD = "compound"
 _RATIOS = (0.8, 0.65, 0.5, 0.35, 0.25)  # of the MACs, that are tried for a latency
 EPOCHS = 10  # of the fine-tuning
-_MEASURES = ("val_accuracy", "test_accuracy", "val_miou", "test_miou", "macs", "params", "bytes", "latency_ms")
+_MEASURES = (
+    "val_accuracy",
+    "test_accuracy",
+    "val_miou",
+    "test_miou",
+    "val_map",
+    "test_map",
+    "macs",
+    "params",
+    "bytes",
+    "latency_ms",
+)
 
 
 @dataclass(frozen=True)
@@ -65,7 +76,8 @@ class Request:
             raise InputError(f"--latency-ms {self.latency_ms:g}: must be a number of milliseconds above 0")
         if self.macs_ratio is not None and not math.isfinite(self.macs_ratio):
             raise InputError(f"--macs {self.macs_ratio:g}: must be a number in (0, 1]")
-        quality = "val_miou" if models.task_of(self.model) == "segmentation" else "val_accuracy"
+        quality = "val_map" if self.data.startswith("multilabel_") else "val_accuracy"
+        quality = "val_miou" if models.task_of(self.model) == "segmentation" else quality
         name = re.sub(r"[^A-Za-z0-9_.-]+", "-", self.model).strip("-")[:60]
         document: dict[str, Any] = {
             "study": f"shrink-{name}-{self._key()}",
