@@ -3,9 +3,11 @@
     architecture.json    the network's name, options and shapes, and the spec of the cut
     model.safetensors    the weights
     model.onnx           both as one file, for onnxruntime and others; a batch of any size
-    model.int8.onnx      the same in 8 bits, where it was asked for
+    model.int8.onnx      the same in 8 bits, where it was asked for; model.fp16.onnx in 16
+    model.end_to_end.onnx    the same from raw pixels to probabilities, where it was asked for
     preprocessing.json   what turns an image into the network's input, and the names of its outputs
     measured.json        how near the ONNX models are to the network, and what was measured of them at the export
+    mlm.json             the bundle as a STAC item of the Machine Learning Model extension, for catalogues
     model_card.md        where the network comes from, what it reaches and what it costs
     manifest.json        the format, and sha256 of each of them
 
@@ -63,6 +65,9 @@ def export(
     data_root: Path | None = None,
     check: bool = False,
     int8: bool = False,
+    fp16: bool = False,
+    end_to_end: bool = False,
+    any_size: bool = False,
 ) -> Path:
     """Write the network of a trial as a bundle. The folder appears whole or not at all.
 
@@ -77,6 +82,9 @@ def export(
         check: measure the ONNX model on the images that the study's own number is of: those of the test split; of the
             validation split for a trial whose test images were never read.
         int8: write a quantised model as well, calibrated on training images; this includes `check`.
+        fp16: write a model that computes in float16 as well.
+        end_to_end: write a model that takes raw pixels and gives probabilities as well.
+        any_size: the models take images of any height and width; for segmentation.
 
     Returns:
         The folder, absolute.
@@ -86,5 +94,7 @@ def export(
             else than the network, or the study's images are needed and not there.
     """
     from rssearch.bundle.exporting import write
+    from rssearch.bundle.variants import Wanted
 
-    return write(found, row, out, data_root=data_root, check=check, int8=int8)
+    wanted = Wanted(int8=int8, fp16=fp16, end_to_end=end_to_end, any_size=any_size)
+    return write(found, row, out, data_root=data_root, check=check, wanted=wanted)

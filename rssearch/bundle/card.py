@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from rssearch.bundle import usage
 from rssearch.bundle.files import INT8, ONNX
 from rssearch.cost.onnx import OPSET
 from rssearch.data.registry import ALIASES, FAMILIES, prefix_of
@@ -46,11 +47,11 @@ _CARD = """\
 
 ## Use
 
-Without torch, from the command line or from Python, with `pip install onnxruntime numpy pillow` and rssearch without
+Without torch, from the command line or from Python, with `pip install {packages}` and rssearch without
 its dependencies (`pip install --no-deps PATH/OF/RSSEARCH`):
 
 ```sh
-python -m rssearch.bundle PATH/OF/THIS/FOLDER image.png
+python -m rssearch.bundle PATH/OF/THIS/FOLDER {image}
 ```
 
 ```python
@@ -62,7 +63,7 @@ network = predict.open_network("PATH/OF/THIS/FOLDER")  # checks its files agains
 
 {alone}
 
-With torch and rssearch, which refuses what is no 8-bit image as the command line does:
+{torch}
 
 ```python
 import json
@@ -79,104 +80,6 @@ about = json.loads((folder / "preprocessing.json").read_text())
 {use}
 ```
 """
-
-_PURPOSE = {
-    "multilabel": "A network that gives {size} RGB images those of {count} classes that they have",
-    "classification": "A classifier of {size} RGB images into {count} classes",
-    "segmentation": "A network that gives each pixel of an RGB scene one of {count} classes",
-}
-_PREDICT = {
-    "multilabel": """\
-for name, probability in zip(network.classes, predict.probabilities(network, "image.png")):
-    if probability >= network.threshold:
-        print(name, probability)""",
-    "classification": """\
-for name, probability in zip(network.classes, predict.probabilities(network, "image.png")):
-    print(name, probability)""",
-    "segmentation": """\
-labels = predict.labels(network, "image.png")  # of any size, uint8 [height, width]
-for index, name in enumerate(network.classes):
-    print(name, (labels == index).mean())""",
-}
-_ALONE = {
-    "classification": """\
-With onnxruntime alone, for 8-bit images (deeper ones would be cut to 8 bits without a word):
-
-```python
-import io
-import json
-from pathlib import Path
-
-import numpy as np
-import onnxruntime
-from PIL import Image, ImageOps
-
-folder = Path("PATH/OF/THIS/FOLDER")
-session = onnxruntime.InferenceSession(folder / "model.onnx")
-about = json.loads((folder / "preprocessing.json").read_text())
-
-channels, height, width = about["input_shape"]
-%(prepare)s
-pixels = np.asarray(image, np.float32).transpose(2, 0, 1) / 255
-mean, std = (np.array(about[name], np.float32)[:, None, None] for name in ("mean", "std"))
-(logits,) = session.run(["logits"], {"image": ((pixels - mean) / std)[None]})
-print(about["classes"][logits[0].argmax()])
-```""",
-    "segmentation": """\
-With onnxruntime alone, `model.onnx` takes tiles: input `image`, float32 [batch, 3, %(height)d, %(width)d], to
-`logits`, [batch, %(count)d, %(height)d, %(width)d]. `preprocessing.json` says how pixels are scaled and how far tiles
-overlap.""",
-}
-_ALONE["multilabel"] = _ALONE["classification"].replace(
-    'print(about["classes"][logits[0].argmax()])',
-    """\
-chances = 1 / (1 + np.exp(-logits[0]))
-print([name for name, chance in zip(about["classes"], chances) if chance >= about["threshold"]])""",
-)
-# What `rssearch.imaging.pixels.decode` does, for those who have Pillow alone: of a square input, and of any other.
-_SQUARE = """\
-image = Image.open(io.BytesIO(Path("image.png").read_bytes()))  # by its name, Pillow would misread a turned TIFF
-image.draft("RGB", (2 * width, 2 * height))  # a JPEG is decoded at 1/2, 1/4 or 1/8 where that is large enough
-image = ImageOps.exif_transpose(image).convert("RGB")
-side = min(image.size)
-left, top = (image.width - side) / 2, (image.height - side) / 2
-square = (left, top, left + side, top + side)
-image = image.resize((width, height), Image.Resampling.BILINEAR, box=square, reducing_gap=3.0)"""
-_OBLONG = """\
-image = ImageOps.exif_transpose(Image.open(io.BytesIO(Path("image.png").read_bytes()))).convert("RGB")
-assert image.size == (width, height)"""
-_IMPORTS = {
-    "classification": "from rssearch import bundle\nfrom rssearch.imaging.pixels import decode",
-    "segmentation": """\
-from rssearch import bundle
-from rssearch.imaging.pixels import decode
-from rssearch.train.segmentation import predict_scene""",
-}
-_USE = {
-    "classification": """\
-pixels = torch.from_numpy(decode(Path("image.png").read_bytes(), {side})) / 255
-mean, std = (torch.tensor(about[name])[:, None, None] for name in ("mean", "std"))
-with torch.inference_mode():
-    probabilities = model(((pixels - mean) / std)[None]).softmax(1)[0]
-print(about["classes"][int(probabilities.argmax())], float(probabilities.max()))""",
-    "segmentation": """\
-# Of any size, at the resolution of the training scenes.
-pixels = torch.from_numpy(decode(Path("image.png").read_bytes(), None)) / 255
-mean, std = (torch.tensor(about[name])[:, None, None] for name in ("mean", "std"))
-labels = predict_scene(model, (pixels - mean) / std, **about["tiles"]).argmax(0)  # [height, width]
-for index, name in enumerate(about["classes"]):
-    print(name, float((labels == index).float().mean()))""",
-}
-
-_IMPORTS["multilabel"] = _IMPORTS["classification"]
-_USE["multilabel"] = """\
-pixels = torch.from_numpy(decode(Path("image.png").read_bytes(), {side})) / 255
-mean, std = (torch.tensor(about[name])[:, None, None] for name in ("mean", "std"))
-with torch.inference_mode():
-    probabilities = model(((pixels - mean) / std)[None]).sigmoid()[0]
-for name, probability in zip(about["classes"], probabilities.tolist()):
-    if probability >= about["threshold"]:
-        print(name, probability)"""
 
 
 def card(found: Recorded, row: Mapping[str, Any], about: Mapping[str, Any], measured: Mapping[str, Any]) -> str:
@@ -199,18 +102,12 @@ def card(found: Recorded, row: Mapping[str, Any], about: Mapping[str, Any], meas
     if row.get("requested_macs_ratio") is not None:
         asked.insert(0, f"to {100 * row['requested_macs_ratio']:.3g} % of the MACs")
     height, width = about["input_shape"][1:]
-    size, task = f"{height} x {width}", about["task"]
-    words = {"size": size, "count": len(about["classes"]), "height": height, "width": width}
-    words |= {"prepare": _SQUARE if height == width else _OBLONG, "side": height if height == width else None}
+    size = f"{height} x {width}"
     return _CARD.format(
         model=markdown(about["model"]),
         cut=markdown(", ".join([f"pruned by {row.get('method', 'a trial of its own')}", *asked])),
         trust=", allow_imports=True" if is_own(about["model"]) else "",
-        purpose=_PURPOSE[task].format(**words),
-        imports=_IMPORTS[task],
-        use=_USE[task].format(**words),
-        predict=_PREDICT[task],
-        alone=_ALONE[task] % words,
+        **usage.texts(about),
         size=size,
         study=found.study,
         key=row["key"],
@@ -303,6 +200,8 @@ def _onnx(measured: Mapping[str, Any]) -> list[str]:
         f"{parity['largest_difference']:.2g} (the largest is {parity['largest_logit']:.3g}), by onnxruntime on "
         f"{parity['images']} {markdown(parity['source'])}."
     ]
+    for name, found in measured.get("models", {}).items():
+        lines.append(f"`{name}` gives the network's {found['output']} within {found['bound']:.2g}: {_runtimes(found)}.")
     if "calibration_images" in measured:
         lines.append(
             f"`{INT8}` has weights and activations of 8 bits (static, QDQ, a scale for each channel of the weights), "
@@ -337,6 +236,14 @@ def _onnx(measured: Mapping[str, Any]) -> list[str]:
             spread = f"{times['iqr_ms']:.2g}{marks[-1]}"
             lines.append(f"| {title} | {times['median_ms']:.3g} | {spread} | {times['p95_ms']:.3g} |")
     return [*lines, *(["", f"{FOOTNOTE}."] if any(marks) else [])]
+
+
+def _runtimes(found: Mapping[str, Any]) -> str:
+    """By how much the outputs of an ONNX model differ from the network's, in each runtime."""
+    return ", ".join(
+        f"{runtime} {markdown(value) if isinstance(value, str) else f'{value:.2g}'}"
+        for runtime, value in found["largest_difference"].items()
+    )
 
 
 def _exact(name: str, value: float | None, count: int) -> str:
@@ -387,6 +294,8 @@ def summary(folder: Path) -> list[str]:
     parity = measured["parity"]
     within = f"{parity['largest_difference']:.2g}"
     lines = [f"{ONNX}: the network's logits within {within}, on {parity['images']} {parity['source']}"]
+    for name, found in measured.get("models", {}).items():
+        lines.append(f"{name}: the network's {found['output']} within {found['bound']:.2g}: {_runtimes(found)}")
     for model, found in measured.get("quality", {}).items():
         values = ", ".join(f"{title_of(n).lower()} {v:.6f}" for n, v in found.items() if v is not None)
         lines.append(f"{model}: {measured['split']} {values} ({measured['images']:,} {measured['unit']})")

@@ -55,20 +55,24 @@ class Images:
     split_hash: str | None
 
 
+def samples(images: Images) -> tuple[Array, str]:
+    """A few images [N, C, H, W] of the dataset in their own type, or noise where it is not found; and what they are."""
+    found = _some(images)
+    return (np.stack(found), f"images of {images.name}") if found else (noise(images.about), "images of noise")
+
+
 def parity(model: nn.Module, content: bytes, images: Images) -> dict[str, Any]:
-    """Compare an ONNX model with its network on a few images of the dataset, or on noise where it is not found.
+    """Compare an ONNX model with its network on some `samples`.
 
     Raises:
         InputError: they compute different things.
     """
-    found = _some(images)
-    pixels = np.stack(found) if found else noise(images.about)
+    pixels, source = samples(images)
     largest, logit = difference(model, content, torch.from_numpy(normalised(pixels, images.about)))
     if not largest <= TOLERANCE * max(1, logit):  # NaN is refused as well
         raise InputError(
             f"the ONNX model is not the network: its logits, up to {logit:.3g}, differ by up to {largest:.2g}"
         )
-    source = f"images of {images.name}" if found else "images of noise"
     return {"images": len(pixels), "source": source, "largest_difference": largest, "largest_logit": logit}
 
 

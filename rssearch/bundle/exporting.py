@@ -7,14 +7,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rssearch.bundle import checks
+from torch import nn
+
+from rssearch.bundle import checks, mlm, variants
 from rssearch.bundle.card import card
 from rssearch.bundle.files import (
     ARCHITECTURE,
     CARD,
+    END_TO_END,
+    END_TO_END_FP16,
     INT8,
     MANIFEST,
     MEASURED,
+    MLM,
     ONNX,
     PREPROCESSING,
     WEIGHTS,
@@ -23,28 +28,29 @@ from rssearch.bundle.files import (
 )
 from rssearch.bundle.network import build, rebuild
 from rssearch.bundle.preprocessing import bands_of
+from rssearch.bundle.variants import Wanted
 from rssearch.config.loading import load_study
-from rssearch.cost.onnx import INPUT, OPSET, OUTPUT, to_onnx
+from rssearch.cost.onnx import INPUT, OPSET, OUTPUT, to_onnx, to_onnx_of_any_size
 from rssearch.errors import InputError
 from rssearch.report.look import shade
 from rssearch.report.recorded import Recorded
 from rssearch.storage import scratch, uris
 from rssearch.storage.artifacts import Files, Store
 from rssearch.storage.location import absolute, check_folder, write_atomic
-from rssearch.trial.session import point_settings
+from rssearch.trial.session import image_settings
 
 EIGHT_BITS = {"low": 0.0, "high": 255.0}
 
 
 def write(
-    found: Recorded, row: Mapping[str, Any], out: Path, *, data_root: Path | None, check: bool, int8: bool
+    found: Recorded, row: Mapping[str, Any], out: Path, *, data_root: Path | None, check: bool, wanted: Wanted
 ) -> Path:
     """Write a bundle, see `rssearch.bundle.export`."""
     target = absolute(out)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"--out {out}: is there already; a bundle needs a new or an empty folder")
     check_folder(target.parent)
-    files = _contents(found, row, data_root, check=check or int8, int8=int8)
+    files = _contents(found, row, data_root, check=check or wanted.int8, wanted=wanted)
     target.parent.mkdir(parents=True, exist_ok=True)
     with scratch.folder(f".{target.name}.", target.parent) as draft:
         for name, content in files.items():
@@ -55,7 +61,7 @@ def write(
     return target
 
 
-def _contents(found: Recorded, row: Mapping[str, Any], data_root: Path | None, *, check: bool, int8: bool) -> Files:
+def _contents(found: Recorded, row: Mapping[str, Any], data_root: Path | None, *, check: bool, wanted: Wanted) -> Files:
     """All files of the bundle by name."""
     stored = Store(found.storage).get("models", row["key"])
     if stored is None:
@@ -77,37 +83,72 @@ def _contents(found: Recorded, row: Mapping[str, Any], data_root: Path | None, *
     files = {ARCHITECTURE: encode(architecture), WEIGHTS: stored["model.safetensors"]}
     model = build(files, Path(f"trial {row['key']}"), allow_imports=True)
     shape = tuple(about["input_shape"])
-    networks = {ONNX: to_onnx(model, shape)}
+    networks, sizes = _networks(model, about, shape, wanted)
     config = load_study(found.folder / "study.yaml")
     images = checks.Images(
         name=row.get("dataset"),
         root=Path(config.data_root) if data_root is None else data_root,
-        settings=point_settings(config.settings, row),
+        settings=image_settings(config.settings, row),
         about=about,
         split_hash=row.get("split_hash"),
     )
-    measured: dict[str, Any] = {"parity": checks.parity(model, networks[ONNX], images)}
-    if check:
-        source = checks.load(images)
-        if int8:
-            networks[INT8], measured["calibration_images"] = checks.calibrated(networks[ONNX], source)
-        split = "val" if all(row.get(f"test_{name}") is None for name in ("accuracy", "miou", "map")) else "test"
-        chosen = source.split(split)
-        count, unit = checks.counted(chosen)
-        measured |= {"split": split, "images": count, "unit": unit}
-        quality = {name: checks.quality(content, chosen, images) for name, content in networks.items()}
-        measured["quality"] = {"recorded": {n: row.get(f"{split}_{n}") for n in quality[ONNX]}, **quality}
-        measured["latency"] = checks.latency(model, networks, shape)
+    measured = _measured(model, networks, images, row, check=check, wanted=wanted)
+    preprocessing = _preprocessing(about, sizes)
     files |= {
         **networks,
-        PREPROCESSING: encode(_preprocessing(about)),
+        PREPROCESSING: encode(preprocessing),
         MEASURED: encode(measured),
         CARD: card(found, uris.hidden_in(row), about, measured).encode(),
     }
+    described = mlm.item(found.study, row, {**about, **preprocessing}, files, any_size=wanted.any_size)
+    files[MLM] = encode(described)
     return {**files, MANIFEST: manifest(files)}
 
 
-def _preprocessing(about: Mapping[str, Any]) -> dict[str, Any]:
+def _measured(
+    model: nn.Module,
+    networks: dict[str, bytes],
+    images: checks.Images,
+    row: Mapping[str, Any],
+    *,
+    check: bool,
+    wanted: Wanted,
+) -> dict[str, Any]:
+    """What is measured of the ONNX models. The quantised one, which images give its ranges, is added to them."""
+    measured: dict[str, Any] = {"parity": checks.parity(model, networks[ONNX], images)}
+    if wanted[1:] != Wanted()[1:]:
+        measured["models"] = variants.compared(model, networks, images)
+    if not check:
+        return measured
+    source = checks.load(images)
+    if wanted.int8:
+        networks[INT8], measured["calibration_images"] = checks.calibrated(networks[ONNX], source)
+    split = "val" if all(row.get(f"test_{name}") is None for name in ("accuracy", "miou", "map")) else "test"
+    chosen = source.split(split)
+    count, unit = checks.counted(chosen)
+    measured |= {"split": split, "images": count, "unit": unit}
+    # Those that take normalised images.
+    plain = {name: content for name, content in networks.items() if name not in (END_TO_END, END_TO_END_FP16)}
+    quality = {name: checks.quality(content, chosen, images) for name, content in plain.items()}
+    measured["quality"] = {"recorded": {n: row.get(f"{split}_{n}") for n in quality[ONNX]}, **quality}
+    measured["latency"] = checks.latency(model, plain, tuple(images.about["input_shape"]))
+    return measured
+
+
+def _networks(
+    model: nn.Module, about: Mapping[str, Any], shape: tuple[int, int, int], wanted: Wanted
+) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """The ONNX models, and what is said of the sizes that they take."""
+    if not wanted.any_size:
+        return variants.made(to_onnx(model, shape), about, wanted), {}
+    if about["task"] != "segmentation":
+        raise InputError("--any-size: is for networks that give each pixel a class; this one classifies images")
+    content = to_onnx_of_any_size(model, shape)
+    multiple = variants.multiple(model, content, shape)
+    return variants.made(content, about, wanted), {"sizes": {"multiple_of": multiple}}
+
+
+def _preprocessing(about: Mapping[str, Any], sizes: Mapping[str, Any]) -> dict[str, Any]:
     """How a file becomes the network's input, and what its outputs are."""
     segments = about["task"] == "segmentation"
     resize = (
@@ -125,7 +166,7 @@ def _preprocessing(about: Mapping[str, Any]) -> dict[str, Any]:
         "normalize": about.get("normalize", "dataset"),  # networks of before it could be chosen
         "classes": about["classes"],
         "colours": [shade(i) for i in range(len(about["classes"]))],
-        "onnx": {"input": INPUT, "output": OUTPUT, "opset": OPSET},
+        "onnx": {"input": INPUT, "output": OUTPUT, "opset": OPSET, **sizes},
         **({"tiles": about["tiles"]} if segments else {}),
         **({"threshold": about["threshold"]} if "threshold" in about else {}),
     }

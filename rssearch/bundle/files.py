@@ -18,6 +18,15 @@ ARCHITECTURE, WEIGHTS, PREPROCESSING, CARD = (
     "model_card.md",
 )
 ONNX, INT8, MEASURED, MANIFEST = "model.onnx", "model.int8.onnx", "measured.json", "manifest.json"
+FP16, END_TO_END, END_TO_END_FP16 = "model.fp16.onnx", "model.end_to_end.onnx", "model.end_to_end.fp16.onnx"
+MLM = "mlm.json"  # bundles of earlier versions have none
+# What a bundle may hold besides, and the option of `rssearch export` that writes it.
+OPTIONAL = {
+    INT8: "--int8",
+    FP16: "--fp16",
+    END_TO_END: "--end-to-end",
+    END_TO_END_FP16: "--end-to-end --fp16",
+}
 # The number grows when a reader of the old layout would misread the new one.
 FORMATS = {
     "rssearch.bundle/1": (ARCHITECTURE, WEIGHTS, PREPROCESSING, CARD),
@@ -87,7 +96,7 @@ def read(folder: Path, names: Sequence[str] | None = None) -> dict[str, bytes]:
             raise ValueError("format is no text, or sha256 no mapping")
         if kind not in FORMATS:
             raise InputError(f"{place}: the bundle has format {shown(kind)}; this version reads {', '.join(FORMATS)}")
-        held = (*FORMATS[kind], *(name for name in (INT8,) if name in digests))
+        held = (*FORMATS[kind], *(name for name in (MLM, *OPTIONAL) if name in digests))
         if absent := [name for name in names or () if name not in held]:
             raise InputError(f"{place}: the bundle (format {kind}) has no {', '.join(absent)}; {_how(absent[0])}")
         files = {name: _content(folder / name) for name in names or held}
@@ -108,4 +117,4 @@ def read(folder: Path, names: Sequence[str] | None = None) -> dict[str, bytes]:
 
 
 def _how(name: str) -> str:
-    return "`rssearch export --int8` writes it" if name == INT8 else "export the network again"
+    return f"`rssearch export {OPTIONAL[name]}` writes it" if name in OPTIONAL else "export the network again"

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from rssearch.bundle.files import INT8, ONNX, PREPROCESSING, read
+from rssearch.bundle.files import FP16, INT8, ONNX, PREPROCESSING, read
 from rssearch.bundle.files import decode as decode_json
 from rssearch.bundle.preprocessing import bands_of, check, normalised
 from rssearch.errors import InputError, cut, shown
@@ -22,8 +22,8 @@ from rssearch.imaging.pixels import DECODE_ERRORS, Floats, Pixels, check_length,
 from rssearch.storage.location import expand
 
 __all__ = [
-    "Network", "decoded", "labels", "logits_of", "normalised", "open_network", "probabilities", "regular", "sigmoid",
-    "softmax", "strips",
+    "Network", "decoded", "labels", "logits_of", "normalised", "open_network", "pixels", "probabilities", "regular",
+    "sigmoid", "softmax", "strips",
 ]  # fmt: skip
 
 
@@ -66,18 +66,19 @@ class Network:
         return Tiles(tiles["size"], tiles["overlap"], len(self.classes))
 
 
-def open_network(folder: str | Path, *, int8: bool = False, threads: int = 0) -> Network:
+def open_network(folder: str | Path, *, int8: bool = False, fp16: bool = False, threads: int = 0) -> Network:
     """Open the network of a bundle on the CPU.
 
     Args:
         folder: the bundle. Of its files only the ONNX model, ``preprocessing.json`` and the manifest are needed.
         int8: the quantised model.
+        fp16: the model that computes in float16, where `int8` is not set.
         threads: 0 for as many as there are cores.
 
     Raises:
         InputError: the folder is no bundle, has no such model, or a file of it is missing or has been changed.
     """
-    name, path = INT8 if int8 else ONNX, expand(folder)
+    name, path = INT8 if int8 else FP16 if fp16 else ONNX, expand(folder)
     files = read(path, (PREPROCESSING, name))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads, 4
@@ -101,11 +102,11 @@ def probabilities(network: Network, path: str | Path) -> Floats:
         InputError: the image cannot be read, or has a shape or bands that the network does not take.
     """
     _, height, width = network.about["input_shape"]
-    pixels = _pixels(network, path, height if height == width else None)
-    if pixels.shape[1:] != (height, width):
-        size = f"{pixels.shape[2]}x{pixels.shape[1]}"
+    image = pixels(network, path, height if height == width else None)
+    if image.shape[1:] != (height, width):
+        size = f"{image.shape[2]}x{image.shape[1]}"
         raise InputError(f"{path}: is {size}; this network takes images of {width}x{height} alone")
-    logits = logits_of(network, pixels[None])
+    logits = logits_of(network, image[None])
     return np.asarray((softmax(logits) if network.threshold is None else sigmoid(logits))[0])
 
 
@@ -130,8 +131,8 @@ def labels(network: Network, path: str | Path) -> Pixels:
     Raises:
         InputError: the image cannot be read.
     """
-    pixels = _pixels(network, path, None)
-    return np.concatenate([strip.argmax(0).astype(np.uint8) for strip in strips(network, pixels)])
+    scene = pixels(network, path, None)
+    return np.concatenate([strip.argmax(0).astype(np.uint8) for strip in strips(network, scene)])
 
 
 def strips(network: Network, pixels: npt.NDArray[Any]) -> Iterator[Floats]:
@@ -182,8 +183,17 @@ def decoded(path: str | Path, size: int | None) -> Pixels:
     return _read(path, lambda data: decode(data, size))
 
 
-def _pixels(network: Network, path: str | Path, size: int | None) -> npt.NDArray[Any]:
-    """An image as the network takes it [C, H, W]: its bands, in their own type unless some pixels have no data."""
+def pixels(network: Network, path: str | Path, size: int | None) -> npt.NDArray[Any]:
+    """An image as the network takes it [C, H, W]: its bands, in their own type unless some pixels have no data.
+
+    Args:
+        network: that takes it.
+        path: the image.
+        size: height and width that its central square is scaled to; None: it is left as it is.
+
+    Raises:
+        InputError: it cannot be read, or has other bands.
+    """
     bands = network.bands
     return decoded(path, size) if bands.pictures else _read(path, lambda data: _raster(data, bands, size))
 

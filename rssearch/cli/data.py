@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -42,17 +43,19 @@ def data_check_baseline(
     as_json: AsJson = False,
 ) -> None:
     """Measure the weights that a study begins with, on its validation images. Nothing is trained or written."""
+    from rssearch.report import checked
     from rssearch.study.checking import check_baselines
 
     config = load(space, data_root, None, None, assignments)
     found = check_baselines(config)
-    titles = ("model", "weights", "normalize", "accuracy", "in the best order of classes", "certainty")
-    names = ("model", "weights", "normalize", "accuracy", "reordered", "certainty")
-    shares = names[3:]
-    lines = [tuple(row[n] if as_json or n not in shares else f"{row[n]:.1%}" for n in names) for row in found]
-    print_list(names if as_json else titles, lines, as_json)
-    if not as_json:
-        for text in dict.fromkeys(row["warning"] or f"{row['weights']}: nothing is suspicious" for row in found):
+    if as_json:
+        console.print_json(json.dumps(found))
+        return
+    for name, weights in dict.fromkeys((row["model"], row["weights"]) for row in found):
+        rows = [row for row in found if (row["model"], row["weights"]) == (name, weights)]
+        console.print(f"{name} with {weights}", soft_wrap=True)
+        console.print(checked.table(rows))
+        for text in checked.notes(rows):
             console.print(text, soft_wrap=True)
 
 

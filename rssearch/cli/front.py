@@ -67,6 +67,18 @@ def export(
     int8: Annotated[
         bool, typer.Option("--int8", help="Write model.int8.onnx, calibrated on training images; includes --check.")
     ] = False,
+    fp16: Annotated[
+        bool, typer.Option("--fp16", help="Write model.fp16.onnx as well, which computes in float16.")
+    ] = False,
+    end_to_end: Annotated[
+        bool,
+        typer.Option(
+            "--end-to-end", help="Write model.end_to_end.onnx as well: from raw pixels to probabilities, scaled inside."
+        ),
+    ] = False,
+    any_size: Annotated[
+        bool, typer.Option("--any-size", help="The ONNX models take any height and width; for segmentation.")
+    ] = False,
 ) -> None:
     """Export one network of the front: architecture, weights, ONNX, preprocessing, model card."""
     from rssearch import bundle
@@ -76,7 +88,9 @@ def export(
     found = recorded.read(study, storage)
     row = recorded.choose(found, trial=trial, best=best)
     root = None if data_root is None else Path(data_root)
-    path = bundle.export(found, row, out, data_root=root, check=check, int8=int8)
+    path = bundle.export(
+        found, row, out, data_root=root, check=check, int8=int8, fp16=fp16, end_to_end=end_to_end, any_size=any_size
+    )
     for line in (f"exported to {path}", *summary(path)):
         console.print(line, soft_wrap=True)
 

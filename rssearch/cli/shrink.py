@@ -9,7 +9,7 @@ import typer
 
 from rssearch.cli.arguments import Assignments
 from rssearch.cli.output import console
-from rssearch.config.loading import parse_assignment
+from rssearch.config.loading import parse_assignment, value_of
 from rssearch.study import shrinking
 from rssearch.study.shrinking import EPOCHS, METHOD, Request
 
@@ -27,7 +27,10 @@ def shrink(
     ] = None,
     normalize: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="dataset, imagenet, weights or none; for a file: what measures best."),
+        typer.Option(
+            metavar="NAME",
+            help="dataset, imagenet, weights, none, or '{mean: [0.5], std: [0.5]}'; for a file: what measures best.",
+        ),
     ] = None,
     method: Annotated[str, typer.Option(metavar="NAME", help="Of the pruning, see `rssearch methods`.")] = METHOD,
     epochs: Annotated[int, typer.Option(metavar="N", help="Of the fine-tuning.")] = EPOCHS,
@@ -43,10 +46,13 @@ def shrink(
         macs_ratio=macs,
         latency_ms=latency_ms,
         weights=weights,
-        normalize=normalize,
+        normalize=None if normalize is None else value_of("--normalize", normalize),
         method=method,
         epochs=epochs,
         more=dict(parse_assignment(text) for text in assignments or []),
     )
     places = {name: value for name, value in {"data_root": data_root, "storage": storage}.items() if value is not None}
+    shrinking.check(request, out, places)
+    # Ray, torch and MLflow take seconds to import and to start.
+    console.print(f"shrink {model}: getting ready; the network goes to {out}", soft_wrap=True)
     raise typer.Exit(shrinking.shrink(request, out, places, console))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 from pydantic import ValidationError
@@ -16,8 +16,9 @@ from rssearch.errors import InputError, cut, shown
 from rssearch.storage import uris
 from rssearch.storage.location import Location
 
-__all__ = ["load_study", "overridden", "override_settings", "parse_assignment", "parse_study"]
+__all__ = ["load_study", "overridden", "override_settings", "parse_assignment", "parse_study", "value_of"]
 
+_NAMES = "literal["  # how pydantic calls the names of a value that may be a section, too
 _MOST_LINES = 20  # of mistakes that are shown at once
 
 
@@ -88,6 +89,16 @@ def parse_assignment(text: str) -> tuple[str, Any]:
         raise InputError(f"--set {cut(text)}: the value is not valid YAML: {error}") from None
 
 
+def value_of(option: str, text: str) -> Any:
+    """The value of an option that takes a name, or a mapping in YAML. Raises InputError for a mapping that is none."""
+    if not text.lstrip().startswith("{"):
+        return text
+    try:
+        return plain_yaml.load(text)
+    except ValueError as error:
+        raise InputError(f"{option} {cut(text)}: is not valid YAML: {error}") from None
+
+
 def _why(error: OSError | UnicodeDecodeError) -> str:
     if isinstance(error, OSError):
         return error.strerror or str(error)
@@ -109,9 +120,37 @@ def _set(document: dict[str, Any], dotted: str, value: Any) -> None:
 
 def _explain(error: ValidationError, prefix: tuple[str, ...] = ()) -> list[str]:
     """One line for each mistake: key, value, what is allowed."""
-    found = error.errors(include_url=False)
+    found = _without_branches(error.errors(include_url=False))
     lines = [uris.hidden(_explain_one(item, prefix)) for item in found[:_MOST_LINES]]
     return lines if len(found) <= _MOST_LINES else [*lines, f"and {len(found) - _MOST_LINES} more mistakes"]
+
+
+def _without_branches(found: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The mistakes without those of what was not meant, where a value is a name or a section.
+
+    A mapping is meant as the section, and everything else as a name.
+    """
+    values = {
+        item["loc"][:-1]: item["input"]
+        for item in found
+        if item["type"] == "literal_error" and str(item["loc"][-1]).startswith(_NAMES)
+    }
+    kept: list[Mapping[str, Any]] = []
+    for item in found:
+        place = next((loc for loc in values if item["loc"][: len(loc)] == loc), None)
+        if place is None:
+            kept.append(item)
+            continue
+        branch, *below = item["loc"][len(place) :]
+        is_name = not isinstance(values[place], Mapping)
+        if is_name == str(branch).startswith(_NAMES):
+            kept.append({**item, "loc": (*place, *below), "or_a_section": is_name})
+    return [item for item in kept if item["type"] != "too_short" or not _has_mistake_below(item["loc"], kept)]
+
+
+def _has_mistake_below(place: Sequence[Any], found: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether entries of a list are refused, so that it only seems to be too short without them."""
+    return any(len(item["loc"]) > len(place) and item["loc"][: len(place)] == place for item in found)
 
 
 def _explain_one(item: Mapping[str, Any], prefix: tuple[str, ...]) -> str:
@@ -126,7 +165,11 @@ def _explain_one(item: Mapping[str, Any], prefix: tuple[str, ...]) -> str:
             return f"{key}: is required"
         case "literal_error":
             names = re.findall(r"'([^']*)'", str(item.get("ctx", {}).get("expected", "")))
-            return f"{key}: {value} is not allowed.{_near(str(item.get('input')), names)} Allowed: {', '.join(names)}."
+            section = f" or {{{', '.join(_section(location).model_fields)}}}" if item.get("or_a_section") else ""
+            near = _near(str(item.get("input")), names)
+            return f"{key}: {value} is not allowed.{near} Allowed: {', '.join(names)}{section}."
+        case "tuple_type":
+            return f"{key}: {value} is not allowed: must be a list"
         case "too_short":
             return f"{key}: {value} is not allowed: at least one entry is needed"
         case "value_error":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from rssearch.config.scalars import ClassWeights, Integer, Real, Truth
 from rssearch.config.section import Section, Share, or_a_name
@@ -327,7 +327,8 @@ class Settings(Section):
     bands: tuple[Integer | Annotated[str, Field(min_length=1)], ...] | None = Field(
         None,
         min_length=1,
-        description="bands of rasters that are read, in this order: numbers from 1, or names; null: all",
+        description="bands of rasters that are read, in this order: numbers from 1, or names, also as a text "
+        '("B04,B03,B02"); null or all: all. A dimension of the space may be called bands and have such texts',
     )
     band_names: tuple[Annotated[str, Field(min_length=1)], ...] | None = Field(
         None,
@@ -369,3 +370,11 @@ class Settings(Section):
         "front", description="whose weights stay in the store at the end: those of the front's members, or all"
     )
     options: dict[str, Any] = Field(default_factory=dict, description="any values, for a user-defined trial")
+
+    @field_validator("bands", mode="before")
+    @classmethod
+    def _text(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        names = [name.strip() for name in value.split(",")]
+        return None if names == ["all"] else [int(name) if name.isdecimal() else name for name in names]

@@ -6,7 +6,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import onnx
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from rssearch.cost.counting import duplicate
+from rssearch.errors import InputError, cut
 from rssearch.storage import scratch
 
 OPSET = 20  # what torch's exporter writes without conversion; onnxruntime reads it since 1.17
@@ -32,6 +33,29 @@ def to_onnx(model: nn.Module, input_shape: tuple[int, int, int]) -> bytes:
     Returns:
         The ONNX model, weights included: input ``image``, output ``logits``.
     """
+    return _export(model, input_shape, {0: torch.export.Dim("batch")})
+
+
+def to_onnx_of_any_size(model: nn.Module, input_shape: tuple[int, int, int]) -> bytes:
+    """The same with a free height and width, for a network that gives logits [B, K, H, W].
+
+    Raises:
+        InputError: the network is made for one size.
+    """
+    free = {axis: torch.export.Dim(name) for axis, name in ((0, "batch"), (2, "height"), (3, "width"))}
+    size = f"{input_shape[1]}x{input_shape[2]}"
+    try:
+        content = _export(model, input_shape, free)
+    except Exception as error:  # the boundary: what in a network needs a size shows in some error of the exporter
+        why = cut(" ".join(str(error).split()), 300)
+        raise InputError(f"the network takes images of {size} alone: {why}") from error
+    (given,) = onnx.load_from_string(content).graph.input
+    if any(dimension.HasField("dim_value") for dimension in given.type.tensor_type.shape.dim[2:]):
+        raise InputError(f"the network takes images of {size} alone")  # the exporter made them constants
+    return content
+
+
+def _export(model: nn.Module, input_shape: tuple[int, int, int], free: Mapping[int, Any]) -> bytes:
     twin = duplicate(model).float().cpu().eval()
     images = torch.zeros(2, *input_shape)  # a batch of one would be taken for a constant
     with _quiet("torch.onnx"), contextlib.redirect_stdout(io.StringIO()):
@@ -39,7 +63,7 @@ def to_onnx(model: nn.Module, input_shape: tuple[int, int, int]) -> bytes:
             twin,
             (images,),
             dynamo=True,
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            dynamic_shapes=(free,),
             input_names=[INPUT],
             output_names=[OUTPUT],
             opset_version=OPSET,

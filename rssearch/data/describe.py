@@ -92,9 +92,9 @@ def describe(
         shape = (layout.bands, input_size or layout.height, input_size or layout.width)
     else:
         indices, names = chosen(found.bands, bands)
-        some, images = found.pixels(input_size), len(found.names)
-        shape = (len(indices), *some.shape[2:])
-        layout = Layout(*shape, dtype=some.dtype.name, names=names)
+        size, images = (input_size,) * 2 if input_size else np.shape(found.pixels(None))[2:4], len(found.names)
+        shape = (len(indices), *size)
+        layout = Layout(*shape, dtype=found.dtype, names=names)
     return Description(
         input_shape=shape,
         num_classes=len(found.classes),

@@ -212,10 +212,11 @@ def filled(images: Tensor, source: Normalised) -> Tensor:
         source: their set.
 
     Returns:
-        float32 [B, C, H, W]; 8 bits of which all have data stay as they are.
+        float32 [B, C, H, W]; whole numbers of up to 16 bits of which all have data stay as they are, which is less to
+        move about.
     """
     nodata = source.scaling.nodata
-    if images.dtype == torch.uint8 and nodata is None:
+    if images.dtype.itemsize <= 2 and nodata is None:
         return images
     pixels = images.to(torch.float32)
     lost = torch.zeros((), dtype=torch.bool) if nodata is None else pixels == nodata

@@ -114,6 +114,7 @@ class Listing:
         notes: what was left out, and what to know of the division: a sentence each.
         reader: makes pixels of the files.
         bands: names of the bands of generated images; None: red, green and blue.
+        dtype: of generated images.
         scale: what is known of the values of the pixels.
         groups: the place of each image, where the dataset says it: a place is never in two splits; None: unknown.
     """
@@ -128,6 +129,7 @@ class Listing:
     notes: tuple[str, ...] = ()
     reader: Reader = RGB
     bands: tuple[str, ...] | None = None
+    dtype: str = "uint8"
     scale: Scale | None = None
     groups: tuple[str, ...] | None = None
 

@@ -84,7 +84,7 @@ def batches(
         if augment is not None:
             rgb = dataset.source.layout is None
             draws = augmentation.draw(count, augment, dataset.input_shape, rng, rgb=rgb)
-    black = dataset.source.scaling.ends(dataset.input_shape[0])[0].reshape(-1)
+    black = dataset.source.scaling.ends(dataset.input_shape[0])[0].reshape(-1).copy()
     shares = [share(row, *worker) for row in rows(count, batch_size, train=train)]
     pairs = dataset.source.pairs(dataset.indices[order[row]] for row in shares)
     for row, (images, targets) in zip(shares, pairs, strict=True):

@@ -162,6 +162,7 @@ def _open(_root: Path) -> Listing:
         fingerprint=hashlib.sha256(parameters.encode()).hexdigest(),
         pixels=draw_all,
         bands=BANDS,
+        dtype="uint16",
         scale=Scale(divide=10_000),
     )
 

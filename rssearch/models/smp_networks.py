@@ -9,6 +9,7 @@ from torch import nn
 
 from rssearch.errors import InputError, cut, unknown
 from rssearch.models import extras, timm_networks
+from rssearch.models.fetching import hub_cache, not_fetched
 
 MODULE = "segmentation_models_pytorch"
 OF_TIMM = "tu-"  # before the name of an encoder of timm
@@ -66,7 +67,7 @@ def normalisation(name: str, weights: str) -> tuple[tuple[float, ...], tuple[flo
     try:
         found: dict[str, Any] = _smp().encoders.get_preprocessing_params(encoder, pretrained=weights)
     except Exception as error:  # whatever its client for the network raises
-        raise InputError(f"smp:{name}: {weights} could not be fetched: {_why(error)}") from error
+        raise not_fetched(f"smp:{name}: {weights}", error, hub_cache()) from error
     if found["input_space"] != "RGB":
         return None
     largest = found["input_range"][1]
@@ -96,13 +97,11 @@ def build(name: str, num_classes: int, *, in_channels: int = 3, weights: str | N
                 arch, encoder, encoder_weights=given, in_channels=in_channels, classes=num_classes
             )
     except Exception as error:  # whatever its code raises for such an encoder, or its client for the network
-        doing = "cannot be built" if weights is None else f"{weights} could not be fetched"
-        raise InputError(f"smp:{name}: {doing}: {_why(error)}") from error
+        if weights is not None:
+            raise not_fetched(f"smp:{name}: {weights}", error, hub_cache()) from error
+        why = cut(" ".join(str(error).split()) or type(error).__name__, 500)
+        raise InputError(f"smp:{name}: cannot be built: {why}") from error
     return model
-
-
-def _why(error: Exception) -> str:
-    return cut(" ".join(str(error).split()) or type(error).__name__, 500)
 
 
 def _smp() -> Any:

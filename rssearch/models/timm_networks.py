@@ -9,6 +9,7 @@ from torch import nn
 
 from rssearch.errors import InputError, cut
 from rssearch.models import extras
+from rssearch.models.fetching import hub_cache, not_fetched
 
 MODULE = "timm"
 
@@ -67,6 +68,8 @@ def build(name: str, num_classes: int, *, in_channels: int = 3, weights: str | N
         else:
             model = create(pretrained=True, pretrained_cfg=weights)
     except Exception as error:  # whatever its code raises for such a number of bands, or its client for the network
-        doing = f"cannot be built with {in_channels} bands" if weights is None else f"{weights} could not be fetched"
-        raise InputError(f"timm:{name}: {doing}: {cut(str(error) or type(error).__name__, 500)}") from error
+        if weights is not None:
+            raise not_fetched(f"timm:{name}: {weights}", error, hub_cache()) from error
+        why = cut(str(error) or type(error).__name__, 500)
+        raise InputError(f"timm:{name}: cannot be built with {in_channels} bands: {why}") from error
     return model

@@ -9,6 +9,7 @@ from torch import nn
 
 from rssearch.errors import InputError, unknown
 from rssearch.models import extras
+from rssearch.models.fetching import not_fetched, torch_cache
 
 MODULE = "torchgeo"
 PREFIX = "torchgeo:"
@@ -73,7 +74,8 @@ def load_into(model: nn.Module, network: str, weights: str, in_channels: int) ->
     try:
         tensors: dict[str, Any] = found.get_state_dict(progress=False, check_hash=True)
     except (OSError, RuntimeError) as error:  # no connection, or a checksum that does not match
-        raise InputError(f"{network}: the weights {weights} could not be fetched: {error}") from error
+        url = str(found.url).partition("?")[0]
+        raise not_fetched(f"{network}: the weights {weights}", error, torch_cache(), url) from error
     result = model.load_state_dict({n: t for n, t in tensors.items() if not n.startswith("fc.")}, strict=False)
     if unfit := [name for names in result for name in names if not name.startswith("fc.")]:
         raise InputError(f"{network}: the weights {weights} do not fit: {', '.join(unfit[:3])}")

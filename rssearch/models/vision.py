@@ -10,8 +10,9 @@ from typing import Literal
 
 from torch import nn
 
-from rssearch.errors import InputError, unknown
+from rssearch.errors import unknown
 from rssearch.models import torchgeo_weights
+from rssearch.models.fetching import not_fetched, torch_cache
 from rssearch.models.weights import AUXILIARY
 
 Stem = Literal["imagenet", "small"]
@@ -139,7 +140,8 @@ def _trained(name: str, weights: str) -> nn.Module:
     try:
         model: nn.Module = torchvision.models.get_model(name, weights=weights, progress=False)
     except (OSError, RuntimeError) as error:  # no connection, or a checksum that does not match
-        raise InputError(f"{name}: the weights {weights} could not be fetched: {error}") from error
+        url = str(torchvision.models.get_model_weights(name)[weights].url)
+        raise not_fetched(f"{name}: the weights {weights}", error, torch_cache(), url) from error
     for head in AUXILIARY:
         if hasattr(model, head):
             setattr(model, head, None)

@@ -27,12 +27,12 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
+from rssearch.config.weight_names import is_file
 from rssearch.errors import InputError, cut, shown
 from rssearch.storage.location import expand
 
 __all__ = ["Shapes", "Weights", "is_file", "load_into", "parse", "read", "renamed", "shapes_of", "to_bytes"]
 
-SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".tar")
 # Where checkpoints keep the tensors of the network, the most explicit name first.
 KEYS = ("state_dict", "model_state_dict", "model_state", "model", "network", "net", "weights", "params")
 # Training scripts keep their arguments and numbers beside the tensors; none of these runs code when it is read.
@@ -79,11 +79,6 @@ class Weights:
             for name, tensor in self.tensors.items()
             if not name.endswith(_COUNT)
         )
-
-
-def is_file(weights: str) -> bool:
-    """Whether a value of the option `weights` means a file, which its ending or a slash says, and no known name."""
-    return "/" in weights or weights.lower().endswith(SUFFIXES)
 
 
 def read(path: str | Path) -> Weights:

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rssearch.front import gains, seeds
-from rssearch.metrics import DIFFERENCE, SPEEDUP, WORDS, human, number, title_of
+from rssearch.metrics import DIFFERENCE, SPEEDUP, WORDS, human, is_difference, number, title_of
 
 DISTURBED = "‡"  # a latency whose interquartile range is above a tenth of its median
 FOOTNOTE = f"{DISTURBED} interquartile range above a tenth of the median: the machine had other work"
+SPREAD = "Latency: median (interquartile range)"
 QUALITIES = ("val_accuracy", "test_accuracy", "val_miou", "test_miou", "val_map", "test_map")
 
 Row = Mapping[str, Any]
@@ -24,9 +25,20 @@ def cell(row: Row, name: str) -> str:
     if number(value) is None:
         return human(name, value)
     mark = DISTURBED if any(gains.is_disturbed(row, latency) for latency in _of_latencies(row, name)) else ""
+    if is_difference(name):
+        return human(name, _as_printed(row, name))
     if (wide := gains.spread(row, name)) is not None:
         return f"{value:.3g} ({wide:.2g}){mark}"
     return human(name, value, row.get(name + seeds.STD)) + mark
+
+
+def _as_printed(row: Row, name: str) -> float:
+    """The difference of two qualities as they are printed, so that readers who subtract find the same."""
+    quality = name.removesuffix(DIFFERENCE)
+    own, whole = number(row.get(quality)), number(row.get(gains.BEFORE + quality))
+    if own is None or whole is None:
+        return float(row[name])
+    return (round(100 * own, 1) - round(100 * whole, 1)) / 100
 
 
 def latencies(rows: Sequence[Row]) -> list[str]:
@@ -57,7 +69,7 @@ def notes(rows: Sequence[Row]) -> list[str]:
         lines.append("Size: float32 weights as they lie on disk (safetensors)")
     timed = [(row, name) for row in (*baselines, *rows) for name in latencies([row])]
     if any(gains.spread(row, name) is not None for row, name in timed):
-        lines.append("Latency: median (interquartile range)")
+        lines.append(SPREAD)
     if any(gains.is_disturbed(row, name) for row, name in timed):
         lines.append(FOOTNOTE)
     return lines
@@ -69,7 +81,7 @@ def lost_and_gained(row: Row) -> str:
     for name in QUALITIES:
         if row.get(name + DIFFERENCE) is not None:
             title = title_of(name)
-            parts.append(f"{title[0].lower()}{title[1:]} {human(name + DIFFERENCE, row[name + DIFFERENCE])} points")
+            parts.append(f"{title[0].lower()}{title[1:]} {cell(row, name + DIFFERENCE)} points")
     for name in ("macs", "params"):
         if row.get(gains.BEFORE + name) is not None and row.get(f"{name}_ratio") is not None:
             parts.append(f"{human(f'{name}_ratio', row[f'{name}_ratio'])} of the {WORDS[name]}")

@@ -48,6 +48,7 @@ NUMBERED = 32  # classes whose cells have numbers; more have no room
 NAMED = 100  # classes whose names are written
 NAME = 24  # letters of a name beside the picture
 DPI = 110
+SHOWN = 0.005  # the least share that is not shown as 0 per cent
 
 Integers = npt.NDArray[np.int64]
 
@@ -167,7 +168,7 @@ def scenes_csv(scenes: Mapping[str, Integers], classes: Sequence[str]) -> bytes:
 def draw(scores: Scores) -> Figure:
     """The confusion matrix as a picture: shares of each true class, its recall on the diagonal.
 
-    A class that is never recognised has its name in red.
+    A class that is recognised in less than one of 200 samples has its name in red.
 
     Returns:
         A Matplotlib figure without the global state of pyplot.
@@ -194,12 +195,12 @@ def draw(scores: Scores) -> Figure:
         panel.set_yticks(range(count), classes, fontsize=size)
         recall = scores.per_class.rates("recall").tolist()
         for label, value in zip(panel.get_yticklabels(), recall, strict=True):
-            label.set_color(RED if value == 0 else DARK)
-            label.set_fontweight("bold" if value == 0 else "normal")
+            label.set_color(RED if value < SHOWN else DARK)
+            label.set_fontweight("bold" if value < SHOWN else "normal")
     if count <= NUMBERED:
         for row, column in zip(*np.nonzero(matrix), strict=True):
             share = shares[row, column]
-            text = f"{100 * share:.0f}" if share >= 0.005 else "·"
+            text = f"{100 * share:.0f}" if share >= SHOWN else "·"
             panel.text(column, row, text, ha="center", va="center", fontsize=7, color="white" if share > 0.6 else DARK)
     figure.colorbar(picture, ax=panel, fraction=0.04, pad=0.02, label="share of the true class")
     return figure

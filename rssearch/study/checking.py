@@ -17,8 +17,11 @@ def check_baselines(config: StudyConfig) -> list[dict[str, Any]]:
 
     Returns:
         A row for each baseline and normalisation, the study's own normalisation first: ``model``, ``weights``,
-        ``normalize``, ``accuracy`` on the validation images, ``certainty`` (the mean of the largest probability),
-        ``reordered`` (the accuracy with the order of the classes that fits best), and ``warning``, a sentence or None.
+        ``normalize``, and on the validation images ``metric`` (accuracy or miou), ``quality`` by it, ``reordered`` (the
+        quality with the order of the classes that fits best) and ``order`` (for each class, the output that fits it),
+        ``other_order`` (that order in words, where the classes plainly are in another one, or None), ``best``
+        (``reordered`` there, else ``quality``), ``at_chance``, ``accuracy`` (of images or pixels), ``certainty`` (the
+        mean of the largest probability); ``meaning`` of the normalisation and ``warning``, sentences or None.
 
     Raises:
         InputError: the study cannot be run, its trial cannot check, or it names no weights.

@@ -45,6 +45,9 @@ def clear_leftovers(definition: StudyDefinition) -> None:
     definition.store.clear_leftovers()
 
 
+BASELINE_FAILED = "its baseline failed"  # how the reason of a trial begins that could not start for it
+
+
 class Recorder:
     """Takes every event of a session once, and keeps all records of it in step."""
 
@@ -106,7 +109,8 @@ class Recorder:
         self.look_at_front(now=self.display.left <= 1)
         self.display.ended(job.key, outcome.status)
         if outcome.status is Status.FAILED:
-            self.display.say(f"failed: {title}: {outcome.reason}")
+            known = str(outcome.reason).startswith(BASELINE_FAILED)  # said when the baseline failed
+            self.display.say(f"failed: {title}: {BASELINE_FAILED if known else outcome.reason}")
         if outcome.status is Status.FINISHED:
             self.display.say(self._finished(self.records[job.key]))
         self._notes(title, outcome)

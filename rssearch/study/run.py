@@ -198,10 +198,12 @@ def _say_result(recorder: Recorder, console: Console, uri: str) -> None:
     )
     failed = recorder.failures()
     if failed:
-        console.print(f"{len(failed)} trials failed:", highlight=False)
-        for record in failed:
-            text = f"  {record.key}  {record.title}: {record.reason}"
-            console.print(text, highlight=False, markup=False, soft_wrap=True)
+        console.print(f"{len(failed)} trial{'s' if len(failed) > 1 else ''} failed:", highlight=False)
+        for reason in dict.fromkeys(record.reason for record in failed):  # many share a long one
+            for record in failed:
+                if record.reason == reason:
+                    console.print(f"  {record.key}  {record.title}", highlight=False, markup=False, soft_wrap=True)
+            console.print(f"    {reason}", highlight=False, markup=False, soft_wrap=True)
     where = f"--storage {config.storage}" if config.tracking_uri is None else f"--tracking-uri {uri}"
     where = uris.hidden(where, config.storage, uri)
     for text in (

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -21,10 +23,16 @@ from rssearch.cost import counting, latency
 from rssearch.data import IGNORE
 from rssearch.device import mode, reproducible
 from rssearch.errors import InputError, TrialFailed, cut
+from rssearch.escaping import printable
+from rssearch.front.gains import BEFORE
+from rssearch.metrics import human, is_quality
 from rssearch.models import outputs
 from rssearch.models.weights import to_bytes
 from rssearch.pruning.graph import check_traceable
 from rssearch.storage.location import write_atomic
+from rssearch.study import shrink_data
+from rssearch.study.console import PlainConsole
+from rssearch.study.shrink_tables import table
 from rssearch.study.shrinking import METHOD
 from rssearch.train.balance import named_loss
 from rssearch.train.evaluation import Batches, evaluate_batches
@@ -32,12 +40,14 @@ from rssearch.train.loop import learning_rate, make_optimizer, recalibrate_on, t
 
 __all__ = ["Shrunk", "shrink"]
 
+Say = Callable[[str], None]
+
 _SCORED = 5  # batches that the scores see
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Shrunk:
-    """A smaller network.
+    """A smaller network; as text, the table of what was lost and gained.
 
     Attributes:
         model: in evaluation mode.
@@ -50,8 +60,28 @@ class Shrunk:
     spec: dict[str, Any]
     report: dict[str, dict[str, float]]
 
+    def __repr__(self) -> str:
+        before, after = self.report["before"], self.report["after"]
+        quality = "miou" if "miou" in after else "accuracy"
+        return (
+            f"<Shrunk {type(self.model).__name__}: {quality} {human(quality, before[quality])} -> "
+            f"{human(quality, after[quality])}, {human('macs_ratio', after['macs'] / before['macs'])} of the MACs>"
+        )
+
+    def __str__(self) -> str:
+        row: dict[str, Any] = {}
+        for prefix, values in {"": self.report["after"], BEFORE: self.report["before"]}.items():
+            for name, value in values.items():
+                row[prefix + (f"val_{name}" if is_quality(name) else name)] = value
+        console = PlainConsole(file=io.StringIO(), width=100)
+        console.print(table(row))
+        return str(console.file.getvalue()).rstrip()  # type: ignore[attr-defined]
+
     def save(self, folder: str | Path) -> None:
         """Write ``model.safetensors``, ``spec.json`` and ``report.json`` into a folder.
+
+        That is no bundle: `rssearch.bundle.load` builds networks by their names, and this one has none. A network
+        that a study names, also by ``MODULE:NAME``, is exported as a bundle by ``rssearch shrink --out``.
 
         Raises:
             InputError: the folder is there and not empty.
@@ -67,16 +97,21 @@ class Shrunk:
 
 def shrink(
     model: nn.Module,
-    data: Batches,
+    data: Batches | str,
     *,
     macs_ratio: float,
-    val: Batches,
+    val: Batches | None = None,
     method: str = METHOD,
     epochs: int = 10,
     lr: float = 0.01,
     distill: float = 0.5,
     seed: int = 0,
     device: torch.device | str | None = None,
+    data_root: str | Path = "data",
+    normalize: str | Mapping[str, Any] | None = None,
+    input_size: int | None = None,
+    batch_size: int = 32,
+    verbose: bool = True,
 ) -> Shrunk:
     """Prune a trained network, and fine-tune it with the original as its teacher.
 
@@ -85,15 +120,22 @@ def shrink(
             are trained, also those that are frozen in it.
         data: training batches, such as a DataLoader: float32 images [B, C, H, W], as the network takes them, and int64
             labels [B] or masks [B, H, W]. It is gone through once an epoch; batches of a single image are left out, as
-            batch normalisation cannot train on them.
+            batch normalisation cannot train on them. Or the name of a dataset, such as ``folder:fields``: its training
+            images, flipped and turned, and for `val` its validation images.
         macs_ratio: share of the MACs that is left, in (0, 1].
-        val: validation batches.
+        val: validation batches; None with the name of a dataset alone.
         method: of `rssearch.pruning.list_methods`; not a soft one.
         epochs: of the fine-tuning, by SGD with momentum 0.9 and a cosine schedule.
         lr: learning rate at first.
         distill: weight of the distillation beside the cross entropy, in [0, 1].
         seed: of scores that are drawn.
         device: where it is trained; None: a GPU where there is one.
+        data_root: where the dataset of that name is.
+        normalize: what its images are normalised by, as the network knows them: ``imagenet``, ``dataset``, ``none``,
+            or ``{"mean": ..., "std": ...}``; likewise only for the name of a dataset, as what follows.
+        input_size: height and width in pixels that its images are scaled to; None: their own.
+        batch_size: images of a step.
+        verbose: write a line for each step and epoch to the standard error.
 
     Returns:
         The smaller network and what was lost and gained. Without a seed for torch, `data` decides the order of the
@@ -109,7 +151,19 @@ def shrink(
         raise InputError(f"method {method!r} prunes while a study trains: name it in a study")
     if epochs < 0 or not 0 <= distill <= 1 or not lr > 0:
         raise InputError(f"epochs {epochs} must be at least 0, distill {distill:g} in [0, 1], lr {lr:g} above 0")
+    say = _written if verbose else _unsaid
     recipe = Recipe(epochs=epochs, lr=lr, distill=distill, recalibrate_batches=10)
+    if isinstance(data, str):
+        if val is not None:
+            raise InputError(f"val: is that of the dataset {data}; give batches for both, or its name alone")
+        say(f"reading {data}")
+        data, val = shrink_data.named(
+            data, data_root, normalize=normalize, input_size=input_size, batch_size=batch_size, seed=seed
+        )
+    elif normalize is not None or input_size is not None:
+        raise InputError("normalize and input_size: are of a dataset given by its name; batches are taken as they are")
+    if val is None:
+        raise InputError("val: is needed beside batches to train on")
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     _check_network(model)
     teacher = counting.duplicate(model).to(where).eval()
@@ -122,14 +176,30 @@ def shrink(
     train = partial(_batches, "data", data, where, classes, least=2)
     measured = partial(_measured, val=partial(_batches, "val", val, where, classes), classes=classes)
     before = measured(teacher)
+    say(f"before: {_words(before)}; pruning by {method} to {macs_ratio:.1%} of the MACs")
     scored = [*islice(train(), _SCORED)]
     pruned = pruning.prune(teacher, first[0][:1], method, macs_ratio=macs_ratio, data=scored, seed=seed)
     student = pruned.model.to(where)
     with reproducible(where):
         recalibrate_on(student, islice(train(), recipe.recalibrate_batches), device=where)
-        _fine_tune(student, teacher, train, recipe)
+        _fine_tune(student, teacher, train, recipe, say)
     after = measured(student)
+    say(f"after: {_words(after)}")
     return Shrunk(student.eval(), pruned.spec, {"before": before, "after": after})
+
+
+def _written(text: str) -> None:
+    sys.stderr.write(f"shrink: {printable(text)}\n")
+    sys.stderr.flush()
+
+
+def _unsaid(_: str) -> None:
+    """Nothing."""
+
+
+def _words(found: Mapping[str, float]) -> str:
+    quality = "miou" if "miou" in found else "accuracy"
+    return f"{quality} {human(quality, found[quality])}, {human('macs', found['macs'])} MACs"
 
 
 def _batches(
@@ -222,22 +292,23 @@ def _check_labels(name: str, labels: Tensor, classes: int) -> None:
         )
 
 
-def _fine_tune(model: nn.Module, teacher: nn.Module, train: Callable[[], Batches], recipe: Recipe) -> None:
+def _fine_tune(model: nn.Module, teacher: nn.Module, train: Callable[[], Batches], recipe: Recipe, say: Say) -> None:
     optimizer, label_loss = make_optimizer(model, recipe), named_loss(recipe)
     model.train()
     for epoch in range(recipe.epochs):
         rate = learning_rate(recipe, epoch, recipe.epochs, 0)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        total = torch.zeros(())
+        total, steps = torch.zeros(()), 0
         for x, y in train():
             loss = training_loss(model, teacher, recipe, label_loss, 1.0, x, y)
             optimizer.zero_grad()
             torch.autograd.backward(loss)
             optimizer.step()
-            total = total.to(loss.device) + loss.detach()
+            total, steps = total.to(loss.device) + loss.detach(), steps + 1
         if not math.isfinite(total.item()):
             raise TrialFailed(f"the training loss is {total.item()} in epoch {epoch + 1}, learning rate {rate:g}")
+        say(f"epoch {epoch + 1} of {recipe.epochs}: training loss {total.item() / max(steps, 1):.4g}")
 
 
 def _measured(model: nn.Module, val: Callable[[], Batches], classes: int) -> dict[str, float]:

@@ -22,7 +22,7 @@ from rssearch.storage import shared_folder, uris
 from rssearch.storage.records import Status, TrialRecord
 from rssearch.study.definition import StudyDefinition
 from rssearch.study.early_stopping import EarlyStopping
-from rssearch.study.recorder import Recorder
+from rssearch.study.recorder import BASELINE_FAILED, Recorder
 from rssearch.study.unpruned import unpruned
 from rssearch.trial.jobs import Job, Outcome
 
@@ -160,7 +160,7 @@ class Stages:
                 reason = self._failed_baseline(job)
                 if reason is None:
                     return job
-                ended(job, Outcome(Status.FAILED, reason=f"its baseline failed: {reason}"))
+                ended(job, Outcome(Status.FAILED, reason=f"{BASELINE_FAILED}: {reason}"))
             return None
 
         rule = EarlyStopping(self.definition, self.recorder, self._cost) if early else None

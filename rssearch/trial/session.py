@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from rssearch.train.data_parallel import WorkerGroup
 
-__all__ = ["Context", "Session", "Shared", "point_settings"]
+__all__ = ["Context", "Session", "Shared", "image_settings", "point_settings"]
 
 _log = logging.getLogger(__name__)
 
@@ -147,3 +147,9 @@ def point_settings(settings: Settings, point: Mapping[str, Any]) -> Settings:
     """The settings of one trial: dimensions with a dot in their name override them."""
     dotted = {name: value for name, value in point.items() if "." in name}
     return override_settings(settings, dotted) if dotted else settings
+
+
+def image_settings(settings: Settings, point: Mapping[str, Any]) -> Settings:
+    """The settings of one trial on images, whose dimension ``bands`` overrides them as well."""
+    local = point_settings(settings, point)
+    return local if point.get("bands") is None else override_settings(local, {"bands": point["bands"]})

@@ -1,69 +1,40 @@
-"""Whether a baseline from given weights reaches what it should: what is measured of it, and the usual suspects.
+"""What a baseline from given weights reaches: as the study normalises, and as weights are often trained.
 
 A network that was trained elsewhere measures far too low where its images were normalised or scaled in another way, or
-its classes were in another order. Each of these is tried on the validation split.
+its classes were in another order. Each of these is tried on the validation split; `rssearch.trials.reached` says what
+follows.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
-from torch import Tensor, nn
+from torch import nn
 
 from rssearch.data import AnySet, loader
 from rssearch.data.masks import IGNORE
 from rssearch.device import mode, to_memory_format
-from rssearch.trials import normalisation
+from rssearch.train.segmentation import confusion
+from rssearch.trials import normalisation, tasks
 from rssearch.trials.network_trial import NetworkTrial
 from rssearch.trials.normalisation import By
+from rssearch.trials.reached import Reached, of_matrix, order_text, said
 
 _MOST = 2048  # images that each normalisation is tried on
-_OVERCONFIDENT = 0.2  # more certain than right by so much: no network is that on images like those it was trained on
-_BETTER = 0.1  # what another normalisation or order has to gain to be named
 
-# What is tried beside the study's own; values of 0 to 255 are what a network gets that was trained without ToTensor.
+# What is tried beside the study's own, as a study says it.
 SUSPECTS: dict[str, By | None] = {
     "dataset": None,
     "imagenet": By(*normalisation.IMAGENET),
     "none": normalisation.UNCHANGED,
     "{mean: [0.5], std: [0.5]}": By((0.5,), (0.5,)),
-    "{mean: [0], std: [0.003922]}": By((0.0,), (1 / 255,)),
+    "{mean: [0], std: [0.00392157]}": By((0.0,), (0.00392157,)),
 }
-
-
-class Reached(NamedTuple):
-    """What a network reaches on a split, or on images spread over a large one, under one normalisation.
-
-    Attributes:
-        normalize: as a study says it.
-        accuracy: of images, or of labelled pixels.
-        confidence: mean of the largest probability.
-        reordered: the accuracy with the order of the classes that fits best.
-        chance: what the most frequent class alone reaches.
-        measured: images, or labelled pixels.
-    """
-
-    normalize: str
-    accuracy: float
-    confidence: float
-    reordered: float
-    chance: float
-    measured: int
-
-    @property
-    def at_chance(self) -> bool:
-        """Whether it is no better than three standard deviations above naming the most frequent class."""
-        return self.accuracy <= self.chance + 3 * math.sqrt(self.chance * (1 - self.chance) / self.measured)
-
-    @property
-    def is_suspicious(self) -> bool:
-        """Whether it is at chance, or far below what its own certainty suggests."""
-        return self.at_chance or self.accuracy < self.confidence - _OVERCONFIDENT
+# What a network gets that was trained without ToTensor.
+MEANINGS = {"{mean: [0], std: [0.00392157]}": "pixels of 0 to 255"}
 
 
 def reached(model: nn.Module, images: AnySet, normalize: str, by: By | None, device: torch.device) -> Reached:
@@ -71,29 +42,15 @@ def reached(model: nn.Module, images: AnySet, normalize: str, by: By | None, dev
     split = normalisation.applied(images, by).split("val")
     # Images stand class by class, so the first of many would be of a few classes.
     split = split.part(np.unique(np.linspace(0, len(split) - 1, _MOST).round().astype(np.int64)))
-    confusion = torch.zeros(images.num_classes, images.num_classes, dtype=torch.int64)
-    confidence, count = 0.0, 0
+    matrix = torch.zeros(images.num_classes, images.num_classes, dtype=torch.int64)
+    confidence = 0.0
     with mode(model.to(device), training=False), torch.inference_mode():
         for x, y in loader.batches(split, 64, device=device, train=False):
             probability, label = model(to_memory_format(x)).float().softmax(1).max(1)
             labelled = y != IGNORE if images.task == "segmentation" else torch.ones_like(y, dtype=torch.bool)
-            confusion += _counts(y[labelled], label[labelled], images.num_classes).cpu()
+            matrix += confusion(label[labelled], y[labelled], images.num_classes).cpu()
             confidence += float(probability[labelled].sum())
-            count += int(labelled.sum())
-    table = confusion.numpy()
-    rows, columns = linear_sum_assignment(-table)
-    return Reached(
-        normalize=normalize,
-        accuracy=float(np.trace(table)) / count,
-        confidence=confidence / count,
-        reordered=float(table[rows, columns].sum()) / count,
-        chance=float(table.sum(1).max()) / count,
-        measured=count,
-    )
-
-
-def _counts(truth: Tensor, predicted: Tensor, classes: int) -> Tensor:
-    return torch.bincount(truth * classes + predicted, minlength=classes * classes).reshape(classes, classes)
+    return of_matrix(matrix, confidence / int(matrix.sum()), normalize, tasks.QUALITIES[images.task][0])
 
 
 def tried(trial: NetworkTrial, model: nn.Module) -> Iterator[Reached]:
@@ -113,18 +70,24 @@ def rows(trial: NetworkTrial) -> list[dict[str, Any]]:
     point = trial.point
     if point.weights is None or trial.plain_images.task == "multilabel":  # whose certainty says nothing of one label
         return []
-    model = trial.initial_model()
-    found = list(tried(trial, model))
-    said = _said(trial, found[0], found[1:]) if found[0].is_suspicious else None
+    found = list(tried(trial, trial.initial_model()))
+    text = said(str(point.weights), found, trial.images.classes) if found[0].is_suspicious else None
     return [
         {
             "model": point.model,
             "weights": point.weights,
             "normalize": row.normalize,
+            "meaning": MEANINGS.get(row.normalize),
+            "metric": row.metric,
+            "quality": row.quality,
+            "reordered": row.reordered,
+            "order": list(row.order),
+            "other_order": order_text(row.order, trial.images.classes) if row.is_reordered else None,
+            "best": row.best,
+            "at_chance": row.at_chance,
             "accuracy": row.accuracy,
             "certainty": row.confidence,
-            "reordered": row.reordered,
-            "warning": said,
+            "warning": text,
         }
         for row in found
     ]
@@ -136,26 +99,6 @@ def warning(trial: NetworkTrial, model: nn.Module) -> str | None:
         return None
     found = tried(trial, model)
     first = next(found)
-    return _said(trial, first, found) if first.is_suspicious else None
-
-
-def _said(trial: NetworkTrial, first: Reached, found: Iterable[Reached]) -> str:
-    state = "at chance" if first.at_chance else f"while it is {first.confidence:.0%} certain of them"
-    best = max(found, key=lambda other: other.accuracy)
-    suspects = [_normalisation(first, best), _order(first), "scaling: pixels of another depth or unit"]
-    return (
-        f"the weights {trial.point.weights} reach {first.accuracy:.1%} of the validation images, {state}. The usual "
-        f"suspects: {'; '.join(suspects)}"
-    )
-
-
-def _normalisation(first: Reached, best: Reached) -> str:
-    if best.accuracy < first.accuracy + _BETTER:
-        return f"normalisation (now {first.normalize}; none of {', '.join(SUSPECTS)} gives more)"
-    return f"normalisation (now {first.normalize}; with settings.normalize: {best.normalize} it is {best.accuracy:.1%})"
-
-
-def _order(first: Reached) -> str:
-    if first.reordered < first.accuracy + _BETTER:
-        return "class order (no other order gives more)"
-    return f"class order (with the classes in another order it is {first.reordered:.1%})"
+    if not first.is_suspicious:
+        return None
+    return said(str(trial.point.weights), [first, *found], trial.images.classes)

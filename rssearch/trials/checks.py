@@ -23,7 +23,7 @@ from rssearch.trials import architecture
 from rssearch.trials.point import CHANNEL_NAS, NO_METHOD, PruningPoint
 
 AMOUNTS = ("rate", "rates", "macs_ratio")
-DIMENSIONS = ("dataset", "model", "method", *AMOUNTS, "seed", "allocation", "round_to")
+DIMENSIONS = ("dataset", "model", "method", *AMOUNTS, "seed", "allocation", "round_to", "bands")
 
 
 @contextmanager

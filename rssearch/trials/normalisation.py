@@ -4,39 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import NamedTuple
-
-import numpy as np
 
 from rssearch import models
 from rssearch.config.settings import Normalisation
-from rssearch.data import AnySet
+from rssearch.data.normalisation import IMAGENET, UNCHANGED, By, applied
 from rssearch.errors import InputError
 from rssearch.trials.point import PruningPoint
 
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-
-
-class By(NamedTuple):
-    """Mean and deviation of each band; one number of each stands for all bands.
-
-    Attributes:
-        mean: of values in [0, 1], as the scaling of the images makes them.
-        std: likewise.
-        raw: whether they are of the values in the files instead, in the units of a sensor.
-    """
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    raw: bool = False
-
-    def key(self) -> dict[str, object]:
-        """What a content key holds of it."""
-        return {"mean": self.mean, "std": self.std, **({"raw": True} if self.raw else {})}
-
-
-UNCHANGED = By((0.0,), (1.0,))
+__all__ = ["IMAGENET", "UNCHANGED", "By", "applied", "check", "name_of", "of_point"]
 
 
 def of_point(point: PruningPoint) -> By | None:
@@ -92,15 +67,3 @@ def check(point: PruningPoint, bands: int, names: Sequence[str] | None = None) -
 def _band(name: str) -> str:
     """The name of a band as all write it: B4 for B04, B8A for b8a."""
     return re.sub(r"^B0+(?=\d)", "B", name.upper())
-
-
-def applied(images: AnySet, by: By | None) -> AnySet:
-    """An image set that is normalised so; the pixels are shared."""
-    if by is None:
-        return images
-    bands = images.input_shape[0]
-    mean, std = (np.broadcast_to(np.asarray(values, np.float32), (bands,)).copy() for values in by[:2])
-    if by.raw:
-        low, high = (ends.reshape(-1) for ends in images.scaling.ends(bands))
-        mean, std = (mean - low) / (high - low), std / (high - low)
-    return replace(images, mean=mean, std=std)

@@ -19,7 +19,7 @@ from rssearch.pruning import ChannelGraph, Method
 from rssearch.pruning.allocate import Allocation
 from rssearch.pruning.channels import Kept
 from rssearch.pruning.ratios import ratios_of
-from rssearch.trial.session import point_settings
+from rssearch.trial.session import image_settings
 
 NO_METHOD, CHANNEL_NAS = "none", "channel_nas"  # what a study may name beside the registry of methods
 
@@ -39,7 +39,7 @@ class PruningPoint:
 
     def __init__(self, values: Mapping[str, Any], settings: Settings) -> None:
         self.values = dict(values)
-        self.settings = point_settings(settings, values)
+        self.settings = image_settings(settings, values)
         self.dataset: str = values["dataset"]
         self.model: str = values["model"]
         self.method_name: str = values["method"]

@@ -28,6 +28,7 @@ NAMES = [
     "architecture.json",
     "manifest.json",
     "measured.json",
+    "mlm.json",
     "model.onnx",
     "model.safetensors",
     "model_card.md",

@@ -162,7 +162,11 @@ def test_scenes_with_other_bands_are_refused(
 ) -> None:
     cases = [
         (net, geotiff(tmp_path / "three.tif", reflectance(9, 9, 3)), "it has 3 bands of 16 bits"),
-        (net, geotiff(tmp_path / "names.tif", reflectance(9, 9), names=["a", "b", "c", "d"]), "its bands are ['a', "),
+        (
+            net,
+            geotiff(tmp_path / "names.tif", reflectance(9, 9), names=["a", "b", "c", "d"]),
+            "it has 4 bands of 16 bits (grey and 3 more) called 'a', 'b'",
+        ),
         (net, geotiff(tmp_path / "bytes.tif", reflectance(9, 9).astype(np.uint8)), "its values are uint8, but the"),
         (rgb, geotiff(tmp_path / "deep.tif", reflectance(9, 9, 3)), "its values are uint16, but the network takes 3"),
     ]
@@ -202,3 +206,18 @@ def test_a_scene_that_is_damaged_below_leaves_no_mask(tmp_path: Path, net: Path)
 def test_a_preprocessing_that_is_none_is_refused(tmp_path: Path, values: dict[str, object]) -> None:
     with pytest.raises(InputError, match=r"model.onnx or preprocessing.json is damaged"):
         predict.open_network(bundle(tmp_path / "net", about() | values))
+
+
+def test_the_card_of_a_network_for_rasters_says_what_it_takes(tmp_path: Path, net: Path) -> None:
+    torch = pytest.importorskip("torch")
+    from rssearch.bundle import usage
+
+    for segments in (False, True):
+        described = about(segments=segments)
+        text = usage.texts(described)
+        assert "4 bands of uint16 (B00, B01, B02, B03)" in text["purpose"]
+        assert "RGB" not in "".join(text.values())
+        space: dict[str, object] = {"torch": torch, "about": described, "folder": net, "model": torch.nn.Identity()}
+        compile(text["imports"] + "\n" + text["use"] + "\n" + text["predict"], "card", "exec")
+        exec(text["imports"], space)  # the names that it imports are there
+        assert "predict" in space

@@ -77,7 +77,7 @@ def test_version() -> None:
         ("models", [*list_models(), *FORMS]),
         ("methods", [*list_methods(), "channel_nas", "none", "MODULE:NAME"]),
         ("samplers", list(CAPABILITIES)),
-        ("data list", [*list_datasets(), "folder:PATH", "segmentation_folder:PATH"]),
+        ("data list", [*list_datasets(), "folder:PATH", "segmentation_folder:PATH", "raster_folder:PATH"]),
     ],
 )
 def test_lists_name_every_entry_and_fit_a_terminal(command: str, names: list[str]) -> None:

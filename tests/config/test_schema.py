@@ -108,6 +108,39 @@ def test_every_mistake_is_told_at_once() -> None:
     assert [line.split(": ")[1] for line in lines] == ["study", "trial", "space"]
 
 
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (
+            "imagenett",
+            "'imagenett' is not allowed. Did you mean 'imagenet'? Allowed: dataset, imagenet, weights, none or ",
+        ),
+        (0.5, ": 0.5 is not allowed. Allowed: dataset, imagenet, weights, none or {mean, std}."),
+        ([0.5], ": [0.5] is not allowed. Allowed: dataset, imagenet, weights, none or {mean, std}."),
+        ({"mean": [0.5]}, ".std: is required"),
+        ({"mean": 0.5, "std": [0.5]}, ".mean: 0.5 is not allowed: must be a list"),
+        ({"mean": ["a"], "std": [0.5]}, ".mean.0: 'a' is not allowed: must be a number"),
+        ({"mean": [0, 0], "std": [1]}, ": mean has 2 numbers, and std 1"),
+        ({"means": [0], "mean": [0], "std": [1]}, ".means: unknown key. Did you mean 'mean'? Allowed here: mean, std."),
+    ],
+)
+def test_a_name_or_a_section_is_refused_in_one_line(value: Any, message: str) -> None:
+    with pytest.raises(InputError) as error:
+        parse_study(MINIMAL | {"settings": {"normalize": value}})
+    (line,) = str(error.value).splitlines()
+    assert line.startswith("study: settings.normalize")
+    assert message in line
+    with pytest.raises(InputError) as error:
+        override_settings(Settings(), {"normalize": value})
+    assert str(error.value) == line.removeprefix("study: ")
+
+
+def test_a_mistake_beside_a_name_or_a_section_stays() -> None:
+    with pytest.raises(InputError) as error:
+        parse_study(MINIMAL | {"settings": {"normalize": "a", "literal[": 1, "input_size": 2}})
+    assert len(str(error.value).splitlines()) == 3
+
+
 def test_files_that_are_no_study(tmp_path: Path) -> None:
     path = tmp_path / "s.yaml"
     with pytest.raises(InputError, match="cannot be read"):

@@ -16,7 +16,7 @@ from rssearch.testing import IMAGE_CLAUSES, SCENE_CLAUSES
 from rssearch.testing.datasets import DatasetPart
 from tests.support.fakes import FAKES
 
-IMAGES = [name for name in FAKES if data.task(name) == "classification"]
+IMAGES = [name for name in FAKES if data.task(name) in ("classification", None)]
 SCENES = [name for name in FAKES if data.task(name) == "segmentation"]
 
 

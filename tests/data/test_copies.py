@@ -85,7 +85,11 @@ def test_a_study_says_so_on_its_console_and_in_its_record(leaky, recwarn):
 
     console = StringIO()
     definition = SimpleNamespace(
-        hook=lambda name: {"share": share}[name], points=[], config=SimpleNamespace(settings=None), data_root=leaky
+        hook=lambda name: {"share": share}[name],
+        points=[],
+        config=SimpleNamespace(settings=None),
+        data_root=leaky,
+        class_metrics=(),
     )
     objects = study._read(definition, Display(Console(file=console, width=80)))
     assert console.getvalue() == f"folder:mine: {NOTE}\n"

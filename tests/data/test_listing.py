@@ -149,7 +149,7 @@ def test_nested_folders_belong_to_their_class(tmp_path):
 def test_fetch_needs_torchgeo(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "torchgeo.datasets", None)
     for name in ("ucmerced", "resisc45"):
-        with pytest.raises(InputError, match=r"pip install 'rssearch\[geo\]'"):
+        with pytest.raises(InputError, match=r"pip install 'rssearch\[torchgeo\]'"):
             data.fetch(name, tmp_path)
     with pytest.raises(InputError, match=r"account.*ILSVRC2012_img_train"):
         data.fetch("imagenet", tmp_path)
@@ -184,7 +184,12 @@ def test_failed_download_is_an_input_error(tmp_path, monkeypatch):
 
 def test_summary_has_a_row_for_every_dataset():
     rows = data.summary()
-    assert [row["name"] for row in rows] == [*data.list_datasets(), "folder:PATH", "segmentation_folder:PATH"]
+    assert [row["name"] for row in rows] == [
+        *data.list_datasets(),
+        "folder:PATH",
+        "segmentation_folder:PATH",
+        "raster_folder:PATH",
+    ]
     assert all(set(row) == {"name", "task", "summary", "source", "download"} and all(row.values()) for row in rows)
 
 

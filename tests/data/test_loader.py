@@ -10,7 +10,7 @@ import torch
 from rssearch import data
 from rssearch.config.settings import Augment
 from rssearch.data import augment as augmentation
-from rssearch.data import registry, streaming
+from rssearch.data import imageload, streaming
 from rssearch.data.imageset import ImageSet, normalise
 from rssearch.data.loader import batches, num_batches
 from rssearch.data.streaming import Stream, node_memory
@@ -148,9 +148,9 @@ def test_file_that_vanishes_while_streaming_is_named(tmp_path):
 
 def test_the_set_is_streamed_when_it_exceeds_its_share(root, monkeypatch):
     size = 60 * 3 * 16 * 16
-    monkeypatch.setattr(registry, "node_memory", lambda: 2 * size)
+    monkeypatch.setattr(imageload, "node_memory", lambda: 2 * size)
     assert not data.load("folder:mine", root, workers=1, memory_share=0.5).streaming
-    monkeypatch.setattr(registry, "node_memory", lambda: 2 * size - 1)
+    monkeypatch.setattr(imageload, "node_memory", lambda: 2 * size - 1)
     assert data.load("folder:mine", root, workers=1, memory_share=0.5).streaming
 
 

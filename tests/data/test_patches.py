@@ -81,6 +81,7 @@ def test_turns_and_flips_of_a_small_mask_by_hand():
         turns=np.array([0, 0, 0, 1]),
         jitter=None,
         border=0,
+        lost=np.full(4, -1),
     )
     moved = augmentation.move(mask.expand(4, 1, 2, 2), draws, slice(0, 4))[:, 0]
     assert moved.tolist() == [[[0, 1], [2, 255]], [[2, 255], [0, 1]], [[1, 0], [255, 2]], [[1, 255], [0, 2]]]
@@ -89,7 +90,8 @@ def test_turns_and_flips_of_a_small_mask_by_hand():
 
 def test_the_border_of_a_mask_is_reflected():
     mask = torch.arange(9, dtype=torch.uint8).reshape(1, 1, 3, 3)
-    draws = augmentation.Draws(np.array([[0, 4]]), np.zeros((1, 2), bool), np.zeros(1, np.int64), None, border=2)
+    shift, flips, turns = np.array([[0, 4]]), np.zeros((1, 2), bool), np.zeros(1, np.int64)
+    draws = augmentation.Draws(shift, flips, turns, None, border=2, lost=np.array([-1]))
     assert augmentation.move(mask, draws, slice(0, 1))[0, 0].tolist() == [[8, 7, 6], [5, 4, 3], [2, 1, 0]]
 
 

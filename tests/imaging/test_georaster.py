@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import struct
 import sys
@@ -15,7 +16,8 @@ import rasterio
 from rasterio.enums import ColorInterp
 
 from rssearch.errors import InputError
-from rssearch.imaging.georaster import TYPES, Bands, Window, opened
+from rssearch.imaging.georaster import Bands, Window, opened
+from rssearch.imaging.rasters import TYPES
 from tests.support.files import tiff
 from tests.support.geo import geotiff, reflectance
 
@@ -129,8 +131,8 @@ def test_grey_and_palette_are_rgb_for_a_network_of_pictures(tmp_path: Path) -> N
         (reflectance(4, 4) % 9, {"nbits": 12}, "it has 4 bands of 12 bits"),
         (
             reflectance(4, 4),
-            {"names": ["B2", "B3", "B4", "B8"]},
-            "its bands are ['B2', 'B3', 'B4', 'B8'], but",
+            {"names": ["B2", "B3", "B4", "B9"]},
+            "called 'B2', 'B3', 'B4', 'B9', but the network takes",
         ),
         (reflectance(4, 4), {"photometric": "cmyk"}, "it has 4 bands of 16 bits (CMYK), which is not read"),
         (reflectance(4, 4), {"photometric": "miniswhite"}, "0 is white"),
@@ -141,11 +143,21 @@ def test_other_bands_are_refused(tmp_path: Path, pixels: Any, profile: dict[str,
     assert message in refused(path, bands(4, names=("B4", "B3", "B2", "B8")))
 
 
-def test_names_are_compared_where_both_sides_have_them(tmp_path: Path) -> None:
-    path = geotiff(tmp_path / "a.tif", reflectance(4, 4), names=["B4", "B3", "B2", "B8"])
-    assert read(path, bands(4)).pixels.shape == read(path, bands(4, names=("B4", "B3", "B2", "B8"))).pixels.shape
+def test_bands_are_found_by_their_names_in_any_order(tmp_path: Path) -> None:
+    pixels = reflectance(4, 4, 5)
+    path = geotiff(tmp_path / "a.tif", pixels, names=["B2", "B3", "B4", "B5", "B8"])
+    found = read(path, bands(4, names=("B4", "B3", "B2", "B8")))
+    np.testing.assert_array_equal(found.pixels, pixels[[2, 1, 0, 4]])
+    assert "has 5 bands of 16 bits" in refused(path, bands(4))
     some = geotiff(tmp_path / "b.tif", reflectance(4, 4), names=["B4", "", "B2", "B8"])
     assert read(some, bands(4, names=("a", "b", "c", "d"))).lost is None
+
+
+def test_bands_are_found_by_their_numbers_in_files_like_those_of_the_training(tmp_path: Path) -> None:
+    pixels = reflectance(4, 4, 5)
+    taken = dataclasses.replace(bands(2), total=5, numbers=(4, 1))
+    assert np.array_equal(read(geotiff(tmp_path / "a.tif", pixels), taken).pixels, pixels[[3, 0]])
+    assert np.array_equal(read(geotiff(tmp_path / "b.tif", pixels[:2]), taken).pixels, pixels[:2])
 
 
 def test_files_beside_it_are_not_read(tmp_path: Path) -> None:

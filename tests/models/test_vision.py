@@ -50,8 +50,12 @@ def test_weights_that_cannot_be_fetched(monkeypatch, error):
         raise error
 
     monkeypatch.setattr(torchvision.models, "get_model", get_model)
-    with pytest.raises(InputError, match="resnet18: the weights IMAGENET1K_V1 could not be fetched"):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: "/cache")
+    with pytest.raises(InputError, match="resnet18: the weights IMAGENET1K_V1 could not be fetched") as found:
         vision.build("resnet18", 5, weights="IMAGENET1K_V1")
+    said = str(found.value)
+    assert "Put them into /cache/checkpoints as resnet18-f37072fd.pth (https://download.pytorch.org/" in said
+    assert said.endswith("or name a file of weights instead: settings.model.weights: FILE (`shrink --weights FILE`)")
 
 
 @pytest.mark.parametrize(

@@ -107,9 +107,12 @@ def test_a_download_that_fails_is_named(monkeypatch: pytest.MonkeyPatch) -> None
     def offline(*_: Any, **__: Any) -> None:
         raise ConnectionError("no route to host")
 
+    monkeypatch.setenv("HF_HUB_CACHE", "/cache/hub")
     monkeypatch.setattr("timm.models._builder.load_pretrained", offline)
     monkeypatch.setattr("segmentation_models_pytorch.encoders.hf_hub_download", offline)
-    with pytest.raises(InputError, match="timm:resnet18: a1_in1k could not be fetched: no route to host"):
+    with pytest.raises(
+        InputError, match=r"timm:resnet18: a1_in1k could not be fetched: no route to host\. Put them into /cache/hub "
+    ):
         models.create("timm:resnet18", 5, weights="a1_in1k")
     with pytest.raises(InputError, match="smp:unet/resnet18: imagenet could not be fetched: no route to host"):
         models.create("smp:unet/resnet18", 5, weights="imagenet")

@@ -242,8 +242,10 @@ def test_baselines_are_made_once_and_shared_by_studies(tmp_path: Path) -> None:
 
 
 def test_a_failed_baseline_fails_its_trials_alone(tmp_path: Path) -> None:
-    status, _ = run(make(tmp_path, "grouped", {"group": ["a", "bad"], "rate": [0.2, 0.6]}))
+    status, text = run(make(tmp_path, "grouped", {"group": ["a", "bad"], "rate": [0.2, 0.6]}))
     assert status == 1
+    assert text.count("the loss is nan in epoch 1") == 2  # when it fails, and once at the end for both trials
+    assert "2 trials failed:" in text
     table = rows(tmp_path)
     assert {row["group"]: row["status"] for row in table} == {"a": "finished", "bad": "failed"}
     assert {row["reason"] for row in table if row["group"] == "bad"} == {

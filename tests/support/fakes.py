@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from rssearch.data import eurosat, inria, isprs, resisc45, ucmerced
+from tests.support import rasters
 
 
 def picture(seed: int, size: tuple[int, int] = (16, 16)) -> Image.Image:
@@ -142,6 +143,18 @@ def spatial(root: Path) -> Path:
     return tree(root / "eurosat" / "2750", classes, suffix=".jpg")
 
 
+def multispectral(root: Path, *, lists: bool = False) -> None:
+    """EuroSAT with 13 bands, ten images a class; its lists of the spatial division too."""
+    classes = list(eurosat.FAMILY.expected)
+    for label, name in enumerate(classes):
+        for number in range(1, 11):
+            pixels = rasters.values("uint16", (13, 16, 16), seed=100 * label + number) % 5000
+            rasters.write(root / "EuroSATallBands" / "tif" / name / f"{name}_{number}.tif", pixels)
+    if lists:
+        for (file, _), numbers in zip(eurosat.LISTS.values(), (range(5, 11), (1, 3), (2, 4)), strict=True):
+            (root / file).write_text("".join(f"{label}_{number}.tif\n" for label in classes for number in numbers))
+
+
 def landcover_ai(root: Path, *, tiles: bool = False) -> Path:
     folder = root / "landcover_ai"
     names = [f"M-33-{number}-A" for number in range(5)]
@@ -201,6 +214,8 @@ FAKES = {
     "cifar100": cifar100,
     "eurosat": lambda root: tree(root / "eurosat" / "2750", list(eurosat.FAMILY.expected), suffix=".jpg"),
     "eurosat_spatial": spatial,
+    "eurosat_ms": multispectral,
+    "eurosat_ms_spatial": lambda root: multispectral(root, lists=True),
     "imagenet": imagenet,
     "landcover_ai": landcover_ai,
     "landcover_ai:tiles": lambda root: landcover_ai(root, tiles=True),
@@ -219,6 +234,7 @@ FAKES = {
     **{f"inria:{city}": lambda root, city=city: aerial(root, [city]) for city in inria.CITIES[1:]},
     "inria:all": lambda root: aerial(root, inria.CITIES, 2),
     "ucmerced": lambda root: tree(root / "UCMerced_LandUse" / "Images", list(ucmerced.CLASSES), suffix=".tif"),
+    "raster_folder:fields": lambda root: rasters.tree(root / "fields", count=20),
     "folder:mine": lambda root: tree(root / "mine", ["cloud", "clear"], suffix=".bmp"),
     "segmentation_folder:scenes": own_scenes,
 }

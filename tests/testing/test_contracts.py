@@ -97,7 +97,7 @@ def test_a_dataset_of_ones_own(tmp_path: Path) -> None:
     check_dataset("folder:scenes", tmp_path)
     Image.new("RGB", (8, 8)).save(tmp_path / "scenes" / "lake" / "torn.png")
     (tmp_path / "scenes" / "lake" / "torn.png").write_bytes(b"\x89PNG\r\n\x1a\nxx")
-    with pytest.raises(ContractError, match=r"of 9 clauses do not hold\n- Images are uint8"):
+    with pytest.raises(ContractError, match=r"of 9 clauses do not hold\n- Images are \[N, C, H, W\]"):
         check_dataset("folder:scenes", tmp_path)
 
 

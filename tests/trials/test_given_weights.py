@@ -208,7 +208,8 @@ def test_a_baseline_that_measures_too_low_names_the_suspects(
     torch.save(shuffled, tmp_path / "shuffled.pt")
     with caplog.at_level(logging.WARNING, "rssearch"):
         baselines.baseline(opened(defined(tmp_path / "shuffled.pt", data_root, tmp_path)))
-    assert f"class order (with the classes in another order it is {trained[1]:.1%})" in caplog.text
+    order = "rows [1, 2, 0] of the last layer (its classes seem to be town, forest, river)"
+    assert f"What explains it: class order: with {order} it is {trained[1]:.1%}" in caplog.text
 
 
 def test_a_good_baseline_is_not_warned_about(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rssearch.bundle import preprocessing, table
+from rssearch.bundle import preprocessing, table, usage
 from rssearch.bundle.__main__ import _check_options, _parser
 from rssearch.bundle.predict import Network, probabilities
 from rssearch.config.schema import Search
@@ -139,3 +139,16 @@ def test_what_a_bundle_says_is_checked() -> None:
     for wrong in (0, 1, "0.5", None):
         with pytest.raises((ValueError, TypeError), match=r"threshold|not supported|bad operand"):
             preprocessing.check({**network().about, "threshold": wrong}, None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("bands", [None, ["red", "nir"]])
+def test_the_card_shows_sigmoids_and_the_threshold(bands: list[str] | None) -> None:
+    count = 3 if bands is None else len(bands)
+    about = {**network().about, "bands": bands, "input_shape": [count, 8, 8], "mean": [0] * count, "std": [1] * count}
+    if bands is not None:
+        about |= {"dtype": "uint16", "scale": {"low": [0, 0], "high": [1, 1]}}
+    found = usage.texts(about)
+    for name in ("predict", "use", *(["alone"] if bands is None else [])):
+        assert "threshold" in found[name], name
+        assert "softmax" not in found[name], name
+    assert ".sigmoid()[0]" in found["use"]

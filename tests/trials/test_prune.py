@@ -158,7 +158,7 @@ def test_a_baseline_is_measured_like_a_member_and_once(
     assert first["baseline_bytes"] == len(files["model.safetensors"])
     assert 0 < second["bytes"] < first["bytes"] < first["baseline_bytes"]
     images = PruningTrial.open(POINT, members[0]).images
-    by_hand = tested(trained.model.eval(), images, 8, torch.device("cpu"))
+    by_hand, _ = tested(trained.model.eval(), images, 8, torch.device("cpu"))
     assert first["baseline_test_accuracy"] == by_hand["test_accuracy"]
     assert rows[0]["baseline_id"] == rows[1]["baseline_id"] == first["baseline_id"]
 
