@@ -13,7 +13,7 @@ DIFFERENCE = "_difference"  # of a quality to that of the baseline
 SPEEDUP = "speedup"
 RATIOS = ("macs_ratio", "params_ratio", "bytes_ratio")
 KINDS = ("accuracy", "recall", "precision", "f1", "iou")  # of one class: val_recall_water
-QUALITIES = ("accuracy", "miou", "miou_foreground", "macro_f1")  # how names of qualities end
+QUALITIES = ("accuracy", "miou", "miou_foreground", "macro_f1", "micro_f1", "map")  # how names of qualities end
 _ERROR = "ece"
 _OF_CLASS = re.compile(rf"(.*\b|.*_|)((?:val|test)_)({'|'.join(KINDS)})_(.*)")
 _DERIVED = (DIFFERENCE, "_std", "_interval")
@@ -22,6 +22,7 @@ WORDS = {
     "macs": "MACs",
     "params": "parameters",
     "miou": "mIoU",
+    "map": "mAP",
     "iou": "IoU",
     "f1": "F1",
     "ece": "calibration error",

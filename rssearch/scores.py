@@ -54,6 +54,7 @@ PER_CLASS = "per_class"  # val_per_class in a record has the counts of `PerClass
 MACRO: Mapping[str, tuple[str, ...]] = {
     "classification": ("accuracy", "macro_f1", "balanced_accuracy", "kappa", "ece"),
     "segmentation": ("miou", "pixel_accuracy", "macro_f1", "balanced_accuracy", "kappa", "ece"),
+    "multilabel": ("map", "macro_f1", "micro_f1"),
 }
 _LISTED = 60  # classes that a message names
 

@@ -83,6 +83,8 @@ def _check_options(asked: argparse.Namespace, network: Network) -> None:
         raise InputError("--tile: needs --grid")
     if asked.probabilities and not (network.segments or asked.grid):
         raise InputError("--probabilities: of an image they are shown by --top, --json and --csv; maps need --grid")
+    if asked.grid and network.threshold is not None:
+        raise InputError("--grid: the images of this network have several classes; a pixel of a grid has one")
     if asked.csv and asked.grid:
         raise InputError("--csv: a row is for an image; --grid writes files for each scene")
 
@@ -91,7 +93,7 @@ def _check_options(asked: argparse.Namespace, network: Network) -> None:
 def _output(asked: argparse.Namespace, network: Network) -> Iterator[Write]:
     """Where predictions go: a table, or lines on the standard output."""
     if asked.csv is not None:
-        with table.opened(asked.csv, network.classes, masks=network.segments) as write:
+        with table.opened(asked.csv, network.classes, masks=network.segments, threshold=network.threshold) as write:
             yield write
         return
 
@@ -117,7 +119,12 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         help="image files, folders of them (with the folders in these), and patterns such as 'tiles/**/*.tif'",
     )
-    parser.add_argument("--top", metavar="K", type=_positive, default=1, help="the K likeliest classes; default 1")
+    parser.add_argument(
+        "--top",
+        metavar="K",
+        type=_positive,
+        help="the K likeliest classes; default 1, or, where images have several, those of at least the threshold",
+    )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="each line is a JSON object")
     form.add_argument("--csv", metavar="FILE", type=Path, help="instead of lines a new CSV file, with every class")
@@ -163,7 +170,8 @@ def _classified(network: Network, image: str, _target: Path, asked: argparse.Nam
     from rssearch.bundle.predict import probabilities
 
     found = probabilities(network, image)
-    likeliest = (-found).argsort(kind="stable")[: None if asked.csv else asked.top]
+    shown_ = asked.top or (1 if network.threshold is None else int((found >= network.threshold).sum()))
+    likeliest = (-found).argsort(kind="stable")[: None if asked.csv else shown_]
     return {"image": image, "classes": {network.classes[i]: float(found[i]) for i in likeliest.tolist()}}
 
 

@@ -151,7 +151,9 @@ def _results(row: Mapping[str, Any], measured: Mapping[str, Any]) -> str:
 
 def _measures(row: Mapping[str, Any]) -> list[str]:
     qualities = (
-        f"{split}_{quality}" for split in ("val", "test") for quality in ("accuracy", "miou", "pixel_accuracy")
+        f"{split}_{quality}"
+        for split in ("val", "test")
+        for quality in ("accuracy", "miou", "pixel_accuracy", "map", "micro_f1")
     )
     named = (*qualities, "macs", "params", "bytes", *latencies([row]))
     return [name for name in named if row.get(name) is not None]

@@ -33,7 +33,7 @@ from rssearch.train.segmentation import evaluate_scenes
 SAMPLES = 16  # images that the ONNX model is compared on
 CALIBRATION = 512  # training images that give the ranges of the activations
 CPU = torch.device("cpu")
-_QUALITIES = ("accuracy", "miou", "pixel_accuracy")
+_QUALITIES = ("accuracy", "miou", "pixel_accuracy", "map", "micro_f1")
 
 
 @dataclass(frozen=True)

@@ -123,7 +123,7 @@ def _measured(
     source = checks.load(images)
     if wanted.int8:
         networks[INT8], measured["calibration_images"] = checks.calibrated(networks[ONNX], source)
-    split = "val" if all(row.get(f"test_{name}") is None for name in ("accuracy", "miou")) else "test"
+    split = "val" if all(row.get(f"test_{name}") is None for name in ("accuracy", "miou", "map")) else "test"
     chosen = source.split(split)
     count, unit = checks.counted(chosen)
     measured |= {"split": split, "images": count, "unit": unit}
@@ -168,6 +168,7 @@ def _preprocessing(about: Mapping[str, Any], sizes: Mapping[str, Any]) -> dict[s
         "colours": [shade(i) for i in range(len(about["classes"]))],
         "onnx": {"input": INPUT, "output": OUTPUT, "opset": OPSET, **sizes},
         **({"tiles": about["tiles"]} if segments else {}),
+        **({"threshold": about["threshold"]} if "threshold" in about else {}),
     }
 
 

@@ -23,7 +23,11 @@ EXTENSIONS = (
     "https://stac-extensions.github.io/mlm/v1.5.2/schema.json",
     "https://stac-extensions.github.io/file/v2.1.0/schema.json",
 )
-TASKS = {"classification": "scene-classification", "segmentation": "semantic-segmentation"}
+TASKS = {
+    "classification": "scene-classification",
+    "segmentation": "semantic-segmentation",
+    "multilabel": "classification",  # which the extension means for one label or several
+}
 COSTS = ("macs", "params", "bytes", "latency_ms", "latency_device", "latency_threads")
 QUALITIES = ("val_accuracy", "test_accuracy", "val_miou", "test_miou")
 SETTINGS = ("method", "rate", "macs_ratio", "seed")  # of the trial
@@ -124,7 +128,9 @@ def _output(about: Mapping[str, Any], *, any_size: bool) -> dict[str, Any]:
     sizes = [-1 if any_size else H, -1 if any_size else W] if whole else []
     return {
         "name": about["onnx"]["output"],
-        "description": "logits: their softmax over the classes are probabilities",
+        "description": "logits: their sigmoids are the probabilities of the classes, each by itself"
+        if about["task"] == "multilabel"
+        else "logits: their softmax over the classes are probabilities",
         "tasks": [TASKS[about["task"]]],
         "result": {
             "shape": [-1, count, *sizes],

@@ -23,7 +23,7 @@ from rssearch.storage.location import expand
 
 __all__ = [
     "Network", "decoded", "labels", "logits_of", "normalised", "open_network", "pixels", "probabilities", "regular",
-    "softmax", "strips",
+    "sigmoid", "softmax", "strips",
 ]  # fmt: skip
 
 
@@ -48,6 +48,11 @@ class Network:
     def segments(self) -> bool:
         """Whether it gives each pixel a class, rather than each image."""
         return bool(self.about["task"] == "segmentation")
+
+    @property
+    def threshold(self) -> float | None:
+        """From which probability on an image has a class, where it may have several; None: it has one."""
+        return float(self.about["threshold"]) if self.about["task"] == "multilabel" else None
 
     @property
     def bands(self) -> Bands:
@@ -91,7 +96,7 @@ def open_network(folder: str | Path, *, int8: bool = False, fp16: bool = False, 
 
 
 def probabilities(network: Network, path: str | Path) -> Floats:
-    """The probability of each class, float32 [K], of an image.
+    """The probability of each class, float32 [K], of an image. Where it may have several, they do not add up to 1.
 
     Raises:
         InputError: the image cannot be read, or has a shape or bands that the network does not take.
@@ -101,13 +106,20 @@ def probabilities(network: Network, path: str | Path) -> Floats:
     if image.shape[1:] != (height, width):
         size = f"{image.shape[2]}x{image.shape[1]}"
         raise InputError(f"{path}: is {size}; this network takes images of {width}x{height} alone")
-    return np.asarray(softmax(logits_of(network, image[None]))[0])
+    logits = logits_of(network, image[None])
+    return np.asarray((softmax(logits) if network.threshold is None else sigmoid(logits))[0])
 
 
 def softmax(logits: Floats) -> Floats:
     """Probabilities of logits [B, K, ...]."""
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     return np.asarray(powers / powers.sum(axis=1, keepdims=True), dtype=np.float32)
+
+
+def sigmoid(logits: Floats) -> Floats:
+    """Probabilities of the classes of images that may have several, each by itself."""
+    with np.errstate(over="ignore"):  # of a logit far below 0 it is 0
+        return np.asarray(1 / (1 + np.exp(-logits)), dtype=np.float32)
 
 
 def labels(network: Network, path: str | Path) -> Pixels:

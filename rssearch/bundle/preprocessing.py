@@ -71,7 +71,7 @@ def check(about: Mapping[str, Any], session: onnxruntime.InferenceSession) -> No
     """Refuse a preprocessing.json that is not the model's, or not whole. Raises ValueError, KeyError or TypeError."""
     shape, classes, names = about["input_shape"], about["classes"], about["onnx"]
     segments = about["task"] == "segmentation"
-    if not segments and about["task"] != "classification":
+    if about["task"] not in ("classification", "multilabel", "segmentation"):
         raise ValueError(f"the task is {shown(about['task'])}")
     named = isinstance(classes, list) and classes and all(isinstance(name, str) and name.strip() for name in classes)
     if not named or len(set(classes)) < len(classes):
@@ -81,6 +81,8 @@ def check(about: Mapping[str, Any], session: onnxruntime.InferenceSession) -> No
     _check_bands(about, shape[0])
     if segments:
         _check_segmentation(about, shape, classes)
+    if about["task"] == "multilabel" and not (_is_number(about["threshold"], 0) and about["threshold"] < 1):
+        raise ValueError(f"threshold is {shown(about['threshold'])}, no number between 0 and 1")
     (found,), (given,) = session.get_inputs(), session.get_outputs()
     if (found.name, given.name) != (names["input"], names["output"]) or found.type != "tensor(float)":
         raise ValueError(f"the model turns {shown(found.name)} into {shown(given.name)}")

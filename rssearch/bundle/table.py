@@ -24,11 +24,13 @@ class Table(Protocol):
 
 
 @contextmanager
-def opened(path: Path, classes: Sequence[str], *, masks: bool) -> Iterator[Table]:
+def opened(path: Path, classes: Sequence[str], *, masks: bool, threshold: float | None = None) -> Iterator[Table]:
     """A new CSV file: ``file``, then ``class``, ``probability`` and ``probability:NAME`` of each class.
 
-    For segmentation (`masks`): ``file``, ``mask`` and ``share:NAME``, the share of the pixels of each class. Each row
-    is written at once, so that what was predicted before an interruption is kept. A file without a row is removed.
+    With a `threshold`, where images may have several classes: ``file``, ``classes`` (those of at least the threshold,
+    with ``;`` between them) and ``probability:NAME``. For segmentation (`masks`): ``file``, ``mask`` and
+    ``share:NAME``, the share of the pixels of each class. Each row is written at once, so that what was predicted
+    before an interruption is kept. A file without a row is removed.
 
     Raises:
         InputError: the file is there already, or cannot be written.
@@ -36,13 +38,19 @@ def opened(path: Path, classes: Sequence[str], *, masks: bool) -> Iterator[Table
     place, name = expand(path), cut(str(path), 300)
     check_folder(place.parent)
     kind = "share" if masks else "probability"
-    head = ["file", "mask"] if masks else ["file", "class", "probability"]
+    head = ["file", "mask"] if masks else ["file", "class", "probability"] if threshold is None else ["file", "classes"]
     rows = 0
 
     def write(found: Mapping[str, Any]) -> None:
         nonlocal rows
         values = found["classes"]
-        about = [found["mask"]] if masks else max(values.items(), key=lambda item: item[1])
+        about: Sequence[str | float]
+        if masks:
+            about = [found["mask"]]
+        elif threshold is not None:
+            about = [";".join(label for label in classes if values[label] >= threshold)]
+        else:
+            about = max(values.items(), key=lambda item: item[1])
         writer.writerow([_cell(cell) for cell in (found["image"], *about, *(values[label] for label in classes))])
         file.flush()
         rows += 1

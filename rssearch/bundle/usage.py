@@ -11,10 +11,15 @@ from rssearch.escaping import markdown
 __all__ = ["texts"]
 
 _PURPOSE = {
+    "multilabel": "A network that gives {size} RGB images those of {count} classes that they have",
     "classification": "A classifier of {size} RGB images into {count} classes",
     "segmentation": "A network that gives each pixel of an RGB scene one of {count} classes",
 }
 _PREDICT = {
+    "multilabel": """\
+for name, probability in zip(network.classes, predict.probabilities(network, "image.png")):
+    if probability >= network.threshold:
+        print(name, probability)""",
     "classification": """\
 for name, probability in zip(network.classes, predict.probabilities(network, "image.png")):
     print(name, probability)""",
@@ -52,6 +57,12 @@ With onnxruntime alone, `model.onnx` takes tiles: input `image`, float32 [batch,
 `logits`, [batch, %(count)d, %(height)d, %(width)d]. `preprocessing.json` says how pixels are scaled and how far tiles
 overlap.""",
 }
+_ALONE["multilabel"] = _ALONE["classification"].replace(
+    'print(about["classes"][logits[0].argmax()])',
+    """\
+chances = 1 / (1 + np.exp(-logits[0]))
+print([name for name, chance in zip(about["classes"], chances) if chance >= about["threshold"]])""",
+)
 # What `rssearch.imaging.pixels.decode` does, for those who have Pillow alone: of a square input, and of any other.
 _SQUARE = """\
 image = Image.open(io.BytesIO(Path("image.png").read_bytes()))  # by its name, Pillow would misread a turned TIFF
@@ -87,9 +98,21 @@ for index, name in enumerate(about["classes"]):
     print(name, float((labels == index).float().mean()))""",
 }
 
+_ONE = """\
+    probabilities = model(%s).softmax(1)[0]
+print(about["classes"][int(probabilities.argmax())], float(probabilities.max()))"""
+_SEVERAL = """\
+    probabilities = model(%s).sigmoid()[0]
+for name, probability in zip(about["classes"], probabilities.tolist()):
+    if probability >= about["threshold"]:
+        print(name, probability)"""
+_INPUT, _BANDS_INPUT = "((pixels - mean) / std)[None]", "torch.from_numpy(predict.normalised(pixels, about))[None]"
+_IMPORTS["multilabel"] = _IMPORTS["classification"]
+_USE["multilabel"] = _USE["classification"].replace(_ONE % _INPUT, _SEVERAL % _INPUT)
 _TORCH = "With torch and rssearch, which refuses what is no 8-bit image as the command line does:"
 # Of rasters, of which what is said above of 8-bit RGB is not true.
 _BANDS_PURPOSE = {
+    "multilabel": "A network that gives {size} images of {bands} those of {count} classes that they have",
     "classification": "A classifier of {size} images of {bands} into {count} classes",
     "segmentation": "A network that gives each pixel of a scene of {bands} one of {count} classes",
 }
@@ -119,6 +142,9 @@ from rssearch import bundle
 from rssearch.bundle import predict
 from rssearch.train.segmentation import predict_scene""",
 }
+
+_BANDS_IMPORTS["multilabel"] = _BANDS_IMPORTS["classification"]
+_BANDS_USE["multilabel"] = _BANDS_USE["classification"].replace(_ONE % _BANDS_INPUT, _SEVERAL % _BANDS_INPUT)
 
 
 def texts(about: Mapping[str, Any]) -> dict[str, str]:

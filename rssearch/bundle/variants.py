@@ -21,6 +21,7 @@ from rssearch.errors import InputError, cut
 
 __all__ = ["Wanted", "compared", "made", "multiple"]
 
+MULTILABEL = "multilabel"  # the task whose probabilities are sigmoids
 STEPS = (1, 2, 4, 8, 16, 32, 64)  # what sizes may have to be multiples of
 
 
@@ -55,7 +56,9 @@ def made(content: bytes, about: Mapping[str, Any], wanted: Wanted) -> dict[str, 
         bands, factors = bands_of(about), factors_of(about)
         for inner, outer in ((ONNX, END_TO_END), (FP16, END_TO_END_FP16)):
             if inner in models:  # values of 16 bits are scaled in float32
-                models[outer] = end_to_end(models[inner], *factors, bands.dtype, bands.fill, bands.nodata)
+                models[outer] = end_to_end(
+                    models[inner], *factors, bands.dtype, bands.fill, bands.nodata, several=about["task"] == MULTILABEL
+                )
     return models
 
 
@@ -81,7 +84,8 @@ def compared(model: nn.Module, models: Mapping[str, bytes], images: checks.Image
     found = {}
     for name, content in models.items():
         raw, half = name in (END_TO_END, END_TO_END_FP16), name in (FP16, END_TO_END_FP16)
-        expected = logits.softmax(1) if raw else logits
+        chances = logits.sigmoid() if images.about["task"] == MULTILABEL else logits.softmax(1)
+        expected = chances if raw else logits
         # Probabilities differ by at most half as much as their logits.
         tolerance = (FP16_TOLERANCE if half else TOLERANCE) * (0.5 if raw else 1)
         bound = tolerance * max(1.0, logits.abs().max().item())

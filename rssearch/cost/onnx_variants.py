@@ -25,6 +25,8 @@ def end_to_end(
     dtype: str,
     fill: Sequence[float],
     nodata: float | None = None,
+    *,
+    several: bool = False,
 ) -> bytes:
     """Put what is done before and behind a network into the model.
 
@@ -35,6 +37,7 @@ def end_to_end(
         dtype: of the raw values.
         fill: what stands for values without data in each band: those that are `nodata`, or no finite numbers.
         nodata: the value that marks them; None: there is none.
+        several: whether an image may have several classes, whose probabilities are sigmoids; else they are a softmax.
 
     Returns:
         The model from ``pixels``, raw values [B, C, H, W], to ``probabilities``, float32 [B, K, ...].
@@ -67,7 +70,10 @@ def end_to_end(
         raw = "pixels_filled"
     before.append(helper.make_node("Mul", [raw, constant("pixels_factor", factor)], ["pixels_scaled"]))
     before.append(helper.make_node("Add", ["pixels_scaled", constant("pixels_offset", offset)], [INPUT]))
-    behind = helper.make_node("Softmax", [OUTPUT], [PROBABILITIES], axis=1)
+    if several:
+        behind = helper.make_node("Sigmoid", [OUTPUT], [PROBABILITIES])
+    else:
+        behind = helper.make_node("Softmax", [OUTPUT], [PROBABILITIES], axis=1)
     nodes = [*before, *graph.node, behind]
     del graph.node[:]
     graph.node.extend(nodes)

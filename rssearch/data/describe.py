@@ -11,7 +11,7 @@ from rssearch.config.settings import Patches, Scale, Split
 from rssearch.data.family import Task
 from rssearch.data.listing import Files
 from rssearch.data.reading import ALL, Options, Rasters, Reader, Rgb, chosen
-from rssearch.data.registry import check_input_size, divided
+from rssearch.data.registry import check_input_size, divided, task_of
 from rssearch.data.scaling import said, scaled_by
 from rssearch.data.sceneload import with_bands
 from rssearch.data.scenes import Pairs, SceneListing
@@ -99,7 +99,7 @@ def describe(
         input_shape=shape,
         num_classes=len(found.classes),
         num_images=images,
-        task="segmentation" if isinstance(found, SceneListing) else "classification",
+        task=task_of(found),
         classes=found.classes,
         dtype=layout.dtype,
         bands=layout.names,

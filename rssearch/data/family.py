@@ -10,7 +10,7 @@ from typing import Literal
 from rssearch.data.listing import Listing, from_files, locate
 from rssearch.data.scenes import SceneListing
 
-Task = Literal["classification", "segmentation"]
+Task = Literal["classification", "segmentation", "multilabel"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Family:
         fetch: downloads it into a data root, with checksums; None: there is nothing to download.
         by_hand: how to get it where it cannot be downloaded by a program.
         licence: what is known of the licence of its images, as a sentence.
-        task: what its targets are: a class for each image, or a mask.
+        task: what its targets are: a class for each image, several, or a mask.
     """
 
     name: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from rssearch.data.labels import find_table, from_table
+from rssearch.data.labels import TABLE, find_table, from_table
 from rssearch.data.listing import Listing, from_files
 from rssearch.data.split_lists import divide_listing, find_lists, read_lists
 from rssearch.errors import InputError
@@ -32,8 +32,10 @@ def open_folder(name: str, root: Path) -> Listing:
     raise InputError(f"dataset {name!r}: {base} does not exist; give a folder or a zip with a folder for each class")
 
 
-def from_contents(contents: Contents) -> Listing:
+def from_contents(contents: Contents, *, several: bool = False) -> Listing:
     """List the images of a folder or zip by their table of labels or, without one, by their folders.
+
+    Images that may have `several` labels need a table.
 
     The division is that of folders, of the table, or of lists of names (see `rssearch.data.split_lists`).
 
@@ -42,7 +44,9 @@ def from_contents(contents: Contents) -> Listing:
     """
     table = find_table(contents)
     lists = find_lists(contents)
-    found = from_files(contents) if table is None else from_table(contents, table)
+    if several and table is None:
+        raise InputError(f"{contents.base}: has no {TABLE}, which says the labels of each image")
+    found = from_files(contents) if table is None else from_table(contents, table, several=several)
     if not lists:
         return found
     if found.fixed is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -14,6 +13,7 @@ from rssearch.data.copies import array_digests, crossing
 from rssearch.data.decode import Progress, broken_message, common_layout, decode_all
 from rssearch.data.imageset import ImageSet
 from rssearch.data.listing import Files, Listing
+from rssearch.data.multilabel import totals
 from rssearch.data.reading import ALL, Options, Rgb, chosen, named
 from rssearch.data.scaling import SAMPLE, image_sums, moments, percentiles, scaled_by
 from rssearch.data.split import divide, split_hash
@@ -108,7 +108,7 @@ def _assemble(
 ) -> ImageSet:
     indices = divide(found.names, found.labels, split, found.fixed, groups, found.groups)
     train = indices["train"]
-    present = Counter(found.labels[train].tolist())
+    present = totals(found.labels[train], len(found.classes))
     absent = [label for position, label in enumerate(found.classes) if present[position] == 0]
     if absent:
         why = f" ({len(skipped)} images were skipped)" if skipped else ""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from rssearch.data.multilabel import is_multiple, strata, totals
 from rssearch.data.streaming import Stream
 from rssearch.errors import unknown
 from rssearch.imaging.pixels import EIGHT_BITS, Array, Scaling, factors
@@ -38,7 +39,7 @@ class ImageSet:
         name: the dataset.
         classes: names in the order of the labels.
         images: [N, C, H, W] in the type of the files, or a stream of the same shape.
-        labels: int64 [N].
+        labels: int64 [N]; or [N, K] of 0 and 1 where images may have several.
         indices: sorted int64 indices of ``train``, ``val`` and ``test``.
         mean: float32 [C], of the training split's scaled pixels.
         std: float32 [C], likewise.
@@ -78,9 +79,9 @@ class ImageSet:
         return tuple(names[index] for index in self.indices["test"].tolist()) if names else ()
 
     @property
-    def task(self) -> Literal["classification"]:
+    def task(self) -> Literal["classification", "multilabel"]:
         """What the targets are."""
-        return "classification"
+        return "multilabel" if is_multiple(self.labels) else "classification"
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -110,7 +111,7 @@ class ImageSet:
 
     def absent(self, split: str) -> list[str]:
         """The classes without an image in a split."""
-        counts = np.bincount(self.labels[self.indices[split]], minlength=self.num_classes)
+        counts = totals(self.labels[self.indices[split]], self.num_classes)
         return [name for name, count in zip(self.classes, counts.tolist(), strict=False) if not count]
 
     def take(self, indices: npt.ArrayLike) -> Tensor:
@@ -129,7 +130,7 @@ class ImageSet:
         """Batch after batch of images, as `stream`, and of labels, int64 [B]."""
         chunks, again = tee(chunks)
         for images, chunk in zip(self.stream(chunks), again, strict=True):
-            yield images, torch.from_numpy(self.labels[chunk])
+            yield images, _targets(self.labels[chunk], several=is_multiple(self.labels))
 
     def split(self, name: str) -> ImageDataset:
         """One split: ``train``, ``val`` or ``test``. Raises InputError for another name."""
@@ -138,7 +139,7 @@ class ImageSet:
         return ImageDataset(self, name)
 
 
-class ImageDataset(Dataset[tuple[Tensor, int]]):
+class ImageDataset(Dataset[tuple[Tensor, "int | Tensor"]]):
     """One split of an image set, as a map-style dataset of normalised images and labels.
 
     For training, `rssearch.data.loader.batches` reads it much faster than a DataLoader does.
@@ -158,26 +159,28 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
         return chosen
 
     def targets(self, positions: npt.ArrayLike) -> Tensor:
-        """Labels int64 [B] of the images at these positions."""
-        return torch.from_numpy(self.labels[np.asarray(positions, dtype=np.int64)])
+        """Labels of the images at these positions: int64 [B], or float32 [B, K] where they may have several."""
+        return _targets(self.labels[np.asarray(positions, dtype=np.int64)], several=is_multiple(self.labels))
 
     def strata(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """What a further division keeps to: stratum (here the class) and unit (here the image itself) of each image."""
-        return self.labels, np.arange(len(self))
+        return strata(self.labels), np.arange(len(self))
 
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+    def __getitem__(self, index: int) -> tuple[Tensor, int | Tensor]:
         if not -len(self) <= index < len(self):
             raise IndexError(f"{self.name} has {len(self)} images; there is no image {index}")
         image = normalise(self.source.take([self.indices[index]]), self.source)
+        if is_multiple(self.labels):
+            return image[0], _targets(self.labels[index], several=True)
         return image[0], int(self.labels[index])
 
     @property
-    def task(self) -> Literal["classification"]:
+    def task(self) -> Literal["classification", "multilabel"]:
         """What the targets are."""
-        return "classification"
+        return self.source.task
 
     @property
     def images_per_split(self) -> int:
@@ -193,6 +196,12 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
     def input_shape(self) -> tuple[int, int, int]:
         """(C, H, W)."""
         return self.source.input_shape
+
+
+def _targets(labels: npt.NDArray[np.int64], *, several: bool) -> Tensor:
+    """Labels as losses take them: int64, or float32 of 0 and 1 where images may have several."""
+    found = torch.from_numpy(labels)
+    return found.float() if several else found
 
 
 def filled(images: Tensor, source: Normalised) -> Tensor:

@@ -10,8 +10,10 @@ import hashlib
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from rssearch.data.listing import Files, Listing
+from rssearch.data.multilabel import SEPARATOR
 from rssearch.data.split_folders import NAMES, given, split_of
 from rssearch.data.tables import Row, Table, read_table, relative
 from rssearch.errors import InputError
@@ -41,12 +43,13 @@ def find_table(contents: Contents) -> str | None:
     return found[0] if found else None
 
 
-def from_table(contents: Contents, path: str) -> Listing:
+def from_table(contents: Contents, path: str, *, several: bool = False) -> Listing:
     """List the images that a table of labels names.
 
     Args:
         contents: of the folder or zip.
         path: of the table, as `find_table` gives it.
+        several: whether an image may have several labels, with `rssearch.data.multilabel.SEPARATOR` between them.
 
     Raises:
         InputError: the table cannot be read, or a line of it names no image, one that another line names, no label,
@@ -57,8 +60,8 @@ def from_table(contents: Contents, path: str) -> Listing:
     prefix = path.rpartition("/")[0] + "/" if "/" in path else ""
     rows = _images(table, contents, prefix)
     names = sorted(rows)
-    labels = [_label(rows[name]) for name in names]
-    classes = _classes(place, labels)
+    labels = [_labels(rows[name], several=several) for name in names]
+    classes = _classes(place, [label for found in labels for label in found])
     sides = [_split(rows[name]) for name in names] if "split" in table.columns else []
     groups = tuple(rows[name].get("group") for name in names) if "group" in table.columns else None
     if sides and "train" not in sides:
@@ -71,17 +74,17 @@ def from_table(contents: Contents, path: str) -> Listing:
     notes = [*contents.notes(), *contents.note_outside(members, f"not in {TABLE}"), *_alike(classes)]
     if table.unread:
         notes.append(f"columns of {TABLE} that are not read: {', '.join(map(shown, table.unread))}")
-    index = {label: number for number, label in enumerate(classes)}
     sizes = dict(contents.images)
     digest = hashlib.sha256(f"{TABLE}\n".encode())
     for number, name in enumerate(names):
         more = [fixed[number] if fixed else "", groups[number] if groups else ""]
-        digest.update(f"{readable(name)}\t{sizes[members[number]]}\t{labels[number]}\t{more}\n".encode())
+        called = SEPARATOR.join(labels[number])
+        digest.update(f"{readable(name)}\t{sizes[members[number]]}\t{called}\t{more}\n".encode())
     return Listing(
         where=str(contents.base),
         classes=classes,
         names=tuple(map(readable, names)),
-        labels=np.array([index[label] for label in labels], dtype=np.int64),
+        labels=_coded(labels, classes, several=several),
         fixed=fixed,
         fingerprint=digest.hexdigest(),
         pixels=Files(contents.base, members),
@@ -115,13 +118,35 @@ def _images(table: Table, contents: Contents, prefix: str) -> dict[str, Row]:
     return rows
 
 
-def _label(row: Row) -> str:
+def _labels(row: Row, *, several: bool) -> tuple[str, ...]:
+    """The labels of an image, sorted."""
     label = row.get("label")
     if not label.isprintable():
         raise InputError(f"{row.place}: label: {shown(label)} has characters that cannot be printed")
-    if ";" in label:
-        raise InputError(f"{row.place}: label: {shown(label)!r}: an image of this kind of dataset has one label")
-    return label
+    if not several:
+        if SEPARATOR in label:
+            raise InputError(
+                f"{row.place}: label: {shown(label)!r}: an image of this kind of dataset has one label; images with "
+                "several are multilabel_folder:PATH"
+            )
+        return (label,)
+    found = [name.strip() for name in label.split(SEPARATOR)]
+    if not all(found):
+        raise InputError(f"{row.place}: label: {shown(label)!r} has an empty label")
+    if twice := [name for name in found if found.count(name) > 1]:
+        raise InputError(f"{row.place}: label: {shown(twice[0])!r} is there twice")
+    return tuple(sorted(found))
+
+
+def _coded(labels: Sequence[Sequence[str]], classes: Sequence[str], *, several: bool) -> npt.NDArray[np.int64]:
+    """The labels as numbers: int64 [N], or [N, K] of 0 and 1 where there may be several."""
+    index = {label: number for number, label in enumerate(classes)}
+    if not several:
+        return np.array([index[label] for (label,) in labels], dtype=np.int64)
+    found = np.zeros((len(labels), len(classes)), dtype=np.int64)
+    for row, names in zip(found, labels, strict=True):
+        row[[index[name] for name in names]] = 1
+    return found
 
 
 def _classes(place: str, labels: Sequence[str]) -> tuple[str, ...]:

@@ -107,7 +107,7 @@ class Listing:
         where: the folder or archive, for messages.
         classes: names in the order of the labels.
         names: unique name of each image, ``class/file``; the same for a tree and for a zip of it.
-        labels: int64 [N], indices into `classes`.
+        labels: int64 [N], indices into `classes`; or [N, K] of 0 and 1 where images may have several.
         fixed: ``train``, ``val`` or ``test`` of each image where the dataset comes divided, else None.
         fingerprint: sha256 of the content's listing.
         pixels: the encoded files, or a function of the wanted size (None: native) that returns [N, C, H, W].

@@ -66,7 +66,8 @@ def batches(
     and each class the same share of them.
 
     Yields:
-        float32 [B, C, H, W] normalised images, and int64 [B] labels or [B, H, W] masks, on the device.
+        float32 [B, C, H, W] normalised images, and int64 [B] labels or [B, H, W] masks, or float32 [B, K] of 0 and 1
+        where images may have several labels; on the device.
 
     Raises:
         InputError: the augmentation does not fit the images, or there are fewer than two images to train on.
@@ -94,7 +95,8 @@ def batches(
                 y = augmentation.move(y[:, None], draws, row)[:, 0]
         # Masks cross to the device as bytes: an eighth of what class indices take.
         x = standardised(x, dataset.source)
-        yield x if draws is None else augmentation.drop_bands(x, draws, row), y.long()
+        y = y if y.is_floating_point() else y.long()
+        yield x if draws is None else augmentation.drop_bands(x, draws, row), y
 
 
 def _to_device(tensor: Tensor, device: torch.device) -> Tensor:

@@ -21,6 +21,7 @@ from rssearch.data import (
     isprs,
     landcover_ai,
     loveda,
+    multilabel_folder,
     raster_folder,
     resisc45,
     segmentation_folder,
@@ -33,6 +34,7 @@ from rssearch.data.family import Family, Task
 from rssearch.data.folder import PREFIX, open_folder
 from rssearch.data.imageload import from_encoded, from_generated
 from rssearch.data.listing import Files, Listing
+from rssearch.data.multilabel import is_multiple
 from rssearch.data.reading import ALL, Options
 from rssearch.data.sceneload import load_scenes
 from rssearch.data.scenes import SceneListing
@@ -66,6 +68,8 @@ FOLDERS: dict[str, tuple[Task | None, Callable[[str, Path], Listing | SceneListi
     PREFIX: ("classification", open_folder),
     segmentation_folder.PREFIX: ("segmentation", segmentation_folder.open_folder),
     raster_folder.PREFIX: (None, raster_folder.open_folder),  # its folders say it
+    multilabel_folder.PREFIX: ("multilabel", multilabel_folder.open_folder),
+    multilabel_folder.RASTERS: ("multilabel", multilabel_folder.open_rasters),
 }
 
 
@@ -94,6 +98,8 @@ def summary() -> list[dict[str, str]]:
         PREFIX: "your own images: one folder for each class, or a zip of them",
         segmentation_folder.PREFIX: "your own scenes: images/, masks/ and classes.json, or a zip of them",
         raster_folder.PREFIX: "your own rasters of any bands and type, laid out as either of these",
+        multilabel_folder.PREFIX: "your own images with several labels each, in a labels.csv",
+        multilabel_folder.RASTERS: "your own rasters with several labels each, in a labels.csv",
     }
     for prefix, text in own.items():
         row = {"name": f"{prefix}PATH", "task": FOLDERS[prefix][0] or "either", "summary": text}
@@ -112,7 +118,14 @@ def task(name: str) -> Task | None:
 
 def task_in(name: str, root: str | Path) -> Task:
     """What a dataset's targets are, as it lies below a data root. Raises InputError as `listing`."""
-    return task(name) or ("segmentation" if isinstance(listing(name, root), SceneListing) else "classification")
+    return task(name) or task_of(listing(name, root))
+
+
+def task_of(found: Listing | SceneListing) -> Task:
+    """What the targets of a listing are."""
+    if isinstance(found, SceneListing):
+        return "segmentation"
+    return "multilabel" if is_multiple(found.labels) else "classification"
 
 
 def prefix_of(name: str) -> str | None:

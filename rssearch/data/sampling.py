@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from rssearch.data.multilabel import is_multiple
 from rssearch.data.sceneset import AnyDataset, PatchDataset
 
 __all__ = ["ClassIndex", "balanced_order", "index_classes"]
@@ -34,6 +35,8 @@ class ClassIndex(NamedTuple):
 
 def index_classes(dataset: AnyDataset) -> ClassIndex:
     """Look at every label, or every mask, of a split once."""
+    if not isinstance(dataset, PatchDataset) and is_multiple(dataset.labels):
+        return ClassIndex(dataset.labels.sum(0), tuple(np.flatnonzero(column) for column in dataset.labels.T))
     if not isinstance(dataset, PatchDataset):
         order = np.argsort(dataset.labels, kind="stable")
         totals = np.bincount(dataset.labels, minlength=dataset.num_classes)

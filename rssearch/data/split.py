@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rssearch.config.settings import Split
+from rssearch.data.multilabel import strata
 from rssearch.data.places import by_place
 from rssearch.errors import InputError
 
@@ -113,12 +114,13 @@ def divide(
 
     Args:
         names: unique name of each image.
-        labels: int64 [N].
+        labels: int64 [N]; or [N, K], of which the rarest class of each image is divided by.
         split: shares and seed.
         fixed: the given split of each image; None: there is none.
         groups: as of `stratified`; places that have copies of one another become one.
         places: of each image, none of which is parted; None: they are not known.
     """
+    labels = strata(labels)
 
     def sampled(chosen: Sequence[int], shares: Split) -> dict[str, npt.NDArray[np.int64]]:
         called, classes = [names[i] for i in chosen], labels[np.asarray(chosen, dtype=np.int64)]

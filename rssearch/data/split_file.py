@@ -21,6 +21,7 @@ from rssearch.config.settings import Split
 from rssearch.data.blocks import NEEDS, blocks
 from rssearch.data.imageset import ImageSet
 from rssearch.data.listing import Files, Listing
+from rssearch.data.multilabel import SEPARATOR, is_multiple, joined_names
 from rssearch.data.names import NameIndex
 from rssearch.data.scenes import Pairs, SceneListing
 from rssearch.data.sceneset import AnySet
@@ -149,6 +150,11 @@ def _by_file(found: Found, table: SplitFile) -> Found:
 def _check_label(found: Found, number: int, row: Row) -> None:
     """Refuse a label that the dataset does not have, or has not for this image."""
     label = row.cells["label"]
+    if not isinstance(found, SceneListing) and is_multiple(found.labels):
+        true = joined_names(found.classes, found.labels[number])
+        if sorted(label.split(SEPARATOR)) != sorted(true.split(SEPARATOR)):
+            raise InputError(f"{row.place}: label: {shown(label)!r}, but the image's labels are {true!r}")
+        return
     if isinstance(found, SceneListing):
         if label:
             raise InputError(f"{row.place}: label: {shown(label)!r}: a scene has a mask, and no label")
@@ -200,9 +206,13 @@ def text(images: AnySet) -> str | None:
     if not images.names:
         return None
     if isinstance(images, ImageSet):
-        names = images.names
+        names, classes, labels = images.names, images.classes, images.labels
+
+        def called(image: int) -> str:
+            return joined_names(classes, labels[image]) if is_multiple(labels) else classes[labels[image]]
+
         for split, members in images.indices.items():
-            rows += [(names[i], images.classes[images.labels[i]], split) for i in members.tolist()]
+            rows += [(names[i], called(i), split) for i in members.tolist()]
     else:
         for split, windows in images.indices.items():
             scenes = np.unique(images.windows[windows, 0]).tolist()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -15,6 +14,7 @@ from rssearch.data.decode import Progress, decode_all
 from rssearch.data.family import Family, Task
 from rssearch.data.listing import Files, Listing
 from rssearch.data.masks import IGNORE
+from rssearch.data.multilabel import is_multiple, totals
 from rssearch.data.registry import find, listing, prefix_of
 from rssearch.data.scenes import SceneListing
 from rssearch.data.scenestore import read_all
@@ -110,7 +110,7 @@ def verify(name: str, root: str | Path, *, workers: int | None = None, progress:
         twice = copies(digests, found.names)
     else:
         digests = array_digests(found.pixels(None))
-    counts = Counter(found.labels.tolist())
+    counts = totals(found.labels, len(found.classes)).tolist()
     return Report(
         name=name,
         where=found.where,
@@ -120,6 +120,7 @@ def verify(name: str, root: str | Path, *, workers: int | None = None, progress:
         missing=_missing(name, found),
         copies=twice,
         fingerprint=found.fingerprint,
+        task="multilabel" if is_multiple(found.labels) else "classification",
         notes=(*found.notes, *crossing(digests, found.names, found.fixed)),
         divided=found.fixed is not None,
     )

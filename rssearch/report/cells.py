@@ -11,7 +11,7 @@ from rssearch.metrics import DIFFERENCE, SPEEDUP, WORDS, human, is_difference, n
 DISTURBED = "‡"  # a latency whose interquartile range is above a tenth of its median
 FOOTNOTE = f"{DISTURBED} interquartile range above a tenth of the median: the machine had other work"
 SPREAD = "Latency: median (interquartile range)"
-QUALITIES = ("val_accuracy", "test_accuracy", "val_miou", "test_miou")
+QUALITIES = ("val_accuracy", "test_accuracy", "val_miou", "test_miou", "val_map", "test_map")
 
 Row = Mapping[str, Any]
 

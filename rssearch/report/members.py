@@ -32,6 +32,8 @@ __all__ = [
     "confusion_csv",
     "draw",
     "files",
+    "files_of_labels",
+    "labels_csv",
     "per_class_csv",
     "per_class_rows",
     "predictions_csv",
@@ -64,6 +66,16 @@ def files(scores: Scores, predictions: bytes) -> dict[str, bytes]:
         PER_CLASS: per_class_csv(scores.per_class),
         PREDICTIONS: predictions,
     }
+
+
+def files_of_labels(counted: PerClass, predictions: bytes) -> dict[str, bytes]:
+    """The files of one network for images with several labels, which have no confusion matrix.
+
+    Args:
+        counted: on the test split.
+        predictions: as `labels_csv` writes them.
+    """
+    return {PER_CLASS: per_class_csv(counted), PREDICTIONS: predictions}
 
 
 def confusion_csv(matrix: Integers, classes: Sequence[str]) -> bytes:
@@ -111,6 +123,29 @@ def predictions_csv(
     )
     every = [f"probability:{name}" for name in classes] if whole else []
     return _csv(["path", "true", "predicted", "probability", *every], rows)
+
+
+def labels_csv(
+    names: Sequence[str], labels: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float32], classes: Sequence[str]
+) -> bytes:
+    """A line for each image with several labels: its path, its labels, the predicted ones, and all probabilities.
+
+    Args:
+        names: N paths below the dataset; empty where images have no names: then they are numbered.
+        labels: int64 [N, K] of 0 and 1.
+        probabilities: float32 [N, K]; a label is predicted from 0.5 on.
+        classes: K names.
+    """
+    paths: Iterable[Any] = names or range(len(labels))
+
+    def named(row: Iterable[Any]) -> str:
+        return ";".join(name for name, has in zip(classes, row, strict=True) if has)
+
+    rows = (
+        [path, named(true), named(value >= 0.5 for value in chances), *(f"{value:.6g}" for value in chances)]
+        for path, true, chances in zip(paths, labels.tolist(), probabilities.tolist(), strict=True)
+    )
+    return _csv(["path", "true", "predicted", *(f"probability:{name}" for name in classes)], rows)
 
 
 def scenes_csv(scenes: Mapping[str, Integers], classes: Sequence[str]) -> bytes:

@@ -159,7 +159,7 @@ def _measures(rows: Sequence[Row], objectives: Mapping[str, Direction], without:
     """The objectives and what was measured, each beside what it lost or gained."""
     present = {name for row in rows for name, value in row.items() if value is not None}
     compared = any(name.startswith(gains.BEFORE) for name in present)
-    measured = ["test_accuracy", "test_miou", "macs", "macs_ratio", *(IN_FULL if compared else ())]
+    measured = ["test_accuracy", "test_miou", "test_map", "macs", "macs_ratio", *(IN_FULL if compared else ())]
     measured = [name for name in measured if name not in without]
     timed = latencies(rows)[: 1 if without else None]
     results = [*objectives, *(name for name in (*measured, *timed) if name in present)]

@@ -96,7 +96,7 @@ class Recorder:
             history.pop()
         history.append(plain)
         self.tracker.epoch(key, title, params, plain, step)
-        known = [name for name in ("val_accuracy", "val_miou") if isinstance(plain.get(name), float)]
+        known = [name for name in ("val_accuracy", "val_miou", "val_map") if isinstance(plain.get(name), float)]
         shown = "".join(f", {name} {plain[name]:.3f}" for name in known)
         of = f"/{epochs}" if epochs else ""
         self.display.running(key, title, f"epoch {step}{of}{shown}", step, epochs)

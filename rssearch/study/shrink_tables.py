@@ -16,7 +16,8 @@ __all__ = ["sizes", "table", "too_lossy", "too_noisy"]
 
 Row = Mapping[str, Any]
 
-_MEASURES = ("val_accuracy", "test_accuracy", "val_miou", "test_miou", "macs", "params", "bytes", "latency_ms")
+_QUALITIES = ("val_accuracy", "test_accuracy", "val_miou", "test_miou", "val_map", "test_map")
+_MEASURES = (*_QUALITIES, "macs", "params", "bytes", "latency_ms")
 _LATENCY = "latency_ms"
 _LOSS = 0.1  # of a quality: more may come back with more training
 _NOISE = 0.5  # of a median: a latency that varies by more says little of the network

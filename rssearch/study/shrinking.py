@@ -74,7 +74,8 @@ class Request:
         from rssearch import models
 
         self.check(places)
-        return self._parsed("val_miou" if models.task_of(self.model) == "segmentation" else "val_accuracy", places)
+        quality = "val_map" if self.data.startswith("multilabel_") else "val_accuracy"
+        return self._parsed("val_miou" if models.task_of(self.model) == "segmentation" else quality, places)
 
     def _parsed(self, quality: str, places: Mapping[str, str]) -> StudyConfig:
         from rssearch.config.loading import overridden

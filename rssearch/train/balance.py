@@ -26,6 +26,14 @@ _PLUS = "_cross_entropy"
 
 def check_task(recipe: Recipe, task: str) -> None:
     """Refuse a loss that is not defined for a task's targets. Raises InputError."""
+    if task == "multilabel":
+        if recipe.loss != "cross_entropy":
+            raise InputError(
+                f"loss: {recipe.loss!r} is for one label; for {task} there is cross_entropy, of each class by itself"
+            )
+        if recipe.class_weights is not None:
+            raise InputError(f"class_weights: is for one label; for {task} it must be null")
+        return
     if recipe.loss.removesuffix(_PLUS) in _OVERLAP and task != "segmentation":
         raise InputError(
             f"loss: {recipe.loss!r} compares masks, for segmentation; for {task} there are cross_entropy, "

@@ -106,7 +106,7 @@ class DistributedWorkerGroup(WorkerGroup):
             tensor.copy_(whole)
 
     def loss_weight(self, targets: Tensor) -> Tensor:  # noqa: D102
-        if targets.dim() == 1:
+        if targets.dim() == 1 or targets.is_floating_point():
             own = torch.tensor(float(len(targets)), device=targets.device)
         else:
             own = (targets != IGNORE).sum().float()

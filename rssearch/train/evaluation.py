@@ -12,6 +12,7 @@ from rssearch.data import loader
 from rssearch.device import Precision, autocast, mode, to_memory_format
 from rssearch.errors import InputError
 from rssearch.scores import Scores
+from rssearch.train.multilabel import LabelScores, LabelTally
 from rssearch.train.tally import Tally
 
 if TYPE_CHECKING:
@@ -37,7 +38,8 @@ def evaluate(
     Returns:
         loss (cross entropy), macro_f1, balanced_accuracy, kappa, ece (see `rssearch.scores`), and accuracy (top 1, in
         [0, 1]); for segmentation miou, pixel_accuracy, and miou_foreground where there is a background, all over the
-        labelled pixels of the patches. `rssearch.train.segmentation.evaluate_scenes` measures whole scenes. Of
+        labelled pixels of the patches; for images with several labels map, macro_f1 and micro_f1, see
+        `rssearch.train.multilabel`. `rssearch.train.segmentation.evaluate_scenes` measures whole scenes. Of
         `per_class` each name, such as recall_water; NaN where it is not defined.
 
     Raises:
@@ -56,11 +58,18 @@ def measured(
     device: torch.device,
     precision: Precision = "auto",
     on_logits: OnBatch | None = None,
-) -> Scores:
-    """As `evaluate`, what was counted: with the confusion matrix. `on_logits` gets those of each batch [B, K, ...]."""
+) -> Scores | LabelScores:
+    """As `evaluate`, what was counted: of single labels with the confusion matrix.
+
+    `on_logits` gets the logits of each batch [B, K, ...].
+    """
     if not len(dataset):
         raise InputError("there are no images to measure the network on: give that split a larger share")
     batches = loader.batches(dataset, batch_size, device=device, train=False)
+    if dataset.task == "multilabel":
+        several = LabelTally()
+        _count(several, model, batches, device, precision, on_logits)
+        return several.scores(dataset.classes)
     masks = dataset.task == "segmentation"
     tally = Tally(dataset.num_classes if masks else None, device, masks=masks)
     _count(tally, model, batches, device, precision, on_logits)
@@ -77,7 +86,7 @@ def evaluate_batches(
 
 
 def _count(
-    tally: Tally,
+    tally: Tally | LabelTally,
     model: nn.Module,
     batches: Batches,
     device: torch.device,

@@ -28,7 +28,13 @@ def cross_entropy(
     """Cross entropy with label smoothing (Szegedy et al. 2016): the label gets 1 - s, and every class s / K on top.
 
     With weights [K] of the classes every one of these shares counts by that of its class, as in PyTorch.
+
+    Targets [N, K] of floating point are images with several labels, 1 for each: the loss is the binary cross entropy of
+    each class by itself, the mean over images and classes; with label smoothing a label is 1 - s / 2, none is s / 2.
     """
+    if targets.is_floating_point():
+        smoothed = targets * (1 - label_smoothing) + label_smoothing / 2
+        return F.binary_cross_entropy_with_logits(logits.float(), smoothed, weight)
     if targets.dim() == 1 and weight is None:
         return F.cross_entropy(logits.float(), targets, label_smoothing=label_smoothing)
     # PyTorch's own mean is NaN without a label, and on a GPU it adds the pixels in an order that changes.
@@ -68,12 +74,24 @@ def distillation(
     """Distance of the student's softened probabilities from the teacher's (Hinton et al. 2015).
 
     T^2 KL(softmax(teacher / T) || softmax(student / T)), summed over the classes. T^2 keeps the gradient's size
-    when the temperature changes, as the paper advises. The targets only say which pixels of a mask have a label.
+    when the temperature changes, as the paper advises. The targets only say which pixels of a mask have a label; where
+    they are of images with several labels, the distance is that of the classes' sigmoids, its mean over the classes.
     """
+    if targets is not None and targets.is_floating_point():
+        return _binary_distillation(student_logits.float() / temperature, teacher_logits.float() / temperature) * (
+            temperature**2
+        )
     student = F.log_softmax(student_logits.float() / temperature, dim=1)
     teacher = F.log_softmax(teacher_logits.float() / temperature, dim=1)
     divergence = (teacher.exp() * (teacher - student)).sum(dim=1)
     return (divergence.mean() if targets is None else _mean(divergence, targets)) * temperature**2
+
+
+def _binary_distillation(student: Tensor, teacher: Tensor) -> Tensor:
+    """KL of the teacher's from the student's probabilities of each class, a mean."""
+    has = teacher.sigmoid() * (F.logsigmoid(teacher) - F.logsigmoid(student))
+    has_not = (-teacher).sigmoid() * (F.logsigmoid(-teacher) - F.logsigmoid(-student))
+    return (has + has_not).mean()
 
 
 def adaptive_mining(
@@ -105,7 +123,8 @@ def _at(values: Tensor, targets: Tensor) -> Tensor:
 
 def labelled(targets: Tensor) -> int | Tensor:
     """How many samples the mean of a loss is over; at least 1, and on the device where masks have to be counted."""
-    return len(targets) if targets.dim() == 1 else (targets != IGNORE).sum().clamp_min(1)
+    whole = targets.dim() == 1 or targets.is_floating_point()
+    return len(targets) if whole else (targets != IGNORE).sum().clamp_min(1)
 
 
 def _mean(values: Tensor, targets: Tensor) -> Tensor:

@@ -68,7 +68,7 @@ def tried(trial: NetworkTrial, model: nn.Module) -> Iterator[Reached]:
 def rows(trial: NetworkTrial) -> list[dict[str, Any]]:
     """A row for each normalisation, the study's own first; empty where the trial begins with no given weights."""
     point = trial.point
-    if point.weights is None:
+    if point.weights is None or trial.plain_images.task == "multilabel":  # whose certainty says nothing of one label
         return []
     found = list(tried(trial, trial.initial_model()))
     text = said(str(point.weights), found, trial.images.classes) if found[0].is_suspicious else None
@@ -95,6 +95,8 @@ def rows(trial: NetworkTrial) -> list[dict[str, Any]]:
 
 def warning(trial: NetworkTrial, model: nn.Module) -> str | None:
     """What is to be said of a baseline from given weights that measures too low; None where it does not."""
+    if trial.plain_images.task == "multilabel":
+        return None
     found = tried(trial, model)
     first = next(found)
     if not first.is_suspicious:

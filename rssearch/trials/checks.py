@@ -68,8 +68,10 @@ def check_task(point: PruningPoint) -> None:
         task = point.task
     with named("space.model"):
         _check_options(model, json.dumps(point.options))
-        if (own := models.task_of(model)) != task:
-            fit = ", ".join(name for name in models.list_models() if models.task_of(name) == task)
+        # A network for one label of an image is one for several: what its logits mean is a matter of the loss.
+        if (own := models.task_of(model)) != ("classification" if task == "multilabel" else task):
+            other = "classification" if own == "segmentation" else "segmentation"
+            fit = ", ".join(name for name in models.list_models() if models.task_of(name) == other)
             raise InputError(f"{model!r} is a network for {own}, but {dataset!r} needs one for {task}: {fit}")
     with named("settings.model.networks"):
         for name, options in settings.model.model_dump(mode="json")["networks"].items():
@@ -77,7 +79,7 @@ def check_task(point: PruningPoint) -> None:
     for section, recipe in (("train", settings.train), ("finetune", settings.finetune)):
         with inside(f"settings.{section}"):
             balance.check_task(recipe, task)
-    if task == "classification":
+    if task != "segmentation":
         if settings.patches != Patches():
             raise InputError(f"settings.patches: {dataset!r} is a dataset for {task}, which is not cut into patches")
         return

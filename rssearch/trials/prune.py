@@ -31,10 +31,10 @@ Config = dict[str, Any]
 Metrics = dict[str, Any]
 
 ON_REQUEST = latency.METRICS
-METRICS = (*dict.fromkeys([*tasks.metrics("classification"), *tasks.metrics("segmentation")]), *ON_REQUEST)
+METRICS = (*dict.fromkeys([name for task in tasks.QUALITIES for name in tasks.metrics(task)]), *ON_REQUEST)
 PER_CLASS = tasks.PER_CLASS
 MEASURED = results.SURE
-EPOCH_METRICS = tuple(dict.fromkeys([*tasks.measured("classification"), *tasks.measured("segmentation")]))
+EPOCH_METRICS = tuple(dict.fromkeys([name for task in tasks.QUALITIES for name in tasks.measured(task)]))
 
 
 # What the driver asks

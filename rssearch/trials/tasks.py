@@ -22,6 +22,7 @@ from rssearch.scores import FOREGROUND, MACRO, Scores
 from rssearch.scores import PER_CLASS as COUNTS
 from rssearch.storage.artifacts import Files
 from rssearch.train.evaluation import measured as measured_images
+from rssearch.train.multilabel import THRESHOLD, LabelScores
 from rssearch.train.segmentation import measured_scenes
 from rssearch.trials import latency
 from rssearch.trials.point import PruningPoint
@@ -94,6 +95,7 @@ def tested(model: nn.Module, images: AnySet, batch_size: int, device: torch.devi
     if not len(split):
         return {f"test_{COUNTS}": None}, {}
     if isinstance(images, SceneSet):
+        scores: Scores | LabelScores
         scores, files = _tested_scenes(model, images, batch_size, device)
         count = len(np.unique(images.windows[split.indices, 0]))  # of scenes
     else:
@@ -104,13 +106,21 @@ def tested(model: nn.Module, images: AnySet, batch_size: int, device: torch.devi
     return result | {"test_images": count, f"test_{COUNTS}": scores.per_class.to_json()}, files
 
 
-def _tested_images(model: nn.Module, images: ImageSet, batch_size: int, device: torch.device) -> tuple[Scores, Files]:
+def _tested_images(
+    model: nn.Module, images: ImageSet, batch_size: int, device: torch.device
+) -> tuple[Scores | LabelScores, Files]:
     split, probabilities = images.split("test"), list[Tensor]()
 
     def keep(logits: Tensor) -> None:
-        probabilities.append(logits.float().softmax(1).cpu())
+        chances = logits.float().sigmoid() if split.task == "multilabel" else logits.float().softmax(1)
+        probabilities.append(chances.cpu())
 
     scores = measured_images(model, split, batch_size=batch_size, device=device, on_logits=keep)
+    if isinstance(scores, LabelScores):
+        chances = torch.cat(probabilities).numpy()
+        return scores, members.files_of_labels(
+            scores.per_class, members.labels_csv(images.test_names, split.labels, chances, scores.classes)
+        )
     table = members.predictions_csv(images.test_names, split.labels, torch.cat(probabilities).numpy(), scores.classes)
     return scores, members.files(scores, table)
 
@@ -131,7 +141,7 @@ def _tested_scenes(model: nn.Module, images: SceneSet, batch_size: int, device: 
 def picture(model: nn.Module, images: AnySet, batch_size: int, device: torch.device) -> bytes | None:
     """What a network predicts on a few scenes of the test split, or of the validation split, as a PNG.
 
-    None for classification.
+    None for images.
     """
     if not isinstance(images, SceneSet):
         return None
@@ -166,4 +176,5 @@ def deployment(images: AnySet) -> Metrics:
         "std": images.std.tolist(),
         **pixels(images),
         **({"tiles": tiles(images)} if isinstance(images, SceneSet) else {}),
+        **({"threshold": THRESHOLD} if images.task == "multilabel" else {}),
     }

@@ -105,7 +105,8 @@ def test_the_readme_names_what_there_is() -> None:
     assert named["networks"] == {*models.list_models(), "torchvision:NAME", "timm:NAME", "smp:ARCH/ENCODER"}
     # Parts of a set are named in the documentation alone.
     whole = {name for name in data.list_datasets() if name.partition(":")[0] == name}
-    assert named["datasets"] == {*whole, "folder:PATH", "segmentation_folder:PATH", "raster_folder:PATH"}
+    own = {f"{prefix}PATH" for prefix in data.registry.FOLDERS}
+    assert named["datasets"] == {*whole, *own}
     assert named["samplers"] == set(CAPABILITIES)
 
 

@@ -122,6 +122,18 @@ def own_scenes(root: Path, count: int = 5) -> Path:
     return folder
 
 
+def multilabel(root: Path, count: int = 60) -> Path:
+    """Images with one to three labels each; one of six is rare."""
+    folder, rows = root / "several", ["path,label"]
+    folder.mkdir(parents=True)
+    for number in range(count):
+        picture(number).save(folder / f"im_{number:02d}.png")
+        labels = ("forest;water", "forest", "water", "forest;road", "rare;water", "forest;road;water")[number % 6]
+        rows.append(f"im_{number:02d}.png,{labels}")
+    (folder / "labels.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
 def spatial(root: Path) -> Path:
     """EuroSAT with lists as torchgeo publishes them beside it: of ten images of a class six, two and two."""
     classes = list(eurosat.FAMILY.expected)

@@ -134,7 +134,7 @@ def _predictions(found: Sequence[Front], dimensions: Sequence[str] | None, pictu
     figures = []
     for row, path in chosen:
         values = [f"{title_of(name)} {human(name, row[name])}" for name in asked if row.get(name) is not None]
-        measured = [name for name in (*found[0].objectives, "test_miou") if row.get(name) is not None]
+        measured = [name for name in (*found[0].objectives, "test_miou", "test_map") if row.get(name) is not None]
         results = [f"{title_of(name)} {cell(row, name)}" for name in dict.fromkeys(measured)]
         name = escape(", ".join(values) or row["key"][:KEY_DIGITS])
         image = base64.b64encode(path.read_bytes()).decode()

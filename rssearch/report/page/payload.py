@@ -42,7 +42,17 @@ SYMBOLS = (
     *("circle", "square", "triangle-up", "diamond", "triangle-down"),
     *("cross", "triangle-left", "triangle-right", "hexagon", "x"),
 )
-RESULTS = ("test_accuracy", "test_miou", "macs", "macs_ratio", "params", "bytes", "latency_ms", "train_seconds")
+RESULTS = (
+    "test_accuracy",
+    "test_miou",
+    "test_map",
+    "macs",
+    "macs_ratio",
+    "params",
+    "bytes",
+    "latency_ms",
+    "train_seconds",
+)
 # Of the columns of a plot's points: a latency shows its interquartile range itself, the rest is for other programs.
 UNSEEN = ("status", "keys", seeds.BY_SEED, "split_hash", "macs_counter")
 NO_LINES = ("baseline_", "latency_iqr", "latency_passes")
