@@ -29,6 +29,7 @@ from rssearch.models.fitting import Network, without_weights
 from rssearch.models.micronet import micronet, miniaturized_net, parse_rates
 from rssearch.models.own_networks import build as build_network
 from rssearch.models.resnet_cifar import cifar_resnet
+from rssearch.models.torchgeo_weights import sensor_scaling
 from rssearch.models.unet import Design, EncoderDecoder, unet
 from rssearch.models.vgg_cifar import vgg16_cifar
 
@@ -188,13 +189,6 @@ def normalisation_of(name: str, weights: str) -> tuple[tuple[float, ...], tuple[
     """Mean and deviation of each band that the images of trained weights were normalised by; None: not known."""
     known = _entry(name).normalisation
     return None if known is None else known(weights)
-
-
-def sensor_scaling(name: str, weights: str) -> torchgeo_weights.Scaling | None:
-    """Bands, mean and deviation, in a sensor's own units, of the images of trained weights; None: in others."""
-    if not weights.startswith(torchgeo_weights.PREFIX):
-        return None
-    return torchgeo_weights.sensor_scaling(name.removeprefix("torchvision:"), weights)
 
 
 def takes_weights(name: str) -> bool:

@@ -52,7 +52,13 @@ def normalisation(network: str, weights: str) -> tuple[tuple[float, ...], tuple[
 
 
 def sensor_scaling(network: str, weights: str) -> Scaling | None:
-    """The scaling of weights whose images are in a sensor's own units; None for those of 8 bits or of no known unit."""
+    """Bands, mean and deviation, in a sensor's own units, of the images of trained weights.
+
+    None: the weights are not torchgeo's, their images have 8 bits, or their unit is not known.
+    """
+    if not weights.startswith(PREFIX):
+        return None
+    network = network.removeprefix("torchvision:")
     found = scaling(network, weights)
     known = min(found.std) >= 1 or min(found.mean) < 0
     return found if known and normalisation(network, weights) is None else None
