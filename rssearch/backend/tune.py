@@ -14,6 +14,7 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray.air._internal import usage
 from ray.air.execution._internal import actor_manager
 from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.tune.execution import tune_controller
@@ -223,7 +224,7 @@ def run_jobs(
     needs = own if resources.workers == 1 else {"cpu": 0.0, "memory": 1.0}
     trainable = tune.with_resources(tune.with_parameters(supervised, target=target, context=context), needs)
     scheduler = TuneScheduler(listener.should_continue or (lambda *_: True), _reported)
-    with scratch.folder("rssearch-study-") as folder, stop.carefully():
+    with scratch.folder("rssearch-study-") as folder, stop.carefully(), _uncounted():
         tune.Tuner(
             trainable,
             tune_config=tune.TuneConfig(
@@ -242,6 +243,24 @@ def run_jobs(
                 failure_config=tune.FailureConfig(max_failures=-1),  # Tune would count lost nodes: `Retries` counts
             ),
         ).fit()
+
+
+@contextmanager
+def _uncounted() -> Iterator[None]:
+    """Keep Ray from counting a study's callbacks for its usage statistics, where these are off.
+
+    It counts them all the same, and for that imports its integrations: MLflow, two seconds of CPU in every driver
+    (`ray.air._internal.usage.tag_callbacks`, as of Ray 2.60).
+    """
+    if os.environ.get("RAY_USAGE_STATS_ENABLED") != "0":
+        yield
+        return
+    counted = usage.tag_callbacks
+    usage.tag_callbacks = lambda callbacks: False  # noqa: ARG005
+    try:
+        yield
+    finally:
+        usage.tag_callbacks = counted
 
 
 class _Events(tune.Callback):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rssearch.data import AnySet
 
+DRIVERS = tuple(Path("/dev") / name for name in ("nvidiactl", "kfd", "dxg"))  # NVIDIA's, AMD's, and both in WSL
 PACKAGES = ("rssearch", "torch", "torchvision", "ray", "optuna", "mlflow", "thop", "numpy")
 
 
@@ -24,23 +25,36 @@ def environment(data: Iterable[Any] = ()) -> str:
     Args:
         data: what the trials share; of image sets the content, the division, and what is to be known of them is told.
     """
-    import torch
-
-    from rssearch.data import ImageSet, SceneSet
-
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return json.dumps(
         {
             "python": sys.version.split()[0],
             "platform": platform.platform(),
             "cpus": os.cpu_count(),
-            "gpus": gpus,
+            "gpus": _gpus(),
             "versions": {name: _version(name) for name in PACKAGES},
             "git_commit": _commit(Path.cwd()),
-            "data": [_about(found) for found in data if isinstance(found, ImageSet | SceneSet)],
+            "data": _told(data),
         },
         indent=1,
     )
+
+
+def _gpus() -> list[str]:
+    """Names of the GPUs. torch, which takes seconds to import, is asked where it is there or a driver has a device."""
+    if "torch" not in sys.modules and not any(path.exists() for path in DRIVERS):
+        return []
+    import torch
+
+    return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+
+
+def _told(data: Iterable[Any]) -> list[dict[str, Any]]:
+    shared = list(data)
+    if not shared:
+        return []
+    from rssearch.data import ImageSet, SceneSet
+
+    return [_about(found) for found in shared if isinstance(found, ImageSet | SceneSet)]
 
 
 def _about(images: AnySet) -> dict[str, Any]:

@@ -56,10 +56,13 @@ def written(data: Iterable[Any]) -> dict[str, str]:
 
     ``split.csv`` where all are divided alike; else ``split-<dataset>-<beginning of its split_hash>.csv`` for each.
     """
+    shared = list(data)
+    if not shared:  # torch comes along with what follows
+        return {}
     from rssearch.data import ImageSet, SceneSet
     from rssearch.data.split_file import text
 
-    sets = {(found.name, found.split_hash): found for found in data if isinstance(found, ImageSet | SceneSet)}
+    sets = {(found.name, found.split_hash): found for found in shared if isinstance(found, ImageSet | SceneSet)}
     texts = {key: table for key, found in sets.items() if (table := text(found)) is not None}
     if len(texts) == 1:
         return {FILE: next(iter(texts.values()))}
