@@ -110,9 +110,12 @@ def _initialized(address: str | None, verbose: bool) -> Iterator[None]:
             raise
         except Exception as error:  # Ray raises plain exceptions where its processes do not start in time
             if "AuthenticationError" in f"{error!r} {error.__cause__!r}":  # Ray quotes the one that it met
+                given = address or os.environ.get("RAY_ADDRESS")
+                which = f"--address {given}: this Ray" if given else "the Ray that was started on this machine"
+                other = "" if given else "; --address local starts another"
                 raise InputError(
-                    f"--address {address}: this Ray asks for another token: set RAY_AUTH_MODE=token, and "
-                    "RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to what it was started with"
+                    f"{which} asks for another token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or "
+                    f"RAY_AUTH_TOKEN_PATH to what it was started with{other}"
                 ) from error
             raise _silent(None if own else address or os.environ.get("RAY_ADDRESS", "auto"), error) from error
         yield

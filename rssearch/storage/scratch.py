@@ -68,7 +68,12 @@ def clear_files(place: Path, ours: Callable[[str], bool]) -> None:
 def _made(make: Callable[[], tuple[int, str]]) -> tuple[int, Path]:
     """Make something and lock it; again where somebody took it for a leftover in between."""
     while True:
-        handle, path = make()
+        try:
+            handle, path = make()
+        except FileNotFoundError as error:
+            if error.filename is not None and Path(error.filename).parent.is_dir():
+                continue  # a folder that was made, and taken for a leftover before it was opened
+            raise
         with suppress(OSError):  # a file system without locks: then nobody clears anything
             fcntl.flock(handle, fcntl.LOCK_EX)
         if os.path.exists(path):

@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 from rssearch.data import list_datasets
+from rssearch.data.registry import FOLDERS
 from rssearch.models import list_models
 from rssearch.models.listing import FORMS
 from rssearch.pruning import list_methods
@@ -77,7 +78,7 @@ def test_version() -> None:
         ("models", [*list_models(), *FORMS]),
         ("methods", [*list_methods(), "channel_nas", "none", "MODULE:NAME"]),
         ("samplers", list(CAPABILITIES)),
-        ("data list", [*list_datasets(), "folder:PATH", "segmentation_folder:PATH", "raster_folder:PATH"]),
+        ("data list", [*list_datasets(), *(f"{prefix}PATH" for prefix in FOLDERS)]),
     ],
 )
 def test_lists_name_every_entry_and_fit_a_terminal(command: str, names: list[str]) -> None:

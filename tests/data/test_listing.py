@@ -184,12 +184,7 @@ def test_failed_download_is_an_input_error(tmp_path, monkeypatch):
 
 def test_summary_has_a_row_for_every_dataset():
     rows = data.summary()
-    assert [row["name"] for row in rows] == [
-        *data.list_datasets(),
-        "folder:PATH",
-        "segmentation_folder:PATH",
-        "raster_folder:PATH",
-    ]
+    assert [row["name"] for row in rows] == [*data.list_datasets(), *(f"{prefix}PATH" for prefix in registry.FOLDERS)]
     assert all(set(row) == {"name", "task", "summary", "source", "download"} and all(row.values()) for row in rows)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
@@ -13,6 +11,7 @@ from rssearch import data
 from rssearch.config.settings import Augment, Recipe
 from rssearch.data import synthetic, synthetic_bands
 from rssearch.data.describe import describe
+from rssearch.data.reading import Options
 from rssearch.data.synthetic_bands import BANDS, CLASSES, INFRARED, MATERIALS, SpectralSheet
 from rssearch.errors import InputError
 from rssearch.train.loop import evaluate
@@ -97,9 +96,8 @@ def test_a_network_needs_the_bands() -> None:
     recipe = Recipe(epochs=8, batch_size=64, optimizer="adamw", lr=1e-2)
     reached = {}
     for name, bands in (("visible", [0, 1, 2]), ("all", [*range(6)])):
-        chosen = dataclasses.replace(
-            images, images=images.images[:, bands], mean=images.mean[bands], std=images.std[bands]
-        )
+        numbers = tuple(band + 1 for band in bands)
+        chosen = data.load("synthetic_bands", ".", input_size=16, bands=Options(bands=numbers))
         model = network(len(bands))
         fit(model, chosen, recipe, augment=Augment(crop=2))
         reached[name] = evaluate(model, chosen.split("test"), batch_size=200, device=CPU)["accuracy"]

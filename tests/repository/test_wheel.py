@@ -64,7 +64,8 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def rssearch(python: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    plain = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment = plain | {"RAY_ADDRESS": "local"}  # not the cluster of another test
     command = [str(python), "-c", "from rssearch.cli import main; main()", *arguments]
     done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240, check=False

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,7 @@ from rssearch.study.definition import StudyDefinition
 KILLED = """
 import os, signal, sys
 from pathlib import Path
+from typing import Any
 from rssearch.storage import location, scratch
 place = Path(sys.argv[1])
 with scratch.folder("rssearch-x-", place) as folder:
@@ -100,3 +102,24 @@ def test_links_are_not_followed(tmp_path: Path) -> None:
     scratch.clear_folders("x-", tmp_path)
     scratch.clear_files(tmp_path, lambda _: True)
     assert listed(tmp_path) == [".f.a1b2c3d4", "mine", "x-a1b2c3d4"]
+
+
+def test_a_folder_that_is_taken_for_a_leftover_before_it_is_opened_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process that clears may find it in the moment between mkdtemp and open."""
+    plain, taken = os.open, []
+
+    def late(path: Any, *arguments: Any, **options: Any) -> int:
+        if not taken and Path(path).name.startswith("rssearch-x-"):
+            taken.append(path)
+            os.rmdir(path)
+        return plain(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", late)
+    with scratch.folder("rssearch-x-", tmp_path) as found:
+        assert found.is_dir()
+        assert taken
+        assert str(found) != str(taken[0])
+    with pytest.raises(FileNotFoundError), scratch.folder("rssearch-x-", tmp_path / "absent"):
+        pass
