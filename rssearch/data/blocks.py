@@ -14,11 +14,14 @@ from typing import Any, NamedTuple
 from rssearch.config.settings import block_metres
 from rssearch.data.listing import Files
 from rssearch.errors import InputError
-from rssearch.imaging.contents import is_zip, shown
+from rssearch.imaging.contents import is_zip, readable, shown
+from rssearch.imaging.georaster import SETTINGS, reason
+from rssearch.imaging.pixels import DECODE_ERRORS
 
 __all__ = ["blocks"]
 
 NEEDS = "settings.split.by: block needs images with a georeference"
+DRIVERS = ["GTiff", "JP2OpenJPEG", "PNG", "JPEG", "BMP", "WEBP"]  # formats that name no other file
 DEGREE = 111_195.0  # metres of a degree of latitude on a sphere of 6371 km
 
 
@@ -73,14 +76,16 @@ def centres(base: Path, members: tuple[str, ...]) -> tuple[Centre, ...]:
 
 @contextmanager
 def _raster(files: Files, index: int, rasterio: Any) -> Iterator[Any]:
-    """The open file; what lies in a zip is read whole."""
-    with warnings.catch_warnings():
+    """The open file, and no neighbour of it. Read whole is what lies in a zip, or has a name that GDAL cannot have."""
+    path = files.base / files.members[index]
+    with rasterio.Env(**SETTINGS), warnings.catch_warnings():
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-        if is_zip(files.base):
-            with rasterio.io.MemoryFile(files.read(index)) as memory, memory.open() as opened:
+        if is_zip(files.base) or readable(str(path)) != str(path):
+            with rasterio.io.MemoryFile(files.read(index)) as memory, memory.open(driver=DRIVERS) as opened:
                 yield opened
         else:
-            with rasterio.open(files.base / files.members[index]) as opened:
+            files.open(index).close()  # GDAL would wait on a pipe for ever
+            with rasterio.io.DatasetReader(str(path.absolute()), driver=DRIVERS) as opened:
                 yield opened
 
 
@@ -90,8 +95,9 @@ def _centre(files: Files, index: int, rasterio: Any) -> Centre:
         with _raster(files, index, rasterio) as image:
             crs, transform, width, height = image.crs, image.transform, image.width, image.height
             points = bool(image.gcps[0])
-    except (rasterio.errors.RasterioError, OSError) as error:
-        raise InputError(f"{place}: its georeference cannot be read: {error}") from None
+    except (rasterio.errors.RasterioError, *DECODE_ERRORS) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else reason(error)
+        raise InputError(f"{place}: its georeference cannot be read: {why}") from None
     if crs is None or transform.is_identity:
         what = "ground control points alone; warp it, as with gdalwarp" if points else "none"
         if crs is None and not transform.is_identity:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
@@ -29,6 +30,7 @@ TYPES = ("uint8", "int8", "uint16", "int16", "uint32", "float32")
 DRIVERS = ["GTiff", "JP2OpenJPEG", "PNG"]
 BOMB = 2**28  # bytes of pixels that any file may hold, and
 FACTOR = 200  # of a larger one, for each byte of the file
+BLOCK = 2**27  # bytes of a strip or a tile, which GDAL decodes as a whole, that is larger than its picture
 BANDS = 10_000
 NUMPY = b"\x93NUMPY"
 _LAYOUTS = threading.Lock()  # held while GDAL opens a file: it may then warn, and Python's warnings are of the process
@@ -236,12 +238,19 @@ def _layout(file: Any, options: Options, size: int) -> Layout:
         raise ValueError(f"it has {file.count} bands")
     _check_type(types[0])
     _check_claim((file.count, file.height, file.width), np.dtype(types[0]), size)
+    _check_blocks(file, np.dtype(types[0]))
+    if len(file.subdatasets) > 1:
+        raise ValueError(f"it holds {len(file.subdatasets)} pictures, but one is read")
     if ColorInterp.palette in file.colorinterp:
         raise ValueError("its values are indices into a palette of colours; save it as RGB, or read it by folder:PATH")
     values = {float(value) for value in file.nodatavals if value is not None and not math.isnan(value)}
     if len(values) > 1:
         raise ValueError(f"its bands have different values for pixels without data: {sorted(values)}")
-    found = Layout(file.count, file.height, file.width, types[0], _names(file.descriptions), next(iter(values), None))
+    try:
+        names = _names(file.descriptions)
+    except UnicodeDecodeError:
+        raise ValueError("a name of its bands is no UTF-8") from None
+    found = Layout(file.count, file.height, file.width, types[0], names, next(iter(values), None))
     stated = _stated(options, found.nodata)
     # What GDAL calls alpha is a band as others: it calls the fourth one of any 8-bit TIFF so, near infrared as well.
     if options.nodata is None and any(
@@ -264,6 +273,17 @@ def _stated(options: Options, own: float | None) -> float | None:
     return None if isinstance(options.nodata, str) else float(options.nodata)
 
 
+def _check_blocks(file: Any, dtype: np.dtype[Any]) -> None:
+    """Raise ValueError for strips or tiles that need far more memory than the picture that they hold."""
+    together = file.count if file.interleaving is not None and file.interleaving.value == "PIXEL" else 1
+    whole = file.count * file.height * file.width * dtype.itemsize
+    for height, width in file.block_shapes:
+        if height * width * together * dtype.itemsize > max(BLOCK, whole):
+            raise ValueError(
+                f"its {file.width}x{file.height} pixels are in blocks of {width}x{height}, of more than {BLOCK:,} bytes"
+            )
+
+
 def _names(descriptions: Sequence[str | None]) -> tuple[str, ...] | None:
     names = tuple(text.strip() for text in descriptions if text and text.strip())
     return names if len(set(names)) == len(descriptions) else None
@@ -278,12 +298,14 @@ def _numpy_header(data: bytes) -> tuple[Layout, int]:
         shape, _, dtype = read_header(file)
     except Exception as error:  # the boundary: NumPy evaluates the header as a literal, which can fail in many ways
         raise ValueError(f"its header is damaged: {_first_line(error)}") from error
+    if any(type(length) is not int for length in shape):
+        raise ValueError(f"its header is damaged: its shape is {cut(str(shape))}")
     name = dtype.newbyteorder("=").name
     _check_type(name)
     if math.prod(shape) * dtype.itemsize != len(data) - file.tell():
-        raise ValueError(f"it claims {shape} values of {name}, but holds {len(data) - file.tell():,} bytes")
+        raise ValueError(f"it claims {cut(str(shape))} values of {name}, but holds {len(data) - file.tell():,} bytes")
     if len(shape) not in (2, 3) or min(shape) < 1:
-        raise ValueError(f"its shape is {shape}; arrays must be [height, width] or [bands, height, width]")
+        raise ValueError(f"its shape is {cut(str(shape))}; arrays must be [height, width] or [bands, height, width]")
     if len(shape) == 3 and shape[2] < shape[0] and shape[2] <= 32:
         raise ValueError(f"its shape is {shape}, where the last axis seems to be the bands; they must be the first")
     C, H, W = (1, *shape)[-3:]
@@ -304,4 +326,8 @@ def _check_claim(shape: tuple[int, int, int], dtype: np.dtype[Any], size: int) -
 
 
 def _first_line(error: Exception) -> str:
-    return cut(" ".join(str(error).split()) or type(error).__name__, 200)
+    """Without the address of an object, and the name that a file has in memory, which are others each time."""
+    text = re.sub(
+        r"'?(/vsimem/[-0-9a-f]+/)?[0-9a-f]{8}(-[0-9a-f]+){4}(\.\w+)?'?:?|/vsimem/[-0-9a-f]+/| at 0x\w+", "", str(error)
+    )
+    return cut(" ".join(text.split()) or type(error).__name__, 200)

@@ -1,6 +1,7 @@
 """Divisions by place: rules on names, and blocks of the ground."""
 
 import json
+import os
 import zipfile
 
 import numpy as np
@@ -9,11 +10,13 @@ from pydantic import ValidationError
 
 from rssearch import data
 from rssearch.config.settings import Patches, Split
+from rssearch.data.blocks import centres
 from rssearch.data.places import by_place
 from rssearch.errors import InputError
 from tests.support.fakes import dubai, own_scenes, picture, tree, zipped
 
 rasterio = pytest.importorskip("rasterio")
+pytest.importorskip("rasterio.shutil")
 
 
 def load(root, name="folder:mine", **split):
@@ -151,6 +154,31 @@ def geotiff(path, x, y, *, crs="EPSG:32633", metres=100.0, size=8, seed=0):
         photometric="RGB",
     ) as out:  # fmt: skip
         out.write(pixels)
+
+
+@pytest.mark.parametrize("form", ["VRT", "WMS", "pipe"])
+def test_what_names_other_files_or_never_ends_has_no_place(tmp_path, form):
+    path = tmp_path / "a.tif"
+    if form == "pipe":
+        os.mkfifo(path)
+    elif form == "VRT":
+        geotiff(tmp_path / "b.tif", 0, 0)
+        rasterio.shutil.copy(tmp_path / "b.tif", path, driver="VRT")
+    else:
+        path.write_text("<GDAL_WMS><Service name='TMS'><ServerUrl>http://127.0.0.1:9</ServerUrl></Service></GDAL_WMS>")
+    with pytest.raises(InputError, match=r"a.tif: its georeference cannot be read: "):
+        centres(tmp_path, ("a.tif",))
+
+
+def test_the_place_is_in_the_file_and_its_name_may_be_any(tmp_path):
+    geotiff(tmp_path / "a.tif", 400_000, 5_500_800)
+    found = centres(tmp_path, ("a.tif",))
+    (tmp_path / "a.tif").rename(tmp_path / "a\udcff.tif")
+    assert centres(tmp_path, ("a\udcff.tif",)) == found
+    geotiff(tmp_path / "b.tif", 400_000, 5_500_800, crs=None)
+    (tmp_path / "b.tif.aux.xml").write_text("<PAMDataset><SRS>EPSG:32632</SRS></PAMDataset>")
+    with pytest.raises(InputError, match="no reference system"):
+        centres(tmp_path, ("b.tif",))
 
 
 class TestBlocks:

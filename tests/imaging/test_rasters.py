@@ -81,6 +81,10 @@ def test_arrays(dtype):
         (npy(np.array([None]), allow_pickle=True), "its values are object"),
         (npy(np.zeros((1, 8, 8), np.uint8))[:-1], "it claims .* values of uint8, but holds 63 bytes"),
         (npy(np.zeros((1, 8, 8), np.uint8)).replace(b"(1, 8, 8)", b"(9, 9**9)"), "its header is damaged"),
+        (
+            npy(np.zeros((1, 8, 8), np.uint8)).replace(b"(1, 8, 8)", b"(True,8,8" + b")"),
+            r"header is damaged: its shape is \(True, 8, 8\)",
+        ),
         (b"", "it is empty"),
         (b"no raster", "no raster that is read"),
     ],
@@ -200,3 +204,38 @@ def test_pixels_without_data_give_nothing_to_others(dtype, nodata):
     lost = ~np.isfinite(found) if nodata is None else found == nodata
     assert lost[:, :3].all()
     assert not lost[:, 4:].any()
+
+
+def test_tiles_that_are_far_larger_than_their_picture(tmp_path):
+    """GDAL would decode 1 GB for 16 x 16 pixels."""
+    data = bytearray(write(tmp_path / "a.tif", values("uint8", (1, 16, 16)), tiled=True, blockxsize=16, blockysize=16))
+    (first,) = struct.unpack_from("<I", data, 4)
+    (count,) = struct.unpack_from("<H", data, first)
+    for entry in range(first + 2, first + 2 + 12 * count, 12):
+        if struct.unpack_from("<H", data, entry)[0] in (322, 323):  # width and height of the tiles
+            struct.pack_into("<HII", data, entry + 2, 4, 1, 2**15)
+    for look in (rasters.layout, rasters.read):
+        with pytest.raises(ValueError, match="its 16x16 pixels are in blocks of 32768x32768"):
+            look(bytes(data))
+
+
+def test_pages_are_no_bands(tmp_path):
+    from PIL import Image
+
+    pages = [Image.fromarray(values("uint16", (1, 8, 8), seed)[0]) for seed in range(3)]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    with pytest.raises(ValueError, match="it holds 3 pictures, but one is read"):
+        rasters.read((tmp_path / "a.tif").read_bytes())
+    data = write(tmp_path / "b.tif", np.zeros((2, 2048, 1024), np.uint8), driver="COG")  # with an overview
+    assert rasters.layout(data).bands == 2
+
+
+@pytest.mark.parametrize("data", [b"no raster", npy(np.zeros((1, 8, 8), np.uint8)).replace(b"(1, 8, 8)", b"(9, f(9))")])
+def test_a_reason_is_the_same_each_time(data):
+    said = set()
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"it is damaged|header is damaged") as caught:
+            rasters.read(data)
+        said.add(str(caught.value))
+    assert len(said) == 1
+    assert "vsimem" not in said.pop()
