@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -31,11 +32,12 @@ from rssearch.data.split_lists import told
 from rssearch.data.tables import Row, read_table
 from rssearch.errors import InputError, cut
 from rssearch.escaping import csv_cell, csv_text
-from rssearch.imaging.contents import name_some, shown
+from rssearch.imaging.contents import name_some, open_regular, shown
 
 __all__ = ["SplitFile", "as_settings_say", "digest_of", "read", "text"]
 
 Found = Listing | SceneListing
+LONGEST = 2**29  # bytes of a table: several million images
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def read(path: str) -> SplitFile:
 
 @lru_cache(maxsize=8)
 def _read(path: Path, *_: int) -> SplitFile:
-    table = read_table(str(path), path.read_bytes(), ("path", "split"), ("label",))
+    table = read_table(str(path), _content(path), ("path", "split"), ("label",))
     rows: dict[str, Row] = {}
     for row in table.rows:
         name, split = csv_text(row.get("path")), row.get("split")
@@ -86,6 +88,15 @@ def _read(path: Path, *_: int) -> SplitFile:
         raise InputError(f"{path}: is no division: it has {', '.join(sorted(sides))} alone")
     digest = hashlib.sha256(told(list(rows), [row.cells["split"] for row in rows.values()]).encode()).hexdigest()
     return SplitFile(str(path), rows, "label" in table.columns, digest)
+
+
+def _content(path: Path) -> bytes:
+    """The bytes of a file; a pipe or a device, which may never end, is an OSError, and so is one that is no table."""
+    with os.fdopen(open_regular(path), "rb") as file:
+        content = file.read(LONGEST + 1)
+    if len(content) > LONGEST:
+        raise OSError(f"it is longer than {LONGEST:,} bytes")
+    return content
 
 
 def digest_of(split: Split) -> str | None:

@@ -13,7 +13,7 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -94,7 +94,8 @@ def layout(data: bytes, options: Options = Options()) -> Layout:  # noqa: B008  
         InputError: rasterio is needed, and not installed.
     """
     if data.startswith(NUMPY):
-        return _numpy_header(data)[0]
+        about = _numpy_header(data)[0]
+        return replace(about, nodata=_stated(options, None, about.dtype))
     with _opened(data) as file:
         return _layout(file, options, len(data))
 
@@ -118,7 +119,7 @@ def read(data: bytes, options: Options = Options()) -> Raster:  # noqa: B008  (i
         picked = stack[[number - 1 for number in chosen]] if options.bands is not None else stack
         pixels = np.ascontiguousarray(picked, dtype=picked.dtype.newbyteorder("="))
         assert offset <= len(data)
-        return Raster(pixels, _stated(options, None))
+        return Raster(pixels, _stated(options, None, about.dtype))
     with _opened(data) as file:
         about = _layout(file, options, len(data))
         chosen = numbers(about, options)
@@ -138,6 +139,8 @@ def numbers(about: Layout, options: Options) -> tuple[int, ...]:
     names = options.names or about.names
     if options.names is not None and len(options.names) != about.bands:
         raise ValueError(f"it has {about}, but band_names has {len(options.names)} names")
+    if options.names is not None and len(set(options.names)) < len(options.names):
+        raise ValueError(f"band_names {', '.join(options.names)}: two bands have one name")
     if options.bands is None:
         return tuple(range(1, about.bands + 1))
     known = f"the names {', '.join(names)}" if names else "no names of bands"
@@ -251,7 +254,7 @@ def _layout(file: Any, options: Options, size: int) -> Layout:
     except UnicodeDecodeError:
         raise ValueError("a name of its bands is no UTF-8") from None
     found = Layout(file.count, file.height, file.width, types[0], names, next(iter(values), None))
-    stated = _stated(options, found.nodata)
+    stated = _stated(options, found.nodata, types[0])
     # What GDAL calls alpha is a band as others: it calls the fourth one of any 8-bit TIFF so, near infrared as well.
     if options.nodata is None and any(
         MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags for flags in file.mask_flag_enums
@@ -260,17 +263,24 @@ def _layout(file: Any, options: Options, size: int) -> Layout:
             "a mask says which of its pixels have data, and no value does; give settings.nodata, the value of pixels "
             "without data, or none to take all pixels as they are"
         )
-    if stated is not None and types[0] != "float32":
-        limits = np.iinfo(types[0])
-        if stated != int(stated) or not limits.min <= stated <= limits.max:
-            stated = None  # a value that no pixel can have marks none
+    if stated is not None and not (math.isfinite(stated) and _is_value(stated, types[0])):
+        stated = None  # a value in the file that no pixel can have marks none; of infinities none has data
     return Layout(found.bands, found.height, found.width, found.dtype, found.names, stated)
 
 
-def _stated(options: Options, own: float | None) -> float | None:
+def _stated(options: Options, own: float | None, dtype: str) -> float | None:
+    """The value of pixels without data, as asked for or else as the file says; None where no pixel can have it."""
     if options.nodata is None:
         return own
-    return None if isinstance(options.nodata, str) else float(options.nodata)
+    if isinstance(options.nodata, str):
+        return None
+    return float(options.nodata) if _is_value(options.nodata, dtype) else None
+
+
+def _is_value(number: float, dtype: str) -> bool:
+    if dtype == "float32":
+        return True
+    return number == int(number) and np.iinfo(dtype).min <= number <= np.iinfo(dtype).max
 
 
 def _check_blocks(file: Any, dtype: np.dtype[Any]) -> None:

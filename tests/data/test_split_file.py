@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 
 import pytest
 
@@ -146,6 +147,13 @@ def test_files_that_are_none(mine, tmp_path):
         load(tmp_path, file=str(tmp_path / "none.csv"))
     with pytest.raises(InputError, match=r"settings.split.file: .*: cannot be read: Is a directory"):
         load(tmp_path, file=str(tmp_path))
+
+
+def test_what_never_ends_is_no_table(tmp_path):
+    os.mkfifo(tmp_path / "pipe.csv")
+    for path in (str(tmp_path / "pipe.csv"), "/dev/zero"):
+        with pytest.raises(InputError, match=f"settings.split.file: {path}: cannot be read: is a pipe, a socket or a"):
+            read(path)
 
 
 def test_another_file_than_the_study_began_with_is_refused(mine, tmp_path):

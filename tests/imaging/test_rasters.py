@@ -239,3 +239,18 @@ def test_a_reason_is_the_same_each_time(data):
         said.add(str(caught.value))
     assert len(said) == 1
     assert "vsimem" not in said.pop()
+
+
+@pytest.mark.parametrize("ending", ["tif", "npy"])
+def test_names_that_are_alike(tmp_path, ending):
+    pixels = values("uint16", (4, 8, 8))
+    data = npy(pixels) if ending == "npy" else write(tmp_path / "a.tif", pixels)
+    with pytest.raises(ValueError, match="band_names a, b, a, c: two bands have one name"):
+        rasters.read(data, Options(names=("a", "b", "a", "c")))
+
+
+def test_arrays_have_the_value_without_data_that_is_asked_for():
+    data = npy(values("uint16", (4, 8, 8)))
+    for asked, value in ((0, 0), (70_000, None), (0.5, None), ("none", None)):
+        for found in (rasters.layout(data, Options(nodata=asked)), rasters.read(data, Options(nodata=asked))):
+            assert found.nodata == value
