@@ -337,10 +337,18 @@ def fill(
         list(pool.map(work, starts))
 
 
-def _open(_root: Path) -> Listing:
-    labels = np.repeat(np.arange(len(SCENES)), PER_CLASS)
-    classes = tuple(SCENES)
-    parameters = f"synthetic_scenes {VERSION} {SEED} {PER_CLASS} {METRES} {classes}"
+def listed(
+    classes: tuple[str, ...], parameters: str, pixels: Callable[[int | None], npt.NDArray[Any]], **more: Any
+) -> Listing:
+    """The listing of a generated set with `PER_CLASS` scenes of each class.
+
+    Args:
+        classes: their names.
+        parameters: all that the pixels depend on: its hash is the fingerprint.
+        pixels: draws them.
+        **more: other fields of the listing.
+    """
+    labels = np.repeat(np.arange(len(classes)), PER_CLASS)
     return Listing(
         where="generated in memory",
         classes=classes,
@@ -348,8 +356,14 @@ def _open(_root: Path) -> Listing:
         labels=labels.astype(np.int64),
         fixed=None,
         fingerprint=hashlib.sha256(parameters.encode()).hexdigest(),
-        pixels=draw_all,
+        pixels=pixels,
+        **more,
     )
+
+
+def _open(_root: Path) -> Listing:
+    classes = tuple(SCENES)
+    return listed(classes, f"synthetic_scenes {VERSION} {SEED} {PER_CLASS} {METRES} {classes}", draw_all)
 
 
 FAMILY = Family(

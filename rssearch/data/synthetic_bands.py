@@ -8,7 +8,6 @@ forests (the "green attack" of bark beetles), dry from fresh meadows, and irriga
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -150,21 +149,9 @@ def draw_all(size: int | None = None, *, seed: int = SEED, workers: int | None =
 
 
 def _open(_root: Path) -> Listing:
-    labels = np.repeat(np.arange(len(CLASSES)), scenes.PER_CLASS)
     classes = tuple(CLASSES)
     parameters = f"{FAMILY.name} {VERSION} {SEED} {scenes.PER_CLASS} {scenes.METRES} {classes} {BANDS}"
-    return Listing(
-        where="generated in memory",
-        classes=classes,
-        names=tuple(f"{classes[label]}/{index:05d}" for index, label in enumerate(labels)),
-        labels=labels.astype(np.int64),
-        fixed=None,
-        fingerprint=hashlib.sha256(parameters.encode()).hexdigest(),
-        pixels=draw_all,
-        bands=BANDS,
-        dtype="uint16",
-        scale=Scale(divide=10_000),
-    )
+    return scenes.listed(classes, parameters, draw_all, bands=BANDS, dtype="uint16", scale=Scale(divide=10_000))
 
 
 FAMILY = Family(

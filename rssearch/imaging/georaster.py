@@ -20,13 +20,12 @@ import numpy.typing as npt
 
 from rssearch.errors import InputError, cut, shown
 from rssearch.imaging.headers import Header, read_header
-from rssearch.imaging.rasters import missing
+from rssearch.imaging.rasters import BOMB, missing
 
 __all__ = ["Bands", "Place", "Scene", "Window", "gdal", "is_installed", "opened", "reason"]
 
 SIDE = 2**18  # pixels
-BOMB = 2**28  # bytes of pixels that any file may hold, and
-FACTOR = 1000  # of a larger one, for each byte of the file
+FACTOR = 1000  # bytes of pixels for each byte of a file that holds more than `BOMB` of them
 BLOCK = 2**27  # bytes of a strip or a tile, which is read as a whole
 # GDAL: no neighbours of a file, no files beside it for what a format has no place for, and a small cache.
 SETTINGS = {

@@ -209,7 +209,8 @@ def test_a_preprocessing_that_is_none_is_refused(tmp_path: Path, values: dict[st
 
 
 def test_the_card_of_a_network_for_rasters_says_what_it_takes(tmp_path: Path, net: Path) -> None:
-    torch = pytest.importorskip("torch")
+    import torch
+
     from rssearch.bundle import usage
 
     for segments in (False, True):

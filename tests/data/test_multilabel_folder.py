@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import rasterio
 import torch
 from torch.utils.data import DataLoader
 
@@ -128,7 +129,6 @@ def test_a_table_is_needed(folder, tmp_path):
 
 
 def test_rasters(tmp_path):
-    rasterio = pytest.importorskip("rasterio")
     rng = np.random.default_rng(0)
     folder = tmp_path / "several"
     folder.mkdir()

@@ -6,6 +6,8 @@ import zipfile
 
 import numpy as np
 import pytest
+import rasterio
+import rasterio.shutil
 from pydantic import ValidationError
 
 from rssearch import data
@@ -14,9 +16,6 @@ from rssearch.data.blocks import centres
 from rssearch.data.places import by_place
 from rssearch.errors import InputError
 from tests.support.fakes import dubai, own_scenes, picture, tree, zipped
-
-rasterio = pytest.importorskip("rasterio")
-pytest.importorskip("rasterio.shutil")
 
 
 def load(root, name="folder:mine", **split):

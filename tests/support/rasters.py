@@ -7,10 +7,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import rasterio
-from rasterio.transform import from_origin
-
-PLACE = {"crs": "EPSG:32633", "transform": from_origin(500_000, 5_000_000, 10, 10)}
 
 
 def values(dtype: str, shape: tuple[int, int, int] = (4, 20, 24), seed: int = 0) -> npt.NDArray[Any]:
@@ -24,9 +20,14 @@ def values(dtype: str, shape: tuple[int, int, int] = (4, 20, 24), seed: int = 0)
 
 def write(path: Path, pixels: npt.NDArray[Any], names: tuple[str, ...] = (), **options: Any) -> bytes:
     """Write [C, H, W] as a raster, a GeoTIFF where `options` name no other driver."""
+    # Here: tests that need no raster run without it, on a GPU machine too.
+    import rasterio
+    from rasterio.transform import from_origin
+
     path.parent.mkdir(parents=True, exist_ok=True)
     count, height, width = pixels.shape
-    profile = {"driver": "GTiff", "dtype": pixels.dtype.name, **PLACE, **options}
+    place = {"crs": "EPSG:32633", "transform": from_origin(500_000, 5_000_000, 10, 10)}
+    profile = {"driver": "GTiff", "dtype": pixels.dtype.name, **place, **options}
     with rasterio.open(path, "w", count=count, height=height, width=width, **profile) as file:
         file.write(pixels)
         if names:

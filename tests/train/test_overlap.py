@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import segmentation_models_pytorch as smp
 import torch
 from torch import Tensor
 
@@ -26,7 +27,7 @@ def gradient(loss: Tensor, logits: Tensor) -> Tensor:
 
 
 def test_dice_is_that_of_the_library_over_the_classes_that_are_there() -> None:
-    library = pytest.importorskip("segmentation_models_pytorch").losses.DiceLoss("multiclass", ignore_index=IGNORE)
+    library = smp.losses.DiceLoss("multiclass", ignore_index=IGNORE)
     logits, targets = masks()
     targets[1, :2] = IGNORE
     logits.requires_grad_()
@@ -41,7 +42,7 @@ def test_dice_is_that_of_the_library_over_the_classes_that_are_there() -> None:
 
 @pytest.mark.parametrize("ignored", [0, 2])
 def test_lovasz_is_that_of_the_library_for_each_image(ignored: int) -> None:
-    losses = pytest.importorskip("segmentation_models_pytorch").losses
+    losses = smp.losses
     library = losses.LovaszLoss("multiclass", per_image=True, ignore_index=IGNORE)
     logits, targets = masks()
     logits.requires_grad_()
