@@ -94,7 +94,7 @@ def layout(data: bytes, options: Options = Options()) -> Layout:  # noqa: B008  
         InputError: rasterio is needed, and not installed.
     """
     if data.startswith(NUMPY):
-        about = _numpy_header(data)[0]
+        about = _numpy_header(data)
         return replace(about, nodata=_stated(options, None, about.dtype))
     with _opened(data) as file:
         return _layout(file, options, len(data))
@@ -112,13 +112,12 @@ def read(data: bytes, options: Options = Options()) -> Raster:  # noqa: B008  (i
         InputError: rasterio is needed, and not installed.
     """
     if data.startswith(NUMPY):
-        about, offset = _numpy_header(data)
+        about = _numpy_header(data)
         chosen = numbers(about, options)
         found = np.load(io.BytesIO(data), allow_pickle=False)
         stack = found[None] if found.ndim == 2 else found
         picked = stack[[number - 1 for number in chosen]] if options.bands is not None else stack
         pixels = np.ascontiguousarray(picked, dtype=picked.dtype.newbyteorder("="))
-        assert offset <= len(data)
         return Raster(pixels, _stated(options, None, about.dtype))
     with _opened(data) as file:
         about = _layout(file, options, len(data))
@@ -149,7 +148,10 @@ def numbers(about: Layout, options: Options) -> tuple[int, ...]:
             raise ValueError(f"it has {about} and {known}, but no band {band!r}")
         if isinstance(band, int) and not 1 <= band <= about.bands:
             raise ValueError(f"it has {about}, but no band {band}; bands are counted from 1")
-    return tuple(band if isinstance(band, int) else names.index(band) + 1 for band in options.bands)  # type: ignore[union-attr]
+    found = tuple(band if isinstance(band, int) else names.index(band) + 1 for band in options.bands)  # type: ignore[union-attr]
+    if len(set(found)) < len(found):
+        raise ValueError(f"bands {', '.join(map(str, options.bands))}: one of them stands there twice")
+    return found
 
 
 def resampled(raster: Raster, size: int | None) -> Raster:
@@ -299,8 +301,8 @@ def _names(descriptions: Sequence[str | None]) -> tuple[str, ...] | None:
     return names if len(set(names)) == len(descriptions) else None
 
 
-def _numpy_header(data: bytes) -> tuple[Layout, int]:
-    """The layout of an array, and where its values begin; what it claims is compared with what is there."""
+def _numpy_header(data: bytes) -> Layout:
+    """The layout of an array; what it claims is compared with what is there."""
     file = io.BytesIO(data)
     try:
         version = np.lib.format.read_magic(file)
@@ -319,7 +321,7 @@ def _numpy_header(data: bytes) -> tuple[Layout, int]:
     if len(shape) == 3 and shape[2] < shape[0] and shape[2] <= 32:
         raise ValueError(f"its shape is {shape}, where the last axis seems to be the bands; they must be the first")
     C, H, W = (1, *shape)[-3:]
-    return Layout(C, H, W, name), file.tell()
+    return Layout(C, H, W, name)
 
 
 def _check_type(name: str) -> None:

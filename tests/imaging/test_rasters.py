@@ -106,6 +106,7 @@ def test_bands_by_number_and_by_name(tmp_path):
         (Options(bands=(5,)), "4 bands of int16, but no band 5; bands are counted from 1"),
         (Options(bands=(0,)), "no band 0"),
         (Options(bands=("B8A",)), "the names B02, B03, B04, B08, but no band 'B8A'"),
+        (Options(bands=("B04", 3)), "bands B04, 3: one of them stands there twice"),
         (Options(names=("a", "b")), "it has 4 bands of int16, but band_names has 2 names"),
     ]:
         with pytest.raises(ValueError, match=reason):
