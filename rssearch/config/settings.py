@@ -195,6 +195,33 @@ class ChannelSearch(Section):
         return self
 
 
+class Slimmable(Section):
+    """How one network is trained for all budgets, and which of its structures are kept (method slimmable)."""
+
+    epochs: Integer = Field(
+        3, ge=1, description="of the joint training, which begins with the baseline; the rest is as in settings.train"
+    )
+    lr: Real = Field(0.03, gt=0, description="learning rate of the joint training")
+    smallest: Real = Field(0.1, gt=0, lt=1, description="MACs ratio of the smallest structure")
+    structures: Integer = Field(2, ge=1, description="random structures in each step, beside the smallest one")
+    spread: Real = Field(
+        0.3,
+        ge=0,
+        description="deviation of the logarithms of the groups' shares in a random structure; 0: uniform ones",
+    )
+    temperature: Real = Field(4.0, gt=0, description="of the distillation from the baseline in the joint training")
+    distill: Share = Field(1.0, description="weight of the distillation in the joint training; the labels get the rest")
+    held_out: Real = Field(
+        0.1, gt=0, lt=1, description="share of the training images that structures are judged by, and not trained on"
+    )
+    images: Integer = Field(
+        512, ge=2, description="most of these images that judge a structure; as many recalibrate its normalisation"
+    )
+    population: Integer = Field(16, ge=2, description="structures of a generation of the search (NSGA-II)")
+    generations: Integer = Field(10, ge=0, description="of the search; 0: the first structures alone are judged")
+    floor: Share = Field(0.1, description="share of each group that every structure keeps")
+
+
 class ModelOptions(Section):
     """Options of the networks. Those left null take a network's own default."""
 
@@ -360,6 +387,9 @@ class Settings(Section):
     )
     pruning: Pruning = Field(Pruning(), description="how scores become a smaller network")
     nas: ChannelSearch = Field(ChannelSearch(), description="how channels are searched (method channel_nas)")
+    slimmable: Slimmable = Field(
+        Slimmable(), description="how one network is trained for all budgets (method slimmable)"
+    )
     latency: Latency = Field(Latency(), description="what is timed of the front's networks")
     on_error: Literal["raise", "skip"] = Field(
         "raise", description="an image that cannot be read stops the study, or is left out and named"

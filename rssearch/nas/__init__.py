@@ -7,6 +7,17 @@ from rssearch.config.settings import ChannelSearch
 from rssearch.nas import atrous
 from rssearch.nas.derive import derive, fold
 from rssearch.nas.gates import Gates
-from rssearch.nas.search import Run, cost_loss, search, temperature_at
+from rssearch.nas.search import Run, cost_loss, halves, search, temperature_at
 
-__all__ = ["ChannelSearch", "Gates", "Run", "atrous", "cost_loss", "derive", "fold", "search", "temperature_at"]
+__all__ = [
+    "ChannelSearch",
+    "Gates",
+    "Run",
+    "atrous",
+    "cost_loss",
+    "derive",
+    "fold",
+    "halves",
+    "search",
+    "temperature_at",
+]

@@ -27,7 +27,7 @@ from torch import Tensor
 from rssearch.errors import InputError, unknown
 from rssearch.pruning.channels import ChannelGraph
 
-__all__ = ["ALLOCATIONS", "FLOOR", "TOLERANCE", "Allocation", "Counts", "Values", "allocate", "check_amount"]
+__all__ = ["ALLOCATIONS", "FLOOR", "TOLERANCE", "Allocation", "Counts", "Values", "allocate", "check_amount", "refine"]
 
 Allocation = Literal["uniform", "global", "global_mean", "lamp", "joint"]
 Counts = npt.NDArray[np.int64]
@@ -264,7 +264,7 @@ def _meet(
         middle = (low + high) / 2
         low, high = (middle, high) if macs(at(middle).astype(float)) >= target else (low, middle)
     rate = min((low, high), key=lambda r: abs(macs(at(r).astype(float)) - target))
-    counts = _refine(graph, at(rate), floors, round_to, target)
+    counts = refine(graph, at(rate), floors, round_to, target)
     reached = macs(counts.astype(float))
     if abs(reached / target - 1) > TOLERANCE:
         least = macs(floors.astype(float)) / macs(full.astype(float))
@@ -275,8 +275,8 @@ def _meet(
     return counts, rate
 
 
-def _refine(graph: ChannelGraph, counts: Counts, floors: Counts, round_to: int, target: float) -> Counts:
-    """Widen or narrow single groups by one step, or pairs of them, while that brings the MACs nearer to the target."""
+def refine(graph: ChannelGraph, counts: Counts, floors: Counts, round_to: int, target: float) -> Counts:
+    """Widen or narrow single groups by one step, or pairs of them, while the MACs are more than 1 % off the target."""
     full = graph.widths().astype(np.int64)
 
     def miss(widths: Counts) -> float:

@@ -199,41 +199,41 @@ def _width_attribute(layer: nn.Module, side: str) -> str | None:
     return "num_parameters" if isinstance(layer, nn.PReLU) else None
 
 
+def parameter_axes(layer: nn.Module, side: str) -> dict[str, int]:
+    """The parameters of a layer that are cut with one of its sides, each with the axis that holds the channels."""
+    axes: dict[str, int] = {}
+    if isinstance(layer, _ConvNd):
+        if layer.groups == 1:
+            axes["weight"] = int((side == "in") != layer.transposed)
+        elif (side == "in") == layer.transposed:
+            # Whole blocks go, inputs with outputs: the axis of the weight that holds the blocks is cut once.
+            axes["weight"] = 0
+    elif isinstance(layer, nn.Linear):
+        axes["weight"] = int(side == "in")
+    elif isinstance(layer, _NormBase | nn.PReLU):
+        axes["weight"] = 0
+    if side != "in":
+        axes["bias"] = 0
+    return {name: axis for name, axis in axes.items() if isinstance(getattr(layer, name, None), nn.Parameter)}
+
+
 def _slice(layer: nn.Module, side: str, channels: list[int]) -> None:
     """Keep `channels` of one side of a layer."""
     index = torch.tensor(channels)
+    for name, axis in parameter_axes(layer, side).items():
+        setattr(layer, name, _keep(getattr(layer, name), index, axis))
     if isinstance(layer, IndexShortcut):
         _cut_map(layer, side, index.to(layer.index.device))
-    elif isinstance(layer, _ConvNd):
-        _slice_conv(layer, side, index)
-    elif isinstance(layer, nn.Linear):
-        layer.weight = _keep(layer.weight, index, int(side == "in"))
+    elif isinstance(layer, _ConvNd) and layer.groups > 1 and side == "in":
+        layer.groups = len(index) * layer.groups // layer.in_channels
     elif isinstance(layer, _NormBase):
         for name in ("running_mean", "running_var"):
             buffer = getattr(layer, name)
             if buffer is not None:
                 setattr(layer, name, buffer.index_select(0, index.to(buffer.device)))
-        if layer.affine:
-            layer.weight = _keep(layer.weight, index, 0)
-    elif isinstance(layer, nn.PReLU):
-        layer.weight = _keep(layer.weight, index, 0)
-    bias = getattr(layer, "bias", None)
-    if side != "in" and isinstance(bias, nn.Parameter):
-        layer.bias = _keep(bias, index, 0)
     attribute = _width_attribute(layer, side)
     if attribute is not None:
         setattr(layer, attribute, len(channels))
-
-
-def _slice_conv(layer: _ConvNd, side: str, index: Tensor) -> None:
-    if layer.groups == 1:
-        layer.weight = _keep(layer.weight, index, int((side == "in") != layer.transposed))
-        return
-    # Whole blocks go, inputs with outputs: the axis of the weight that holds the blocks is cut once.
-    if (side == "in") == layer.transposed:
-        layer.weight = _keep(layer.weight, index, 0)
-    if side == "in":
-        layer.groups = len(index) * layer.groups // layer.in_channels
 
 
 def _keep(parameter: Tensor, index: Tensor, axis: int) -> nn.Parameter:

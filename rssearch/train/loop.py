@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from itertools import chain, islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,20 @@ if TYPE_CHECKING:
     from rssearch.data import AnyDataset
 
 OnEpoch = Callable[[dict[str, float], Callable[[], bytes]], None]
+StepLoss = Callable[
+    [nn.Module, nn.Module | None, Recipe, LabelLoss, Tensor | float, Tensor, Tensor], Tensor
+]  # called as `training_loss` is
+
+
+class Objective(Protocol):
+    """What is learned in place of `training_loss`."""
+
+    def attach(self, model: nn.Module) -> None:
+        """Get to know the network, on its device, before the first step."""
+
+    def at(self, step: int) -> StepLoss:
+        """The loss of one step, counted from 0 over all epochs: the same on each worker."""
+
 
 LOOK_EVERY = 50  # steps
 
@@ -50,6 +64,7 @@ def fit(
     on_epoch: OnEpoch | None = None,
     after_epoch: Callable[[int], None] | None = None,
     elasticity: StepRecord | None = None,
+    objective: Objective | None = None,
 ) -> list[dict[str, float]]:
     """Train a network in place, and move it to the device.
 
@@ -74,6 +89,7 @@ def fit(
             checkpoint can be made; it may change the weights in place.
         elasticity: reset at the start of the last epoch, and updated in each of its steps with the loss and the plain
             gradients. It is in the checkpoints: with that of the last epoch it is whole again.
+        objective: what is learned in place of `training_loss`.
 
     Returns:
         One record for each epoch, those before a resumption included: epoch (from 1), train_loss (mean over the
@@ -104,6 +120,8 @@ def fit(
     attended = _attended(model, train, recipe, context) if recipe.attention else nullcontext()
     with reproducible(device), attended:
         optimizer = make_optimizer(model, recipe)
+        if objective is not None:
+            objective.attach(model)
         if resume is not None:
             history = checkpoint.restore(resume, identity, model, optimizer, elasticity, device)
         elif recipe.recalibrate_batches:
@@ -118,7 +136,9 @@ def fit(
                 train, recipe.batch_size, device=device, train=True, augment=augment, seed=seed, epoch=epoch,
                 worker=(context.worker_group.rank, context.worker_group.size), members=members,
             )  # fmt: skip
-            log = _train_epoch(model, rows, data, optimizer, recipe, label_loss, context, epoch, teacher, watch)
+            log = _train_epoch(
+                model, rows, data, optimizer, recipe, label_loss, context, epoch, teacher, watch, objective
+            )
             if not context.worker_group.is_main:
                 continue
             trained = time.perf_counter()
@@ -245,6 +265,7 @@ def _train_epoch(
     epoch: int,
     teacher: nn.Module | None,
     watch: StepRecord | None,
+    objective: Objective | None,
 ) -> _LossLog:
     """One pass over the data, with every loss looked at; `rows` are the places of the batches in the epoch."""
     workers, micro_batches, steps = context.worker_group, context.micro_batches, len(rows)
@@ -265,7 +286,8 @@ def _train_epoch(
             for group in optimizer.param_groups:
                 group["lr"] = rate
             optimizer.zero_grad()
-            loss_of = partial(training_loss, model, teacher, recipe, label_loss, weight)
+            step_loss = training_loss if objective is None else objective.at(epoch * steps + step)
+            loss_of = partial(step_loss, model, teacher, recipe, label_loss, weight)
             own = microbatch.backward(loss_of, x, labels, micro_batches)
             loss = workers.all_reduce(model, own)
             if watch is not None:

@@ -20,7 +20,7 @@ from rssearch.pruning import METHODS
 from rssearch.pruning.allocate import ALLOCATIONS
 from rssearch.train import balance
 from rssearch.trials import architecture
-from rssearch.trials.point import CHANNEL_NAS, NO_METHOD, PruningPoint
+from rssearch.trials.point import CHANNEL_NAS, OTHERS, SLIMMABLE, PruningPoint
 
 AMOUNTS = ("rate", "rates", "macs_ratio")
 DIMENSIONS = ("dataset", "model", "method", *AMOUNTS, "seed", "allocation", "round_to", "bands")
@@ -58,6 +58,8 @@ def check_pruning(values: Mapping[str, Any], settings: Settings) -> None:
         _ = point.finetune_recipe  # refuses what the study's recipe does not allow
     if point.method_name == CHANNEL_NAS:
         _check_channel_search(point)
+    if point.method_name == SLIMMABLE:
+        _check_slimmable(point)
     _check_allocation(point)
 
 
@@ -140,7 +142,7 @@ def _check_dimensions(values: Mapping[str, Any]) -> None:
 
 
 def _check_method(point: PruningPoint) -> None:
-    known = (NO_METHOD, CHANNEL_NAS, *METHODS)
+    known = (*OTHERS, *METHODS)
     with named("space.method"):
         if point.method_name not in known and not is_import(point.method_name):
             raise unknown("method", point.method_name, [*known, "MODULE:NAME"])
@@ -180,7 +182,7 @@ def _check_steps(point: PruningPoint) -> None:
             raise InputError("several steps need macs_ratio, as a rate changes its meaning on the way")
         if steps > max(epochs, 1):
             raise InputError(f"{steps} steps cannot share {epochs} epochs of fine-tuning")
-        if steps > 1 and method == CHANNEL_NAS:
+        if steps > 1 and method in (CHANNEL_NAS, SLIMMABLE):
             raise InputError(f"method {method!r} derives its network in one step")
         if steps > 1 and point.is_soft:
             raise InputError(f"method {method!r} prunes again in each epoch, not in steps")
@@ -210,6 +212,19 @@ def _check_channel_search(point: PruningPoint) -> None:
             raise InputError("method 'channel_nas' searches in the epochs of train, so there must be one")
         if point.settings.train.attention:
             raise InputError("method 'channel_nas' does not train with attention: switch settings.train.attention off")
+
+
+def _check_slimmable(point: PruningPoint) -> None:
+    if point.macs_ratio is None:
+        raise InputError("space: method 'slimmable' needs macs_ratio: one training serves budgets of MACs, not rates")
+    smallest = point.settings.slimmable.smallest
+    if point.macs_ratio < smallest:
+        raise InputError(
+            f"space.macs_ratio: {point.macs_ratio:g} is below settings.slimmable.smallest, {smallest:g}, the smallest "
+            "structure that is trained"
+        )
+    if point.values.get("allocation"):
+        raise InputError("space.allocation: method 'slimmable' searches the widths itself, and has no other allocation")
 
 
 def _check_allocation(point: PruningPoint) -> None:

@@ -17,9 +17,9 @@ from rssearch.config.settings import Recipe
 from rssearch.pruning import ChannelGraph, Elasticity
 from rssearch.pruning.channels import Kept
 from rssearch.train.loop import OnEpoch, recalibrate
-from rssearch.trials import baselines, searches
+from rssearch.trials import baselines, searches, slimmables
 from rssearch.trials.network_trial import History, reporter
-from rssearch.trials.point import CHANNEL_NAS, NO_METHOD
+from rssearch.trials.point import CHANNEL_NAS, NO_METHOD, SLIMMABLE
 from rssearch.trials.pruning_trial import PruningTrial
 
 Spec = dict[str, Any]
@@ -126,6 +126,8 @@ def _cut(
     if point.method_name == CHANNEL_NAS:
         derived = searches.derived(trial)
         return derived.model, derived.spec
+    if point.method_name == SLIMMABLE:
+        return slimmables.derived(trial)
     if point.method_name == NO_METHOD:
         return pruning.cut(model, trial.graph, {})
     if first:

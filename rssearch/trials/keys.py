@@ -13,11 +13,14 @@ from rssearch.config.space import content_key
 from rssearch.data import split_file
 from rssearch.trials import normalisation
 from rssearch.trials.images import fingerprint
-from rssearch.trials.point import PruningPoint
+from rssearch.trials.point import SLIMMABLE, PruningPoint
 
-BASELINES, SCORES, SEARCHES = "baselines", "scores", "searches"  # where they lie in the store, each by its key
+# Where they lie in the store, each by its key.
+BASELINES, SCORES, SEARCHES = "baselines", "scores", "searches"
+SLIMMABLES, STRUCTURES = "slimmables", "structures"
 # Raise a number when that part computes something else than before: what the old code computed is then not reused.
 CODE = {"data": 1, "train": 2, "score": 2, "search": 1, "cut": 1}
+SLIMMABLE_CODE = 1  # of slimmable trainings and their structures; not in CODE, which is part of every trial's key
 
 
 class Keys:
@@ -111,10 +114,34 @@ class Keys:
         """The key of the channel search."""
         return content_key(self.search_inputs)
 
+    @cached_property
+    def slimmable_inputs(self) -> dict[str, Any]:
+        """What determines a slimmable training."""
+        names = {"epochs", "lr", "smallest", "structures", "spread", "temperature", "distill", "held_out", "floor"}
+        return {
+            "baseline": self.baseline,
+            "recipe": self.point.settings.train.identity(),
+            "slimmable": self.point.settings.slimmable.model_dump(mode="json", include=names),
+            "code": SLIMMABLE_CODE,
+        }
+
+    @cached_property
+    def slimmable(self) -> str:
+        """The key of the slimmable training."""
+        return content_key(self.slimmable_inputs)
+
+    @cached_property
+    def structures(self) -> str:
+        """The key of the structures that were judged for it."""
+        names = {"images", "population", "generations"}
+        search = self.point.settings.slimmable.model_dump(mode="json", include=names)
+        return content_key({"slimmable": self.slimmable, **search})
+
     def identity(self) -> dict[str, Any]:
         """What determines a trial besides its point and settings."""
         own = user_code(self.point.model, self.point.method_name)
-        return {"data": self.fingerprint, "code": CODE, **self._weights, **self._normalisation, **own}
+        slimmable = {"slimmable_code": SLIMMABLE_CODE} if self.point.method_name == SLIMMABLE else {}
+        return {"data": self.fingerprint, "code": CODE, **self._weights, **self._normalisation, **own, **slimmable}
 
     @cached_property
     def _training_inputs(self) -> dict[str, Any]:

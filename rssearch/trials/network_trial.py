@@ -16,13 +16,14 @@ from rssearch import models, pruning
 from rssearch.config.settings import Recipe
 from rssearch.data import AnySet
 from rssearch.models.weights import parse, read
+from rssearch.nas import halves
 from rssearch.pruning import ChannelGraph, Elasticity
 from rssearch.scores import PER_CLASS
 from rssearch.storage import scratch
 from rssearch.train.context import TrainContext
 from rssearch.train.data_parallel import ALONE
 from rssearch.train.evaluation import measured
-from rssearch.train.loop import OnEpoch, fit
+from rssearch.train.loop import Objective, OnEpoch, fit
 from rssearch.trial import turns
 from rssearch.trial.interface import WEIGHTS
 from rssearch.trial.session import Session
@@ -124,15 +125,26 @@ class NetworkTrial:
         on_epoch: OnEpoch | None = None,
         after_epoch: Callable[[int], None] | None = None,
         elasticity: Elasticity | None = None,
+        objective: Objective | None = None,
+        held_out: float = 0.0,
     ) -> History:
-        """Train a network in place, as `rssearch.train.fit` does, together with the other workers of the trial."""
+        """Train a network in place, as `rssearch.train.fit` does, together with the other workers of the trial.
+
+        `held_out` is the share of the training images that are left out, see `rssearch.nas.halves`.
+        """
         worker_group = self.session.context.worker_group or ALONE
-        worker_group.call(_train_along, self.point.values, model=model, recipe=recipe, teacher=teacher, resume=resume)
+        worker_group.call(
+            _train_along, self.point.values, model=model, recipe=recipe, teacher=teacher, resume=resume,
+            objective=objective, held_out=held_out,
+        )  # fmt: skip
+        train = self.images.split("train")
+        if held_out:
+            train, _ = halves(train, held_out, self.point.seed)
         context = TrainContext(self.device, self.point.seed, self.session.micro_batches, worker_group, self.per_class)
         with in_turns(self.session, on_epoch) as then:
             return fit(
                 model,
-                self.images.split("train"),
+                train,
                 self.images.split("val"),
                 recipe,
                 augment=self.settings.augment,
@@ -142,6 +154,7 @@ class NetworkTrial:
                 on_epoch=then,
                 after_epoch=after_epoch,
                 elasticity=elasticity,
+                objective=objective,
             )
 
     def validate(self, model: nn.Module, batch_size: int) -> dict[str, Any]:

@@ -26,8 +26,8 @@ from rssearch.trial.interface import Preparation
 from rssearch.trials import architecture, checks, images, normalisation
 from rssearch.trials.architecture import Architecture
 from rssearch.trials.checks import named
-from rssearch.trials.keys import BASELINES, SCORES, SEARCHES, Keys
-from rssearch.trials.point import CHANNEL_NAS, PruningPoint
+from rssearch.trials.keys import BASELINES, SCORES, SEARCHES, SLIMMABLES, STRUCTURES, Keys
+from rssearch.trials.point import CHANNEL_NAS, SLIMMABLE, PruningPoint
 
 Metrics = dict[str, Any]
 
@@ -96,7 +96,7 @@ class PlannedTrial:
     def kept(self, store: Store) -> Kept | None:
         """The channels that it will keep; None where they depend on scores or on training that is not there yet."""
         point = self.point
-        if point.method_name == CHANNEL_NAS or point.settings.pruning.steps > 1:
+        if point.method_name in (CHANNEL_NAS, SLIMMABLE) or point.settings.pruning.steps > 1:
             return None
         if point.method is None:
             return {}
@@ -154,6 +154,8 @@ def preparations(trials: Iterable[PlannedTrial], store: Store) -> list[Preparati
             checks.check_images(trial.point, trial.description.input_shape[1])
         if trial.point.method_name == CHANNEL_NAS and trial.keys.search not in searches:
             searches[trial.keys.search] = _search(trial, store)
+        if trial.point.method_name == SLIMMABLE and trial.keys.slimmable not in searches:
+            searches[trial.keys.slimmable] = _slimmable(trial, store)
         of_baseline[trial.keys.baseline].append(trial)
     return [*(_baseline(sharing, store) for sharing in of_baseline.values()), *searches.values()]
 
@@ -167,6 +169,19 @@ def _search(trial: PlannedTrial, store: Store) -> Preparation:
         point={**point.values, "search": True},
         done=done,
         epochs=point.settings.train.epochs,
+        parts={"searches": int(not done)},
+    )
+
+
+def _slimmable(trial: PlannedTrial, store: Store) -> Preparation:
+    point, key = trial.point, trial.keys.slimmable
+    done = store.has(STRUCTURES, trial.keys.structures)
+    return Preparation(
+        key=f"slimmable-{key}",
+        title=f"slimmable training {point.model} on {point.dataset}{_seed(point)}",
+        point={**point.values, "slimmable": True},
+        done=done,
+        epochs=None if store.has(SLIMMABLES, key) else point.settings.slimmable.epochs,
         parts={"searches": int(not done)},
     )
 

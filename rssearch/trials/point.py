@@ -21,7 +21,9 @@ from rssearch.pruning.channels import Kept
 from rssearch.pruning.ratios import ratios_of
 from rssearch.trial.session import image_settings
 
-NO_METHOD, CHANNEL_NAS = "none", "channel_nas"  # what a study may name beside the registry of methods
+# What a study may name beside the registry of methods.
+NO_METHOD, CHANNEL_NAS, SLIMMABLE = "none", "channel_nas", "slimmable"
+OTHERS = (NO_METHOD, CHANNEL_NAS, SLIMMABLE)
 
 
 class PruningPoint:
@@ -32,7 +34,7 @@ class PruningPoint:
         settings: those of the study, with what the point overrides (dimensions with a dot in their name).
         dataset: name of the images.
         model: name of the network.
-        method_name: of the pruning method, `NO_METHOD` or `CHANNEL_NAS`.
+        method_name: of the pruning method, or one of `OTHERS`.
         macs_ratio: share of the MACs that shall remain; None where the point gives a rate or rates.
         seed: of the training; 0 where the space has none.
     """
@@ -53,7 +55,7 @@ class PruningPoint:
     @cached_property
     def method(self) -> Method | None:
         """The pruning method; None where nothing is scored."""
-        return None if self.method_name in (NO_METHOD, CHANNEL_NAS) else pruning.get_method(self.method_name)
+        return None if self.method_name in OTHERS else pruning.get_method(self.method_name)
 
     @property
     def is_soft(self) -> bool:

@@ -21,7 +21,18 @@ from rssearch.data import AnySet
 from rssearch.storage.artifacts import Store
 from rssearch.trial.interface import Preparation
 from rssearch.trial.session import Session
-from rssearch.trials import baseline_check, baselines, checks, images, latency, planned, results, searches, tasks
+from rssearch.trials import (
+    baseline_check,
+    baselines,
+    checks,
+    images,
+    latency,
+    planned,
+    results,
+    searches,
+    slimmables,
+    tasks,
+)
 from rssearch.trials.finetune import prune_and_finetune
 from rssearch.trials.planned import PlannedTrial
 from rssearch.trials.point import PruningPoint
@@ -121,10 +132,13 @@ def _planned(point: Config, session: Session) -> PlannedTrial:
 
 
 def prepare(config: Config, session: Session) -> Metrics:
-    """Train a baseline and score it with every method that the study asks for; or search channels."""
+    """Train a baseline and score it with every method that is asked for; or what methods share that train themselves."""
     trial = PruningTrial.open(config, session)
     if config.get("search"):
         return searches.searched(trial).history[-1]
+    if config.get("slimmable"):
+        slimmables.structures(trial)
+        return slimmables.slimmed(trial).history[-1]
     for method in config["methods"]:
         baselines.scores(PruningTrial(trial.point.with_method(method), session))
     return trial.baseline.metrics

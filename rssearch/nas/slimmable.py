@@ -1,0 +1,101 @@
+"""Slimmable training: in each step several widths of one network learn together, so that it can be cut to any of them.
+
+The sandwich rule and the distillation of universally slimmable networks (Yu and Huang, ICCV 2019), with a width for
+each group of coupled channels, drawn around a budget of the exact cost tables (AutoSlim, 1903.11728, searches such
+widths). Which channels a width keeps is an order by importance, fixed before the training begins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rssearch.config.settings import Recipe, Slimmable
+from rssearch.device import autocast
+from rssearch.nas.widths import Orders, Widths, draw, fitted, floors_of, kept_at
+from rssearch.pruning.channels import ChannelGraph
+from rssearch.pruning.subnets import Subnets
+from rssearch.train import losses
+from rssearch.train.balance import LabelLoss
+from rssearch.train.loop import StepLoss
+
+__all__ = ["Sandwich", "orders_of"]
+
+
+def orders_of(scores: Mapping[str, Tensor]) -> dict[str, list[int]]:
+    """The channels of each group, the highest score first; of equal scores the lower index."""
+    return {name: torch.argsort(values, descending=True, stable=True).tolist() for name, values in scores.items()}
+
+
+@dataclass
+class Sandwich:
+    """What a slimmable network learns: an objective of `rssearch.train.fit`, with the whole network as the teacher.
+
+    In each step the smallest structure and some random ones are distilled from the teacher; their gradients add up. The
+    structures of a step are drawn from (seed, step) alone, so that a resumed training and other workers draw the same.
+    Each pass normalises by its own batch; no running statistics are kept, so that those of a structure are to be
+    recalibrated once it is cut out.
+
+    Args:
+        graph: the channel graph of the network.
+        orders: the channels of each group, the most important first.
+        settings: of the training.
+        seed: of the structures.
+    """
+
+    graph: ChannelGraph
+    orders: Orders
+    settings: Slimmable
+    seed: int
+    floors: Widths = field(init=False)
+    _subnets: Subnets | None = field(init=False, default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        self.floors = floors_of(self.graph, self.settings.floor)
+
+    def attach(self, model: nn.Module) -> None:
+        """Share the weights of a network."""
+        self._subnets = Subnets(model, self.graph)
+
+    def structures(self, step: int) -> list[Widths]:
+        """The widths that learn in a step, the smallest structure first."""
+        settings, rng = self.settings, np.random.default_rng([self.seed, step])
+        found = [fitted(self.graph, np.ones(len(self.floors)), self.floors, settings.smallest)]
+        for _ in range(settings.structures):
+            ratio = settings.smallest + (1 - settings.smallest) * float(rng.random())
+            found.append(draw(self.graph, self.floors, ratio, settings.spread, rng))
+        return found
+
+    def at(self, step: int) -> StepLoss:
+        """The loss of a step: the sum over its structures."""
+        return partial(self._loss, self.structures(step))
+
+    def _loss(
+        self,
+        structures: list[Widths],
+        model: nn.Module,
+        teacher: nn.Module | None,
+        recipe: Recipe,
+        label_loss: LabelLoss,
+        weight: Tensor | float,
+        x: Tensor,
+        y: Tensor,
+    ) -> Tensor:
+        """As `rssearch.train.loop.training_loss`; the teacher must be there."""
+        assert self._subnets is not None
+        assert teacher is not None
+        settings, total = self.settings, torch.zeros((), device=x.device)
+        with autocast(x.device, recipe.precision):
+            with torch.no_grad():
+                taught = teacher(x)
+            for widths in structures:
+                logits = self._subnets(kept_at(self.graph, self.orders, widths), training=model.training)(x)
+                total = total + settings.distill * losses.distillation(logits, taught, settings.temperature, y)
+                if settings.distill < 1:
+                    total = total + (1 - settings.distill) * label_loss(logits, y)
+        return weight * total

@@ -1,0 +1,214 @@
+"""Which structures of a slimmable network are best: NSGA-II over the widths, each judged without training.
+
+Deb et al. 2002, "A fast and elitist multiobjective genetic algorithm: NSGA-II". The objectives are the loss on images
+that the judge is given and the MACs; a structure is cut out, its batch normalisation recalibrated, and run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from rssearch.device import Precision, autocast, to_memory_format
+from rssearch.front import layers
+from rssearch.nas.widths import Orders, Widths, fitted, kept_at, ratio_of
+from rssearch.pruning.channels import ChannelGraph
+from rssearch.pruning.surgery import apply_spec, make_spec, sharing_copy
+from rssearch.train import losses
+from rssearch.train.balance import LabelLoss
+from rssearch.train.loop import recalibrate_on
+
+__all__ = ["Judged", "SharedJudge", "best_at", "first_structures", "search_structures"]
+
+Judge = Callable[[Widths], float]  # the loss of a structure
+
+_CHANGE = 0.3  # standard deviation of the logarithms of shares that a mutation changes
+_SHIFT = 0.2  # of the logarithm of the budget
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A structure, the share of the MACs that it has, and its loss."""
+
+    widths: tuple[int, ...]
+    macs_ratio: float
+    loss: float
+
+
+def first_structures(graph: ChannelGraph, floors: Widths, budgets: tuple[float, float], count: int) -> list[Widths]:
+    """Structures to begin with, at budgets whose logarithms are evenly spaced.
+
+    Each budget has one with the same share of all groups, and one that cuts inner groups alone as far as that goes.
+    """
+    full = graph.widths()
+    inner = np.array([getattr(group, "is_inner", True) for group in graph.groups.values()])
+    found = []
+    for ratio in np.geomspace(*budgets, max(1, count // 2)).tolist():
+        for shares in (np.ones(len(full)), np.where(inner, 1.0, full.max())) if inner.any() else (np.ones(len(full)),):
+            found.append(fitted(graph, shares, floors, ratio))
+    return found
+
+
+def search_structures(
+    graph: ChannelGraph,
+    floors: Widths,
+    judge: Judge,
+    first: Sequence[Widths],
+    *,
+    budgets: tuple[float, float],
+    population: int,
+    generations: int,
+    seed: int,
+    on_judged: Callable[[Judged], object] = lambda _: None,
+) -> list[Judged]:
+    """Search structures between two budgets.
+
+    Args:
+        graph: of the network.
+        floors: [G], the least widths.
+        judge: gives the loss; called once for each structure.
+        first: structures to begin with.
+        budgets: smallest and largest share of the MACs.
+        population: structures of a generation.
+        generations: after the first one.
+        seed: of the random numbers.
+        on_judged: called with each structure.
+
+    Returns:
+        All structures that were judged, in that order.
+    """
+    rng = np.random.default_rng([seed, 7])
+    judged: dict[tuple[int, ...], Judged] = {}
+
+    def judge_new(structures: Sequence[Widths]) -> list[Judged]:
+        found = []
+        for widths in structures:
+            key = tuple(widths.tolist())
+            if key not in judged:
+                judged[key] = Judged(key, ratio_of(graph, widths), judge(widths))
+                on_judged(judged[key])
+            found.append(judged[key])
+        return found
+
+    parents = judge_new(first)
+    for _ in range(generations):
+        children = [_child(graph, floors, parents, budgets, rng) for _ in range(population)]
+        pool = list({one.widths: one for one in [*parents, *judge_new(children)]}.values())
+        parents = _survivors(pool, population)
+    return list(judged.values())
+
+
+def best_at(graph: ChannelGraph, floors: Widths, judged: Sequence[Judged], ratio: float, count: int) -> list[Widths]:
+    """The structures to take at a budget: the best ones near it, each fitted to it, at most `count` different ones.
+
+    Near means that its MACs are between 0.8 and 1.25 of the budget. A structure below the budget is expected to get
+    better by what it may be widened, one above to get worse: the losses are compared after a straight line through
+    loss over log MACs is taken off.
+    """
+    near = [one for one in judged if 0.8 <= one.macs_ratio / ratio <= 1.25] or list(judged)
+    x = np.log([one.macs_ratio for one in near])
+    y = np.array([one.loss for one in near])
+    slope = 0.0 if np.ptp(x) < 0.01 else min(0.0, float(np.polyfit(x, y, 1)[0]))
+    order = np.argsort(y - slope * (x - np.log(ratio)), kind="stable")
+    full = graph.widths()
+    found: dict[tuple[int, ...], Widths] = {}
+    for index in order:
+        widths = fitted(graph, np.array(near[index].widths) / full, floors, ratio)
+        found.setdefault(tuple(widths.tolist()), widths)
+        if len(found) == count:
+            break
+    return list(found.values())
+
+
+def _child(
+    graph: ChannelGraph,
+    floors: Widths,
+    parents: Sequence[Judged],
+    budgets: tuple[float, float],
+    rng: np.random.Generator,
+) -> Widths:
+    """Two parents near each other in MACs crossed, some shares changed, and the budget shifted."""
+    full = graph.widths()
+    by_macs = sorted(parents, key=lambda one: one.macs_ratio)
+    place = int(rng.integers(len(by_macs)))
+    other = int(np.clip(place + rng.integers(-2, 3), 0, len(by_macs) - 1))
+    one, two = (np.log(np.array(by_macs[i].widths) / full) for i in (place, other))
+    shares = np.where(rng.random(len(full)) < 0.5, one, two)
+    changed = rng.random(len(full)) < max(1 / len(full), 0.2)
+    shares = np.minimum(0.0, shares + changed * _CHANGE * rng.standard_normal(len(full)))
+    ratio = by_macs[place].macs_ratio * float(np.exp(_SHIFT * rng.standard_normal()))
+    return fitted(graph, np.exp(shares), floors, float(np.clip(ratio, *budgets)))
+
+
+def _survivors(pool: Sequence[Judged], count: int) -> list[Judged]:
+    """The best of a pool: layer after layer, of the last that fits in part the least crowded."""
+    points = np.array([(one.loss, one.macs_ratio) for one in pool])
+    layer = layers(points, ["min", "min"])
+    crowding = np.zeros(len(pool))
+    for number in range(int(layer.max()) + 1):
+        members = np.flatnonzero(layer == number)
+        crowding[members] = _crowding(points[members])
+    order = sorted(range(len(pool)), key=lambda i: (layer[i], -crowding[i]))
+    return [pool[i] for i in order[:count]]
+
+
+def _crowding(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The crowding distance of each point of a layer [N, M] (section III.B)."""
+    distance = np.zeros(len(points))
+    for axis in points.T:
+        order = np.argsort(axis, kind="stable")
+        span = float(np.ptp(axis)) or 1.0
+        distance[order[[0, -1]]] = np.inf
+        distance[order[1:-1]] += (axis[order[2:]] - axis[order[:-2]]) / span
+    return distance
+
+
+class SharedJudge:
+    """Judges structures of a network that was trained for many: cut out, recalibrated, and run on held-out images.
+
+    Args:
+        model: the network, on its device.
+        graph: its channel graph.
+        orders: the channels of each group, the most important first.
+        calibration: batches that the statistics of batch normalisation are taken from.
+        images: batches to judge by.
+        label_loss: of logits and targets.
+        precision: of the computation.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        graph: ChannelGraph,
+        orders: Orders,
+        *,
+        calibration: Sequence[tuple[Tensor, Tensor]],
+        images: Sequence[tuple[Tensor, Tensor]],
+        label_loss: LabelLoss,
+        precision: Precision = "auto",
+    ) -> None:
+        self.model, self.graph, self.orders = model, graph, orders
+        self.calibration, self.images = calibration, images
+        self.label_loss, self.precision = label_loss, precision
+
+    def __call__(self, widths: Widths) -> float:
+        """The mean loss of a structure; infinite where it is not finite."""
+        device = self.images[0][0].device
+        network = apply_spec(
+            sharing_copy(self.model), make_spec(self.graph, kept_at(self.graph, self.orders, widths))
+        ).eval()
+        recalibrate_on(network, self.calibration, device=device, precision=self.precision)
+        total, samples = 0.0, 0.0
+        with torch.no_grad(), autocast(device, self.precision):
+            for x, y in self.images:
+                count = float(losses.labelled(y))
+                total += count * float(self.label_loss(network(to_memory_format(x)), y))
+                samples += count
+        loss = total / samples
+        return loss if math.isfinite(loss) else math.inf

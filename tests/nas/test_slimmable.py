@@ -1,0 +1,171 @@
+"""Slimmable training: what its structures are, what its loss is, and that subnets are the cut network."""
+
+from __future__ import annotations
+
+import copy
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rssearch import models, pruning
+from rssearch.config.settings import Recipe, Slimmable
+from rssearch.front import non_dominated
+from rssearch.nas.slimmable import Sandwich, orders_of
+from rssearch.nas.structures import Judged, best_at, first_structures, search_structures
+from rssearch.nas.widths import draw, fitted, floors_of, kept_at, ratio_of
+from rssearch.pruning import ChannelGraph
+from rssearch.pruning.subnets import Subnets
+from rssearch.train import losses
+
+SHAPE = (3, 16, 16)
+
+
+@pytest.fixture(scope="module")
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return models.create("resnet20", 4, input_size=16)
+
+
+@pytest.fixture(scope="module")
+def graph(network: nn.Module) -> ChannelGraph:
+    return pruning.trace(network, torch.zeros(1, *SHAPE))
+
+
+@pytest.fixture(scope="module")
+def orders(network: nn.Module, graph: ChannelGraph) -> dict[str, list[int]]:
+    return orders_of(pruning.score(network, graph, "l2"))
+
+
+def test_the_order_is_by_score_and_then_by_index() -> None:
+    assert orders_of({"a": torch.tensor([1.0, 3.0, 2.0, 3.0])}) == {"a": [1, 3, 2, 0]}
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.5])
+def test_a_structure_is_drawn_at_its_budget(graph: ChannelGraph, spread: float) -> None:
+    floors = floors_of(graph, 0.1)
+    rng = np.random.default_rng(0)
+    for ratio in (0.1, 0.4, 0.9, 1.0):
+        widths = draw(graph, floors, ratio, spread, rng)
+        assert ratio_of(graph, widths) == pytest.approx(ratio, rel=0.01)
+        assert (widths >= floors).all()
+        assert (widths <= graph.widths()).all()
+    assert (draw(graph, floors, 0.4, 0.0, rng) == fitted(graph, np.ones(len(floors)), floors, 0.4)).all()
+
+
+def test_floors_are_at_least_one_channel_and_at_most_all(graph: ChannelGraph) -> None:
+    assert floors_of(graph, 0.1).min() == 2  # a tenth of 16, rounded up
+    assert (floors_of(graph, 0.0, 100) == graph.widths()).all()
+
+
+def test_a_subnet_is_the_cut_network_and_its_gradients_reach_the_wide_one(
+    network: nn.Module, graph: ChannelGraph, orders: dict[str, list[int]]
+) -> None:
+    model = copy.deepcopy(network)
+    kept = kept_at(graph, orders, draw(graph, floors_of(graph, 0.1), 0.3, 0.5, np.random.default_rng(1)))
+    images = torch.randn(4, *SHAPE, generator=torch.Generator().manual_seed(0))
+    cut, spec = pruning.cut(model, graph, kept)
+    subnets = Subnets(model, graph)
+    for training in (False, True):
+        subnet = subnets(kept, training=training)
+        assert torch.equal(subnet(images), cut.train(training)(images))
+    masked = pruning.masked(model, graph, kept).train()
+    torch.testing.assert_close(subnet(images), masked(images), rtol=0, atol=1e-5)
+
+    subnets(kept, training=True)(images).square().sum().backward()
+    cut.train()(images).square().sum().backward()
+    for name, layer in cut.named_modules():
+        for kind, of_cut in layer.named_parameters(recurse=False):
+            whole = model.get_submodule(name).get_parameter(kind).grad
+            assert whole is not None
+            assert of_cut.grad is not None
+            for side, axis in pruning_axes(model.get_submodule(name), kind):
+                channels = torch.tensor(spec["layers"].get(name, {}).get(side, range(whole.shape[axis])))
+                others = torch.ones(whole.shape[axis], dtype=torch.bool)
+                others[channels] = False
+                assert not whole.index_select(axis, others.nonzero().ravel()).any()
+                whole = whole.index_select(axis, channels)
+            torch.testing.assert_close(whole, of_cut.grad)
+
+
+def pruning_axes(layer: nn.Module, kind: str) -> list[tuple[str, int]]:
+    if isinstance(layer, nn.Conv2d | nn.Linear):
+        return [("out", 0), ("in", 1)] if kind == "weight" else [("out", 0)]
+    return [("both", 0)]
+
+
+def test_subnets_leave_the_running_statistics_of_the_wide_network(
+    network: nn.Module, graph: ChannelGraph, orders: dict[str, list[int]]
+) -> None:
+    model = copy.deepcopy(network).train()
+    before = {name: value.clone() for name, value in model.named_buffers()}
+    kept = kept_at(graph, orders, floors_of(graph, 0.2))
+    Subnets(model, graph)(kept, training=True)(torch.randn(4, *SHAPE))
+    assert all(torch.equal(value, before[name]) for name, value in model.named_buffers())
+
+
+def test_the_loss_is_the_sum_over_the_structures(
+    network: nn.Module, graph: ChannelGraph, orders: dict[str, list[int]]
+) -> None:
+    model, teacher = copy.deepcopy(network).train(), copy.deepcopy(network).eval()
+    settings = Slimmable(distill=0.75, temperature=2.0, structures=2)
+    sandwich = Sandwich(graph, orders, settings, seed=3)
+    sandwich.attach(model)
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(6, *SHAPE, generator=generator), torch.randint(4, (6,), generator=generator)
+    label_loss = losses.cross_entropy
+    loss = sandwich.at(5)(model, teacher, Recipe(), label_loss, 0.5, x, y)
+
+    expected = torch.zeros(())
+    structures = sandwich.structures(5)
+    assert len(structures) == 3
+    assert ratio_of(graph, structures[0]) == pytest.approx(0.1, rel=0.01)
+    for widths in structures:
+        cut, _ = pruning.cut(model, graph, kept_at(graph, orders, widths))
+        logits: Tensor = cut.train()(x)
+        expected += 0.75 * losses.distillation(logits, teacher(x), 2.0, y) + 0.25 * label_loss(logits, y)
+    torch.testing.assert_close(loss, 0.5 * expected, rtol=1e-5, atol=1e-6)
+
+
+def test_structures_depend_on_seed_and_step_alone(graph: ChannelGraph, orders: dict[str, list[int]]) -> None:
+    first, second = (Sandwich(graph, orders, Slimmable(), seed=1) for _ in range(2))
+    second.structures(0)
+    assert all((a == b).all() for a, b in zip(first.structures(7), second.structures(7), strict=True))
+    assert any((a != b).any() for a, b in zip(first.structures(7), first.structures(8), strict=True))
+
+
+def toy_loss(graph: ChannelGraph, matters: int, widths: np.ndarray) -> float:
+    """One group decides alone: each of its channels that goes costs 1, others nothing."""
+    return float(graph.widths()[matters] - widths[matters])
+
+
+def test_the_search_finds_what_matters(graph: ChannelGraph) -> None:
+    floors, budgets, matters = floors_of(graph, 0.1), (0.1, 1.0), 3
+    first = first_structures(graph, floors, budgets, 8)
+    seen: list[Judged] = []
+    judge = partial(toy_loss, graph, matters)
+    judged = search_structures(
+        graph, floors, judge, first, budgets=budgets, population=16, generations=12, seed=0, on_judged=seen.append
+    )
+    assert judged == seen
+    assert len({one.widths for one in judged}) == len(judged)
+    assert all(one.macs_ratio == ratio_of(graph, np.array(one.widths)) for one in judged)
+    uniform = fitted(graph, np.ones(len(floors)), floors, 0.25)
+    found = best_at(graph, floors, judged, 0.25, 3)
+    assert len(found) == 3
+    assert all(ratio_of(graph, widths) == pytest.approx(0.25, rel=0.01) for widths in found)
+    assert judge(found[0]) < 0.5 * judge(uniform)
+    again = search_structures(graph, floors, judge, first, budgets=budgets, population=16, generations=12, seed=0)
+    assert again == judged
+
+
+def test_the_search_keeps_the_front_of_what_it_judged(graph: ChannelGraph) -> None:
+    floors, budgets = floors_of(graph, 0.1), (0.2, 1.0)
+    judge = partial(toy_loss, graph, 0)
+    first = first_structures(graph, floors, budgets, 6)
+    judged = search_structures(graph, floors, judge, first, budgets=budgets, population=8, generations=2, seed=1)
+    front = non_dominated([(one.loss, one.macs_ratio) for one in judged], ["min", "min"])
+    assert front.any()
+    assert len(judged) <= len(first) + 2 * 8
