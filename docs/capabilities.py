@@ -15,12 +15,12 @@ from rssearch.errors import InputError
 from rssearch.pruning.allocate import ALLOCATIONS
 from rssearch.sampling.sampler import CAPABILITIES
 from rssearch.trials import prune
-from rssearch.trials.point import CHANNEL_NAS, NO_METHOD
+from rssearch.trials.point import NO_METHOD, OTHERS
 
 PAGE = Path(__file__).with_suffix(".md")
 BEGIN, END = "<!-- {}: written by capabilities.py -->\n", "<!-- end -->\n"
 SETS = {"classification": "synthetic_scenes", "segmentation": "synthetic_buildings"}
-METHODS = (*pruning.METHODS, CHANNEL_NAS, NO_METHOD)
+METHODS = (*pruning.METHODS, *OTHERS)
 
 
 def table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -68,7 +68,7 @@ def _takes(name: str) -> tuple[str, ...]:
     if method is None:
         return (
             ("`macs_ratio`", "its own", "none", "no", "images")
-            if name == CHANNEL_NAS
+            if name != NO_METHOD
             else ("no matter", "none", "none", "no", "")
         )
     amounts: dict[str, Any] = {"rate": 0.5, "macs_ratio": 0.5, "rates": "lfp-1"}
