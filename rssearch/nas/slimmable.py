@@ -78,7 +78,7 @@ class Sandwich:
     def _loss(
         self,
         structures: list[Widths],
-        model: nn.Module,
+        _: nn.Module,
         teacher: nn.Module | None,
         recipe: Recipe,
         label_loss: LabelLoss,
@@ -94,7 +94,7 @@ class Sandwich:
             with torch.no_grad():
                 taught = teacher(x)
             for widths in structures:
-                logits = self._subnets(kept_at(self.graph, self.orders, widths), training=model.training)(x)
+                logits = self._subnets(kept_at(self.graph, self.orders, widths), x)
                 total = total + settings.distill * losses.distillation(logits, taught, settings.temperature, y)
                 if settings.distill < 1:
                     total = total + (1 - settings.distill) * label_loss(logits, y)

@@ -8,6 +8,7 @@ that weights travel without pickles.
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -128,10 +129,15 @@ def apply_spec(model: nn.Module, spec: dict[str, Any]) -> nn.Module:
             raise InputError(f"the spec names layer {name!r}, which {type(model).__name__} does not have")
         _check_sides(name, modules[name], sides)
     for name, sides in spec["layers"].items():
-        for side in ("out", "in", "both"):
-            if side in sides:
-                _slice(modules[name], side, sides[side])
+        slice_layer(modules[name], sides)
     return model
+
+
+def slice_layer(layer: nn.Module, sides: Mapping[str, Any]) -> None:
+    """Cut a layer, in place, to the channels that a spec says of it."""
+    for side in ("out", "in", "both"):
+        if side in sides:
+            _slice(layer, side, sides[side])
 
 
 def masked(model: nn.Module, graph: ChannelGraph, kept: Kept) -> nn.Module:

@@ -132,7 +132,7 @@ def _planned(point: Config, session: Session) -> PlannedTrial:
 
 
 def prepare(config: Config, session: Session) -> Metrics:
-    """Train a baseline and score it with every method that is asked for; or what methods share that train themselves."""
+    """Train a baseline and score it with every method that is asked for; or what trials share otherwise."""
     trial = PruningTrial.open(config, session)
     if config.get("search"):
         return searches.searched(trial).history[-1]
