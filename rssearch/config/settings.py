@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from rssearch.config.scalars import ClassWeights, Integer, Real, Truth
 from rssearch.config.section import Section, Share, or_a_name
+from rssearch.config.slimmable import Slimmable
 from rssearch.config.split import SPLITS, Split, block_metres
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Scale",
     "Section",
     "Settings",
+    "Slimmable",
     "Share",
     "Split",
     "block_metres",
@@ -193,33 +195,6 @@ class ChannelSearch(Section):
         if self.warmup >= 1:
             raise ValueError("warmup must be below 1, or no epoch is left to search in")
         return self
-
-
-class Slimmable(Section):
-    """How one network is trained for all budgets, and which of its structures are kept (method slimmable)."""
-
-    epochs: Integer = Field(
-        3, ge=1, description="of the joint training, which begins with the baseline; the rest is as in settings.train"
-    )
-    lr: Real = Field(0.03, gt=0, description="learning rate of the joint training")
-    smallest: Real = Field(0.1, gt=0, lt=1, description="MACs ratio of the smallest structure")
-    structures: Integer = Field(2, ge=1, description="random structures in each step, beside the smallest one")
-    spread: Real = Field(
-        0.3,
-        ge=0,
-        description="deviation of the logarithms of the groups' shares in a random structure; 0: uniform ones",
-    )
-    temperature: Real = Field(4.0, gt=0, description="of the distillation from the baseline in the joint training")
-    distill: Share = Field(1.0, description="weight of the distillation in the joint training; the labels get the rest")
-    held_out: Real = Field(
-        0.1, gt=0, lt=1, description="share of the training images that structures are judged by, and not trained on"
-    )
-    images: Integer = Field(
-        512, ge=2, description="most of these images that judge a structure; as many recalibrate its normalisation"
-    )
-    population: Integer = Field(16, ge=2, description="structures of a generation of the search (NSGA-II)")
-    generations: Integer = Field(10, ge=0, description="of the search; 0: the first structures alone are judged")
-    floor: Share = Field(0.1, description="share of each group that every structure keeps")
 
 
 class ModelOptions(Section):

@@ -65,9 +65,9 @@ class Sandwich:
     def structures(self, step: int) -> list[Widths]:
         """The widths that learn in a step, the smallest structure first."""
         settings, rng = self.settings, np.random.default_rng([self.seed, step])
-        found = [fitted(self.graph, np.ones(len(self.floors)), self.floors, settings.smallest)]
+        found = [fitted(self.graph, np.ones(len(self.floors)), self.floors, settings.budgets[-1])]
         for _ in range(settings.structures):
-            ratio = settings.smallest + (1 - settings.smallest) * float(rng.random())
+            ratio = settings.budgets[-1] + (1 - settings.budgets[-1]) * float(rng.random())
             found.append(draw(self.graph, self.floors, ratio, settings.spread, rng))
         return found
 
@@ -95,7 +95,7 @@ class Sandwich:
                 taught = teacher(x)
             for widths in structures:
                 logits = self._subnets(kept_at(self.graph, self.orders, widths), x)
-                total = total + settings.distill * losses.distillation(logits, taught, settings.temperature, y)
-                if settings.distill < 1:
-                    total = total + (1 - settings.distill) * label_loss(logits, y)
+                total = total + recipe.distill * losses.distillation(logits, taught, recipe.temperature, y)
+                if recipe.distill < 1:
+                    total = total + (1 - recipe.distill) * label_loss(logits, y)
         return weight * total

@@ -41,17 +41,32 @@ class Judged:
     loss: float
 
 
-def first_structures(graph: ChannelGraph, floors: Widths, budgets: tuple[float, float], count: int) -> list[Widths]:
+def first_structures(
+    graph: ChannelGraph, floors: Widths, budgets: tuple[float, float], count: int, spread: float, seed: int
+) -> list[Widths]:
     """Structures to begin with, at budgets whose logarithms are evenly spaced.
 
-    Each budget has one with the same share of all groups, and one that cuts inner groups alone as far as that goes.
+    They are uniform ones, such that cut inner groups harder than others or less hard, and random ones.
+
+    Args:
+        graph: of the network.
+        floors: [G], the least widths.
+        budgets: smallest and largest share of the MACs.
+        count: how many; some of them may be the same.
+        spread: of the random ones, see `rssearch.nas.widths.draw`.
+        seed: of the random ones.
     """
-    full = graph.widths()
-    inner = np.array([getattr(group, "is_inner", True) for group in graph.groups.values()])
+    rng = np.random.default_rng([seed, 11])
+    inner = np.array([group.is_inner for group in graph.groups.values()])
+    tilts = [1.0, 1.5, 2.5, 0.7] if inner.any() and not inner.all() else [1.0]
     found = []
-    for ratio in np.geomspace(*budgets, max(1, count // 2)).tolist():
-        for shares in (np.ones(len(full)), np.where(inner, 1.0, full.max())) if inner.any() else (np.ones(len(full)),):
-            found.append(fitted(graph, shares, floors, ratio))
+    for number in range(count):
+        ratio = budgets[0] * (budgets[1] / budgets[0]) ** (number / max(1, count - 1))
+        if (number // 2) % 2 == 0 or number < len(tilts):
+            shares = np.where(inner, 1.0, tilts[number % len(tilts)])
+        else:
+            shares = np.exp(spread * rng.standard_normal(len(floors)))
+        found.append(fitted(graph, shares, floors, ratio))
     return found
 
 

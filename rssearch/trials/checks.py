@@ -217,11 +217,11 @@ def _check_channel_search(point: PruningPoint) -> None:
 def _check_slimmable(point: PruningPoint) -> None:
     if point.macs_ratio is None:
         raise InputError("space: method 'slimmable' needs macs_ratio: one training serves budgets of MACs, not rates")
-    smallest = point.settings.slimmable.smallest
+    smallest = point.settings.slimmable.budgets[-1]
     if point.macs_ratio < smallest:
         raise InputError(
-            f"space.macs_ratio: {point.macs_ratio:g} is below settings.slimmable.smallest, {smallest:g}, the smallest "
-            "structure that is trained"
+            f"space.macs_ratio: {point.macs_ratio:g} is below the last of settings.slimmable.budgets, {smallest:g}, the "
+            "smallest network that there will be"
         )
     if point.values.get("allocation"):
         raise InputError("space.allocation: method 'slimmable' searches the widths itself, and has no other allocation")

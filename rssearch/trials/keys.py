@@ -114,28 +114,29 @@ class Keys:
         """The key of the channel search."""
         return content_key(self.search_inputs)
 
-    @cached_property
-    def slimmable_inputs(self) -> dict[str, Any]:
-        """What determines a slimmable training."""
-        names = {"epochs", "lr", "smallest", "structures", "spread", "temperature", "distill", "held_out", "floor"}
+    def slimmable_inputs(self, stage: int) -> dict[str, Any]:
+        """What determines a stage of a cascade, counted from 1; or, as stage 0, a sandwich."""
+        settings = self.point.settings.slimmable
+        names = {"form", "epochs", "lr", "floor", "held_out", "spread"}
+        names |= {"images", "population", "generations"} if stage else {"structures", "budgets"}
         return {
-            "baseline": self.baseline,
+            "before": self.slimmable(stage - 1) if stage > 1 else self.baseline,
             "recipe": self.point.settings.train.identity(),
-            "slimmable": self.point.settings.slimmable.model_dump(mode="json", include=names),
+            "slimmable": settings.model_dump(mode="json", include=names) | {"distill": settings.distillation},
+            **({"budget": settings.budgets[stage - 1]} if stage else {}),
             "code": SLIMMABLE_CODE,
         }
 
-    @cached_property
-    def slimmable(self) -> str:
-        """The key of the slimmable training."""
-        return content_key(self.slimmable_inputs)
+    def slimmable(self, stage: int) -> str:
+        """The key of a stage, or of the sandwich, see `slimmable_inputs`."""
+        return content_key(self.slimmable_inputs(stage))
 
-    @cached_property
+    @property
     def structures(self) -> str:
-        """The key of the structures that were judged for it."""
+        """The key of the structures that were judged of a sandwich."""
         names = {"images", "population", "generations"}
         search = self.point.settings.slimmable.model_dump(mode="json", include=names)
-        return content_key({"slimmable": self.slimmable, **search})
+        return content_key({"slimmable": self.slimmable(0), **search})
 
     def identity(self) -> dict[str, Any]:
         """What determines a trial besides its point and settings."""

@@ -149,15 +149,17 @@ def preparations(trials: Iterable[PlannedTrial], store: Store) -> list[Preparati
     """
     searches: dict[str, Preparation] = {}
     of_baseline: dict[str, list[PlannedTrial]] = defaultdict(list)
+    chains: dict[str, list[PlannedTrial]] = defaultdict(list)
     for trial in trials:
         if trial.point.settings.input_size is None and trial.point.model not in models.MODELS:
             checks.check_images(trial.point, trial.description.input_shape[1])
         if trial.point.method_name == CHANNEL_NAS and trial.keys.search not in searches:
             searches[trial.keys.search] = _search(trial, store)
-        if trial.point.method_name == SLIMMABLE and trial.keys.slimmable not in searches:
-            searches[trial.keys.slimmable] = _slimmable(trial, store)
+        if trial.point.method_name == SLIMMABLE:
+            chains[trial.keys.slimmable(0)].append(trial)
         of_baseline[trial.keys.baseline].append(trial)
-    return [*(_baseline(sharing, store) for sharing in of_baseline.values()), *searches.values()]
+    slimmable = [found for sharing in chains.values() if (found := _slimmable(sharing, store))]
+    return [*(_baseline(sharing, store) for sharing in of_baseline.values()), *searches.values(), *slimmable]
 
 
 def _search(trial: PlannedTrial, store: Store) -> Preparation:
@@ -173,15 +175,21 @@ def _search(trial: PlannedTrial, store: Store) -> Preparation:
     )
 
 
-def _slimmable(trial: PlannedTrial, store: Store) -> Preparation:
-    point, key = trial.point, trial.keys.slimmable
-    done = store.has(STRUCTURES, trial.keys.structures)
+def _slimmable(sharing: list[PlannedTrial], store: Store) -> Preparation | None:
+    """The training that serves all budgets of some trials; None where all of them begin with the baseline."""
+    trial = min(sharing, key=lambda one: float(one.point.values["macs_ratio"]))
+    point, settings = trial.point, trial.point.settings.slimmable
+    stages = range(1, point.slimmable_stages + 1) if settings.form == "cascade" else range(1)
+    missing = [stage for stage in stages if not store.has(SLIMMABLES, trial.keys.slimmable(stage))]
+    done = not missing and (settings.form == "cascade" or store.has(STRUCTURES, trial.keys.structures))
+    if not stages:
+        return None
     return Preparation(
-        key=f"slimmable-{key}",
+        key=f"slimmable-{trial.keys.slimmable(stages[-1])}",
         title=f"slimmable training {point.model} on {point.dataset}{_seed(point)}",
         point={**point.values, "slimmable": True},
         done=done,
-        epochs=None if store.has(SLIMMABLES, key) else point.settings.slimmable.epochs,
+        epochs=len(missing) * settings.epochs,
         parts={"searches": int(not done)},
     )
 

@@ -121,6 +121,12 @@ class PruningPoint:
         return float(self.settings.nas.target or self.values["macs_ratio"])
 
     @cached_property
+    def slimmable_stages(self) -> int:
+        """How many stages of a cascade come before its network: those whose budgets are not below its own."""
+        ratio = self.values["macs_ratio"]
+        return sum(budget >= ratio * 0.99 for budget in self.settings.slimmable.budgets)
+
+    @cached_property
     def rates(self) -> dict[str, float] | None:
         """The pruning ratio of each layer, where the point gives a list of them."""
         rates = self.values.get("rates")

@@ -137,8 +137,7 @@ def prepare(config: Config, session: Session) -> Metrics:
     if config.get("search"):
         return searches.searched(trial).history[-1]
     if config.get("slimmable"):
-        slimmables.structures(trial)
-        return slimmables.slimmed(trial).history[-1]
+        return slimmables.prepared(trial)[-1]
     for method in config["methods"]:
         baselines.scores(PruningTrial(trial.point.with_method(method), session))
     return trial.baseline.metrics

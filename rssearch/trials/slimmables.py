@@ -1,19 +1,25 @@
-"""One training for all budgets, which trials share, and the structures that are cut out of it.
+"""One training that serves all budgets, which trials share, and the networks that are cut out of it.
 
-The training begins with the trial's baseline, and distils from it; NSGA-II then judges structures on images that the
-training did not see. A trial takes the best one at its ``macs_ratio``, and fine-tunes it like every other method.
+As a *cascade* the baseline shrinks from budget to budget: each stage cuts the network of the stage before to the best
+structure at its budget, trains it by a whole schedule, and keeps it. So a small network has learned at all widths above
+its own, for the compute that fine-tuning each budget by itself would take. As a *sandwich* several widths of one network
+learn together in each step, see `rssearch.nas.slimmable`.
+
+Structures are judged without training, on training images that were held out, see `rssearch.nas.structures`. A trial
+begins with what is nearest above its ``macs_ratio``, and fine-tunes it like every other method.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from itertools import islice
 from typing import Any, NamedTuple
 
+import numpy as np
 from safetensors.torch import load as load_tensors
-from torch import Tensor, nn
+from torch import nn
 
 from rssearch import nas, pruning
 from rssearch.config.settings import Recipe
@@ -21,48 +27,145 @@ from rssearch.data import AnyDataset, loader
 from rssearch.models.weights import to_bytes
 from rssearch.nas.slimmable import Sandwich, orders_of
 from rssearch.nas.structures import Judged, SharedJudge, best_at, first_structures, search_structures
-from rssearch.nas.widths import floors_of, kept_at
+from rssearch.nas.widths import Orders, Widths, floors_of, kept_at, ratio_of
+from rssearch.pruning import ChannelGraph
 from rssearch.storage.artifacts import Files
 from rssearch.train import balance
 from rssearch.trials import baselines
 from rssearch.trials.keys import SLIMMABLES, STRUCTURES
 from rssearch.trials.network_trial import History, NetworkTrial, reporter
 
-IMPORTANCE = "l2"
-FINALISTS = 4  # structures that are judged at a trial's own budget
+IMPORTANCE = "l1"  # the criterion that orders the channels
+FINALISTS = 4  # structures of a sandwich that are judged at a trial's own budget
+_SAME = 0.01  # of the MACs, as `rssearch.pruning.allocate` promises
+
+Spec = dict[str, Any]
 
 
-class Slimmed(NamedTuple):
-    """A network that was trained for all budgets, the order of its channels, and the record of its training."""
+class Stage(NamedTuple):
+    """A network that trials begin with, its spec relative to the baseline, and the record of its training.
+
+    Attributes:
+        model: the network.
+        spec: relative to the baseline.
+        orders: the channels of each of its groups, the most important first.
+        history: of its own epochs.
+    """
 
     model: nn.Module
-    orders: Mapping[str, Sequence[int]]
+    spec: Spec
+    orders: Orders
     history: History
 
 
-def slimmed(trial: NetworkTrial) -> Slimmed:
-    """The slimmable training of a trial, from the store or run now."""
-    files = trial.session.store.get_or_build(SLIMMABLES, trial.keys.slimmable, lambda: _train(trial))
-    model = trial.build_model()
-    model.load_state_dict(load_tensors(files["model.safetensors"]))
-    history: History = json.loads(files["history.json"])
-    return Slimmed(model.to(trial.device).eval(), json.loads(files["orders.json"]), history)
+def prepared(trial: NetworkTrial) -> History:
+    """Make what a trial begins with, unless the store has it; gives the record of the last training."""
+    if trial.settings.slimmable.form == "sandwich":
+        structures(trial)
+    return source(trial).history
+
+
+def source(trial: NetworkTrial) -> Stage:
+    """What a trial begins with: the stage nearest above its budget, or the network of all widths."""
+    if trial.settings.slimmable.form == "sandwich":
+        return _stored(trial, trial.keys.slimmable(0), lambda: _sandwich(trial))
+    number = trial.point.slimmable_stages
+    if number == 0:
+        model = baselines.baseline(trial).model.to(trial.device).eval()
+        return Stage(model, pruning.make_spec(trial.graph, {}), _orders(model, trial.graph), [])
+    return _cascade(trial, number)
+
+
+def derived(trial: NetworkTrial) -> tuple[nn.Module, Spec]:
+    """The network of a trial and its spec, before its fine-tuning."""
+    stage, settings = source(trial), trial.settings.slimmable
+    graph = trial.trace(stage.model)
+    wanted = trial.point.values["macs_ratio"] * trial.graph.macs() / graph.macs()
+    if abs(wanted - 1) <= _SAME:
+        return stage.model, stage.spec
+    judge = _judge(trial, stage, graph)
+    if settings.form == "sandwich":
+        finalists = best_at(graph, _floors(trial, graph), structures(trial), wanted, FINALISTS)
+        best = min(finalists, key=judge)
+    else:
+        best = _best(_searched(trial, graph, judge, wanted), wanted)
+    model, cut = pruning.cut(stage.model, graph, kept_at(graph, stage.orders, best))
+    return model, pruning.compose(stage.spec, cut)
 
 
 def recipe_of(trial: NetworkTrial) -> Recipe:
     """How it learns: as the baseline did, for its own epochs at its own learning rate."""
     settings = trial.settings.slimmable
-    changes = {"epochs": settings.epochs, "lr": settings.lr, "recalibrate_batches": 0, "bn_l1": 0.0, "distill": 0.0}
-    return trial.settings.train.model_copy(update=changes | {"attention": False})
+    changes = {"epochs": settings.epochs, "lr": settings.lr, "distill": settings.distillation}
+    plain = {"recalibrate_batches": 0, "bn_l1": 0.0, "attention": False}
+    return trial.settings.train.model_copy(update=changes | plain)
 
 
-def _train(trial: NetworkTrial) -> Files:
-    keeper = trial.shared_session(f"slimmable-{trial.keys.slimmable}")
-    teacher = baselines.baseline(trial).model
-    model = baselines.baseline(trial).model
-    graph = trial.graph
-    orders = orders_of(pruning.score(model, graph, IMPORTANCE))
-    settings = trial.settings.slimmable
+# The cascade
+
+
+def _cascade(trial: NetworkTrial, number: int) -> Stage:
+    """A stage, counted from 1, with all that come before it."""
+    before: list[Stage] = []
+
+    def build() -> Files:
+        if number > 1:
+            before.append(_cascade(trial, number - 1))
+        return _train_stage(trial, number, before[0] if before else None)
+
+    return _stored(trial, trial.keys.slimmable(number), build)
+
+
+def _train_stage(trial: NetworkTrial, number: int, before: Stage | None) -> Files:
+    settings, recipe = trial.settings.slimmable, recipe_of(trial)
+    dense = baselines.baseline(trial).model.to(trial.device)
+    if before is None:
+        before = Stage(dense, pruning.make_spec(trial.graph, {}), _orders(dense, trial.graph), [])
+    graph = trial.trace(before.model)
+    wanted = settings.budgets[number - 1] * trial.graph.macs() / graph.macs()
+    judged = _searched(trial, graph, _judge(trial, before, graph), wanted)
+    model, cut = pruning.cut(before.model, graph, kept_at(graph, before.orders, _best(judged, wanted)))
+    keeper = trial.shared_session(trial.keys.slimmable(number), reported=True)
+    history = trial.train(
+        model,
+        recipe,
+        teacher=dense if recipe.distill > 0 else None,
+        resume=keeper.load_checkpoint(),
+        on_epoch=reporter(keeper),
+    )
+    keeper.drop_checkpoint()
+    return _files(trial, number, Stage(model, pruning.compose(before.spec, cut), {}, history), judged)
+
+
+def _searched(trial: NetworkTrial, graph: ChannelGraph, judge: Callable[[Widths], float], ratio: float) -> list[Judged]:
+    """Structures of a network at one budget, a share of its own MACs."""
+    settings, floors = trial.settings.slimmable, _floors(trial, graph)
+    return search_structures(
+        graph,
+        floors,
+        judge,
+        first_structures(graph, floors, (ratio, ratio), settings.population, settings.spread, trial.point.seed),
+        budgets=(ratio, ratio),
+        population=settings.population,
+        generations=settings.generations,
+        seed=trial.point.seed,
+    )
+
+
+def _best(judged: Sequence[Judged], ratio: float) -> Widths:
+    """The structure of the lowest loss among those that meet a budget."""
+    meeting = [one for one in judged if abs(one.macs_ratio / ratio - 1) <= _SAME] or judged
+    return np.array(min(meeting, key=lambda one: one.loss).widths)
+
+
+# The sandwich
+
+
+def _sandwich(trial: NetworkTrial) -> Files:
+    teacher, model = (baselines.baseline(trial).model for _ in range(2))
+    settings, graph = trial.settings.slimmable, trial.graph
+    orders = _orders(model, graph)
+    keeper = trial.shared_session(trial.keys.slimmable(0), reported=True)
     history = trial.train(
         model,
         recipe_of(trial),
@@ -73,26 +176,20 @@ def _train(trial: NetworkTrial) -> Files:
         held_out=settings.held_out,
     )
     keeper.drop_checkpoint()
-    return {
-        "model.safetensors": to_bytes(model),
-        "orders.json": json.dumps(orders).encode(),
-        "history.json": json.dumps(history).encode(),
-        "inputs.json": json.dumps(trial.keys.slimmable_inputs, indent=1).encode(),
-    }
+    return _files(trial, 0, Stage(model, pruning.make_spec(graph, {}), orders, history), [])
 
 
 def structures(trial: NetworkTrial) -> list[Judged]:
-    """The structures that were judged for a trial, from the store or searched now."""
+    """The structures of a sandwich that were judged, from the store or searched now."""
 
     def build() -> Files:
         settings, graph = trial.settings.slimmable, trial.graph
-        floors = floors_of(graph, settings.floor)
-        budgets = (settings.smallest, 1.0)
+        floors, budgets = _floors(trial, graph), (settings.budgets[-1], 1.0)
         found = search_structures(
             graph,
             floors,
-            judge(trial, slimmed(trial)),
-            first_structures(graph, floors, budgets, settings.population),
+            _judge(trial, source(trial), graph),
+            first_structures(graph, floors, budgets, settings.population, settings.spread, trial.point.seed),
             budgets=budgets,
             population=settings.population,
             generations=settings.generations,
@@ -101,35 +198,67 @@ def structures(trial: NetworkTrial) -> list[Judged]:
         return {"structures.json": json.dumps([asdict(one) for one in found]).encode()}
 
     files = trial.session.store.get_or_build(STRUCTURES, trial.keys.structures, build)
-    return [Judged(tuple(one.pop("widths")), **one) for one in json.loads(files["structures.json"])]
+    return _judged(files["structures.json"])
 
 
-def judge(trial: NetworkTrial, of: Slimmed) -> SharedJudge:
-    """What judges structures: images of the training split that the slimmable training did not see."""
+# What both have
+
+
+def _orders(model: nn.Module, graph: ChannelGraph) -> Orders:
+    return orders_of(pruning.score(model, graph, IMPORTANCE))
+
+
+def _floors(trial: NetworkTrial, graph: ChannelGraph) -> Widths:
+    """The least widths [G] of a network that may have been cut: a share of the whole groups."""
+    least = floors_of(trial.graph, trial.settings.slimmable.floor)
+    of_group = dict(zip(trial.graph.groups, least.tolist(), strict=True))
+    widths: Widths = np.minimum([of_group.get(name, 1) for name in graph.groups], graph.widths()).astype(np.int64)
+    return widths
+
+
+def _judge(trial: NetworkTrial, stage: Stage, graph: ChannelGraph) -> SharedJudge:
+    """Judges structures by training images; those of a sandwich's training are not among them."""
     settings, recipe = trial.settings.slimmable, recipe_of(trial)
-    seen, unseen = nas.halves(trial.images.split("train"), settings.held_out, trial.point.seed)
+    train = trial.images.split("train")
+    seen, unseen = nas.halves(train, settings.held_out, trial.point.seed)
     batches = -(-settings.images // recipe.batch_size)
 
-    def first(part: AnyDataset) -> list[tuple[Tensor, Tensor]]:
+    def first(part: AnyDataset) -> list[Any]:
         found = loader.batches(part, recipe.batch_size, device=trial.device, train=True, seed=trial.point.seed)
         return list(islice(found, batches))
 
     return SharedJudge(
-        of.model,
-        trial.graph,
-        of.orders,
+        stage.model,
+        graph,
+        stage.orders,
         calibration=first(seen),
         images=first(unseen),
-        label_loss=balance.label_loss(recipe, trial.images.split("train"), trial.device),
+        label_loss=balance.label_loss(recipe, train, trial.device),
         precision=recipe.precision,
     )
 
 
-def derived(trial: NetworkTrial) -> tuple[nn.Module, dict[str, Any]]:
-    """The network of a trial and its spec, before its fine-tuning: the best structure at its budget."""
-    of, graph, settings = slimmed(trial), trial.graph, trial.settings.slimmable
-    floors = floors_of(graph, settings.floor)
-    finalists = best_at(graph, floors, structures(trial), trial.point.values["macs_ratio"], FINALISTS)
-    loss_of = judge(trial, of)
-    best = min(finalists, key=loss_of)
-    return pruning.cut(of.model, graph, kept_at(graph, of.orders, best))
+def _files(trial: NetworkTrial, number: int, stage: Stage, judged: Sequence[Judged]) -> Files:
+    return {
+        "model.safetensors": to_bytes(stage.model),
+        "spec.json": json.dumps(stage.spec).encode(),
+        "orders.json": json.dumps(stage.orders).encode(),
+        "history.json": json.dumps(stage.history).encode(),
+        "structures.json": json.dumps([asdict(one) for one in judged]).encode(),
+        "inputs.json": json.dumps(trial.keys.slimmable_inputs(number), indent=1).encode(),
+    }
+
+
+def _stored(trial: NetworkTrial, key: str, build: Callable[[], Files]) -> Stage:
+    files = trial.session.store.get_or_build(SLIMMABLES, key, build)
+    spec: Spec = json.loads(files["spec.json"])
+    model = pruning.apply_spec(trial.build_model(), spec)
+    model.load_state_dict(load_tensors(files["model.safetensors"]))
+    model.to(trial.device).eval()
+    orders: Orders = json.loads(files["orders.json"]) or _orders(model, trial.trace(model))
+    return Stage(model, spec, orders, json.loads(files["history.json"]))
+
+
+def _judged(content: bytes) -> list[Judged]:
+    found: list[Mapping[str, Any]] = json.loads(content)
+    return [Judged(tuple(one["widths"]), one["macs_ratio"], one["loss"]) for one in found]

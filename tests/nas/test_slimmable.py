@@ -110,13 +110,13 @@ def test_the_loss_is_the_sum_over_the_structures(
     network: nn.Module, graph: ChannelGraph, orders: dict[str, list[int]]
 ) -> None:
     model, teacher = copy.deepcopy(network).train(), copy.deepcopy(network).eval()
-    settings = Slimmable(distill=0.75, temperature=2.0, structures=2)
+    settings, recipe = Slimmable(form="sandwich", structures=2), Recipe(distill=0.75, temperature=2.0)
     sandwich = Sandwich(graph, orders, settings, seed=3)
     sandwich.attach(model)
     generator = torch.Generator().manual_seed(0)
     x, y = torch.randn(6, *SHAPE, generator=generator), torch.randint(4, (6,), generator=generator)
     label_loss = losses.cross_entropy
-    loss = sandwich.at(5)(model, teacher, Recipe(), label_loss, 0.5, x, y)
+    loss = sandwich.at(5)(model, teacher, recipe, label_loss, 0.5, x, y)
 
     expected = torch.zeros(())
     structures = sandwich.structures(5)
@@ -143,7 +143,7 @@ def toy_loss(graph: ChannelGraph, matters: int, widths: np.ndarray) -> float:
 
 def test_the_search_finds_what_matters(graph: ChannelGraph) -> None:
     floors, budgets, matters = floors_of(graph, 0.1), (0.1, 1.0), 3
-    first = first_structures(graph, floors, budgets, 8)
+    first = first_structures(graph, floors, budgets, 8, 0.3, 0)
     seen: list[Judged] = []
     judge = partial(toy_loss, graph, matters)
     judged = search_structures(
@@ -164,7 +164,7 @@ def test_the_search_finds_what_matters(graph: ChannelGraph) -> None:
 def test_the_search_keeps_the_front_of_what_it_judged(graph: ChannelGraph) -> None:
     floors, budgets = floors_of(graph, 0.1), (0.2, 1.0)
     judge = partial(toy_loss, graph, 0)
-    first = first_structures(graph, floors, budgets, 6)
+    first = first_structures(graph, floors, budgets, 6, 0.3, 0)
     judged = search_structures(graph, floors, judge, first, budgets=budgets, population=8, generations=2, seed=1)
     front = non_dominated([(one.loss, one.macs_ratio) for one in judged], ["min", "min"])
     assert front.any()
