@@ -17,7 +17,8 @@ from rssearch.trials.point import PruningPoint
 
 BASELINES, SCORES, SEARCHES = "baselines", "scores", "searches"  # where they lie in the store, each by its key
 # Raise a number when that part computes something else than before: what the old code computed is then not reused.
-CODE = {"data": 1, "train": 2, "score": 2, "search": 1, "cut": 1}
+CODE = {"data": 1, "train": 2, "score": 2, "search": 1, "cut": 2}
+_CUT_AS_BEFORE = {"uniform", "joint"}  # what cut 2 changed nothing of: it is about floors and means of rankings
 
 
 class Keys:
@@ -114,7 +115,10 @@ class Keys:
     def identity(self) -> dict[str, Any]:
         """What determines a trial besides its point and settings."""
         own = user_code(self.point.model, self.point.method_name)
-        return {"data": self.fingerprint, "code": CODE, **self._weights, **self._normalisation, **own}
+        point = self.point
+        as_before = point.method is None or point.allocation in _CUT_AS_BEFORE
+        code = CODE | ({"cut": 1} if as_before else {})
+        return {"data": self.fingerprint, "code": code, **self._weights, **self._normalisation, **own}
 
     @cached_property
     def _training_inputs(self) -> dict[str, Any]:
