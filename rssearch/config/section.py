@@ -26,7 +26,9 @@ class Section(BaseModel):
         Keys of the YAML that came later are left out at their defaults: what was computed before they existed is found.
         """
         fields = type(self).model_fields
-        plain = {name for name in self.LATER if getattr(self, name) == fields[name].default}
+        plain = {
+            name for name in self.LATER if getattr(self, name) == fields[name].get_default(call_default_factory=True)
+        }
         return self.model_dump(mode="json", exclude=plain)
 
 

@@ -26,8 +26,8 @@ __all__ = [
     "Scale",
     "Section",
     "Settings",
-    "Slimmable",
     "Share",
+    "Slimmable",
     "Split",
     "block_metres",
     "or_a_name",
@@ -280,10 +280,23 @@ class Scale(Section):
 class Pruning(Section):
     """How scores become a smaller network."""
 
+    LATER = frozenset({"groups", "keep"})
+
     allocation: Literal["uniform", "global", "global_mean", "lamp", "joint"] | None = Field(
         None,
         description="how many channels each layer loses: the same share (uniform), by ranking all channels (global, "
         "global_mean, lamp), or by two criteria (joint); null: the method's own",
+    )
+    groups: Literal["all", "inner"] = Field(
+        "all",
+        description="which groups of coupled channels are cut: all, or those alone that no addition or concatenation "
+        "joins with others (inner), such as the inner convolutions of residual blocks; the rest stays whole. A "
+        "dimension of the space may be called groups",
+    )
+    keep: dict[str, Annotated[Real, Field(gt=0, le=1)]] = Field(
+        default_factory=dict,
+        description="share of the channels of single groups that stays at least, by a pattern of their names or of "
+        "their layers, such as {layer4.*: 0.5}; 1: whole",
     )
     steps: Integer = Field(
         1, ge=1, description="prune and fine-tune in so many steps; the epochs are divided among them"

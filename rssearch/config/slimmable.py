@@ -27,8 +27,8 @@ class Slimmable(Section):
     lr: Real = Field(0.05, gt=0, description="learning rate of these epochs")
     distill: Share | None = Field(
         None,
-        description="weight of the distillation from the baseline in these epochs, the labels get the rest; null: 0 in a "
-        "cascade, 1 in a sandwich",
+        description="weight of the distillation from the baseline in these epochs, the labels get the rest; null: 0 in "
+        "a cascade, 1 in a sandwich",
     )
     budgets: tuple[Annotated[Real, Field(gt=0, lt=1)], ...] = Field(
         (0.7, 0.5, 0.35, 0.25, 0.15, 0.1),

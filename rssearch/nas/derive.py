@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
@@ -15,11 +17,20 @@ from rssearch.pruning.allocate import allocate
 from rssearch.pruning.pruned import PrunedModel, cost_report
 from rssearch.pruning.surgery import cut
 
-__all__ = ["derive", "fold"]
+__all__ = ["FLOOR", "derive", "fold"]
+
+FLOOR = 0.05  # share of each group that always stays
 
 
 def derive(
-    model: nn.Module, gates: Gates, *, macs_ratio: float, round_to: int = 1, min_channels: int = 1, folded: bool = True
+    model: nn.Module,
+    gates: Gates,
+    *,
+    macs_ratio: float,
+    round_to: int = 1,
+    min_channels: int = 1,
+    keep: Mapping[str, float] | None = None,
+    folded: bool = True,
 ) -> PrunedModel:
     """Cut a network to the channels with the highest scores.
 
@@ -33,6 +44,7 @@ def derive(
         macs_ratio: remaining share of thop's MACs, in (0, 1].
         round_to: kept widths are multiples of this.
         min_channels: no group gets smaller than this.
+        keep: pattern of groups -> share of their channels that must stay, see `rssearch.pruning.prune`.
         folded: multiply the gates of the kept channels into the weights, so that the network starts as it was searched.
 
     Raises:
@@ -45,6 +57,8 @@ def derive(
         macs_ratio=macs_ratio,
         round_to=round_to,
         min_channels=min_channels,
+        keep=keep,
+        floor=FLOOR,
     )
     source = fold(model, gates) if folded else model
     pruned, spec = cut(source, gates.graph, kept)

@@ -17,8 +17,7 @@ from torch import Tensor, nn
 
 from rssearch.config.settings import Recipe, Slimmable
 from rssearch.device import autocast
-from rssearch.nas.widths import Orders, Widths, draw, fitted, floors_of, kept_at
-from rssearch.pruning.channels import ChannelGraph
+from rssearch.nas.widths import Orders, Widths, WidthSpace
 from rssearch.pruning.subnets import Subnets
 from rssearch.train import losses
 from rssearch.train.balance import LabelLoss
@@ -42,33 +41,30 @@ class Sandwich:
     recalibrated once it is cut out.
 
     Args:
-        graph: the channel graph of the network.
+        space: the structures that the network may have.
         orders: the channels of each group, the most important first.
         settings: of the training.
         seed: of the structures.
     """
 
-    graph: ChannelGraph
+    space: WidthSpace
     orders: Orders
     settings: Slimmable
     seed: int
-    floors: Widths = field(init=False)
     _subnets: Subnets | None = field(init=False, default=None, repr=False)
-
-    def __post_init__(self) -> None:
-        self.floors = floors_of(self.graph, self.settings.floor)
 
     def attach(self, model: nn.Module) -> None:
         """Share the weights of a network."""
-        self._subnets = Subnets(model, self.graph)
+        self._subnets = Subnets(model, self.space.graph)
 
     def structures(self, step: int) -> list[Widths]:
         """The widths that learn in a step, the smallest structure first."""
         settings, rng = self.settings, np.random.default_rng([self.seed, step])
-        found = [fitted(self.graph, np.ones(len(self.floors)), self.floors, settings.budgets[-1])]
+        smallest = settings.budgets[-1]
+        found = [self.space.fitted(np.ones(len(self.space.floors)), smallest)]
         for _ in range(settings.structures):
-            ratio = settings.budgets[-1] + (1 - settings.budgets[-1]) * float(rng.random())
-            found.append(draw(self.graph, self.floors, ratio, settings.spread, rng))
+            ratio = smallest + (1 - smallest) * float(rng.random())
+            found.append(self.space.draw(ratio, settings.spread, rng))
         return found
 
     def at(self, step: int) -> StepLoss:
@@ -89,12 +85,12 @@ class Sandwich:
         """As `rssearch.train.loop.training_loss`; the teacher must be there."""
         assert self._subnets is not None
         assert teacher is not None
-        settings, total = self.settings, torch.zeros((), device=x.device)
+        total = torch.zeros((), device=x.device)
         with autocast(x.device, recipe.precision):
             with torch.no_grad():
                 taught = teacher(x)
             for widths in structures:
-                logits = self._subnets(kept_at(self.graph, self.orders, widths), x)
+                logits = self._subnets(self.space.kept(self.orders, widths), x)
                 total = total + recipe.distill * losses.distillation(logits, taught, recipe.temperature, y)
                 if recipe.distill < 1:
                     total = total + (1 - recipe.distill) * label_loss(logits, y)

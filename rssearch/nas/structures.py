@@ -17,14 +17,13 @@ from torch import Tensor, nn
 
 from rssearch.device import Precision, autocast, to_memory_format
 from rssearch.front import layers
-from rssearch.nas.widths import Orders, Widths, fitted, kept_at, ratio_of
-from rssearch.pruning.channels import ChannelGraph
+from rssearch.nas.widths import Orders, Widths, WidthSpace
 from rssearch.pruning.surgery import apply_spec, make_spec, sharing_copy
 from rssearch.train import losses
 from rssearch.train.balance import LabelLoss
 from rssearch.train.loop import recalibrate_on
 
-__all__ = ["Judged", "SharedJudge", "best_at", "first_structures", "search_structures"]
+__all__ = ["Judge", "Judged", "SharedJudge", "best_at", "first_structures", "search_structures"]
 
 Judge = Callable[[Widths], float]  # the loss of a structure
 
@@ -42,22 +41,21 @@ class Judged:
 
 
 def first_structures(
-    graph: ChannelGraph, floors: Widths, budgets: tuple[float, float], count: int, spread: float, seed: int
+    space: WidthSpace, budgets: tuple[float, float], count: int, spread: float, seed: int
 ) -> list[Widths]:
     """Structures to begin with, at budgets whose logarithms are evenly spaced.
 
     They are uniform ones, such that cut inner groups harder than others or less hard, and random ones.
 
     Args:
-        graph: of the network.
-        floors: [G], the least widths.
+        space: the structures that the network may have.
         budgets: smallest and largest share of the MACs.
         count: how many; some of them may be the same.
-        spread: of the random ones, see `rssearch.nas.widths.draw`.
+        spread: of the random ones, see `WidthSpace.draw`.
         seed: of the random ones.
     """
     rng = np.random.default_rng([seed, 11])
-    inner = np.array([group.is_inner for group in graph.groups.values()])
+    inner = np.array([group.is_inner for group in space.graph.groups.values()])
     tilts = [1.0, 1.5, 2.5, 0.7] if inner.any() and not inner.all() else [1.0]
     found = []
     for number in range(count):
@@ -65,14 +63,13 @@ def first_structures(
         if (number // 2) % 2 == 0 or number < len(tilts):
             shares = np.where(inner, 1.0, tilts[number % len(tilts)])
         else:
-            shares = np.exp(spread * rng.standard_normal(len(floors)))
-        found.append(fitted(graph, shares, floors, ratio))
+            shares = np.exp(spread * rng.standard_normal(len(inner)))
+        found.append(space.fitted(shares, ratio))
     return found
 
 
 def search_structures(
-    graph: ChannelGraph,
-    floors: Widths,
+    space: WidthSpace,
     judge: Judge,
     first: Sequence[Widths],
     *,
@@ -85,8 +82,7 @@ def search_structures(
     """Search structures between two budgets.
 
     Args:
-        graph: of the network.
-        floors: [G], the least widths.
+        space: the structures that the network may have.
         judge: gives the loss; called once for each structure.
         first: structures to begin with.
         budgets: smallest and largest share of the MACs.
@@ -106,20 +102,20 @@ def search_structures(
         for widths in structures:
             key = tuple(widths.tolist())
             if key not in judged:
-                judged[key] = Judged(key, ratio_of(graph, widths), judge(widths))
+                judged[key] = Judged(key, space.ratio(widths), judge(widths))
                 on_judged(judged[key])
             found.append(judged[key])
         return found
 
     parents = judge_new(first)
     for _ in range(generations):
-        children = [_child(graph, floors, parents, budgets, rng) for _ in range(population)]
+        children = [_child(space, parents, budgets, rng) for _ in range(population)]
         pool = list({one.widths: one for one in [*parents, *judge_new(children)]}.values())
         parents = _survivors(pool, population)
     return list(judged.values())
 
 
-def best_at(graph: ChannelGraph, floors: Widths, judged: Sequence[Judged], ratio: float, count: int) -> list[Widths]:
+def best_at(space: WidthSpace, judged: Sequence[Judged], ratio: float, count: int) -> list[Widths]:
     """The structures to take at a budget: the best ones near it, each fitted to it, at most `count` different ones.
 
     Near means that its MACs are between 0.8 and 1.25 of the budget. A structure below the budget is expected to get
@@ -131,10 +127,9 @@ def best_at(graph: ChannelGraph, floors: Widths, judged: Sequence[Judged], ratio
     y = np.array([one.loss for one in near])
     slope = 0.0 if np.ptp(x) < 0.01 else min(0.0, float(np.polyfit(x, y, 1)[0]))
     order = np.argsort(y - slope * (x - np.log(ratio)), kind="stable")
-    full = graph.widths()
     found: dict[tuple[int, ...], Widths] = {}
     for index in order:
-        widths = fitted(graph, np.array(near[index].widths) / full, floors, ratio)
+        widths = space.fitted(np.array(near[index].widths) / space.full, ratio)
         found.setdefault(tuple(widths.tolist()), widths)
         if len(found) == count:
             break
@@ -142,14 +137,13 @@ def best_at(graph: ChannelGraph, floors: Widths, judged: Sequence[Judged], ratio
 
 
 def _child(
-    graph: ChannelGraph,
-    floors: Widths,
+    space: WidthSpace,
     parents: Sequence[Judged],
     budgets: tuple[float, float],
     rng: np.random.Generator,
 ) -> Widths:
     """Two parents near each other in MACs crossed, some shares changed, and the budget shifted."""
-    full = graph.widths()
+    full = space.full
     by_macs = sorted(parents, key=lambda one: one.macs_ratio)
     place = int(rng.integers(len(by_macs)))
     other = int(np.clip(place + rng.integers(-2, 3), 0, len(by_macs) - 1))
@@ -158,7 +152,7 @@ def _child(
     changed = rng.random(len(full)) < max(1 / len(full), 0.2)
     shares = np.minimum(0.0, shares + changed * _CHANGE * rng.standard_normal(len(full)))
     ratio = by_macs[place].macs_ratio * float(np.exp(_SHIFT * rng.standard_normal()))
-    return fitted(graph, np.exp(shares), floors, float(np.clip(ratio, *budgets)))
+    return space.fitted(np.exp(shares), float(np.clip(ratio, *budgets)))
 
 
 def _survivors(pool: Sequence[Judged], count: int) -> list[Judged]:
@@ -189,7 +183,7 @@ class SharedJudge:
 
     Args:
         model: the network, on its device.
-        graph: its channel graph.
+        space: the structures that it may have.
         orders: the channels of each group, the most important first.
         calibration: batches that the statistics of batch normalisation are taken from.
         images: batches to judge by.
@@ -200,7 +194,7 @@ class SharedJudge:
     def __init__(
         self,
         model: nn.Module,
-        graph: ChannelGraph,
+        space: WidthSpace,
         orders: Orders,
         *,
         calibration: Sequence[tuple[Tensor, Tensor]],
@@ -208,16 +202,15 @@ class SharedJudge:
         label_loss: LabelLoss,
         precision: Precision = "auto",
     ) -> None:
-        self.model, self.graph, self.orders = model, graph, orders
+        self.model, self.space, self.orders = model, space, orders
         self.calibration, self.images = calibration, images
         self.label_loss, self.precision = label_loss, precision
 
     def __call__(self, widths: Widths) -> float:
         """The mean loss of a structure; infinite where it is not finite."""
         device = self.images[0][0].device
-        network = apply_spec(
-            sharing_copy(self.model), make_spec(self.graph, kept_at(self.graph, self.orders, widths))
-        ).eval()
+        spec = make_spec(self.space.graph, self.space.kept(self.orders, widths))
+        network = apply_spec(sharing_copy(self.model), spec).eval()
         recalibrate_on(network, self.calibration, device=device, precision=self.precision)
         total, samples = 0.0, 0.0
         with torch.no_grad(), autocast(device, self.precision):

@@ -3,74 +3,112 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from rssearch.errors import InputError
 from rssearch.pruning.allocate import refine
 from rssearch.pruning.channels import ChannelGraph
+from rssearch.pruning.scope import Scope, channels_to_keep, may_be_cut
 
-__all__ = ["Orders", "Widths", "draw", "fitted", "floors_of", "kept_at", "ratio_of"]
+__all__ = ["Orders", "WidthSpace", "Widths"]
 
 Widths = npt.NDArray[np.int64]  # [G], in the order of the graph's groups
 Orders = Mapping[str, Sequence[int]]  # group -> its channels, the most important first
 
 
-def floors_of(graph: ChannelGraph, share: float, min_channels: int = 1) -> Widths:
-    """The least widths [G]: this share of each group, and so many channels."""
-    full = graph.widths()
-    least: Widths = np.minimum(full, np.maximum(np.ceil(full * share), min_channels)).astype(np.int64)
-    return least
+@dataclass(frozen=True)
+class WidthSpace:
+    """The structures that a network may have.
 
-
-def ratio_of(graph: ChannelGraph, widths: Widths) -> float:
-    """The share of the MACs that a structure has."""
-    return graph.tables["macs"](widths.astype(float)) / graph.macs()
-
-
-def fitted(graph: ChannelGraph, shares: npt.NDArray[np.float64], floors: Widths, ratio: float) -> Widths:
-    """The structure nearest to a budget whose widths are in proportion to `shares` of their groups.
-
-    Where the proportion asks for more than a group has, or for less than its floor, it has that.
-
-    Args:
-        graph: its cost tables are exact.
-        shares: [G], above 0; only their ratios count.
-        floors: [G], the least widths.
-        ratio: share of the MACs that the structure shall have.
+    Attributes:
+        graph: the channel graph of the network; its cost tables are exact.
+        floors: least widths [G].
+        round_to: widths below the whole are multiples of it.
     """
-    full = graph.widths()
-    target = ratio * graph.macs()
 
-    def at(factor: float) -> Widths:
-        return np.clip(np.rint(full * shares * factor), floors, full).astype(np.int64)
+    graph: ChannelGraph
+    floors: Widths
+    round_to: int = 1
 
-    low, high = 0.0, float(1 / shares.min())
-    for _ in range(40):
-        middle = (low + high) / 2
-        low, high = (low, middle) if graph.tables["macs"](at(middle).astype(float)) > target else (middle, high)
-    return refine(graph, at(low), floors, 1, target)
+    @classmethod
+    def of(
+        cls,
+        graph: ChannelGraph,
+        *,
+        floor: float,
+        min_channels: int = 1,
+        round_to: int = 1,
+        groups: Scope = "all",
+        keep: Mapping[str, float] | None = None,
+        whole: ChannelGraph | None = None,
+    ) -> WidthSpace:
+        """The structures that keep to limits, see `rssearch.pruning.allocate`.
 
+        Args:
+            graph: of the network.
+            floor: share of each group that stays.
+            min_channels: no group gets smaller than this.
+            round_to: as of the class.
+            groups: which may be cut.
+            keep: pattern of groups -> share of their channels that stays.
+            whole: of the network that the shares are of, where that of `graph` was cut from it.
 
-def draw(graph: ChannelGraph, floors: Widths, ratio: float, spread: float, rng: np.random.Generator) -> Widths:
-    """A random structure at a budget: the logarithms of the groups' shares are normal around a common one.
+        Raises:
+            InputError: no group may be cut, or a pattern fits none.
+        """
+        full = graph.widths().astype(np.int64)
+        least = np.maximum(channels_to_keep(graph, {"*": floor} if floor else None, whole), min_channels)
+        least = np.maximum(least, channels_to_keep(graph, keep, whole))
+        floors = np.minimum(full, -(-least // round_to) * round_to)
+        return cls(graph, np.where(may_be_cut(graph, groups), floors, full), round_to)
 
-    Args:
-        graph: of the network.
-        floors: [G].
-        ratio: share of the MACs.
-        spread: standard deviation of the logarithms; with 0 all groups have the same share.
-        rng: random numbers; as many are drawn as there are groups.
-    """
-    return fitted(graph, np.exp(spread * rng.standard_normal(len(floors))), floors, ratio)
+    @property
+    def full(self) -> npt.NDArray[np.float64]:
+        """The whole widths [G]."""
+        return self.graph.widths()
 
+    def ratio(self, widths: Widths) -> float:
+        """The share of the MACs that a structure has."""
+        return self.graph.tables["macs"](widths.astype(float)) / self.graph.macs()
 
-def kept_at(graph: ChannelGraph, orders: Orders, widths: Widths) -> dict[str, tuple[int, ...]]:
-    """The channels that a structure keeps: the first of each group's order. Raises InputError for an order missing."""
-    kept = {}
-    for name, width in zip(graph.groups, widths.tolist(), strict=True):
-        if name not in orders:
-            raise InputError(f"group {name!r} has no order of its channels")
-        kept[name] = tuple(sorted(orders[name][:width]))
-    return kept
+    def fitted(self, shares: npt.NDArray[np.float64], ratio: float) -> Widths:
+        """The structure nearest to a budget whose widths are in proportion to `shares` of their groups.
+
+        Where the proportion asks for more than a group has, or for less than its floor, it has that.
+
+        Args:
+            shares: [G], above 0; only their ratios count.
+            ratio: share of the MACs that the structure shall have.
+        """
+        macs, full, step = self.graph.tables["macs"], self.full, self.round_to
+        target = ratio * self.graph.macs()
+
+        def at(factor: float) -> Widths:
+            wanted = full * shares * factor
+            rounded = np.where(wanted >= full, full, np.rint(wanted / step) * step)
+            return np.clip(rounded, self.floors, full).astype(np.int64)
+
+        low, high = 0.0, float(1 / shares.min())
+        for _ in range(40):
+            middle = (low + high) / 2
+            low, high = (low, middle) if macs(at(middle).astype(float)) > target else (middle, high)
+        return refine(self.graph, at(low), self.floors, step, target)
+
+    def draw(self, ratio: float, spread: float, rng: np.random.Generator) -> Widths:
+        """A random structure at a budget: the logarithms of the groups' shares are normal around a common one.
+
+        Args:
+            ratio: share of the MACs.
+            spread: standard deviation of the logarithms; with 0 all groups have the same share.
+            rng: random numbers; as many are drawn as there are groups.
+        """
+        return self.fitted(np.exp(spread * rng.standard_normal(len(self.floors))), ratio)
+
+    def kept(self, orders: Orders, widths: Widths) -> dict[str, tuple[int, ...]]:
+        """The channels that a structure keeps: the first of each group's order."""
+        return {
+            name: tuple(sorted(orders[name][:width]))
+            for name, width in zip(self.graph.groups, widths.tolist(), strict=True)
+        }

@@ -9,7 +9,8 @@ Allocations, by name:
   of the squares of all scores that are not lower.
 * ``joint`` is for several criteria at once: a channel goes if all of them rank it among the lowest (compound pruning).
 
-All keep the highest scores of a group; of equal scores the lower index stays.
+All keep the highest scores of a group; of equal scores the lower index stays. Where they may cut, and what must stay of
+single groups, see `rssearch.pruning.scope`.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from torch import Tensor
 
 from rssearch.errors import InputError, unknown
 from rssearch.pruning.channels import ChannelGraph
+from rssearch.pruning.scope import Scope, channels_to_keep, check_scope, may_be_cut, share_of
 
 __all__ = ["ALLOCATIONS", "FLOOR", "TOLERANCE", "Allocation", "Counts", "Values", "allocate", "check_amount", "refine"]
 
@@ -37,7 +39,8 @@ _log = logging.getLogger(__name__)
 
 ALLOCATIONS: tuple[Allocation, ...] = get_args(Allocation)
 TOLERANCE = 0.01  # of the remaining MACs, relative to what was asked
-FLOOR = 0.05  # share of each group that all but `uniform` always keep, against collapsed layers
+FLOOR = 0.1  # share of each group that rankings of all channels always keep, against collapsed layers
+FLOORS: dict[Allocation, float] = {"uniform": 0.0, "joint": 0.05}  # of the others
 
 
 def allocate(
@@ -50,13 +53,17 @@ def allocate(
     macs_ratio: float | None = None,
     round_to: int = 1,
     min_channels: int = 1,
+    groups: Scope = "all",
+    keep: Mapping[str, float] | None = None,
+    floor: float | None = None,
+    whole: ChannelGraph | None = None,
 ) -> dict[str, tuple[int, ...]]:
     """The channels to keep.
 
     * uniform, `rate`: of the n channels of each group ``int(n * (1 - rate))`` stay, the truncation of the papers.
     * uniform, `rates`: the same with a rate per layer; a layer stands for its group, groups not named stay whole.
-    * the global ones, `rate`: the ``int(rate * total)`` lowest of all channels go, or as many as there are outside the
-      highest 5 % of each group, which always stay.
+    * the global ones, `rate`: the ``int(rate * total)`` lowest of all channels (of the groups that may be cut) go, or
+      as many as there are outside the highest 10 % of each group, which always stay.
     * joint, `rate`: a channel goes if all its scores, which are shares of ranks, are at most `rate`. A group left with
       less than 5 % (at least one channel) gets back those with the highest first score.
     * `macs_ratio`: bisection on the rate (or on the rank), then single channels where the step between two rates is too
@@ -72,40 +79,51 @@ def allocate(
         macs_ratio: remaining share of thop's MACs, in (0, 1].
         round_to: kept widths are rounded down to multiples of this, but not below the first; whole groups stay whole.
         min_channels: no group gets smaller than this (or than its width).
+        groups: ``all``, or ``inner``: others stay whole, see `Group.is_inner`.
+        keep: pattern of groups -> share of their channels that must stay, see `rssearch.pruning.scope`.
+        floor: share of each group that always stays; None for the allocation's own.
+        whole: of the network that `keep` is about, where that of `graph` was cut from it; None: `graph`.
 
     Returns:
         Group -> kept channels, ascending, for every group of the graph.
 
     Raises:
         InputError: not exactly one of rate, rates and macs_ratio; values out of range; scores that do not fit the graph
-            or are not finite; a `macs_ratio` that cannot be met.
+            or are not finite; a pattern that fits no group; a `macs_ratio` that cannot be met.
     """
     check_amount(
         allocation, rate=rate, rates=rates, macs_ratio=macs_ratio, round_to=round_to, min_channels=min_channels
     )
+    check_scope(groups, keep, rates)
     values = _values(graph, scores, joint=allocation == "joint")
     full = graph.widths().astype(np.int64)
     scored = np.array([name in scores for name in graph.groups])
-    floors = np.where(scored, _floors(full, min_channels, round_to, 0 if allocation == "uniform" else FLOOR), full)
+    cuttable = may_be_cut(graph, groups)
+    share = FLOORS.get(allocation, FLOOR) if floor is None else floor
+    free = np.where(scored, _floors(full, np.maximum(min_channels, share_of(full, share)), round_to), full)
+    floors = np.maximum(free, _floors(full, channels_to_keep(graph, keep, whole), round_to))
+    floors = np.where(cuttable, floors, full)
     amount = rate or 0.0
     if rates is not None:
         by_group = _rates_by_group(graph, rates)
         counts = _uniform(full, np.array([by_group.get(name, 0.0) for name in graph.groups]))
         counts = _round(counts, full, floors, round_to)
     else:
-        wanted = _widths_at(allocation, values, full, floors)
+        wanted = _widths_at(allocation, values, full, floors, cuttable)
 
         def at(amount: float) -> Counts:
             return _round(wanted(amount), full, floors, round_to)
 
         if macs_ratio is not None:
-            counts, amount = _meet(graph, at, floors, round_to, macs_ratio)
+            restrictions = (["groups 'inner'"] if groups == "inner" else []) + (["keep"] if keep else [])
+            counts, amount = _meet(graph, at, floors, round_to, macs_ratio, restrictions, free)
         else:
             counts = at(amount)
     threshold = amount if allocation == "joint" else None
     if threshold is not None:
         left = {name: int((values[name].max(0) > threshold).sum()) for name in scores}
-        revived = [name for name, floor in zip(graph.groups, floors, strict=True) if left.get(name, floor) < floor]
+        own = zip(graph.groups, free, cuttable, strict=True)
+        revived = [name for name, floor, here in own if here and left.get(name, floor) < floor]
         if revived:
             _log.info("all criteria let go of nearly all channels of %s; some were kept", ", ".join(revived))
     return {
@@ -177,7 +195,11 @@ def _best(values: Values, count: int, threshold: float | None) -> tuple[int, ...
 
 
 def _widths_at(
-    allocation: Allocation, values: Mapping[str, Values], full: Counts, floors: Counts
+    allocation: Allocation,
+    values: Mapping[str, Values],
+    full: Counts,
+    floors: Counts,
+    cuttable: npt.NDArray[np.bool_],
 ) -> Callable[[float], Counts]:
     """The widths that an allocation wants, as a function of the rate."""
     if allocation == "uniform":
@@ -186,7 +208,7 @@ def _widths_at(
     if allocation == "joint":
         return lambda rate: np.array([(of_group > rate).sum() for of_group in highest])
     order = _global_order([_NORMALISATIONS[allocation](of_group) for of_group in highest], floors)
-    total = int(full.sum())
+    total = int(full[cuttable].sum())
     return lambda rate: full - np.bincount(order[: int(rate * total)], minlength=len(full))
 
 
@@ -211,8 +233,7 @@ _NORMALISATIONS: dict[str, Callable[[Values], Values]] = {
 }
 
 
-def _floors(full: Counts, min_channels: int, round_to: int, share: float) -> Counts:
-    least = np.maximum(min_channels, np.ceil(full * share).astype(np.int64))
+def _floors(full: Counts, least: Counts, round_to: int) -> Counts:
     floors: Counts = np.minimum(full, -(-least // round_to) * round_to)
     return floors
 
@@ -254,9 +275,18 @@ def _global_order(scores: list[Values], floors: Counts) -> Counts:
 
 
 def _meet(
-    graph: ChannelGraph, at: Callable[[float], Counts], floors: Counts, round_to: int, ratio: float
+    graph: ChannelGraph,
+    at: Callable[[float], Counts],
+    floors: Counts,
+    round_to: int,
+    ratio: float,
+    restrictions: list[str],
+    free: Counts,
 ) -> tuple[Counts, float]:
-    """Widths whose MACs are `ratio` of the whole within 1 %, and the rate that they were found at."""
+    """Widths whose MACs are `ratio` of the whole within 1 %, and the rate that they were found at.
+
+    `free` are the floors without the `restrictions`, for the reason why a ratio cannot be met.
+    """
     macs, full = graph.tables["macs"], at(0.0)
     target = ratio * macs(full.astype(float))
     low, high = 0.0, math.nextafter(1.0, 0.0)  # rates: MACs fall from low to high
@@ -267,10 +297,14 @@ def _meet(
     counts = refine(graph, at(rate), floors, round_to, target)
     reached = macs(counts.astype(float))
     if abs(reached / target - 1) > TOLERANCE:
-        least = macs(floors.astype(float)) / macs(full.astype(float))
+        least, freely = (macs(widths.astype(float)) / macs(full.astype(float)) for widths in (floors, free))
+        reason = f"the smallest network, with min_channels and round_to = {round_to}, has {least:.4g}"
+        if restrictions and ratio * (1 + TOLERANCE) < least:
+            without = " and ".join(restrictions)
+            reason = f"{without} leaves the rest whole, so that the smallest has {least:.4g}; without {freely:.4g}"
         raise InputError(
             f"macs_ratio {ratio:g} cannot be met within {TOLERANCE:.0%}: the nearest is {ratio * reached / target:.4g}"
-            f" (the smallest network, with min_channels and round_to = {round_to}, has {least:.4g})"
+            f" ({reason})"
         )
     return counts, rate
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +38,10 @@ class Atoms:
         self._fixed: list[tuple[Indices, str]] = []
         self._guesses: list[tuple[Indices, str]] = []
         self._whole: dict[str, str] = {}
+        self._joined: list[tuple[Indices, str]] = []
+        self._own: list[
+            tuple[Indices, Indices]
+        ] = []  # channels that are one stream: before and behind a block, factors
 
     def add(self, layer: str, kind: str, sides: Mapping[Side, int], blocks: int = 1) -> None:
         """Number the channels of a layer, once; `blocks` of a grouped convolution are coupled, inputs with outputs."""
@@ -54,6 +59,7 @@ class Atoms:
             for side in sides:
                 of_side = self.of(layer, side).reshape(blocks, -1)
                 self.couple(np.broadcast_to(first, of_side.shape), of_side)
+                self.multiply(np.broadcast_to(first, of_side.shape), of_side)
 
     def of(self, layer: str, side: Side) -> Indices:
         """The numbers of the channels of one side of a layer."""
@@ -65,13 +71,22 @@ class Atoms:
         self.couple(labels, self.of(layer, side))
         if layer in self._blocks and side == "in":
             self._read[layer] |= labels != NONE
+            self.multiply(labels, self.of(layer, side))
+        elif self.kinds[layer] == "index":
+            self.join(labels, "an index shortcut")
 
     def couple(self, one: Indices, other: Indices) -> None:
         """Channels that can only be removed together, pair by pair; a partner `NONE` couples nothing."""
-        one, other = one.ravel(), other.ravel()
-        real = (one != NONE) & (other != NONE) & (one != other)
-        if real.any():
-            self._edges.append((one[real], other[real]))
+        self._edges.append(_pairs(one, other))
+
+    def join(self, labels: Indices, how: str) -> None:
+        """Channels that meet others in an addition, a concatenation, or an index shortcut."""
+        if labels.any():
+            self._joined.append((labels[labels != NONE], how))
+
+    def multiply(self, one: Indices, other: Indices) -> None:
+        """Channels that stay one stream though two layers compute them: one is a factor, or made of the other."""
+        self._own.append(_pairs(one, other))
 
     def fix(self, labels: Indices, reason: str) -> None:
         """Channels that must stay; the first reason is the one that is told."""
@@ -112,17 +127,14 @@ class Atoms:
             produced = any(side == "out" and self.kinds[layer] != "index" for layer, side, _ in signature)
             if produced and unit not in reasons:
                 found[signature].append(unit)
-        groups = [self._group(signature, np.array(units), labels) for signature, units in found.items()]
+        joined = self._ways(labels)
+        groups = [self._group(signature, np.array(units), labels, joined) for signature, units in found.items()]
         order = {name: i for i, name in enumerate(self.kinds)}
         groups.sort(key=lambda group: (order[group.producers[0].layer], group.producers[0].index[0, 0]))
         return _named(groups), fixed
 
     def _components(self) -> Indices:
-        rows = np.concatenate([edge[0] for edge in self._edges] or [np.zeros(0, np.int64)])
-        columns = np.concatenate([edge[1] for edge in self._edges] or [np.zeros(0, np.int64)])
-        links = coo_array((np.ones(len(rows), bool), (rows, columns)), shape=(self._total, self._total))
-        components: Indices = connected_components(links, directed=False)[1]
-        return components
+        return _connected(self._edges, self._total)
 
     def _fixed_blocks(self) -> list[tuple[Indices, str]]:
         """Blocks of input channels whose origin is unknown, such as the image."""
@@ -132,7 +144,21 @@ class Atoms:
             fixed.append((unread, "is a grouped convolution over fixed channels"))
         return fixed
 
-    def _group(self, signature: Signature, units: Indices, labels: Indices) -> Group:
+    def _ways(self, labels: Indices) -> dict[int, str]:
+        """How the channels of a component are joined, or that several layers compute them; inner ones are left out."""
+        ways: dict[int, str] = {}
+        for atoms, how in reversed(self._joined):
+            ways.update(dict.fromkeys(np.unique(labels[atoms]).tolist(), f"is joined by {how}"))
+        producers = [self.of(layer, "out") for layer, kind in self.kinds.items() if kind in {"conv", "linear"}]
+        streams = _connected([*self._own, *(_same(of_layer, labels) for of_layer in producers)], self._total)
+        seen: dict[int, set[int]] = defaultdict(set)
+        for of_layer in producers:
+            for unit, stream in zip(labels[of_layer].tolist(), streams[of_layer].tolist(), strict=True):
+                seen[unit].add(stream)
+        several = {unit: "is computed by several layers" for unit, sources in seen.items() if len(sources) > 1}
+        return several | ways
+
+    def _group(self, signature: Signature, units: Indices, labels: Indices, joined: Mapping[int, str]) -> Group:
         first, side = next(
             (layer, side) for layer, side, _ in signature if side == "out" and self.kinds[layer] != "index"
         )
@@ -146,7 +172,30 @@ class Atoms:
             inside = np.flatnonzero(ranks >= 0)
             index = inside[np.argsort(ranks[inside], kind="stable")].reshape(len(units), k)
             members.append(Member(layer, of_layer, index, self.kinds[layer], layer in self._blocks))
-        return Group(first, len(units), tuple(members))
+        ways = [joined[unit] for unit in units.tolist() if unit in joined]
+        return Group(first, len(units), tuple(members), ways[0] if ways else None)
+
+
+def _pairs(one: Indices, other: Indices) -> tuple[Indices, Indices]:
+    """Pairs of distinct channels; those with `NONE` are left out."""
+    one, other = one.ravel(), other.ravel()
+    real = (one != NONE) & (other != NONE) & (one != other)
+    return one[real], other[real]
+
+
+def _same(of_layer: Indices, labels: Indices) -> tuple[Indices, Indices]:
+    """The channels of one layer that must go together, in pairs."""
+    _, first, place = np.unique(labels[of_layer], return_index=True, return_inverse=True)
+    return of_layer[first][place], of_layer
+
+
+def _connected(edges: Sequence[tuple[Indices, Indices]], total: int) -> Indices:
+    """The component of each of so many numbers [total]."""
+    rows = np.concatenate([edge[0] for edge in edges] or [np.zeros(0, np.int64)])
+    columns = np.concatenate([edge[1] for edge in edges] or [np.zeros(0, np.int64)])
+    links = coo_array((np.ones(len(rows), bool), (rows, columns)), shape=(total, total))
+    components: Indices = connected_components(links, directed=False)[1]
+    return components
 
 
 def _named(groups: list[Group]) -> dict[str, Group]:
@@ -154,5 +203,5 @@ def _named(groups: list[Group]) -> dict[str, Group]:
     named: dict[str, Group] = {}
     for group in groups:
         name = group.name if group.name not in named else f"{group.name}[{group.producers[0].index[0, 0]}]"
-        named[name] = Group(name, group.width, group.members)
+        named[name] = replace(group, name=name)
     return named

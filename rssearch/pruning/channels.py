@@ -49,11 +49,23 @@ class Group:
 
     Attributes:
         name: the first layer, in order of execution, that computes them.
+        joined: what joins them with other channels, or has several layers compute them; None for inner groups.
     """
 
     name: str
     width: int
     members: tuple[Member, ...]
+    joined: str | None = None
+
+    @property
+    def is_inner(self) -> bool:
+        """Whether one layer computes these channels and their readers get them as they are.
+
+        Activations, normalisation, pooling, depthwise and grouped convolutions over the group itself, factors on the
+        channels (squeeze-and-excitation) and flattening may lie between; additions, concatenations and index shortcuts
+        may not. The inner convolutions of residual blocks are inner groups, and all convolutions of a VGG.
+        """
+        return self.joined is None
 
     @property
     def producers(self) -> tuple[Member, ...]:

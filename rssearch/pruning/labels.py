@@ -121,7 +121,7 @@ class Labels:
         for tensor in call.outputs:
             self.set(tensor, None)
 
-    def combine(self, one: Labelled, other: Labelled, what: str) -> Indices | None:
+    def combine(self, one: Labelled, other: Labelled, what: str, *, factor: bool = False) -> Indices | None:
         """The labels of an elementwise operation on two tensors, whose channels are coupled.
 
         Where one of them is the same for all channels of the other (a map of one channel, a factor), the other's
@@ -131,6 +131,7 @@ class Labels:
             one: labels and shape.
             other: labels and shape.
             what: the reason of channels that are combined with something of their number that cannot be cut.
+            factor: whether they are multiplied, which joins them no more than an activation does.
         """
         dims = max(len(one[1]), len(other[1]))
         (a, shape_a), (b, shape_b) = (_aligned(labels, shape, dims) for labels, shape in (one, other))
@@ -148,6 +149,11 @@ class Labels:
         for x, y in ((a, b), (b, a)):
             self.atoms.fix(x[y == NONE] if len(varying(x)) else x[:0], what)
         self.atoms.couple(a, b)
+        differ = (a != b) & (a != NONE) & (b != NONE)
+        if factor:
+            self.atoms.multiply(a[differ], b[differ])
+        else:
+            self.atoms.join(np.concatenate([a[differ], b[differ]]), "an addition")
         return np.where(a == NONE, b, a)
 
 

@@ -17,6 +17,7 @@ from rssearch.pruning.channels import ChannelGraph, Kept
 from rssearch.pruning.criteria.batches import Batches, on_device
 from rssearch.pruning.graph import trace
 from rssearch.pruning.methods import check_options, get_method, score
+from rssearch.pruning.scope import Scope, check_scope
 from rssearch.pruning.surgery import compose, cut, kept_by, make_spec
 
 
@@ -50,6 +51,8 @@ def prune(
     allocation: Allocation | None = None,
     round_to: int = 1,
     min_channels: int = 1,
+    groups: Scope = "all",
+    keep: Mapping[str, float] | None = None,
     seed: int = 0,
     elasticity: Mapping[str, Tensor] | None = None,
     steps: int = 1,
@@ -71,6 +74,10 @@ def prune(
         allocation: see `rssearch.pruning.allocate`; None for the method's own (uniform if `rates` are given).
         round_to: kept widths are multiples of this.
         min_channels: no group gets smaller than this.
+        groups: where to cut: ``all`` groups, or ``inner`` ones alone, which no addition or concatenation joins with
+            others (see `rssearch.pruning.Group.is_inner`).
+        keep: pattern of names of groups, or of layers that compute them -> share of the channels that must stay at
+            least, in (0, 1]; 1 leaves a group whole.
         seed: of the random method.
         elasticity: see `score`.
         steps: prune in so many steps of equal factors, each on scores of its own; they need a `macs_ratio`, as a rate
@@ -85,6 +92,7 @@ def prune(
     how: Allocation = allocation or ("uniform" if rates is not None else chosen.allocation)
     limits = {"round_to": round_to, "min_channels": min_channels}
     check_amount(how, rate=rate, rates=rates, macs_ratio=macs_ratio, **limits)
+    check_scope(groups, keep, rates)
     check_options(method, options)
     if attention.is_in(model):
         if data is None:
@@ -100,7 +108,18 @@ def prune(
             graph, elasticity = trace(model, example_input), None
         ratio = None if macs_ratio is None else min(1.0, target * whole.macs() / graph.macs())
         scores = score(model, graph, method, data=data, seed=seed, elasticity=elasticity, **options)
-        now = allocate(graph, scores, allocation=how, rate=rate, rates=rates, macs_ratio=ratio, **limits)
+        now = allocate(
+            graph,
+            scores,
+            allocation=how,
+            rate=rate,
+            rates=rates,
+            macs_ratio=ratio,
+            groups=groups,
+            keep=keep,
+            whole=whole,
+            **limits,
+        )
         model, cut_now = cut(model, graph, now)
         spec = compose(spec, cut_now)
     kept = kept_by(whole, spec)
@@ -108,6 +127,7 @@ def prune(
         "method": method,
         "allocation": how,
         "steps": steps,
+        "groups": groups,
         "asked": {"rate": rate, "rates": dict(rates) if rates is not None else None, "macs_ratio": macs_ratio},
         **cost_report(whole, kept),
         "widths": {name: (len(channels), whole.groups[name].width) for name, channels in kept.items()},

@@ -29,6 +29,7 @@ _ELEMENTWISE = """
     logical_xor and or xor invert
 """
 
+_FACTORS = frozenset({"mul", "multiply", "div", "divide", "truediv", "true_divide"})
 
 # The same tensor of another type or place, or another of its shape.
 _SAME = """
@@ -39,11 +40,11 @@ _SAME = """
 
 def _elementwise(labels: Labels, call: Call) -> None:
     tensors = call.tensors
-    merged, shape = labels.get(tensors[0]), tensors[0].shape
+    merged, shape, factor = labels.get(tensors[0]), tensors[0].shape, call.name in _FACTORS
     for before, tensor in pairwise(tensors):
         bare = isinstance(tensor, nn.Parameter) or isinstance(before, nn.Parameter)
         what = "is combined with " + ("a bare parameter" if bare else f"a tensor of fixed size in {call.place}")
-        merged = labels.combine((merged, shape), (labels.get(tensor), tensor.shape), what)
+        merged = labels.combine((merged, shape), (labels.get(tensor), tensor.shape), what, factor=factor)
         shape = torch.Size(np.broadcast_shapes(shape, tensor.shape))
     if merged is not None and any(output.dim() != merged.ndim for output in call.outputs):
         labels.stop(call)
@@ -108,6 +109,8 @@ def _cat(labels: Labels, call: Call) -> None:
     else:
         axis %= tensors[0].dim()
     parts = [compact(full) for full in fulls]
+    if len(parts) > 1:
+        labels.atoms.join(np.concatenate([part.ravel() for part in parts]), "a concatenation")
     if not any(other != axis for part in parts for other in varying(part)):
         lines = [np.broadcast_to(part.ravel(), full.shape[axis]) for part, full in zip(parts, fulls, strict=True)]
         labels.set(call.outputs[0], along(np.concatenate(lines), fulls[0].dim(), axis))

@@ -84,7 +84,7 @@ class StudyDefinition:
         fields = type(config.settings).model_fields
         plain = {name for name in _LATER if getattr(config.settings, name) == fields[name].default}
         self._settings = config.settings.model_dump(mode="json", exclude=_NOT_IN_KEY | plain)
-        for section in ("augment", "train", "finetune"):
+        for section in ("augment", "train", "finetune", "pruning"):
             self._settings[section] = getattr(config.settings, section).identity()
         del self._settings["model"]["sha256"]  # in the identity of the trials that begin with such a file
         for name in ("file", "sha256"):

@@ -18,12 +18,13 @@ from rssearch.errors import InputError, unknown
 from rssearch.models import attention
 from rssearch.pruning import METHODS
 from rssearch.pruning.allocate import ALLOCATIONS
+from rssearch.pruning.scope import SCOPES, check_scope
 from rssearch.train import balance
 from rssearch.trials import architecture
-from rssearch.trials.point import CHANNEL_NAS, OTHERS, SLIMMABLE, PruningPoint
+from rssearch.trials.point import CHANNEL_NAS, NO_METHOD, OTHERS, SLIMMABLE, PruningPoint
 
 AMOUNTS = ("rate", "rates", "macs_ratio")
-DIMENSIONS = ("dataset", "model", "method", *AMOUNTS, "seed", "allocation", "round_to", "bands")
+DIMENSIONS = ("dataset", "model", "method", *AMOUNTS, "seed", "allocation", "groups", "round_to", "bands")
 
 
 @contextmanager
@@ -61,6 +62,7 @@ def check_pruning(values: Mapping[str, Any], settings: Settings) -> None:
     if point.method_name == SLIMMABLE:
         _check_slimmable(point)
     _check_allocation(point)
+    _check_groups(point)
 
 
 def check_task(point: PruningPoint) -> None:
@@ -163,6 +165,8 @@ def _check_numbers(values: Mapping[str, Any]) -> None:
             raise InputError(f"space.{name}: {value!r} is not a whole number of at least {low}")
     if values.get("allocation", "uniform") not in ALLOCATIONS:
         raise InputError(f"space.allocation: {unknown('allocation', values['allocation'], ALLOCATIONS)}")
+    if values.get("groups", "all") not in SCOPES:
+        raise InputError(f"space.groups: {unknown('groups', values['groups'], SCOPES)}")
 
 
 def _check_number(values: Mapping[str, Any], name: str, allowed: str, fits: Callable[[float], bool]) -> None:
@@ -220,8 +224,8 @@ def _check_slimmable(point: PruningPoint) -> None:
     smallest = point.settings.slimmable.budgets[-1]
     if point.macs_ratio < smallest:
         raise InputError(
-            f"space.macs_ratio: {point.macs_ratio:g} is below the last of settings.slimmable.budgets, {smallest:g}, the "
-            "smallest network that there will be"
+            f"space.macs_ratio: {point.macs_ratio:g} is below the last of settings.slimmable.budgets, {smallest:g}, "
+            "the smallest network that there will be"
         )
     if point.values.get("allocation"):
         raise InputError("space.allocation: method 'slimmable' searches the widths itself, and has no other allocation")
@@ -239,3 +243,13 @@ def _check_allocation(point: PruningPoint) -> None:
             if point.asked_allocation not in {None, "uniform"}:
                 raise InputError(f"rates for each layer leave nothing to an allocation {point.asked_allocation!r}")
             _ = point.rates  # refuses what cannot be read
+
+
+def _check_groups(point: PruningPoint) -> None:
+    """Refuse `groups: inner` where it would say nothing, or would not be kept to."""
+    if point.groups == "all" or point.method_name == NO_METHOD:
+        return
+    with named("space.groups" if point.values.get("groups") else "settings.pruning.groups"):
+        if point.method_name == CHANNEL_NAS:
+            raise InputError("'inner': method 'channel_nas' searches all groups; take all")
+        check_scope(point.groups, None, point.values.get("rates"))

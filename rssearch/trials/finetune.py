@@ -135,7 +135,7 @@ def _cut(
     else:
         graph, ranks = baselines.score(trial, model, elasticity)
     ratio = None if macs is None else min(1.0, macs / graph.macs())
-    return pruning.cut(model, graph, point.allocate(graph, ranks, ratio))
+    return pruning.cut(model, graph, point.allocate(graph, ranks, ratio, trial.graph))
 
 
 def _softly(trial: PruningTrial) -> FineTuned:

@@ -19,8 +19,9 @@ from rssearch.trials.point import SLIMMABLE, PruningPoint
 BASELINES, SCORES, SEARCHES = "baselines", "scores", "searches"
 SLIMMABLES, STRUCTURES = "slimmables", "structures"
 # Raise a number when that part computes something else than before: what the old code computed is then not reused.
-CODE = {"data": 1, "train": 2, "score": 2, "search": 1, "cut": 1}
+CODE = {"data": 1, "train": 2, "score": 2, "search": 1, "cut": 2}
 SLIMMABLE_CODE = 1  # of slimmable trainings and their structures; not in CODE, which is part of every trial's key
+_CUT_AS_BEFORE = {"uniform", "joint"}  # what cut 2 changed nothing of: it is about floors and means of rankings
 
 
 class Keys:
@@ -124,7 +125,19 @@ class Keys:
             "recipe": self.point.settings.train.identity(),
             "slimmable": settings.model_dump(mode="json", include=names) | {"distill": settings.distillation},
             **({"budget": settings.budgets[stage - 1]} if stage else {}),
+            "limits": self._limits,
             "code": SLIMMABLE_CODE,
+        }
+
+    @property
+    def _limits(self) -> dict[str, Any]:
+        """What structures keep to."""
+        point, limits = self.point, self.point.settings.pruning
+        return {
+            "round_to": point.round_to,
+            "min_channels": limits.min_channels,
+            "groups": point.groups,
+            "keep": limits.keep,
         }
 
     def slimmable(self, stage: int) -> str:
@@ -141,8 +154,12 @@ class Keys:
     def identity(self) -> dict[str, Any]:
         """What determines a trial besides its point and settings."""
         own = user_code(self.point.model, self.point.method_name)
-        slimmable = {"slimmable_code": SLIMMABLE_CODE} if self.point.method_name == SLIMMABLE else {}
-        return {"data": self.fingerprint, "code": CODE, **self._weights, **self._normalisation, **own, **slimmable}
+        point = self.point
+        as_before = point.method is None or point.allocation in _CUT_AS_BEFORE
+        code = CODE | ({"cut": 1} if as_before else {})
+        if point.method_name == SLIMMABLE:
+            own |= {"slimmable_code": SLIMMABLE_CODE}
+        return {"data": self.fingerprint, "code": code, **self._weights, **self._normalisation, **own}
 
     @cached_property
     def _training_inputs(self) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from rssearch.errors import InputError
 from rssearch.models.weights import read
 from rssearch.pruning import ChannelGraph
 from rssearch.pruning.channels import Kept
+from rssearch.pruning.scope import channels_to_keep, may_be_cut
 from rssearch.storage.artifacts import Store
 from rssearch.train import balance
 from rssearch.trial.interface import Preparation
@@ -27,7 +28,7 @@ from rssearch.trials import architecture, checks, images, normalisation
 from rssearch.trials.architecture import Architecture
 from rssearch.trials.checks import named
 from rssearch.trials.keys import BASELINES, SCORES, SEARCHES, SLIMMABLES, STRUCTURES, Keys
-from rssearch.trials.point import CHANNEL_NAS, SLIMMABLE, PruningPoint
+from rssearch.trials.point import CHANNEL_NAS, NO_METHOD, SLIMMABLE, PruningPoint
 
 Metrics = dict[str, Any]
 
@@ -87,6 +88,18 @@ class PlannedTrial:
             if recipe.class_weights not in (None, "balanced"):
                 with checks.inside(f"settings.{section}"):
                     balance.check_classes(recipe, self.description.classes)
+
+    def check_groups(self) -> None:
+        """Refuse a network without the groups that the settings name. Raises InputError."""
+        point = self.point
+        if point.method_name == NO_METHOD:
+            return
+        if point.settings.pruning.keep:
+            with checks.inside("settings.pruning"):
+                channels_to_keep(self.graph, point.settings.pruning.keep)
+        if point.groups != "all":
+            with named("space.groups" if point.values.get("groups") else "settings.pruning.groups"):
+                may_be_cut(self.graph, point.groups)
 
     @property
     def graph(self) -> ChannelGraph:

@@ -19,6 +19,7 @@ from rssearch.pruning import ChannelGraph, Method
 from rssearch.pruning.allocate import Allocation
 from rssearch.pruning.channels import Kept
 from rssearch.pruning.ratios import ratios_of
+from rssearch.pruning.scope import Scope
 from rssearch.trial.session import image_settings
 
 # What a study may name beside the registry of methods.
@@ -149,8 +150,22 @@ class PruningPoint:
         """Kept channels are a multiple of it."""
         return int(self.values.get("round_to", self.settings.pruning.round_to))
 
-    def allocate(self, graph: ChannelGraph, scores: Mapping[str, Tensor], macs_ratio: float | None) -> Kept:
-        """The channels that it keeps of a network by their scores; `macs_ratio` is relative to that network."""
+    @property
+    def groups(self) -> Scope:
+        """Which groups of coupled channels may be cut."""
+        return self.values.get("groups") or self.settings.pruning.groups
+
+    def allocate(
+        self,
+        graph: ChannelGraph,
+        scores: Mapping[str, Tensor],
+        macs_ratio: float | None,
+        whole: ChannelGraph | None = None,
+    ) -> Kept:
+        """The channels that it keeps of a network by their scores.
+
+        `macs_ratio` is relative to that network; `whole` is the graph of the one that it was cut from, if it was.
+        """
         return pruning.allocate(
             graph,
             scores,
@@ -160,6 +175,9 @@ class PruningPoint:
             macs_ratio=macs_ratio,
             round_to=self.round_to,
             min_channels=self.settings.pruning.min_channels,
+            groups=self.groups,
+            keep=self.settings.pruning.keep,
+            whole=whole,
         )
 
 

@@ -71,6 +71,7 @@ def identity(point: Config, settings: Settings, data_root: Path) -> Config:
     trial = PlannedTrial(PruningPoint(point, settings), data_root)
     trial.check_weights()
     trial.check_training()
+    trial.check_groups()
     return trial.keys.identity()
 
 

@@ -77,4 +77,5 @@ def derived(trial: NetworkTrial) -> PrunedModel:
         macs_ratio=trial.point.values["macs_ratio"],
         round_to=trial.point.round_to,
         min_channels=trial.settings.pruning.min_channels,
+        keep=trial.settings.pruning.keep,
     )

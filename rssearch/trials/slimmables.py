@@ -1,9 +1,9 @@
 """One training that serves all budgets, which trials share, and the networks that are cut out of it.
 
 As a *cascade* the baseline shrinks from budget to budget: each stage cuts the network of the stage before to the best
-structure at its budget, trains it by a whole schedule, and keeps it. So a small network has learned at all widths above
-its own, for the compute that fine-tuning each budget by itself would take. As a *sandwich* several widths of one network
-learn together in each step, see `rssearch.nas.slimmable`.
+structure at its budget, trains it by a whole schedule, and keeps it. A small network has then learned at all larger
+budgets, for the compute that fine-tuning each budget by itself would take. As a *sandwich* several widths learn
+together in each step, see `rssearch.nas.slimmable`.
 
 Structures are judged without training, on training images that were held out, see `rssearch.nas.structures`. A trial
 begins with what is nearest above its ``macs_ratio``, and fine-tunes it like every other method.
@@ -26,11 +26,13 @@ from rssearch.config.settings import Recipe
 from rssearch.data import AnyDataset, loader
 from rssearch.models.weights import to_bytes
 from rssearch.nas.slimmable import Sandwich, orders_of
-from rssearch.nas.structures import Judged, SharedJudge, best_at, first_structures, search_structures
-from rssearch.nas.widths import Orders, Widths, floors_of, kept_at, ratio_of
+from rssearch.nas.structures import Judge, Judged, SharedJudge, best_at, first_structures, search_structures
+from rssearch.nas.widths import Orders, Widths, WidthSpace
 from rssearch.pruning import ChannelGraph
 from rssearch.storage.artifacts import Files
 from rssearch.train import balance
+from rssearch.train.loop import OnEpoch
+from rssearch.trial.session import Session
 from rssearch.trials import baselines
 from rssearch.trials.keys import SLIMMABLES, STRUCTURES
 from rssearch.trials.network_trial import History, NetworkTrial, reporter
@@ -83,13 +85,13 @@ def derived(trial: NetworkTrial) -> tuple[nn.Module, Spec]:
     wanted = trial.point.values["macs_ratio"] * trial.graph.macs() / graph.macs()
     if abs(wanted - 1) <= _SAME:
         return stage.model, stage.spec
-    judge = _judge(trial, stage, graph)
+    space = _space(trial, graph)
+    judge = _judge(trial, stage, space)
     if settings.form == "sandwich":
-        finalists = best_at(graph, _floors(trial, graph), structures(trial), wanted, FINALISTS)
-        best = min(finalists, key=judge)
+        best = min(best_at(space, structures(trial), wanted, FINALISTS), key=judge)
     else:
-        best = _best(_searched(trial, graph, judge, wanted), wanted)
-    model, cut = pruning.cut(stage.model, graph, kept_at(graph, stage.orders, best))
+        best = _best(_searched(trial, space, judge, wanted), wanted)
+    model, cut = pruning.cut(stage.model, graph, space.kept(stage.orders, best))
     return model, pruning.compose(stage.spec, cut)
 
 
@@ -123,28 +125,28 @@ def _train_stage(trial: NetworkTrial, number: int, before: Stage | None) -> File
         before = Stage(dense, pruning.make_spec(trial.graph, {}), _orders(dense, trial.graph), [])
     graph = trial.trace(before.model)
     wanted = settings.budgets[number - 1] * trial.graph.macs() / graph.macs()
-    judged = _searched(trial, graph, _judge(trial, before, graph), wanted)
-    model, cut = pruning.cut(before.model, graph, kept_at(graph, before.orders, _best(judged, wanted)))
-    keeper = trial.shared_session(trial.keys.slimmable(number), reported=True)
+    space = _space(trial, graph)
+    judged = _searched(trial, space, _judge(trial, before, space), wanted)
+    model, cut = pruning.cut(before.model, graph, space.kept(before.orders, _best(judged, wanted)))
+    keeper = _keeper(trial, number)
     history = trial.train(
         model,
         recipe,
         teacher=dense if recipe.distill > 0 else None,
         resume=keeper.load_checkpoint(),
-        on_epoch=reporter(keeper),
+        on_epoch=_counted(reporter(keeper), (number - 1) * recipe.epochs),
     )
     keeper.drop_checkpoint()
     return _files(trial, number, Stage(model, pruning.compose(before.spec, cut), {}, history), judged)
 
 
-def _searched(trial: NetworkTrial, graph: ChannelGraph, judge: Callable[[Widths], float], ratio: float) -> list[Judged]:
+def _searched(trial: NetworkTrial, space: WidthSpace, judge: Judge, ratio: float) -> list[Judged]:
     """Structures of a network at one budget, a share of its own MACs."""
-    settings, floors = trial.settings.slimmable, _floors(trial, graph)
+    settings = trial.settings.slimmable
     return search_structures(
-        graph,
-        floors,
+        space,
         judge,
-        first_structures(graph, floors, (ratio, ratio), settings.population, settings.spread, trial.point.seed),
+        first_structures(space, (ratio, ratio), settings.population, settings.spread, trial.point.seed),
         budgets=(ratio, ratio),
         population=settings.population,
         generations=settings.generations,
@@ -165,14 +167,14 @@ def _sandwich(trial: NetworkTrial) -> Files:
     teacher, model = (baselines.baseline(trial).model for _ in range(2))
     settings, graph = trial.settings.slimmable, trial.graph
     orders = _orders(model, graph)
-    keeper = trial.shared_session(trial.keys.slimmable(0), reported=True)
+    keeper = _keeper(trial, 0)
     history = trial.train(
         model,
         recipe_of(trial),
         teacher=teacher,
         resume=keeper.load_checkpoint(),
         on_epoch=reporter(keeper),
-        objective=Sandwich(graph, orders, settings, trial.point.seed),
+        objective=Sandwich(_space(trial, graph), orders, settings, trial.point.seed),
         held_out=settings.held_out,
     )
     keeper.drop_checkpoint()
@@ -183,13 +185,12 @@ def structures(trial: NetworkTrial) -> list[Judged]:
     """The structures of a sandwich that were judged, from the store or searched now."""
 
     def build() -> Files:
-        settings, graph = trial.settings.slimmable, trial.graph
-        floors, budgets = _floors(trial, graph), (settings.budgets[-1], 1.0)
+        settings, space = trial.settings.slimmable, _space(trial, trial.graph)
+        budgets = (settings.budgets[-1], 1.0)
         found = search_structures(
-            graph,
-            floors,
-            _judge(trial, source(trial), graph),
-            first_structures(graph, floors, budgets, settings.population, settings.spread, trial.point.seed),
+            space,
+            _judge(trial, source(trial), space),
+            first_structures(space, budgets, settings.population, settings.spread, trial.point.seed),
             budgets=budgets,
             population=settings.population,
             generations=settings.generations,
@@ -204,19 +205,35 @@ def structures(trial: NetworkTrial) -> list[Judged]:
 # What both have
 
 
+def _keeper(trial: NetworkTrial, number: int) -> Session:
+    """Keeps the checkpoints of a training; its epochs are reported where it is prepared, not on the way of a trial."""
+    return trial.shared_session(trial.keys.slimmable(number), reported="slimmable" in trial.point.values)
+
+
+def _counted(on_epoch: OnEpoch, before: int) -> OnEpoch:
+    """Count the epochs of a stage on from those of the stages before it."""
+    return lambda record, checkpoint: on_epoch(record | {"epoch": record["epoch"] + before}, checkpoint)
+
+
 def _orders(model: nn.Module, graph: ChannelGraph) -> Orders:
     return orders_of(pruning.score(model, graph, IMPORTANCE))
 
 
-def _floors(trial: NetworkTrial, graph: ChannelGraph) -> Widths:
-    """The least widths [G] of a network that may have been cut: a share of the whole groups."""
-    least = floors_of(trial.graph, trial.settings.slimmable.floor)
-    of_group = dict(zip(trial.graph.groups, least.tolist(), strict=True))
-    widths: Widths = np.minimum([of_group.get(name, 1) for name in graph.groups], graph.widths()).astype(np.int64)
-    return widths
+def _space(trial: NetworkTrial, graph: ChannelGraph) -> WidthSpace:
+    """The structures that a network may have, which may have been cut from the trial's; shares are of the whole one."""
+    point, limits = trial.point, trial.settings.pruning
+    return WidthSpace.of(
+        graph,
+        floor=trial.settings.slimmable.floor,
+        min_channels=limits.min_channels,
+        round_to=point.round_to,
+        groups=point.groups,
+        keep=limits.keep,
+        whole=trial.graph,
+    )
 
 
-def _judge(trial: NetworkTrial, stage: Stage, graph: ChannelGraph) -> SharedJudge:
+def _judge(trial: NetworkTrial, stage: Stage, space: WidthSpace) -> SharedJudge:
     """Judges structures by training images; those of a sandwich's training are not among them."""
     settings, recipe = trial.settings.slimmable, recipe_of(trial)
     train = trial.images.split("train")
@@ -229,7 +246,7 @@ def _judge(trial: NetworkTrial, stage: Stage, graph: ChannelGraph) -> SharedJudg
 
     return SharedJudge(
         stage.model,
-        graph,
+        space,
         stage.orders,
         calibration=first(seen),
         images=first(unseen),

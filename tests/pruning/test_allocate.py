@@ -91,9 +91,12 @@ def test_global_never_collapses_a_group():
     scores = scores_of(graph)
     scores["features.conv7"] = torch.zeros(256)
     kept = allocate(graph, scores, "global", rate=0.5)
-    assert kept["features.conv7"] == tuple(range(13))  # ceil(5 % of 256), of equal scores the first
+    assert kept["features.conv7"] == tuple(range(26))  # ceil(10 % of 256), of equal scores the first
     kept = allocate(graph, scores, "global", rate=0.999)
-    assert all(len(c) == -(-graph.groups[n].width * FLOOR // 1) for n, c in kept.items())
+    assert FLOOR == 0.1
+    assert all(len(c) == -(-graph.groups[n].width // 10) for n, c in kept.items())
+    kept = allocate(graph, scores, "global", rate=0.999, floor=0.05)
+    assert all(len(c) == -(-graph.groups[n].width // 20) for n, c in kept.items())
 
 
 @pytest.mark.parametrize("allocation", ["uniform", "global", "global_mean", "lamp"])

@@ -59,5 +59,18 @@ def power(model: nn.Module, graph: ChannelGraph, data: object, seed: int, expone
     return average_over_producers(model, graph, lambda _, layer: (filters(layer).abs() ** float(exponent)).sum(1))
 
 
+class Joined(nn.Module):
+    """A network whose every group of channels is added to another's."""
+
+    def __init__(self, classes: int, in_channels: int) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(in_channels, 8, 3, padding=1), nn.Conv2d(in_channels, 8, 1)
+        self.fc = nn.Linear(8, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.fc((self.a(x) + self.b(x)).relu().mean((2, 3)))
+        return logits
+
+
 SPARSE = Method("sparse", "s", "p", power, "global_mean", options={"exponent": ("2", "0.5")}, train={"bn_l1": 1e-4})
 NUMBER = 7

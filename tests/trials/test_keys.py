@@ -9,6 +9,7 @@ import pytest
 
 from rssearch.config import imports
 from rssearch.config.loading import parse_study
+from rssearch.config.settings import Settings
 from rssearch.study.definition import StudyDefinition
 from rssearch.trials import keys as keys_module
 from rssearch.trials.keys import Keys
@@ -71,6 +72,25 @@ def test_keys_that_came_later_are_left_out_at_their_defaults() -> None:
     for recipe in ({"class_weights": "balanced"}, {"class_weights": {"lake": 2}}, {"sampling": "balanced"}):
         other = keys("synthetic_scenes", "resnet20", {"train": recipe, "finetune": {}})
         assert {name for name in plain if plain[name] == other[name]} == {"data"}
+
+
+def test_where_to_cut_is_left_out_of_the_keys_at_its_default_and_changes_trials_alone() -> None:
+    plain = keys("synthetic_scenes", "resnet20", {})
+    assert keys("synthetic_scenes", "resnet20", {"pruning": {"groups": "all", "keep": {}}}) == plain
+    for pruning in ({"groups": "inner"}, {"keep": {"conv1": 1.0}}):
+        other = keys("synthetic_scenes", "resnet20", {"pruning": pruning})
+        assert {name for name in plain if plain[name] != other[name]} == {"trial"}
+
+
+def test_only_rankings_of_all_channels_are_cut_anew() -> None:
+    def cut(**point: Any) -> int:
+        values = {"dataset": "synthetic_scenes", "model": "resnet20", "rate": 0.5, **point}
+        return int(Keys(PruningPoint(values, Settings()), ROOT).identity()["code"]["cut"])
+
+    assert [cut(method=name) for name in ("l1", "compound", "none", "channel_nas")] == [1, 1, 1, 1]
+    assert [cut(method=name) for name in ("bn_scale", "slimming", "lamp", "taylor")] == [2, 2, 2, 2]
+    assert cut(method="l1", allocation="global") == 2
+    assert cut(method="bn_scale", allocation="uniform") == 1
 
 
 def test_options_of_another_network_leave_the_baseline_as_it_is() -> None:

@@ -252,6 +252,14 @@ def test_distillation_takes_the_baseline_as_teacher(tmp_path: Path, data_root: P
         ({"dataset": 3}, "space.dataset: is required"),
         ({"train.loss": "dice"}, "settings.train.loss: 'dice' compares masks, for segmentation; for classification"),
         ({"finetune.loss": "lovasz_cross_entropy"}, "settings.finetune.loss: 'lovasz_cross_entropy' compares masks"),
+        ({"groups": "outer"}, "space.groups: unknown groups 'outer'"),
+        ({"groups": "inner", "rate": None, "rates": "lfp-1", "model": "resnet56"}, "space.groups: groups 'inner' goes"),
+        (
+            {"groups": "inner", "method": "channel_nas", "rate": None, "macs_ratio": 0.5},
+            "space.groups: 'inner': method 'channel_nas' searches all groups",
+        ),
+        ({"pruning.groups": "inner", "rate": None, "rates": "lfp-1", "model": "resnet56"}, "settings.pruning.groups: "),
+        ({"pruning.keep": {"conv1": 0}}, "pruning.keep.conv1"),
     ],
 )
 def test_check_refuses(change: dict[str, Any], message: str, settings: Settings) -> None:
@@ -273,6 +281,29 @@ def test_weights_of_classes_that_are_not_there_are_refused(data_root: Path, sett
         with pytest.raises(InputError, match=message):
             prune.identity(POINT | change, settings, data_root)
     prune.identity(POINT | {"train.class_weights": "balanced"}, settings, data_root)
+
+
+def test_groups_that_are_not_there_are_refused(data_root: Path, settings: Settings) -> None:
+    for change, message in (
+        ({"pruning.keep": {"layer9.*": 0.5}}, r"^settings\.pruning\.keep: 'layer9\.\*' fits no group of channels; "),
+        (
+            {"groups": "inner", "model": "tests.support.own:Joined"},
+            r"^space\.groups: groups 'inner': the network has no",
+        ),
+    ):
+        prune.check(POINT | change, settings)
+        with pytest.raises(InputError, match=message):
+            prune.identity(POINT | change, settings, data_root)
+    prune.identity(POINT | {"pruning.keep": {"layer[12].*": 0.5}, "groups": "inner"}, settings, data_root)
+
+
+def test_costs_are_of_the_groups_that_are_cut(tmp_path: Path, data_root: Path, settings: Settings) -> None:
+    ratios = {}
+    for groups, rate in (("all", 0.5), ("inner", 0.5), ("inner", 0.0)):
+        point = POINT | {"groups": groups, "rate": rate}
+        ratios[groups, rate] = prune.cost(point, session(tmp_path, data_root, settings, point, "k"))["macs_ratio"]
+    assert ratios["inner", 0.0] == 1
+    assert 0.2 < ratios["all", 0.5] < 0.3 < 0.45 < ratios["inner", 0.5] < 0.6
 
 
 def test_a_network_without_logits_is_refused(tmp_path: Path, data_root: Path, settings: Settings) -> None:

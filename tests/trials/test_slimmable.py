@@ -10,15 +10,24 @@ import pytest
 from rssearch.config.loading import override_settings
 from rssearch.config.settings import Settings
 from rssearch.errors import InputError
+from rssearch.pruning.surgery import kept_by
 from rssearch.storage.artifacts import Store
 from rssearch.trial.session import Context, Session
 from rssearch.trials import prune, slimmables
+from rssearch.trials.keys import Keys
+from rssearch.trials.point import PruningPoint
 from rssearch.trials.pruning_trial import PruningTrial
 from tests.trials.test_prune import POINT
 
 HALF = {name: value for name, value in POINT.items() if name not in {"rate", "method"}} | {"macs_ratio": 0.5}
 NAMED = HALF | {"method": "slimmable"}
-SMALL = {"slimmable.epochs": 2, "slimmable.population": 4, "slimmable.generations": 1, "slimmable.images": 16}
+SMALL = {
+    "slimmable.epochs": 2,
+    "slimmable.population": 4,
+    "slimmable.generations": 1,
+    "slimmable.images": 16,
+    "slimmable.budgets": [0.6, 0.4],
+}
 
 
 @pytest.fixture(scope="module")
@@ -30,20 +39,31 @@ def open_session(folder: Path, root: Path, local: Settings, point: dict[str, Any
     return Session(Context("s", str(folder), str(root), local), key, point, **more)
 
 
-def test_one_training_serves_all_budgets(small: Settings, data_root: Path, tmp_path: Path) -> None:
-    points = [NAMED | {"macs_ratio": ratio} for ratio in (0.7, 0.3)]
+@pytest.fixture(params=["cascade", "sandwich"])
+def form(small: Settings, request: pytest.FixtureRequest) -> Settings:
+    return override_settings(small, {"slimmable.form": request.param})
+
+
+def test_one_training_serves_all_budgets(form: Settings, data_root: Path, tmp_path: Path) -> None:
+    points = [NAMED | {"macs_ratio": ratio} for ratio in (0.8, 0.6, 0.45)]
     store = Store(str(tmp_path))
-    baseline, training = prune.preparations(points, small, data_root, store)
+    baseline, training = prune.preparations(points, form, data_root, store)
     assert (baseline.done, training.done, training.epochs) == (False, False, 2)
     assert training.title == "slimmable training resnet20 on folder:scenes, seed 0"
-    run_in = open_session(tmp_path, data_root, small, dict(training.point), training.key)
+    run_in = open_session(tmp_path, data_root, form, dict(training.point), training.key)
     assert prune.prepare(dict(training.point), run_in)["epoch"] == 2
-    assert all(preparation.done for preparation in prune.preparations(points, small, data_root, store))
+    again: list[dict[str, Any]] = []
+    whole = prune.preparations([NAMED | {"macs_ratio": 0.4}], form, data_root, store)[1]
+    later = open_session(tmp_path, data_root, form, dict(whole.point), whole.key, on_report=again.append)
+    prune.prepare(dict(whole.point), later)
+    assert [report["epoch"] for report in again] == ([3, 4] if form.slimmable.form == "cascade" else [])
+    assert all(preparation.done for preparation in prune.preparations(points, form, data_root, store))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(slimmables, "_train", lambda _: pytest.fail("trained again"))
+        for function in ("_train_stage", "_sandwich"):
+            patch.setattr(slimmables, function, lambda *_: pytest.fail("trained again"))
         for point in points:
             reports: list[dict[str, Any]] = []
-            session = open_session(tmp_path, data_root, small, point, str(point), on_report=reports.append)
+            session = open_session(tmp_path, data_root, form, point, str(point), on_report=reports.append)
             result = prune.run(point, session)
             assert result["macs_ratio"] == pytest.approx(point["macs_ratio"], rel=0.01)
             assert [report["epoch"] for report in reports] == [1, 2]  # of the fine-tuning alone
@@ -51,43 +71,60 @@ def test_one_training_serves_all_budgets(small: Settings, data_root: Path, tmp_p
 
 
 def test_an_interrupted_training_ends_as_an_uninterrupted_one(
-    tmp_path: Path, storage: Path, data_root: Path, small: Settings
+    tmp_path: Path, storage: Path, data_root: Path, form: Settings
 ) -> None:
-    whole = prune.run(NAMED, open_session(storage, data_root, small, NAMED, "whole"))
-    (_, needed) = prune.preparations([NAMED], small, data_root, Store(str(tmp_path)))
+    whole = prune.run(NAMED, open_session(storage, data_root, form, NAMED, f"whole-{form.slimmable.form}"))
+    (_, needed) = prune.preparations([NAMED], form, data_root, Store(str(tmp_path)))
 
     def stop(_: dict[str, Any]) -> None:
         raise KeyboardInterrupt
 
-    broken = open_session(tmp_path, data_root, small, dict(needed.point), needed.key, on_report=stop)
+    broken = open_session(tmp_path, data_root, form, dict(needed.point), needed.key, on_report=stop)
     with pytest.raises(KeyboardInterrupt):
         prune.prepare(dict(needed.point), broken)
     trial = PruningTrial.open(NAMED, broken)
-    assert trial.shared_session(f"slimmable-{trial.keys.slimmable}").load_checkpoint() is not None
-    resumed = prune.run(NAMED, open_session(tmp_path, data_root, small, NAMED, "resumed"))
+    training = trial.shared_session(trial.keys.slimmable(int(form.slimmable.form == "cascade")))
+    assert training.load_checkpoint() is not None
+    resumed = prune.run(NAMED, open_session(tmp_path, data_root, form, NAMED, "resumed"))
     assert (resumed["val_loss"], resumed["macs"]) == (whole["val_loss"], whole["macs"])
-    assert trial.shared_session(f"slimmable-{trial.keys.slimmable}").load_checkpoint() is None
+    assert training.load_checkpoint() is None
 
 
-def test_what_the_training_does_not_depend_on_shares_it(small: Settings, data_root: Path, tmp_path: Path) -> None:
-    run_in = open_session(tmp_path, data_root, small, NAMED, "a")
-    searched = override_settings(small, {"slimmable.generations": 2})
-    other = open_session(tmp_path, data_root, searched, NAMED, "b")
-    one, two = (PruningTrial.open(NAMED, session).keys for session in (run_in, other))
-    assert one.slimmable == two.slimmable
+def test_stages_build_on_one_another(small: Settings, data_root: Path, tmp_path: Path) -> None:
+    point = NAMED | {"macs_ratio": 0.4}
+    (_, training) = prune.preparations([point], small, data_root, Store(str(tmp_path)))
+    assert training.epochs == 4
+    session = open_session(tmp_path, data_root, small, point, "a")
+    trial = PruningTrial.open(point, session)
+    last = slimmables.source(trial)
+    first = slimmables.source(PruningTrial.open(NAMED | {"macs_ratio": 0.6}, session))
+    kept, before = (kept_by(trial.graph, stage.spec) for stage in (last, first))
+    assert all(set(channels) <= set(before[name]) for name, channels in kept.items())
+    assert trial.graph.macs(kept) / trial.graph.macs() == pytest.approx(0.4, rel=0.01)
+    longer = override_settings(small, {"slimmable.budgets": [0.6, 0.3]})
+    other = PruningTrial.open(point, open_session(tmp_path, data_root, longer, point, "b"))
+    assert other.keys.slimmable(1) == trial.keys.slimmable(1)
+    assert other.keys.slimmable(2) != trial.keys.slimmable(2)
+    whole = slimmables.source(PruningTrial.open(NAMED | {"macs_ratio": 0.9}, session))
+    assert whole.history == []
+
+
+def test_the_search_of_a_sandwich_is_not_in_the_key_of_its_training(small: Settings, data_root: Path) -> None:
+    sandwich = override_settings(small, {"slimmable.form": "sandwich"})
+    searched = override_settings(sandwich, {"slimmable.generations": 2})
+    one, two = (Keys(PruningPoint(NAMED, settings), data_root) for settings in (sandwich, searched))
+    assert one.slimmable(0) == two.slimmable(0)
     assert one.structures != two.structures
-    longer = open_session(tmp_path, data_root, override_settings(small, {"slimmable.epochs": 3}), NAMED, "c")
-    assert PruningTrial.open(NAMED, longer).keys.slimmable != one.slimmable
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"macs_ratio": None, "rate": 0.5}, "method 'slimmable' needs macs_ratio"),
-        ({"macs_ratio": 0.05}, "space.macs_ratio: 0.05 is below settings.slimmable.smallest, 0.1"),
+        ({"macs_ratio": 0.05}, "space.macs_ratio: 0.05 is below the last of settings.slimmable.budgets, 0.4"),
         ({"allocation": "uniform"}, "space.allocation: method 'slimmable' searches the widths itself"),
         ({"pruning.steps": 2}, "settings.pruning.steps: method 'slimmable' derives its network in one step"),
-        ({"slimmable.smallest": 1.0}, "smallest"),
+        ({"slimmable.budgets": [0.5, 0.5]}, "budgets must fall, but are 0.5, 0.5"),
         ({"slimmable.structure": 1}, "Did you mean 'structures'?"),
     ],
 )
