@@ -48,10 +48,10 @@ class Slimmable(Section):
         0.1, gt=0, lt=1, description="share of the training images that structures are judged by, and not trained on"
     )
     images: Integer = Field(
-        512, ge=2, description="most of these images that judge a structure; as many recalibrate its normalisation"
+        256, ge=2, description="most of these images that judge a structure; as many recalibrate its normalisation"
     )
-    population: Integer = Field(16, ge=2, description="structures of a generation of the search (NSGA-II)")
-    generations: Integer = Field(3, ge=0, description="of the search; 0: the first structures alone are judged")
+    population: Integer = Field(8, ge=2, description="structures of a generation of the search (NSGA-II)")
+    generations: Integer = Field(1, ge=0, description="of the search; 0: the first structures alone are judged")
 
     @model_validator(mode="after")
     def _budgets_fall(self) -> Slimmable:
