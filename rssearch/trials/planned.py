@@ -154,7 +154,8 @@ def preparations(trials: Iterable[PlannedTrial], store: Store) -> list[Preparati
             checks.check_images(trial.point, trial.description.input_shape[1])
         if trial.point.method_name == CHANNEL_NAS and trial.keys.search not in searches:
             searches[trial.keys.search] = _search(trial, store)
-        of_baseline[trial.keys.baseline].append(trial)
+        if not trial.point.is_untrained:
+            of_baseline[trial.keys.baseline].append(trial)
     return [*(_baseline(sharing, store) for sharing in of_baseline.values()), *searches.values()]
 
 

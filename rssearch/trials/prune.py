@@ -17,11 +17,23 @@ from torch import nn
 from rssearch.config.schema import Search
 from rssearch.config.settings import Settings
 from rssearch.cost import memory
+from rssearch.cost.compute import compute
 from rssearch.data import AnySet
 from rssearch.storage.artifacts import Store
 from rssearch.trial.interface import Preparation
 from rssearch.trial.session import Session
-from rssearch.trials import baseline_check, baselines, checks, images, latency, planned, results, searches, tasks
+from rssearch.trials import (
+    baseline_check,
+    baselines,
+    checks,
+    images,
+    latency,
+    planned,
+    results,
+    searches,
+    spending,
+    tasks,
+)
 from rssearch.trials.finetune import prune_and_finetune
 from rssearch.trials.planned import PlannedTrial
 from rssearch.trials.point import PruningPoint
@@ -64,8 +76,14 @@ def identity(point: Config, settings: Settings, data_root: Path) -> Config:
 
 
 def epochs(point: Config, settings: Settings) -> int:
-    """How many epochs a trial reports: those of the fine-tuning."""
+    """How many epochs a trial reports: those of the fine-tuning, or of the training that stands for it."""
     return PruningPoint(point, settings).finetune_recipe.epochs
+
+
+def peers(point: Config, settings: Settings) -> str:
+    """Whose epochs can be compared: fine-tuned networks, those that train again, and those from the start."""
+    resolved = PruningPoint(point, settings)
+    return f"{'initial' if resolved.is_untrained else 'trained'} {'train' if resolved.retrains else 'finetune'}"
 
 
 def share(
@@ -124,10 +142,10 @@ def prepare(config: Config, session: Session) -> Metrics:
     """Train a baseline and score it with every method that the study asks for; or search channels."""
     trial = PruningTrial.open(config, session)
     if config.get("search"):
-        return searches.searched(trial).history[-1]
+        return searches.searched(trial).history[-1] | {spending.COMPUTE: compute(spending.search(trial))}
     for method in config["methods"]:
         baselines.scores(PruningTrial(trial.point.with_method(method), session))
-    return trial.baseline.metrics
+    return trial.baseline.metrics | {spending.COMPUTE: compute(spending.baseline(trial))}
 
 
 def run(config: Config, session: Session) -> Metrics:
@@ -141,7 +159,7 @@ def run(config: Config, session: Session) -> Metrics:
 
 def _time(trial: PruningTrial, pruned: nn.Module) -> None:
     """Measure or predict the latency that the study asks for. Raises Infeasible where it breaks a constraint."""
-    latency.predicted(pruned, trial.baseline.model, trial.architecture, trial.session)
+    latency.predicted(pruned, trial.dense, trial.architecture, trial.session)
     latency.measured(pruned, trial.images.input_shape, trial.session)
 
 
