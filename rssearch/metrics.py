@@ -128,6 +128,8 @@ def axis(name: str, values: Sequence[float]) -> tuple[str, float]:
     if is_count(name) or is_size(name):
         smallest = min((abs(value) for value in values if value), default=0.0)
         unit, prefix = next((p for p in _prefixes(name) if smallest >= p[0] / 10), (1.0, ""))
+        if name.endswith(COMPUTE):
+            return title_of(name).replace("(MACs)", f"({prefix} MACs)".replace("( ", "(")), 1 / unit
         shown = prefix + ("B" if is_size(name) else "")
         return title_of(name) + (f" ({shown})" if shown else ""), 1 / unit
     return title_of(name), 1.0

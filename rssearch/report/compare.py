@@ -211,7 +211,7 @@ def format_comparison(
         InputError: the format is not known or needs a folder that is not given, or the studies cannot be compared.
     """
     if by not in WAYS:
-        raise unknown("way to compare by", by, WAYS)
+        raise unknown("--by", by, WAYS)
     if format not in FORMATS:
         raise unknown("format", format, FORMATS)
     if out is None and format in ("png", "all"):
@@ -281,7 +281,7 @@ def tables(found: Comparison) -> list[RenderableType]:
         "On the\nfront",
         "Relative\nhypervolume",
         "To the\nfirst",
-        f"Best\n{found.quality}",
+        "\n".join(["Best", *found.quality.split("_")]),
         "Time",
         "Compute\n(MACs)",
     ]

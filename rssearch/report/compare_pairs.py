@@ -58,8 +58,9 @@ def sentences(found: Comparison) -> list[str]:
         return ["Fewer than two seeds in common: whether they differ beyond noise cannot be said."]
     seeds = len(common_seeds({entry.study: entry.by_seed for entry in found.entries}))
     apart = sum(pair.is_separable for pair in tested)
-    which = f"{apart} of {len(tested)} pairs are separable" if apart else f"None of {len(tested)} pairs is separable"
-    lines = [f"{which} at 5 % (paired t-tests, two-sided, with Holm's correction; {seeds} seeds in common)."]
+    lines = [
+        f"{_count(apart, len(tested))} separable at 5 % (paired t-tests, two-sided, with Holm's correction; {seeds} seeds in common)."
+    ]
     if not apart:
         lines.append("A difference that is not separable is not shown to be none: more seeds would say more.")
     if (critical := found.critical_difference) is not None and len(found.entries) > 2:
@@ -67,6 +68,13 @@ def sentences(found: Comparison) -> list[str]:
         never = f": nothing can be separable by ranks with fewer than {enough} seeds" if critical >= most else ""
         lines.append(f"By ranks the critical difference is {critical:.2f} of at most {most} (Nemenyi){never}.")
     return lines
+
+
+def _count(apart: int, pairs: int) -> str:
+    """The beginning of a sentence about so many of all pairs."""
+    if pairs == 1:
+        return "The pair is" if apart else "The pair is not"
+    return f"Of {pairs} pairs {apart or 'none'} {'are' if apart > 1 else 'is'}"
 
 
 def _enough(critical: float, seeds: int, groups: int) -> int:
@@ -127,4 +135,4 @@ def _mean(entry: Entry) -> str:
 def _signed(difference: float | None, interval: float | None, sign: int = 1) -> str:
     if difference is None:
         return ""
-    return f"{sign * difference:+.4f}" + ("" if interval is None else f" ± {interval:.4f}")
+    return f"{sign * difference or 0.0:+.4f}" + ("" if interval is None else f" ± {interval:.4f}")

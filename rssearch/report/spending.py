@@ -14,8 +14,8 @@ _ONE = {TRIALS: "trial"}
 
 
 def text(found: Spent) -> str:
-    """``1.2 PMACs``, or that it is not known."""
-    return UNKNOWN if found.macs is None else f"{human('compute', found.macs)}MACs"
+    """``1.2 P MACs``, or that it is not known."""
+    return UNKNOWN if found.macs is None else f"{human('compute', found.macs)} MACs"
 
 
 def notes(fronts: Sequence[Front]) -> list[str]:
