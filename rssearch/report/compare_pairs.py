@@ -58,9 +58,8 @@ def sentences(found: Comparison) -> list[str]:
         return ["Fewer than two seeds in common: whether they differ beyond noise cannot be said."]
     seeds = len(common_seeds({entry.study: entry.by_seed for entry in found.entries}))
     apart = sum(pair.is_separable for pair in tested)
-    lines = [
-        f"{_count(apart, len(tested))} separable at 5 % (paired t-tests, two-sided, with Holm's correction; {seeds} seeds in common)."
-    ]
+    how = f"paired t-tests, two-sided, with Holm's correction; {seeds} seeds in common"
+    lines = [f"{_count(apart, len(tested))} separable at 5 % ({how})."]
     if not apart:
         lines.append("A difference that is not separable is not shown to be none: more seeds would say more.")
     if (critical := found.critical_difference) is not None and len(found.entries) > 2:
