@@ -27,7 +27,7 @@ from rssearch.front.seeds import paired
 from rssearch.trial.session import Context, Session
 from rssearch.trials import prune
 
-CELLS = {  # dataset and network -> how the baseline converges
+CELLS: dict[tuple[str, str], dict[str, Any]] = {  # dataset and network -> how the baseline converges
     ("eurosat", "resnet20"): {"input_size": 32, "train": {"epochs": 12, "lr": 0.1, "warmup_epochs": 1}},
     ("eurosat", "resnet18"): {"input_size": 32, "train": {"epochs": 12, "lr": 0.1, "warmup_epochs": 1}},
     ("ucmerced", "resnet20"): {"input_size": 48, "train": {"epochs": 60, "lr": 0.1, "batch_size": 64}},

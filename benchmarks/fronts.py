@@ -13,6 +13,7 @@ seed with 95 % intervals (Student's t), and the accuracies. No Ray is needed.
 
 import argparse
 import csv
+import json
 import statistics
 import time
 from collections.abc import Iterator
@@ -54,7 +55,7 @@ SETS: dict[str, dict[str, Any]] = {  # how a network converges on them
 WAYS = ("slimmable", "sandwich", "l1", "channel_nas", "scratch")
 COLUMNS = (
     *("regime", "dataset", "model", "input_size", "seed", "way", "asked_macs_ratio", "macs_ratio", "epochs"),
-    *("baseline_quality", "val_quality", "test_quality", "compute", "baselines", "seconds", "device"),
+    *("baseline_quality", "val_quality", "test_quality", "compute", "shared_compute", "baselines", "seconds", "device"),
 )
 
 
@@ -138,7 +139,8 @@ def front(args: argparse.Namespace, way: str, seed: int, done: set[tuple[str, ..
             "baseline_quality": found.get(f"baseline_test_{quality}", ""),
             "val_quality": found[f"val_{quality}"],
             "test_quality": found[f"test_{quality}"],
-            "compute": found.get("compute", ""),
+            "compute": found["compute"],
+            "shared_compute": json.dumps(found["shared_compute"]),
             "baselines": plan.total / plan.whole,
             "seconds": round(time.perf_counter() - begin, 1),
         }
@@ -194,16 +196,28 @@ def table(args: argparse.Namespace) -> None:
         print(f"\n{regime}, {of[0]['model']} on {dataset}, {size} px\n")
         volumes = {way: volume(of, way) for way in dict.fromkeys(row["way"] for row in of)}
         ratios = sorted({float(row["asked_macs_ratio"]) for row in of}, reverse=True)
-        print(f"| way | seeds | hypervolume | slimmable - it | {' | '.join(f'{ratio:g}' for ratio in ratios)} |")
-        print("|---" * (4 + len(ratios)) + "|")
+        print(
+            f"| way | seeds | compute | hypervolume | slimmable - it | {' | '.join(f'{ratio:g}' for ratio in ratios)} |"
+        )
+        print("|---" * (5 + len(ratios)) + "|")
         for way in sorted(volumes, key=lambda name: -statistics.mean(volumes[name].values() or [0])):
             values = list(volumes[way].values())
             cells = [spread([100 * float(r["test_quality"]) for r in of if is_at(r, way, ratio)]) for ratio in ratios]
             gain = difference(volumes.get("slimmable", {}), volumes[way]) if way != "slimmable" else ""
             mean = spread([100 * value for value in values]) if values else "-"
-            print(f"| {way} | {len(values)} | {mean} | {gain} | {' | '.join(cells)} |")
+            print(f"| {way} | {len(values)} | {spent(of, way):.1f} | {mean} | {gain} | {' | '.join(cells)} |")
         if args.png:
             draw(of, ratios, args.png.with_name(f"{args.png.stem}-{regime}-{dataset}{args.png.suffix}"))
+
+
+def spent(rows: list[dict[str, str]], way: str) -> float:
+    """The mean compute of a front, in 10^12 MACs: its trials, and what they share, once."""
+    fronts: dict[str, dict[str, int]] = {}
+    for row in rows:
+        if row["way"] == way:
+            parts = fronts.setdefault(row["seed"], {})
+            parts |= json.loads(row["shared_compute"]) | {row["asked_macs_ratio"]: int(row["compute"])}
+    return statistics.mean(sum(parts.values()) for parts in fronts.values()) / 1e12
 
 
 def is_at(row: dict[str, str], way: str, ratio: float) -> bool:
@@ -248,7 +262,9 @@ def draw(rows: list[dict[str, str]], ratios: list[float], path: Path) -> None:
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
     for way in dict.fromkeys(row["way"] for row in rows):
-        at, means, halves = [], [], []
+        at: list[float] = []
+        means: list[float] = []
+        halves: list[float] = []
         for ratio in ratios:
             values = [100 * float(row["test_quality"]) for row in rows if is_at(row, way, ratio)]
             mean, half = paired(values)

@@ -9,6 +9,8 @@ from numbers import Real
 from typing import Any
 
 PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
+LARGE = ((1e18, "E"), (1e15, "P"), (1e12, "T"), *PREFIXES)  # of what a study took in all
+COMPUTE = "compute"
 DIFFERENCE = "_difference"  # of a quality to that of the baseline
 SPEEDUP = "speedup"
 RATIOS = ("macs_ratio", "params_ratio", "bytes_ratio")
@@ -31,6 +33,7 @@ WORDS = {
     "iqr": "interquartile range",
     "bytes": "size",
     "speedup": "speed-up",
+    "compute": "compute (MACs)",
 }
 
 
@@ -59,7 +62,7 @@ def human(name: str, value: Any, deviation: float | None = None) -> str:
         return f"{100 * quantity:.1f}{spread} %"
     if is_count(name) or is_size(name):
         rounded = float(f"{quantity:.3g}")  # first, so that 999.9 k becomes 1 M
-        unit, prefix = next((p for p in PREFIXES if abs(rounded) >= p[0]), (1.0, ""))
+        unit, prefix = next((p for p in _prefixes(name) if abs(rounded) >= p[0]), (1.0, ""))
         return f"{rounded / unit:g} {prefix}{'B' if is_size(name) else ''}".rstrip()
     return f"{quantity:.4g}" if isinstance(value, float) else str(value)
 
@@ -100,7 +103,11 @@ def is_size(name: str) -> bool:
 
 def is_count(name: str) -> bool:
     """Whether a metric is a count of operations or parameters, better read in M or G."""
-    return name.endswith(("macs", "params"))
+    return name.endswith(("macs", "params", COMPUTE))
+
+
+def _prefixes(name: str) -> tuple[tuple[float, str], ...]:
+    return LARGE if name.endswith(COMPUTE) else PREFIXES
 
 
 def title_of(name: str) -> str:
@@ -120,7 +127,9 @@ def axis(name: str, values: Sequence[float]) -> tuple[str, float]:
         return title_of(name), 100.0
     if is_count(name) or is_size(name):
         smallest = min((abs(value) for value in values if value), default=0.0)
-        unit, prefix = next((p for p in PREFIXES if smallest >= p[0] / 10), (1.0, ""))
+        unit, prefix = next((p for p in _prefixes(name) if smallest >= p[0] / 10), (1.0, ""))
+        if name.endswith(COMPUTE):
+            return title_of(name).replace("(MACs)", f"({prefix} MACs)".replace("( ", "(")), 1 / unit
         shown = prefix + ("B" if is_size(name) else "")
         return title_of(name) + (f" ({shown})" if shown else ""), 1 / unit
     return title_of(name), 1.0

@@ -51,3 +51,12 @@ def test_axis_units_follow_the_smallest_value():
     assert axis("val_accuracy", [0.9]) == ("Validation accuracy (%)", 100.0)
     assert axis("macs_ratio", [0.9]) == ("MACs left (% of the baseline)", 100.0)
     assert axis("latency_ms", [3.0]) == ("Latency (ms)", 1.0)
+
+
+def test_compute_has_large_units() -> None:
+    assert human("compute", 3.21e15) == "3.21 P"
+    assert human("compute", 45e12) == "45 T"
+    assert human("macs", 45e12) == "45000 G"
+    assert title_of("compute") == "Compute (MACs)"
+    assert axis("compute", [2e12, 3e15]) == ("Compute (T MACs)", 1e-12)
+    assert axis("compute", [2]) == ("Compute (MACs)", 1.0)

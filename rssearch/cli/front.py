@@ -97,21 +97,23 @@ def export(
 
 def compare(
     studies: Annotated[
-        list[str], typer.Argument(metavar="STUDY...", help="At least two; the others are compared with the first.")
+        list[str],
+        typer.Argument(metavar="STUDY...", help="Two or more; or one, by its methods. The first is compared with."),
     ],
     storage: StudyStorage = "results",
     format: Annotated[str, typer.Option(metavar="NAME", help="table, json, png or all.")] = "table",  # noqa: A002
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="A folder for files. Default: json is printed; png needs one.")
     ] = None,
+    by: Annotated[str, typer.Option(metavar="NAME", help="What is compared: study, or method.")] = "study",
 ) -> None:
-    """Compare the fronts of several studies, and the computing that they took."""
+    """Compare the fronts of several studies or methods, what they took, and which differ beyond noise."""
     from rssearch.report import compare as comparing
     from rssearch.report import recorded
 
     if out is not None:
         check_folder(out)
-    result = comparing.format_comparison([recorded.read(name, storage) for name in studies], format, out)
+    result = comparing.format_comparison([recorded.read(name, storage) for name in studies], format, out, by)
     if isinstance(result, str):
         write(result)
         return

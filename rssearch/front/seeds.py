@@ -19,6 +19,7 @@ from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
 from rssearch.front.pareto import Direction
+from rssearch.front.spending import SHARED, shared_of
 from rssearch.front.trials import Front, References, Row, by_dataset, dataset_of, fronts
 from rssearch.metrics import number
 from rssearch.scores import PER_CLASS, pooled
@@ -84,9 +85,9 @@ def means(trials: Iterable[Row], dimensions: Sequence[str]) -> list[dict[str, An
     It holds the configuration, the number of ``seeds``, and of each number that all its finished trials have the mean.
     Where they differ there are also ``<name>_std``, the sample standard deviation, and ``<name>_interval``, half the
     width of the 95 % interval of the mean by Student's t; neither is known of one seed. Text and lists that are the
-    same in all trials stay; counts of classes are added. ``key`` is that of one trial, the first, and ``keys`` names
-    all. ``by_seed`` has for each seed the numbers that differ; ``missing_seeds`` lists those that another configuration
-    on the same dataset has finished and this one has not.
+    same in all trials stay; counts of classes are added, what trials share is put together. ``key`` is that of one
+    trial, the first, and ``keys`` names all. ``by_seed`` has for each seed the numbers that differ; ``missing_seeds``
+    lists those that another configuration on the same dataset has finished and this one has not.
 
     Args:
         trials: of a study; those that have not finished count for nothing.
@@ -103,6 +104,9 @@ def means(trials: Iterable[Row], dimensions: Sequence[str]) -> list[dict[str, An
                 continue
             if name.endswith(PER_CLASS):
                 row[name] = pooled(values)
+                continue
+            if name == SHARED:
+                row[name] = {key: macs for trial in group for key, macs in shared_of(trial).items()}
                 continue
             if all(value == values[0] for value in values):
                 row[name] = values[0]

@@ -17,6 +17,7 @@ from rssearch.errors import InputError
 from rssearch.front import gains
 from rssearch.front.constraints import broken, is_feasible
 from rssearch.front.pareto import Direction, chance, hypervolume, knee, non_dominated, reference_point
+from rssearch.front.spending import Spent, spent
 from rssearch.metrics import human, number
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Front:
     relative_hypervolume: float | None
     baselines: list[dict[str, Any]]  # rows of `rssearch.front.gains.baselines`: those that know all objectives
     note: str | None  # why the front is empty; None if it is not
+    spent: Spent  # what all of its trials took
 
 
 def fronts(
@@ -180,6 +182,7 @@ def _front(
         relative_hypervolume=None if reference is None else _relative(volume, reference.tolist(), directions),
         baselines=[row for row in gains.baselines(trials) if row.keys() >= objectives.keys()],
         note=None if members else _why_empty(infeasible, [*stopped, *failed], constraints),
+        spent=spent(trials),
     )
 
 

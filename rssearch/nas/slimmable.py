@@ -33,9 +33,9 @@ def orders_of(scores: Mapping[str, Tensor]) -> dict[str, list[int]]:
 
 @dataclass
 class Sandwich:
-    """What a slimmable network learns: an objective of `rssearch.train.fit`, with the whole network as the teacher.
+    """What a slimmable network learns: an objective of `rssearch.train.fit`, distilled from a teacher.
 
-    In each step the smallest structure and some random ones are distilled from the teacher; their gradients add up. The
+    In each step the smallest structure and some random ones learn from the teacher or the labels; their gradients add up. The
     structures of a step are drawn from (seed, step) alone, so that a resumed training and other workers draw the same.
     Each pass normalises by its own batch; no running statistics are kept, so that those of a structure are to be
     recalibrated once it is cut out.
@@ -82,16 +82,17 @@ class Sandwich:
         x: Tensor,
         y: Tensor,
     ) -> Tensor:
-        """As `rssearch.train.loop.training_loss`; the teacher must be there."""
+        """As `rssearch.train.loop.training_loss`."""
         assert self._subnets is not None
-        assert teacher is not None
-        total = torch.zeros((), device=x.device)
+        total, share = torch.zeros((), device=x.device), recipe.distill if teacher is not None else 0.0
         with autocast(x.device, recipe.precision):
-            with torch.no_grad():
-                taught = teacher(x)
+            if teacher is not None:
+                with torch.no_grad():
+                    taught = teacher(x)
             for widths in structures:
                 logits = self._subnets(self.space.kept(self.orders, widths), x)
-                total = total + recipe.distill * losses.distillation(logits, taught, recipe.temperature, y)
-                if recipe.distill < 1:
-                    total = total + (1 - recipe.distill) * label_loss(logits, y)
+                if teacher is not None:
+                    total = total + share * losses.distillation(logits, taught, recipe.temperature, y)
+                if share < 1:
+                    total = total + (1 - share) * label_loss(logits, y)
         return weight * total

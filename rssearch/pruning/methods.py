@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -47,6 +47,11 @@ class Method:
         finetune: what it changes in the recipe of the fine-tuning.
         elasticity: whether the criterion reads what `rssearch.pruning.Elasticity` recorded during the training.
         soft: whether filters are only set to zero during the fine-tuning, and removed at its end.
+        start: what is scored and cut: the trained baseline, or the ``initial`` network with random parameters. In the
+            second case no baseline is trained, and the cut network is initialised again at its own widths.
+        retrain: whether the cut network is trained by the whole recipe that trains baselines, not by that of the
+            fine-tuning; `finetune` changes that one then.
+        score_passes: what the criterion takes of each image that it sees, in forward passes: 3 with a backward pass.
     """
 
     name: str
@@ -61,6 +66,14 @@ class Method:
     finetune: Mapping[str, Any] = field(default_factory=dict)
     elasticity: bool = False
     soft: bool = False
+    start: Literal["trained", "initial"] = "trained"
+    retrain: bool = False
+    score_passes: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse what excludes one another. Raises InputError."""
+        if self.soft and self.start == "initial":
+            raise InputError(f"method {self.name!r}: soft pruning needs start='trained'; it cuts what it has trained")
 
 
 METHODS: dict[str, Method] = {
@@ -68,6 +81,21 @@ METHODS: dict[str, Method] = {
     for method in (
         Method("random", "random channels", "the usual control experiment", random),
         Method("l1", "smallest L1 norm of the filter", "Li et al., ICLR 2017", l1),
+        Method(
+            "scratch",
+            "control: the widths of l1, initialised at these widths and trained as the baseline is",
+            "Liu et al., ICLR 2019, scratch-E",
+            l1,
+            start="initial",
+            retrain=True,
+        ),
+        Method(
+            "rewind",
+            "control: as l1, then the whole training again with the weights that are left",
+            "Learning-rate rewinding: Renda et al., ICLR 2020",
+            l1,
+            retrain=True,
+        ),
         Method("l2", "smallest L2 norm of the filter", "Li et al., ICLR 2017", l2),
         Method(
             "sfp",
@@ -133,6 +161,7 @@ METHODS: dict[str, Method] = {
             needs_norms=True,
             options={"scheme": SCHEMES},
             elasticity=True,
+            score_passes=3,
         ),
         Method(
             "taylor",
@@ -141,6 +170,7 @@ METHODS: dict[str, Method] = {
             taylor,
             "global",
             needs_data=True,
+            score_passes=3,
         ),
         Method(
             "lfp",

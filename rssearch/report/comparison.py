@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from rssearch.front.pairs import Pair
 from rssearch.front.pareto import Direction
 from rssearch.front.trials import Front
 
@@ -25,6 +26,10 @@ class Entry:
         difference: of the hypervolume to the first study's, as a share of that; None where that is 0.
         best: the best value of the quality.
         seconds: that its trials kept a worker busy, baselines not counted; what was not written down counts as 0.
+        compute: MACs of all trials and of what they share, see `rssearch.front.spending`; None where it is not known.
+        by_seed: the hypervolume (relative, where there is one) of the trials of each seed alone; seeds that lack trials
+            which others have are left out. Empty where the seed is no column.
+        curve: compute and hypervolume after each trial, as they ended; None where the compute is not known.
     """
 
     study: str
@@ -36,6 +41,9 @@ class Entry:
     difference: float | None
     best: float | None
     seconds: float
+    compute: int | None = None
+    by_seed: Mapping[str, float] = field(default_factory=dict)
+    curve: Sequence[tuple[int, float]] | None = None
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,9 @@ class Comparison:
         quality: the objective of `Entry.best`: the first to maximise, or the first of all.
         coverage: [i][j], see `coverage`: the share of study j's front that study i's front covers.
         fronts: of the entries, for a plot.
+        pairs: of entries, by their hypervolumes seed by seed; empty where no two have a seed in common.
+        ranks: mean rank of each entry over the seeds that all have.
+        critical_difference: of these ranks by Nemenyi; None where there are fewer than two such seeds.
     """
 
     dataset: str | None
@@ -57,6 +68,9 @@ class Comparison:
     entries: list[Entry]
     coverage: list[list[float | None]]
     fronts: list[Front]
+    pairs: list[Pair] = field(default_factory=list)
+    ranks: Mapping[str, float] = field(default_factory=dict)
+    critical_difference: float | None = None
 
 
 def coverage(one: ArrayLike, other: ArrayLike, directions: Sequence[Direction]) -> float | None:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from rssearch.front import gains, seeds
 from rssearch.metrics import title_of
+from rssearch.report import spending
 from rssearch.report.cells import lost_and_gained
 from rssearch.report.look import DARK, GREY, MARKERS, RED, Look, drawable, ends, limits, line_name, look_of
 
@@ -214,7 +215,7 @@ def _legend(figure: Figure, found: Sequence[Front], look: Look, constraints: Map
 
 
 def caption(front: Front) -> str:
-    """One line over a panel: dataset, counts and hypervolume."""
+    """One line over a panel: dataset, counts, hypervolume, and the compute where it is known."""
     others = (("infeasible", front.infeasible), ("stopped", front.stopped), ("failed", front.failed))
     finished = [*front.members, *front.dominated]
     what = seeds.note(finished)
@@ -226,6 +227,7 @@ def caption(front: Front) -> str:
     parts += [f"{len(rows)} {name}" for name, rows in others if rows]
     if front.relative_hypervolume is not None and front.baselines and len(front.objectives) > 1:
         parts.append(f"relative hypervolume {front.relative_hypervolume:.3f}")
+    parts += [f"compute {spending.text(front.spent)}"] if front.spent.macs is not None else []
     return (f"{front.dataset}: " if front.dataset else "") + ", ".join(parts)
 
 

@@ -20,6 +20,7 @@ from rssearch.escaping import csv_cell
 from rssearch.front import gains, seeds
 from rssearch.front.pareto import Direction
 from rssearch.front.trials import Front, References, Row, fronts
+from rssearch.report import spending
 from rssearch.report.columns import _columns, listed, plain
 from rssearch.report.tables import REQUEST, latex, markdown, table
 from rssearch.storage import uris
@@ -132,7 +133,8 @@ def format_front(
         rows = [row for front in found for row in front.trials]
         members = [row for front in found for row in front.members]
         knees = [front.knee["key"] for front in found if front.knee is not None]
-        return table(members, objectives, knees=knees, title=study, dimensions=dimensions, trials=rows)
+        below = spending.notes(found)
+        return table(members, objectives, knees=knees, title=study, dimensions=dimensions, trials=rows, notes=below)
     if out is not None:
         chosen = FORMATS if format == "all" else tuple(name for name in FORMATS if name == format)
         return write_front(
@@ -242,6 +244,9 @@ def _json(
                 "stopped": len(front.stopped),
                 "failed": len(front.failed),
                 "note": front.note,
+                "compute": front.spent.macs,
+                "compute_parts": front.spent.parts,
+                "compute_unknown": front.spent.unknown,
                 "reference": front.reference,
                 "hypervolume": front.hypervolume,
                 "relative_hypervolume": front.relative_hypervolume,

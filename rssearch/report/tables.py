@@ -13,7 +13,7 @@ from rssearch.front import gains, seeds
 from rssearch.front.pareto import Direction
 from rssearch.front.trials import Front, Row, by_dataset
 from rssearch.metrics import DIFFERENCE, human, is_quality, title_of
-from rssearch.report import classes
+from rssearch.report import classes, spending
 from rssearch.report.cells import cell, latencies, lost_and_gained, notes, speedup_of
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def table(
     title: str | None = None,
     dimensions: Sequence[str] | None = None,
     trials: Sequence[Row] | None = None,
+    notes: Sequence[str] = (),
 ) -> Table:
     """The rows of a front for the console, in units for people, with those of their baselines; made for 100 columns.
 
@@ -47,6 +48,7 @@ def table(
         title: what stands above.
         dimensions: the columns that were asked for; the default is those of the contract.
         trials: the trials among which a dimension must vary to get a column; the default is the rows.
+        notes: lines that stand below.
     """
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
@@ -65,7 +67,7 @@ def table(
         signs = legend(rows, objectives, IN_FULL)
         gained = [_gained(row) for row in rows if row["key"] in knees and lost_and_gained(row)]
         lost = classes.sentences(rows, names_of(rows, shown))
-        below = [*signs, *gained, *lost, *([f"The same in all trials: {constant}"] if constant else [])]
+        below = [*signs, *gained, *lost, *notes, *([f"The same in all trials: {constant}"] if constant else [])]
     gap = int(_width(lines) + len(head) <= NARROW)  # beside the space that divides columns
     result = Table(
         title=Text(printable(title), "table.title")
@@ -264,7 +266,7 @@ def _members(found: Sequence[Front], dimensions: Sequence[str] | None) -> tuple[
     lines = [line[:-1] for line in summary(rows, objectives, knees, asked)]
     below = legend(rows, objectives) if rows else ["No finished and feasible trial: the front is empty"]
     below += [_gained(row) for row in rows if row["key"] in knees and lost_and_gained(row)]
-    below += classes.sentences(rows, names_of(rows, asked))
+    below += [*classes.sentences(rows, names_of(rows, asked)), *spending.notes(found)]
     return lines, [*below, *([f"The same in all trials: {constant}"] if constant else [])], 1 + len(asked)
 
 

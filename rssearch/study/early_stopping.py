@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from rssearch.config.space import Point
+from rssearch.front.trials import dataset_of
 from rssearch.sampling.early_stopping import Halving
 from rssearch.storage.records import TrialRecord
 from rssearch.study.definition import StudyDefinition
@@ -35,7 +36,7 @@ class EarlyStopping:
     def should_continue(self, job: Job, metrics: Metrics) -> bool:
         """Whether a trial may continue after an epoch. The last epoch ends no trial early."""
         key, epoch = job.key, self.recorder.step(job.key, metrics)
-        group = job.point.get("dataset")  # qualities on different datasets cannot be compared
+        group = self._group(job.point)
         if self._is_last(job.point, epoch) or self.halving.has(key, group, epoch):
             return True
         if not self.halving.should_continue(key, group, epoch, self._worth(job.point, metrics)):
@@ -48,9 +49,14 @@ class EarlyStopping:
         """Put the epochs of a trial of an earlier session into the rungs that they reached."""
         point = record.point
         for number, metrics in enumerate(record.history, 1):
-            place = record.key, point.get("dataset"), int(metrics.get("epoch") or number)
+            place = record.key, self._group(point), int(metrics.get("epoch") or number)
             if not self.halving.has(*place) and not self._is_last(point, place[2]):
                 self.halving.enter(*place, self._worth(point, metrics, record.metrics))
+
+    def _group(self, point: Point) -> str | None:
+        """Qualities on different datasets cannot be compared, nor an epoch of training with one of fine-tuning."""
+        dataset, peers = dataset_of(point), self.definition.hook("peers")
+        return dataset if peers is None else f"{dataset}, {peers(point, self.definition.config.settings)}"
 
     def _is_last(self, point: Point, epoch: int) -> bool:
         last = self.definition.epochs(point)

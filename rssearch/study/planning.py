@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -172,8 +173,11 @@ def _estimate(
     elif estimate is None:
         return None, ""
     else:
-        models = {p.get("model"): p for p in definition.points}
-        trial = sum(probe(p, settings.finetune.epochs) for p in models.values()) / len(models)
+        known = [definition.epochs(p) for p in definition.points]
+        epochs = [settings.finetune.epochs if number is None else number for number in known]
+        alike = {(p.get("model"), number): p for p, number in zip(definition.points, epochs, strict=True)}
+        counts = Counter((p.get("model"), number) for p, number in zip(definition.points, epochs, strict=True))
+        trial = sum(probe(p, pair[1]) * counts[pair] for pair, p in alike.items()) / len(epochs)
         basis = "from a timing probe on this machine"
     todo = [(p.point, p.parts.get("baselines", 0) + 2 * p.parts.get("searches", 0)) for p in needed]
     before = 0.0

@@ -68,6 +68,9 @@ class TrialModule(Protocol):
     def epochs(self, point: Point, settings: Settings) -> int:
         """How many epochs a trial reports; the last one stops no trial."""
 
+    def peers(self, point: Point, settings: Settings) -> str:
+        """Early stopping compares trials of one name alone: their epochs must mean the same."""
+
     def share(
         self, points: Iterable[Point], settings: Settings, data_root: Path, progress: Callable[[str, int, int], None]
     ) -> Mapping[str, Any]:

@@ -37,6 +37,11 @@ def identity(point: Config, settings: Settings, data_root: Path) -> Config:
     return prune.identity(_named(point), settings, data_root)
 
 
+def peers(point: Config, settings: Settings) -> str:
+    """Whose epochs can be compared."""
+    return prune.peers(_named(point), settings)
+
+
 def preparations(points: Iterable[Config], settings: Settings, data_root: Path, store: Store) -> list[Preparation]:
     """The baselines and the searches that the points need."""
     return prune.preparations([_named(point) for point in points], settings, data_root, store)

@@ -54,6 +54,7 @@ def check_pruning(values: Mapping[str, Any], settings: Settings) -> None:
     _check_method(point)
     _check_numbers(values)
     _check_steps(point)
+    _check_controls(point)
     with named("space.method"):
         _check_network(point)
         _ = point.finetune_recipe  # refuses what the study's recipe does not allow
@@ -190,6 +191,28 @@ def _check_steps(point: PruningPoint) -> None:
             raise InputError(f"method {method!r} derives its network in one step")
         if steps > 1 and point.is_soft:
             raise InputError(f"method {method!r} prunes again in each epoch, not in steps")
+        if steps > 1 and (point.retrains or point.is_untrained):
+            raise InputError(f"method {method!r} trains once, not in steps")
+
+
+def _check_controls(point: PruningPoint) -> None:
+    """Refuse what a method cannot do that trains by the recipe of baselines, or has none."""
+    method, recipe = point.method_name, point.finetune_recipe
+    if point.retrains and recipe.epochs < 1:
+        raise InputError(
+            f"settings.train.epochs: method {method!r} trains by settings.train, so there must be one epoch; where "
+            "given weights are not trained, it needs a study of its own"
+        )
+    if not point.is_untrained:
+        return
+    if recipe.distill > 0:
+        section = "train" if point.retrains else "finetune"
+        raise InputError(f"settings.{section}.distill: method {method!r} has no baseline to distil from")
+    if point.asked_allocation not in {None, point.method.allocation if point.method else None}:
+        raise InputError(
+            f"allocation: {point.asked_allocation!r} would follow the scores of weights that were never trained; "
+            f"method {method!r} takes its own"
+        )
 
 
 def _check_network(point: PruningPoint) -> None:

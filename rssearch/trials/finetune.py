@@ -1,5 +1,8 @@
 """From a baseline to a fine-tuned smaller network: at once, in several steps, or by soft pruning.
 
+Of a method that starts with the initial network the cut gives the widths alone: at these the network is initialised
+again, see `rssearch.models.initialisation`.
+
 A trial that was interrupted resumes after its last epoch: its checkpoint says which surgery had been done by then.
 """
 
@@ -14,10 +17,12 @@ from torch import Tensor, nn
 
 from rssearch import pruning
 from rssearch.config.settings import Recipe
+from rssearch.cost.compute import Work
 from rssearch.pruning import ChannelGraph, Elasticity
 from rssearch.pruning.channels import Kept
+from rssearch.pruning.surgery import kept_by
 from rssearch.train.loop import OnEpoch, recalibrate
-from rssearch.trials import baselines, searches, slimmables
+from rssearch.trials import baselines, searches, slimmables, spending
 from rssearch.trials.network_trial import History, reporter
 from rssearch.trials.point import CHANNEL_NAS, NO_METHOD, SLIMMABLE
 from rssearch.trials.pruning_trial import PruningTrial
@@ -27,11 +32,19 @@ OnShape = Callable[[nn.Module], object]
 
 
 class FineTuned(NamedTuple):
-    """A pruned and fine-tuned network, its spec relative to the baseline, and the records of all epochs."""
+    """A pruned and fine-tuned network.
+
+    Attributes:
+        model: the network.
+        spec: relative to the baseline.
+        history: the records of all epochs.
+        work: all of it; None where an earlier release began it, and did not write down what it took.
+    """
 
     model: nn.Module
     spec: Spec
     history: History
+    work: list[Work] | None
 
 
 def prune_and_finetune(trial: PruningTrial, on_shape: OnShape = lambda _: None) -> FineTuned:
@@ -50,10 +63,10 @@ def prune_and_finetune(trial: PruningTrial, on_shape: OnShape = lambda _: None) 
 
 def _in_steps(trial: PruningTrial, on_shape: OnShape) -> FineTuned:
     """Surgery and fine-tuning in turns; most studies have one step."""
-    dense, session = trial.baseline.model, trial.session
+    dense, session = trial.dense, trial.session
     targets = pruning.check_steps(trial.settings.pruning.steps, trial.point.macs_ratio)
     recipes = _divided(trial.point.finetune_recipe, len(targets))
-    state = _State(0, pruning.make_spec(trial.graph, {}), [], None)
+    state = _State(0, pruning.make_spec(trial.graph, {}), [], None, [])
     model = dense
     if (kept := session.load_checkpoint()) is not None:
         state = _State.unpack(kept)
@@ -64,30 +77,58 @@ def _in_steps(trial: PruningTrial, on_shape: OnShape) -> FineTuned:
         if state.checkpoint is None:
             macs = None if trial.point.macs_ratio is None else targets[step] * trial.graph.macs()
             model, surgery = _cut(trial, model, macs, elasticity, first=step == 0)
-            state = _State(step, pruning.compose(state.spec, surgery), state.history, None)
+            scored = [] if step == 0 else spending.scoring(trial, _macs(trial, state.spec))
+            state = _State(step, pruning.compose(state.spec, surgery), state.history, None, state.with_work(scored))
         if last:
             on_shape(model)
-        watch = None if last else Elasticity(model)
+        watch, macs_now = None if last else Elasticity(model), _macs(trial, state.spec)
         history = trial.train(
             model,
             recipes[step],
             teacher=dense if recipes[step].distill > 0 else None,
             resume=state.checkpoint,
-            on_epoch=state.counting(reporter(session)),
+            on_epoch=state.counting(_reporter(trial, state, macs_now, recipes[step])),
             elasticity=watch,
         )
         elasticity = {} if watch is None else watch.values()
-        state = _State(step, state.spec, state.continued(history), None)
-    return FineTuned(model, state.spec, state.history)
+        work = state.with_work(spending.training(trial, macs_now, recipes[step], taught=True))
+        state = _State(step, state.spec, state.continued(history), None, work)
+    return FineTuned(model, state.spec, state.history, state.work)
+
+
+def _macs(trial: PruningTrial, spec: Spec) -> int:
+    return trial.graph.macs(kept_by(trial.graph, spec))
+
+
+def _reporter(trial: PruningTrial, state: _State, macs: int, recipe: Recipe) -> OnEpoch:
+    """What keeps and reports an epoch of a step, with what the trial took until then."""
+
+    def spent(epoch: int) -> dict[str, Any]:
+        epochs = epoch - len(state.history)
+        return spending.reported(state.with_work(_of(trial, macs, recipe, epochs)), trial)
+
+    return reporter(trial.session, spent)
+
+
+def _of(trial: PruningTrial, macs: int, recipe: Recipe, epochs: int) -> list[Work]:
+    return spending.training(trial, macs, recipe, taught=True, epochs=epochs)
 
 
 class _State(NamedTuple):
-    """What the steps until now have done: number of the step, spec and records; and the checkpoint of its training."""
+    """What the steps until now have done: number of the step, spec, records, work; and the checkpoint of its training.
+
+    The work is None where an earlier release began the trial.
+    """
 
     step: int
     spec: Spec
     history: History
     checkpoint: bytes | None
+    work: list[Work] | None
+
+    def with_work(self, more: list[Work]) -> list[Work] | None:
+        """The work until now and some more."""
+        return None if self.work is None else self.work + more
 
     def continued(self, records: History) -> History:
         """The records of the steps before and of this one, counted over all steps."""
@@ -104,7 +145,7 @@ class _State(NamedTuple):
 
     def pack(self, checkpoint: bytes) -> bytes:
         """A line of JSON before the checkpoint of the step's training."""
-        header = {"step": self.step, "spec": self.spec, "history": self.history}
+        header = {"step": self.step, "spec": self.spec, "history": self.history, "work": self.work}
         return json.dumps(header).encode() + b"\n" + checkpoint
 
     @classmethod
@@ -112,7 +153,9 @@ class _State(NamedTuple):
         """The inverse of `pack`."""
         header, _, checkpoint = content.partition(b"\n")
         state = json.loads(header)
-        return cls(state["step"], state["spec"], state["history"], checkpoint)
+        before: list[tuple[int, int, int]] | None = state.get("work", None if state["step"] else [])
+        work = None if before is None else [Work(*each) for each in before]
+        return cls(state["step"], state["spec"], state["history"], checkpoint, work)
 
 
 def _cut(
@@ -130,6 +173,10 @@ def _cut(
         return slimmables.derived(trial)
     if point.method_name == NO_METHOD:
         return pruning.cut(model, trial.graph, {})
+    if point.is_untrained:
+        whole, untrained = baselines.score(trial, model, {})
+        _, spec = pruning.cut(model, whole, point.allocate(whole, untrained, point.macs_ratio))
+        return trial.narrow_model(spec), spec
     if first:
         graph, ranks = trial.graph, trial.scores
     else:
@@ -140,8 +187,14 @@ def _cut(
 
 def _softly(trial: PruningTrial) -> FineTuned:
     """Fine-tune at full size; the filters that would go are zeroed before and after each epoch. They go at the end."""
-    point, dense, recipe = trial.point, trial.baseline.model, trial.point.finetune_recipe
-    model = copy.deepcopy(dense)
+    point, dense, recipe = trial.point, trial.dense, trial.point.finetune_recipe
+    model, macs = copy.deepcopy(dense), trial.graph.macs()
+
+    def work(epochs: int | None = None) -> list[Work]:
+        """The channels are chosen before the first epoch, after each, and once more at the end."""
+        times = recipe.epochs + 2 if epochs is None else epochs + 1
+        training = spending.training(trial, macs, recipe, taught=True, epochs=epochs)
+        return [*training, *(spending.scoring(trial, macs) * times)]
 
     def kept() -> tuple[ChannelGraph, Kept]:
         graph, ranks = baselines.score(trial, model, {})
@@ -158,7 +211,7 @@ def _softly(trial: PruningTrial) -> FineTuned:
         recipe,
         teacher=dense if recipe.distill > 0 else None,
         resume=checkpoint,
-        on_epoch=reporter(trial.session),
+        on_epoch=reporter(trial.session, lambda epoch: spending.reported(work(epoch), trial)),
         after_epoch=zero,
     )
     smaller, spec = pruning.cut(model, *kept())
@@ -171,7 +224,8 @@ def _softly(trial: PruningTrial) -> FineTuned:
         seed=point.seed,
         precision=recipe.precision,
     )
-    return FineTuned(smaller, spec, history)
+    recalibrated = Work(_macs(trial, spec), spending.recalibrated(trial, recipe))
+    return FineTuned(smaller, spec, history, [*work(), recalibrated])
 
 
 def _divided(recipe: Recipe, steps: int) -> list[Recipe]:

@@ -20,6 +20,7 @@ from rssearch.config.schema import Search
 from rssearch.config.settings import Settings
 from rssearch.cost import counting as costs
 from rssearch.cost import memory
+from rssearch.cost.compute import compute
 from rssearch.data import AnySet
 from rssearch.errors import InputError, unknown
 from rssearch.models.micronet import parse_rates
@@ -28,7 +29,7 @@ from rssearch.nas import atrous
 from rssearch.pruning.surgery import SPEC_FORMAT
 from rssearch.scores import derived
 from rssearch.trial.session import Session, point_settings
-from rssearch.trials import baselines, checks, images, latency, planned, results, tasks
+from rssearch.trials import baselines, checks, images, latency, planned, results, spending, tasks
 from rssearch.trials.network_trial import NetworkTrial
 from rssearch.trials.planned import PlannedTrial
 from rssearch.trials.point import NO_METHOD, PruningPoint
@@ -152,6 +153,7 @@ def run(config: Config, session: Session) -> Metrics:
         **derived(trained.metrics, session.context.named),
         **cost(config, session),
         **session.static_metrics,
+        spending.COMPUTE: compute(spending.baseline(trial)),
         "trial_seconds": time.perf_counter() - began,
         "split_hash": trial.images.split_hash,
         "images_skipped": len(trial.images.skipped),

@@ -15,6 +15,7 @@ from torch import nn
 from rssearch import models, pruning
 from rssearch.config.settings import Recipe
 from rssearch.data import AnySet
+from rssearch.models import initialisation
 from rssearch.models.weights import parse, read
 from rssearch.nas import halves
 from rssearch.pruning import ChannelGraph, Elasticity
@@ -71,6 +72,15 @@ class NetworkTrial:
     def build_model(self) -> nn.Module:
         """Its network with seeded parameters, which are to be replaced by trained ones."""
         return self._create(self.point.shape_options)
+
+    def narrow_model(self, spec: dict[str, Any]) -> nn.Module:
+        """Its network with the widths of a spec, as if it had been designed and initialised so."""
+        with initialisation.recorded() as calls:
+            model = self.build_model()
+        names = initialisation.names_of(model)
+        narrow = pruning.apply_spec(model, spec)
+        initialisation.initialise(narrow, calls, names, self.point.seed)
+        return narrow
 
     def initial_model(self) -> nn.Module:
         """Its network as its training begins: with seeded parameters, or with the weights that the study names."""
@@ -216,11 +226,11 @@ def in_turns(session: Session, on_epoch: OnEpoch | None) -> Iterator[OnEpoch | N
         yield then
 
 
-def reporter(session: Session) -> OnEpoch:
-    """What is called after each epoch: keeps the checkpoint, then tells the study."""
+def reporter(session: Session, spent: Callable[[int], dict[str, Any]] = lambda _: {}) -> OnEpoch:
+    """What is called after each epoch: keeps the checkpoint, then tells the study, with what was `spent` until then."""
 
     def on_epoch(record: dict[str, float], checkpoint: Callable[[], bytes]) -> None:
         session.save_checkpoint(checkpoint())
-        session.report(record)
+        session.report(record | spent(int(record["epoch"])))
 
     return on_epoch

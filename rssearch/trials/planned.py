@@ -170,7 +170,8 @@ def preparations(trials: Iterable[PlannedTrial], store: Store) -> list[Preparati
             searches[trial.keys.search] = _search(trial, store)
         if trial.point.method_name == SLIMMABLE:
             chains[trial.keys.slimmable(0)].append(trial)
-        of_baseline[trial.keys.baseline].append(trial)
+        if not trial.point.is_untrained:
+            of_baseline[trial.keys.baseline].append(trial)
     slimmable = [found for sharing in chains.values() if (found := _slimmable(sharing, store))]
     return [*(_baseline(sharing, store) for sharing in of_baseline.values()), *searches.values(), *slimmable]
 

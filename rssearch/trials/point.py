@@ -63,6 +63,16 @@ class PruningPoint:
         """Whether its filters are zeroed in each epoch of the fine-tuning, and removed at the end."""
         return self.method is not None and self.method.soft
 
+    @property
+    def is_untrained(self) -> bool:
+        """Whether it begins with the initial network, and so has no baseline."""
+        return self.method is not None and self.method.start == "initial"
+
+    @property
+    def retrains(self) -> bool:
+        """Whether the cut network is trained by the recipe of baselines."""
+        return self.method is not None and self.method.retrain
+
     @cached_property
     def task(self) -> str:
         """What its images' targets are; where their name does not say it, what its network is for."""
@@ -113,8 +123,9 @@ class PruningPoint:
 
     @cached_property
     def finetune_recipe(self) -> Recipe:
-        """How the pruned network is fine-tuned."""
-        return _changed(self.settings.finetune, self.method.finetune) if self.method else self.settings.finetune
+        """How the pruned network is fine-tuned; or trained, by the recipe of the baselines."""
+        recipe = self.settings.train if self.retrains else self.settings.finetune
+        return _changed(recipe, self.method.finetune) if self.method else recipe
 
     @cached_property
     def target(self) -> float:

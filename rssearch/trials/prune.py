@@ -17,6 +17,7 @@ from torch import nn
 from rssearch.config.schema import Search
 from rssearch.config.settings import Settings
 from rssearch.cost import memory
+from rssearch.cost.compute import compute
 from rssearch.data import AnySet
 from rssearch.storage.artifacts import Store
 from rssearch.trial.interface import Preparation
@@ -31,6 +32,7 @@ from rssearch.trials import (
     results,
     searches,
     slimmables,
+    spending,
     tasks,
 )
 from rssearch.trials.finetune import prune_and_finetune
@@ -76,8 +78,14 @@ def identity(point: Config, settings: Settings, data_root: Path) -> Config:
 
 
 def epochs(point: Config, settings: Settings) -> int:
-    """How many epochs a trial reports: those of the fine-tuning."""
+    """How many epochs a trial reports: those of the fine-tuning, or of the training that stands for it."""
     return PruningPoint(point, settings).finetune_recipe.epochs
+
+
+def peers(point: Config, settings: Settings) -> str:
+    """Whose epochs can be compared: fine-tuned networks, those that train again, and those from the start."""
+    resolved = PruningPoint(point, settings)
+    return f"{'initial' if resolved.is_untrained else 'trained'} {'train' if resolved.retrains else 'finetune'}"
 
 
 def share(
@@ -136,12 +144,13 @@ def prepare(config: Config, session: Session) -> Metrics:
     """Train a baseline and score it with every method that is asked for; or what trials share otherwise."""
     trial = PruningTrial.open(config, session)
     if config.get("search"):
-        return searches.searched(trial).history[-1]
+        return searches.searched(trial).history[-1] | {spending.COMPUTE: compute(spending.search(trial))}
     if config.get("slimmable"):
-        return slimmables.prepared(trial)[-1]
+        work = [part for parts in spending.slimmable(trial).values() for part in parts]
+        return slimmables.prepared(trial)[-1] | {spending.COMPUTE: compute(work)}
     for method in config["methods"]:
         baselines.scores(PruningTrial(trial.point.with_method(method), session))
-    return trial.baseline.metrics
+    return trial.baseline.metrics | {spending.COMPUTE: compute(spending.baseline(trial))}
 
 
 def run(config: Config, session: Session) -> Metrics:
@@ -155,7 +164,7 @@ def run(config: Config, session: Session) -> Metrics:
 
 def _time(trial: PruningTrial, pruned: nn.Module) -> None:
     """Measure or predict the latency that the study asks for. Raises Infeasible where it breaks a constraint."""
-    latency.predicted(pruned, trial.baseline.model, trial.architecture, trial.session)
+    latency.predicted(pruned, trial.dense, trial.architecture, trial.session)
     latency.measured(pruned, trial.images.input_shape, trial.session)
 
 

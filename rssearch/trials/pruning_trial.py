@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from rssearch.trial.session import Session
 from rssearch.trials import baselines
@@ -32,6 +32,11 @@ class PruningTrial(NetworkTrial):
     def baseline(self) -> Baseline:
         """The trained, unpruned network, which stays as it is."""
         return baselines.baseline(self)
+
+    @cached_property
+    def dense(self) -> nn.Module:
+        """The unpruned network that is scored and cut: the trained one, or the initial one where that is asked for."""
+        return self.build_model() if self.point.is_untrained else self.baseline.model
 
     @cached_property
     def scores(self) -> Mapping[str, Tensor]:

@@ -12,13 +12,14 @@ from torch import nn
 from rssearch import pruning
 from rssearch.config.space import content_key
 from rssearch.cost import counting as costs
+from rssearch.cost.compute import Work
 from rssearch.errors import TrialFailed
 from rssearch.models.weights import to_bytes
 from rssearch.pruning.surgery import kept_by
 from rssearch.scores import PER_CLASS, derived
 from rssearch.storage.artifacts import Files
 from rssearch.trial.interface import MEMBERS, PREDICTIONS
-from rssearch.trials import latency, normalisation, tasks
+from rssearch.trials import latency, normalisation, spending, tasks
 from rssearch.trials.finetune import FineTuned, Spec
 from rssearch.trials.network_trial import NetworkTrial
 from rssearch.trials.pruning_trial import PruningTrial
@@ -34,14 +35,15 @@ SURE = (BYTES, f"baseline_{BYTES}", COUNTED)  # what a member of a pruning study
 
 def of_pruning(trial: PruningTrial, tuned: FineTuned) -> Metrics:
     """The metrics of a pruned and fine-tuned network."""
-    images, baseline = trial.images, trial.baseline.metrics
+    images, graph = trial.images, trial.graph
+    validated = Work(graph.macs(kept_by(graph, tuned.spec)), len(images.split("val")))
     return {
         **({} if "seed" in trial.point.values else {"seed": 0}),
         **trial.validate(tuned.model, trial.settings.finetune.batch_size),
         **_cost(trial, tuned),
         **trial.session.static_metrics,
-        **_of_baseline(trial, baseline),
-        "baseline_id": trial.keys.baseline_id,
+        **({} if trial.point.is_untrained else _of_baseline(trial, trial.baseline.metrics)),
+        **spending.reported(None if tuned.work is None else [*tuned.work, validated], trial),
         "train_seconds": sum(epoch["seconds"] for epoch in tuned.history),
         "trial_seconds": time.perf_counter() - trial.began,
         "split_hash": images.split_hash,
@@ -54,7 +56,8 @@ def _of_baseline(trial: PruningTrial, metrics: Metrics) -> Metrics:
     """What the baseline reaches on the validation split, as far as it is known of it."""
     names = (*tasks.QUALITIES[trial.images.task], *trial.per_class, PER_CLASS)
     known = metrics | derived(metrics, [f"val_{name}" for name in trial.per_class])
-    return {f"baseline_val_{name}": known[f"val_{name}"] for name in names if f"val_{name}" in known}
+    found = {f"baseline_val_{name}": known[f"val_{name}"] for name in names if f"val_{name}" in known}
+    return found | {"baseline_id": trial.keys.baseline_id}
 
 
 def _cost(trial: NetworkTrial, tuned: FineTuned) -> Metrics:
@@ -109,8 +112,11 @@ def of_its_baseline(trial: PruningTrial) -> Metrics:
     """The same of the baseline of a front's member, as ``baseline_<metric>``.
 
     Measured once for each study, kind of machine and list of latencies, and kept in the store for the other members.
+    Of a trial without a baseline it is the size alone.
     """
     session, point = trial.session, trial.point
+    if point.is_untrained:
+        return {f"baseline_{BYTES}": len(to_bytes(trial.dense))}
     key = content_key(
         {
             "baseline": trial.keys.baseline,

@@ -168,10 +168,11 @@ def _sandwich(trial: NetworkTrial) -> Files:
     settings, graph = trial.settings.slimmable, trial.graph
     orders = _orders(model, graph)
     keeper = _keeper(trial, 0)
+    recipe = recipe_of(trial)
     history = trial.train(
         model,
-        recipe_of(trial),
-        teacher=teacher,
+        recipe,
+        teacher=teacher if recipe.distill > 0 else None,
         resume=keeper.load_checkpoint(),
         on_epoch=reporter(keeper),
         objective=Sandwich(_space(trial, graph), orders, settings, trial.point.seed),

@@ -15,7 +15,7 @@ import yaml
 from PIL import Image
 
 from rssearch.errors import InputError
-from rssearch.report.compare import compare, tables
+from rssearch.report.compare import by_method, compare, tables
 from rssearch.report.comparison import coverage
 from rssearch.report.recorded import read
 from rssearch.storage.journal import Journal
@@ -161,3 +161,90 @@ def test_two_datasets_are_two_panels(storage: Path, tmp_path: Path) -> None:
         write(storage, name, {f"{name}r": (0.5, 50)}, dataset="roads")
     assert run("compare", "a", "b", "--storage", str(storage), "--format", "png", "--out", str(tmp_path)).status == 0
     assert Image.open(tmp_path / "compare.png").size == (2400, 900)
+
+
+def write_seeds(storage: Path, study: str, gains: Mapping[str, float], *, compute: bool = True) -> None:
+    """Two trials of each method with each of three seeds; seeds are far apart, `gains` are what methods add."""
+    folder = storage / study
+    folder.mkdir(parents=True, exist_ok=True)
+    space = {"method": [*gains], "rate": [0.3, 0.6], "seed": [0, 1, 2]}
+    document = {"study": study, "trial": "tests.support.toy:plain", "space": space}
+    (folder / "study.yaml").write_text(yaml.safe_dump(document))
+    journal = Journal(folder / "trials.jsonl")
+    for method, gain in gains.items():
+        for seed, block in enumerate((0.0, 0.2, 0.1)):
+            for rate, cost in ((0.3, 60), (0.6, 20)):
+                metrics = {"val_accuracy": 0.4 + block + gain * (1 + 0.1 * seed) + cost / 1000, "macs": cost}
+                metrics |= {"baseline_macs": 100, "classes": 10}
+                own: dict[str, Any] = {"compute": 1000 * cost, "shared_compute": {f"baseline-{seed}": 500_000}}
+                point = {"dataset": "lakes", "method": method, "rate": rate, "seed": seed}
+                journal.add(
+                    record(f"{study}{method}{seed}{rate}", point=point, metrics=metrics | (own if compute else {}))
+                )
+    with (folder / "trials.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["key"], *([key] for key in journal.records)])
+
+
+def test_methods_of_one_study_are_compared_seed_by_seed(tmp_path: Path) -> None:
+    """A point of accuracy is worth as much at each budget above 20 MACs: 0.8 of it in the relative hypervolume."""
+    write_seeds(tmp_path, "s", {"l1": 0.05, "l2": 0.0, "random": 0.001})
+    (found,) = compare(by_method([read("s", tmp_path)]))
+    assert [entry.study for entry in found.entries] == ["l1", "l2", "random"]
+    first, *_ = found.pairs
+    assert (first.one, first.other, first.seeds) == ("l1", "l2", 3)
+    assert first.difference == pytest.approx(0.8 * 0.05 * 1.1)
+    assert first.interval == pytest.approx(4.302653 * 0.8 * 0.05 * 0.1 / 3**0.5)
+    assert first.is_separable
+    assert found.ranks == {"l1": 1, "l2": 3, "random": 2}
+    assert found.critical_difference == pytest.approx(2.343 * (12 / 18) ** 0.5, abs=2e-3)
+    # Three baselines and six trials for each method.
+    assert [entry.compute for entry in found.entries] == [3 * 500_000 + 3 * 80_000] * 3
+    assert [spent for spent, _ in found.entries[0].curve or ()] == [
+        560_000, 580_000, 1_140_000, 1_160_000, 1_720_000, 1_740_000,
+    ]  # fmt: skip
+    volumes = [volume for _, volume in found.entries[0].curve or ()]
+    assert volumes == sorted(volumes)
+    assert volumes[-1] == pytest.approx(found.entries[0].relative_hypervolume)
+    shown = run("compare", "s", "--storage", str(tmp_path), "--by", "method")
+    said = " ".join(shown.out.split())
+    assert "Of 3 pairs 3 are separable at 5 %" in said
+    assert "1.74 M" in said
+    assert "compute" in run("compare", "s", "--storage", str(tmp_path), "--by", "method", "--format", "json").out
+    refused(run("compare", "s", "--storage", str(tmp_path), "--by", "rate"), "'rate'", "method, study")
+
+
+def test_where_nothing_is_separable_it_says_so(tmp_path: Path) -> None:
+    write_seeds(tmp_path, "a", {"l1": 0.0}, compute=False)
+    write_seeds(tmp_path, "b", {"l1": 0.0})
+    (found,) = compare([read(name, tmp_path) for name in ("a", "b")])
+    assert [entry.compute for entry in found.entries] == [None, 3 * 500_000 + 3 * 80_000]
+    assert found.entries[0].curve is None
+    (pair,) = found.pairs
+    assert (pair.difference, pair.p, pair.is_separable) == (0, 1, False)
+    text = " ".join(run("compare", "a", "b", "--storage", str(tmp_path)).out.split())
+    assert "The pair is not separable at 5 %" in text
+    assert "more seeds would say more" in text
+    assert "unknown" in text
+    write_seeds(tmp_path, "c", {"l1": 0.0, "l2": 0.0, "l3": 0.0})
+    text = " ".join(run("compare", "c", "--by", "method", "--storage", str(tmp_path)).out.split())
+    assert "Of 3 pairs none is separable" in text
+    assert "By ranks the critical difference is 1.91 of at most 2 (Nemenyi)." in text
+
+
+def test_seeds_that_lack_trials_are_left_out(tmp_path: Path) -> None:
+    write_seeds(tmp_path, "s", {"l1": 0.05, "l2": 0.0})
+    study = read("s", tmp_path)
+    rows = [row for row in study.rows if (row["method"], row["seed"], row["rate"]) != ("l1", 2, 0.6)]
+    (found,) = compare(by_method([replace(study, rows=rows)]))
+    assert [list(entry.by_seed) for entry in found.entries] == [["0", "1"], ["0", "1", "2"]]
+    assert found.pairs[0].seeds == 2
+
+
+def test_plots_of_compute_and_ranks_are_drawn(tmp_path: Path) -> None:
+    write_seeds(tmp_path, "s", {"l1": 0.05, "l2": 0.0, "$random": 0.001})
+    out = tmp_path / "out"
+    shown = run("compare", "s", "--by", "method", "--storage", str(tmp_path), "--format", "png", "--out", str(out))
+    assert shown.status == 0
+    assert Image.open(out / "compute.png").size == (1500, 900)
+    pytest.importorskip("scikit_posthocs")
+    assert Image.open(out / "ranks.png").size[0] == 1500

@@ -76,6 +76,9 @@ def test_front_json(tmp_path):
                 "stopped": 0,
                 "failed": 2,
                 "note": None,
+                "compute": None,
+                "compute_parts": {},
+                "compute_unknown": 5,
                 "reference": {"val_accuracy": 0.0, "macs": 100e6},
                 "knee": "c",
                 "baselines": [

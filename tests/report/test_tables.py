@@ -25,6 +25,7 @@ def test_table_fits_a_terminal_and_speaks_to_people():
         "Difference: percentage points to the baseline, the network before pruning",
         "★ against its baseline: validation accuracy −5.0 points, 25.0 % of the",
         "MACs, 25.0 % of the parameters",
+        "Compute: unknown, as trials (5) do not say what they took",
         "The same in all trials: Dataset eurosat, Model resnet18, Rate 0.5, Seed 0",
     ]
     assert "ucmerced" in shown(files.format_front(two_datasets(), TWO, "table", study="s"))
@@ -150,7 +151,8 @@ def test_latex_is_a_table_of_booktabs():
         r"\centering",
         r"\caption{Pareto front of the study my\_study. $\star$ knee. Difference: percentage points to the baseline, "
         r"the network before pruning. $\star$ against its baseline: validation accuracy $-$5.0 points, 25.0~\% of the "
-        r"MACs, 25.0~\% of the parameters. The same in all trials: Dataset eurosat, Model resnet18, Rate 0.5, Seed 0.}",
+        r"MACs, 25.0~\% of the parameters. Compute: unknown, as trials (5) do not say what they took. The same in all "
+        r"trials: Dataset eurosat, Model resnet18, Rate 0.5, Seed 0.}",
         r"\begin{tabular}{llrrrrrr}",
         r"\toprule",
         r" & Method & Validation accuracy & Difference (points) & MACs & MACs left & Parameters & Parameters left \\",
@@ -188,6 +190,7 @@ def test_markdown_is_a_table():
         "",
         "★ knee. Difference: percentage points to the baseline, the network before pruning. ★ against its baseline: "
         "validation accuracy −5.0 points, 25.0 % of the MACs, 25.0 % of the parameters. "
+        "Compute: unknown, as trials (5) do not say what they took. "
         "The same in all trials: Dataset eurosat, Model resnet18, Rate 0.5, Seed 0.",
     ]
 

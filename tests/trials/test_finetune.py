@@ -48,7 +48,10 @@ def weights(run_in: Session) -> dict[str, torch.Tensor]:
     return load_tensors(files["model.safetensors"])
 
 
-@pytest.mark.parametrize(("method", "steps"), [("l1", 3), ("lfp", 2), ("compound", 2), ("sfp", 1), (NO_METHOD, 1)])
+@pytest.mark.parametrize(
+    ("method", "steps"),
+    [("l1", 3), ("lfp", 2), ("compound", 2), ("sfp", 1), (NO_METHOD, 1), ("rewind", 1), ("scratch", 1)],
+)
 @pytest.mark.parametrize("stop", [1, 2, 3])
 def test_an_interrupted_trial_ends_as_an_uninterrupted_one(
     storage: Path,
@@ -58,7 +61,7 @@ def test_an_interrupted_trial_ends_as_an_uninterrupted_one(
     steps: int,
     stop: int,
 ) -> None:
-    local = override_settings(settings, {"pruning.steps": steps, "finetune.epochs": 4})
+    local = override_settings(settings, {"pruning.steps": steps, "finetune.epochs": 4, "train.epochs": 4})
     point = HALF | {"method": method}
     whole = open_session(storage, data_root, local, point, f"whole-{method}")
     expected = prune.run(point, whole)

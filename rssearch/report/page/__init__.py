@@ -17,6 +17,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from rssearch.metrics import human, title_of
+from rssearch.report import spending
 from rssearch.report.cells import cell, lost_and_gained
 from rssearch.report.columns import plain
 from rssearch.report.page import classes
@@ -107,6 +108,7 @@ def _front_table(found: Sequence[Front], dimensions: Sequence[str] | None) -> st
     gained = [lost_and_gained(front.knee) for front in found if front.knee is not None]
     lines_below = [*legend(rows, found[0].objectives), *([f"The same in all trials: {constant}"] if constant else [])]
     lines_below += [f"★ against its baseline: {text}" for text in gained if text]
+    lines_below += spending.notes(found)
     notes = "<br>".join(map(escape, lines_below))
     table = f"<table><thead><tr>{cells('th', head)}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
     return f'<section><h2>Members of the front</h2><div class="wide">{table}</div><p class="note">{notes}</p></section>'

@@ -264,19 +264,24 @@ function setUpFronts() {
 const progresses = data.fronts.some((front) => front.progress.volume.length > 1);
 
 function drawProgress() {
-  const bySeconds = $("over").value === "seconds";
+  const over = $("over").value;
   const most = Math.max(...data.fronts.flatMap((front) => front.progress.seconds ?? [0]));
   const [unit, factor] = most > 7200 ? ["h", 1 / 3600] : most > 120 ? ["min", 1 / 60] : ["s", 1];
   const traces = data.fronts.map((front) => {
-    const { volume, seconds } = front.progress;
-    const across = bySeconds ? (seconds ?? []).map((value) => value * factor) : volume.map((_, i) => i + 1);
+    const { volume, seconds, compute } = front.progress;
+    const shown = { seconds: (seconds ?? []).map((value) => value * factor), compute: compute ?? [] };
+    const across = shown[over] ?? volume.map((_, i) => i + 1);
     return {
       type: "scatter", mode: "lines", name: escape(front.dataset ?? ""), x: across, y: volume, line: { shape: "hv", width: 2 },
       hovertemplate: "%{x:.4g}: <b>%{y:.4g}</b><extra></extra>",
     };
   });
   const relative = data.fronts.every((front) => front.progress.relative);
-  const across = bySeconds ? `Training time of all trials so far (${unit})` : "Trials ended";
+  const titles = {
+    seconds: `Training time of all trials so far (${unit})`,
+    compute: "MACs of all trials so far, with their baselines, scores and searches",
+  };
+  const across = titles[over] ?? "Trials ended";
   Plotly.react("progress", traces, layout({
     colorway: LINES.map(onPaper),
     margin: { t: 15, r: 20, l: 60, b: 45 }, showlegend: traces.length > 1, legend: { orientation: "h", y: 1.15 },
@@ -291,7 +296,9 @@ function setUpProgress() {
     return;
   }
   const timed = data.fronts.some((front) => front.progress.seconds);
-  fill($("over"), [["trials", "trials"], ...(timed ? [["seconds", "training time"]] : [])], "trials");
+  const counted = data.fronts.some((front) => front.progress.compute);
+  const ways = [...(timed ? [["seconds", "training time"]] : []), ...(counted ? [["compute", "compute"]] : [])];
+  fill($("over"), [["trials", "trials"], ...ways], "trials");
   $("over").addEventListener("change", drawProgress);
 }
 

@@ -11,6 +11,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from rssearch.front import gains, seeds
+from rssearch.front.spending import SHARED, running
 from rssearch.front.trials import Front, Row, progress
 from rssearch.metrics import (
     DIFFERENCE,
@@ -52,9 +53,10 @@ RESULTS = (
     "bytes",
     "latency_ms",
     "train_seconds",
+    "compute",
 )
 # Of the columns of a plot's points: a latency shows its interquartile range itself, the rest is for other programs.
-UNSEEN = ("status", "keys", seeds.BY_SEED, "split_hash", "macs_counter")
+UNSEEN = ("status", "keys", seeds.BY_SEED, "split_hash", "macs_counter", SHARED)
 NO_LINES = ("baseline_", "latency_iqr", "latency_passes")
 NO_AXES = ("baseline_", "seed", "images_skipped", "test_images", "latency_passes", "latency_threads", "latency_iqr")
 
@@ -215,12 +217,16 @@ def _baseline(before: Row, measured: Sequence[str], rows: Sequence[Row]) -> dict
 
 
 def _progress(front: Front) -> dict[str, Any]:
-    """Hypervolume after each trial, and what the trials had taken by then; None where none says how long it trained."""
+    """Hypervolume after each trial, and what the trials had taken by then; None where it is not known.
+
+    Seconds are those of the trials alone, compute has what they share as well.
+    """
     spent = [number(trial.get("train_seconds")) for trial in front.trials]
     return {
         "volume": progress(front),
         "relative": front.relative_hypervolume is not None and bool(front.baselines),
         "seconds": list(accumulate(value or 0.0 for value in spent)) if any(spent) else None,
+        "compute": running(front.trials),
     }
 
 
