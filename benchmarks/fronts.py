@@ -72,25 +72,25 @@ class Plan:
         self.total = {"given": 0.5, "nothing": 2.5}[regime] * self.whole
         own = 0.0 if regime == "given" or way in ("scratch", "channel_nas") else float(self.whole)
         left = self.total - own
-        self.epochs = max(1, int(left / sum(BUDGETS)))
+        self.epochs = max(1, round(left / sum(BUDGETS)))
         self.settings = base | {"finetune": base["train"] | {"epochs": self.epochs, "lr": 0.05, "warmup_epochs": 0}}
         if way in ("slimmable", "sandwich"):
             epochs = self.epochs
             if way == "sandwich":  # a third is for the fine-tuning of the members
-                epochs = max(1, int(left * 2 / 3 / (1 / 3 + BUDGETS[-1] + 2 * 0.55)))
+                epochs = max(1, round(left * 2 / 3 / (1 / 3 + BUDGETS[-1] + 2 * 0.55)))
             form = {"slimmable": "cascade", "sandwich": "sandwich"}[way]
             self.settings |= {"slimmable": {"form": form, "epochs": epochs, "budgets": BUDGETS}}
-            tuned = 0 if way == "slimmable" else max(1, int(left / 3 / sum(BUDGETS)))
+            tuned = 0 if way == "slimmable" else max(1, round(left / 3 / sum(BUDGETS)))
             self.settings["finetune"] = self.settings["finetune"] | {"epochs": tuned, "recalibrate_batches": 10}
         elif way.startswith("l1"):
             self.settings["finetune"] |= {"recalibrate_batches": 10}
         elif way == "scratch":
             self.settings["train"] = base["train"] | {"epochs": self.epochs}
         elif way == "channel_nas":  # half of it is the search, in which weights and scores take a step each
-            searching = max(1, int(left / 2 / 1.6))
+            searching = max(1, round(left / 2 / 1.6))
             self.settings["train"] = base["train"] | {"epochs": searching, "lr": 0.05 if regime == "given" else 0.1}
             self.settings["nas"] = {"target": 0.3}
-            self.settings["finetune"] |= {"epochs": max(1, int(left / 2 / sum(BUDGETS))), "recalibrate_batches": 10}
+            self.settings["finetune"] |= {"epochs": max(1, round(left / 2 / sum(BUDGETS))), "recalibrate_batches": 10}
 
     @property
     def method(self) -> str:

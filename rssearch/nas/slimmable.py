@@ -35,8 +35,8 @@ def orders_of(scores: Mapping[str, Tensor]) -> dict[str, list[int]]:
 class Sandwich:
     """What a slimmable network learns: an objective of `rssearch.train.fit`, distilled from a teacher.
 
-    In each step the smallest structure and some random ones learn from the teacher or the labels; their gradients add up. The
-    structures of a step are drawn from (seed, step) alone, so that a resumed training and other workers draw the same.
+    In each step the smallest structure and some random ones learn from the teacher or the labels; their gradients add
+    up. The structures of a step are drawn from (seed, step) alone: a resumed training and other workers draw the same.
     Each pass normalises by its own batch; no running statistics are kept, so that those of a structure are to be
     recalibrated once it is cut out.
 
