@@ -278,10 +278,11 @@ class Scale(Section):
 class Pruning(Section):
     """How scores become a smaller network."""
 
-    allocation: Literal["uniform", "global", "global_mean", "lamp", "joint"] | None = Field(
+    allocation: Literal["uniform", "global", "global_mean", "lamp", "joint", "sensitivity"] | None = Field(
         None,
         description="how many channels each layer loses: the same share (uniform), by ranking all channels (global, "
-        "global_mean, lamp), or by two criteria (joint); null: the method's own",
+        "global_mean, lamp), by two criteria (joint), or by what cutting each layer alone does to the loss "
+        "(sensitivity); null: the method's own",
     )
     steps: Integer = Field(
         1, ge=1, description="prune and fine-tune in so many steps; the epochs are divided among them"
@@ -293,7 +294,10 @@ class Pruning(Section):
     round_to: Integer = Field(1, ge=1, description="kept channels are multiples of this; 8 suits most hardware")
     min_channels: Integer = Field(1, ge=1, description="no group of coupled channels gets smaller than this")
     score_batches: Integer = Field(
-        5, ge=1, description="mini-batches of the training split that the data-driven scores see"
+        5,
+        ge=1,
+        description="mini-batches of the training split that the data-driven scores see, and that the allocation "
+        "sensitivity takes for each of its halves",
     )
     score_batch_size: Integer = Field(128, ge=1, description="images of each of these mini-batches")
 

@@ -8,6 +8,8 @@ Allocations, by name:
 * ``lamp`` does so after LAMP's normalisation inside each group (Lee et al., ICLR 2021): the squared score over the sum
   of the squares of all scores that are not lower.
 * ``joint`` is for several criteria at once: a channel goes if all of them rank it among the lowest (compound pruning).
+* ``sensitivity`` takes the widths that add least to the loss at a budget of MACs, by what was measured of each group
+  cut alone, see `rssearch.pruning.sensitivity`; scores only rank the channels inside a group.
 
 All keep the highest scores of a group; of equal scores the lower index stays.
 """
@@ -26,10 +28,11 @@ from torch import Tensor
 
 from rssearch.errors import InputError, unknown
 from rssearch.pruning.channels import ChannelGraph
+from rssearch.pruning.sensitivity import Sensitivity, narrowed
 
 __all__ = ["ALLOCATIONS", "FLOOR", "TOLERANCE", "Allocation", "Counts", "Values", "allocate", "check_amount"]
 
-Allocation = Literal["uniform", "global", "global_mean", "lamp", "joint"]
+Allocation = Literal["uniform", "global", "global_mean", "lamp", "joint", "sensitivity"]
 Counts = npt.NDArray[np.int64]
 Values = npt.NDArray[np.float64]
 
@@ -50,6 +53,7 @@ def allocate(
     macs_ratio: float | None = None,
     round_to: int = 1,
     min_channels: int = 1,
+    sensitivities: Mapping[str, Sensitivity] | None = None,
 ) -> dict[str, tuple[int, ...]]:
     """The channels to keep.
 
@@ -61,6 +65,7 @@ def allocate(
       less than 5 % (at least one channel) gets back those with the highest first score.
     * `macs_ratio`: bisection on the rate (or on the rank), then single channels where the step between two rates is too
       coarse, so that ``|MACs left / MACs asked - 1| <= 1 %``.
+    * sensitivity, `macs_ratio`: a knapsack on the exact costs, see `rssearch.pruning.knapsack`, met likewise.
 
     Args:
         graph: the channel graph.
@@ -72,6 +77,7 @@ def allocate(
         macs_ratio: remaining share of thop's MACs, in (0, 1].
         round_to: kept widths are rounded down to multiples of this, but not below the first; whole groups stay whole.
         min_channels: no group gets smaller than this (or than its width).
+        sensitivities: group -> its curve, for the allocation ``sensitivity``. Groups without one stay whole.
 
     Returns:
         Group -> kept channels, ascending, for every group of the graph.
@@ -88,7 +94,13 @@ def allocate(
     scored = np.array([name in scores for name in graph.groups])
     floors = np.where(scored, _floors(full, min_channels, round_to, 0 if allocation == "uniform" else FLOOR), full)
     amount = rate or 0.0
-    if rates is not None:
+    if allocation == "sensitivity":
+        if sensitivities is None:
+            raise InputError("allocation 'sensitivity' needs sensitivities, see rssearch.pruning.measure_sensitivities")
+        assert macs_ratio is not None
+        counts, floors = narrowed(graph, sensitivities, floors, round_to, macs_ratio * graph.macs())
+        counts = _met(graph, counts, floors, round_to, macs_ratio)
+    elif rates is not None:
         by_group = _rates_by_group(graph, rates)
         counts = _uniform(full, np.array([by_group.get(name, 0.0) for name in graph.groups]))
         counts = _round(counts, full, floors, round_to)
@@ -131,6 +143,10 @@ def check_amount(
     if rates is not None and allocation != "uniform":
         raise InputError(
             f"rates per layer leave nothing to rank: they go with allocation 'uniform', not {allocation!r}"
+        )
+    if allocation == "sensitivity" and macs_ratio is None:
+        raise InputError(
+            "allocation 'sensitivity' needs macs_ratio: it finds widths for a budget, and a rate has no meaning for it"
         )
     for name, value in {"rate": rate, **{f"rates[{k}]": v for k, v in (rates or {}).items()}}.items():
         if value is not None and not 0 <= value < 1:
@@ -264,15 +280,22 @@ def _meet(
         middle = (low + high) / 2
         low, high = (middle, high) if macs(at(middle).astype(float)) >= target else (low, middle)
     rate = min((low, high), key=lambda r: abs(macs(at(r).astype(float)) - target))
-    counts = _refine(graph, at(rate), floors, round_to, target)
+    return _met(graph, at(rate), floors, round_to, ratio), rate
+
+
+def _met(graph: ChannelGraph, counts: Counts, floors: Counts, round_to: int, ratio: float) -> Counts:
+    """Widths near these whose MACs are `ratio` of the whole within 1 %. Raises InputError if there are none."""
+    macs, full = graph.tables["macs"], graph.widths()
+    target = ratio * macs(full)
+    counts = _refine(graph, counts, floors, round_to, target)
     reached = macs(counts.astype(float))
     if abs(reached / target - 1) > TOLERANCE:
-        least = macs(floors.astype(float)) / macs(full.astype(float))
+        least = macs(floors.astype(float)) / macs(full)
         raise InputError(
             f"macs_ratio {ratio:g} cannot be met within {TOLERANCE:.0%}: the nearest is {ratio * reached / target:.4g}"
             f" (the smallest network, with min_channels and round_to = {round_to}, has {least:.4g})"
         )
-    return counts, rate
+    return counts
 
 
 def _refine(graph: ChannelGraph, counts: Counts, floors: Counts, round_to: int, target: float) -> Counts:

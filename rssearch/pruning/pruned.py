@@ -16,7 +16,8 @@ from rssearch.pruning.allocate import Allocation, allocate, check_amount
 from rssearch.pruning.channels import ChannelGraph, Kept
 from rssearch.pruning.criteria.batches import Batches, on_device
 from rssearch.pruning.graph import trace
-from rssearch.pruning.methods import check_options, get_method, score
+from rssearch.pruning.methods import Method, check_options, get_method, score
+from rssearch.pruning.sensitivity import measure_sensitivities
 from rssearch.pruning.surgery import compose, cut, kept_by, make_spec
 
 
@@ -68,7 +69,9 @@ def prune(
         macs_ratio: MACs to be left, in (0, 1], met within 1 %. Exactly one of the three is given.
         data: see `score`. With several steps it is gone through once a step, so it must be a list or the like. A
             network that has attention (see `rssearch.models.attention.insert`) gets its mean over the data folded.
-        allocation: see `rssearch.pruning.allocate`; None for the method's own (uniform if `rates` are given).
+        allocation: see `rssearch.pruning.allocate`; None for the method's own (uniform if `rates` are given). For
+            ``sensitivity``, which is measured again in each step, every second batch of `data` is held apart for the
+            loss (the cross entropy), and the others recalibrate batch normalisation.
         round_to: kept widths are multiples of this.
         min_channels: no group gets smaller than this.
         seed: of the random method.
@@ -86,6 +89,11 @@ def prune(
     limits = {"round_to": round_to, "min_channels": min_channels}
     check_amount(how, rate=rate, rates=rates, macs_ratio=macs_ratio, **limits)
     check_options(method, options)
+    if how == "sensitivity":
+        check_sensitivity(chosen)
+        data = batches = list(data or ())
+        if len(batches) < 2:
+            raise InputError(f"allocation 'sensitivity' needs data: two batches or more, not {len(batches)}")
     if attention.is_in(model):
         if data is None:
             raise InputError(f"method {method!r}: the network has attention to be folded first, which needs data")
@@ -100,7 +108,19 @@ def prune(
             graph, elasticity = trace(model, example_input), None
         ratio = None if macs_ratio is None else min(1.0, target * whole.macs() / graph.macs())
         scores = score(model, graph, method, data=data, seed=seed, elasticity=elasticity, **options)
-        now = allocate(graph, scores, allocation=how, rate=rate, rates=rates, macs_ratio=ratio, **limits)
+        curves = None
+        if how == "sensitivity":
+            curves = measure_sensitivities(model, graph, scores, batches[::2], batches[1::2])
+        now = allocate(
+            graph,
+            scores,
+            allocation=how,
+            rate=rate,
+            rates=rates,
+            macs_ratio=ratio,
+            sensitivities=curves,
+            **limits,
+        )
         model, cut_now = cut(model, graph, now)
         spec = compose(spec, cut_now)
     kept = kept_by(whole, spec)
@@ -113,6 +133,14 @@ def prune(
         "widths": {name: (len(channels), whole.groups[name].width) for name, channels in kept.items()},
     }
     return PrunedModel(model, spec, kept, report)
+
+
+def check_sensitivity(method: Method) -> None:
+    """Refuse a method whose scores do not rank the channels of a group. Raises InputError."""
+    if method.allocation == "joint":
+        raise InputError(
+            f"'sensitivity' needs one ranking of the channels; method {method.name!r} has several criteria"
+        )
 
 
 def check_steps(steps: int, macs_ratio: float | None) -> list[float]:

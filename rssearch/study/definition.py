@@ -31,7 +31,12 @@ _log = logging.getLogger(__name__)
 _NOT_IN_KEY = {"download", "memory_share", "keep_models", "latency"}  # settings that do not change a trial's result
 # Left out of the key at their defaults, as in studies of before they existed.
 _LATER = {"patches", "normalize", "bands", "band_names", "scale", "nodata"}
-_SAME_MEMORY = {"seed", "methods", "search"}  # dimensions, and what preparations add, that change no footprint
+_SAME_MEMORY = {
+    "seed",
+    "methods",
+    "sensitivities",
+    "search",
+}  # dimensions, and what preparations add, that change no footprint
 _GRID_LIMIT = 100_000
 _LISTED = 10_000  # cells of a space that is only sampled: a check takes a millisecond
 _SAMPLE = 1000  # points of a space with more cells than that

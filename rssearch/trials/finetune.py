@@ -129,11 +129,13 @@ def _cut(
     if point.method_name == NO_METHOD:
         return pruning.cut(model, trial.graph, {})
     if first:
-        graph, ranks = trial.graph, trial.scores
+        graph, ranks, curves = trial.graph, trial.scores, trial.sensitivities
     else:
         graph, ranks = baselines.score(trial, model, elasticity)
+        measured = point.needs_sensitivities
+        curves = baselines.measure_sensitivities(trial, model, graph, ranks) if measured else None
     ratio = None if macs is None else min(1.0, macs / graph.macs())
-    return pruning.cut(model, graph, point.allocate(graph, ranks, ratio))
+    return pruning.cut(model, graph, point.allocate(graph, ranks, ratio, curves))
 
 
 def _softly(trial: PruningTrial) -> FineTuned:

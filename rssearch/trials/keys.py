@@ -16,8 +16,10 @@ from rssearch.trials.images import fingerprint
 from rssearch.trials.point import PruningPoint
 
 BASELINES, SCORES, SEARCHES = "baselines", "scores", "searches"  # where they lie in the store, each by its key
+SENSITIVITIES = "sensitivities"
 # Raise a number when that part computes something else than before: what the old code computed is then not reused.
 CODE = {"data": 1, "train": 2, "score": 2, "search": 1, "cut": 1}
+SENSITIVITY_CODE = 1  # the same, in the keys of those trials alone that are allocated by sensitivity
 
 
 class Keys:
@@ -97,6 +99,13 @@ class Keys:
         )
 
     @cached_property
+    def sensitivities(self) -> str:
+        """The key of the baseline's sensitivities by the ranking of the point's method."""
+        settings = self.point.settings.pruning
+        batches = [settings.score_batches, settings.score_batch_size]
+        return content_key({"scores": self.scores, "batches": batches, "code": SENSITIVITY_CODE})
+
+    @cached_property
     def search_inputs(self) -> dict[str, Any]:
         """What determines a channel search."""
         settings = self.point.settings
@@ -114,7 +123,8 @@ class Keys:
     def identity(self) -> dict[str, Any]:
         """What determines a trial besides its point and settings."""
         own = user_code(self.point.model, self.point.method_name)
-        return {"data": self.fingerprint, "code": CODE, **self._weights, **self._normalisation, **own}
+        measured = {"sensitivity": SENSITIVITY_CODE} if self.point.needs_sensitivities else {}
+        return {"data": self.fingerprint, "code": CODE, **self._weights, **self._normalisation, **own, **measured}
 
     @cached_property
     def _training_inputs(self) -> dict[str, Any]:

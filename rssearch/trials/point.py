@@ -15,7 +15,7 @@ from rssearch.config.settings import Recipe, Settings
 from rssearch.errors import InputError
 from rssearch.models.fitting import without_weights
 from rssearch.models.weights import is_file, read
-from rssearch.pruning import ChannelGraph, Method
+from rssearch.pruning import ChannelGraph, Method, Sensitivity
 from rssearch.pruning.allocate import Allocation
 from rssearch.pruning.channels import Kept
 from rssearch.pruning.ratios import ratios_of
@@ -141,7 +141,18 @@ class PruningPoint:
         """Kept channels are a multiple of it."""
         return int(self.values.get("round_to", self.settings.pruning.round_to))
 
-    def allocate(self, graph: ChannelGraph, scores: Mapping[str, Tensor], macs_ratio: float | None) -> Kept:
+    @property
+    def needs_sensitivities(self) -> bool:
+        """Whether its widths follow from what cutting single groups does to the loss."""
+        return self.method is not None and self.allocation == "sensitivity"
+
+    def allocate(
+        self,
+        graph: ChannelGraph,
+        scores: Mapping[str, Tensor],
+        macs_ratio: float | None,
+        sensitivities: Mapping[str, Sensitivity] | None = None,
+    ) -> Kept:
         """The channels that it keeps of a network by their scores; `macs_ratio` is relative to that network."""
         return pruning.allocate(
             graph,
@@ -152,6 +163,7 @@ class PruningPoint:
             macs_ratio=macs_ratio,
             round_to=self.round_to,
             min_channels=self.settings.pruning.min_channels,
+            sensitivities=sensitivities,
         )
 
 

@@ -127,6 +127,8 @@ def prepare(config: Config, session: Session) -> Metrics:
         return searches.searched(trial).history[-1]
     for method in config["methods"]:
         baselines.scores(PruningTrial(trial.point.with_method(method), session))
+    for method in config.get("sensitivities", ()):
+        baselines.sensitivities(PruningTrial(trial.point.with_method(method), session))
     return trial.baseline.metrics
 
 
