@@ -98,7 +98,11 @@ def allocate(
         if sensitivities is None:
             raise InputError("allocation 'sensitivity' needs sensitivities, see rssearch.pruning.measure_sensitivities")
         assert macs_ratio is not None
-        counts, floors = narrowed(graph, sensitivities, floors, round_to, macs_ratio * graph.macs())
+        target = macs_ratio * graph.macs()
+        counts, least = narrowed(graph, sensitivities, floors, round_to, target)
+        if graph.tables["macs"](counts.astype(float)) < (1 - TOLERANCE) * target:  # the steps are coarse: from above
+            counts, least = narrowed(graph, sensitivities, floors, round_to, (1 + TOLERANCE) * target)
+        floors = least
         counts = _met(graph, counts, floors, round_to, macs_ratio)
     elif rates is not None:
         by_group = _rates_by_group(graph, rates)

@@ -150,7 +150,7 @@ def _time(trial: PruningTrial, pruned: nn.Module) -> None:
 def measure(config: Config, session: Session) -> Metrics:
     """Quality on the test split, size, and latencies alone on the machine: of the trial, and of its baseline."""
     trial = PruningTrial.open(config, session)
-    return results.of_front_member(trial) | results.of_its_baseline(trial)
+    return results.of_front_member(trial, results.sensitivity_picture(trial)) | results.of_its_baseline(trial)
 
 
 def check_baseline(config: Config, session: Session) -> list[Metrics]:
