@@ -282,10 +282,11 @@ class Pruning(Section):
 
     LATER = frozenset({"groups", "keep"})
 
-    allocation: Literal["uniform", "global", "global_mean", "lamp", "joint"] | None = Field(
+    allocation: Literal["uniform", "global", "global_mean", "lamp", "joint", "sensitivity"] | None = Field(
         None,
         description="how many channels each layer loses: the same share (uniform), by ranking all channels (global, "
-        "global_mean, lamp), or by two criteria (joint); null: the method's own",
+        "global_mean, lamp), by two criteria (joint), or by what cutting each layer alone does to the loss "
+        "(sensitivity); null: the method's own",
     )
     groups: Literal["all", "inner"] = Field(
         "all",
@@ -308,7 +309,10 @@ class Pruning(Section):
     round_to: Integer = Field(1, ge=1, description="kept channels are multiples of this; 8 suits most hardware")
     min_channels: Integer = Field(1, ge=1, description="no group of coupled channels gets smaller than this")
     score_batches: Integer = Field(
-        5, ge=1, description="mini-batches of the training split that the data-driven scores see"
+        5,
+        ge=1,
+        description="mini-batches of the training split that the data-driven scores see, and that the allocation "
+        "sensitivity takes for each of its halves",
     )
     score_batch_size: Integer = Field(128, ge=1, description="images of each of these mini-batches")
 

@@ -262,7 +262,7 @@ def halves(data: AnyDataset, share: float, seed: int) -> tuple[AnyDataset, AnyDa
         taken[members[: round(share * len(members))]] = True
     chosen = taken[unit]
     if min(chosen.sum(), (~chosen).sum()) < 2:
-        raise InputError(f"{len(data)} training images are too few to be divided between weights and scores")
+        raise InputError(f"{len(data)} training images are too few to be divided into two parts")
     return data.part(np.flatnonzero(~chosen)), data.part(np.flatnonzero(chosen))
 
 

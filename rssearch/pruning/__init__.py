@@ -20,8 +20,9 @@ from rssearch.pruning.methods import (
     list_methods,
     score,
 )
-from rssearch.pruning.pruned import PrunedModel, check_steps, cost_report, prune
+from rssearch.pruning.pruned import PrunedModel, check_sensitivity, check_steps, cost_report, prune
 from rssearch.pruning.ratios import layer_rates
+from rssearch.pruning.sensitivity import Sensitivity, measure_sensitivities
 from rssearch.pruning.surgery import apply_spec, compose, cut, make_spec, masked, zero_filters
 
 __all__ = [
@@ -32,11 +33,13 @@ __all__ = [
     "Member",
     "Method",
     "PrunedModel",
+    "Sensitivity",
     "allocate",
     "apply_spec",
     "check_amount",
     "check_network",
     "check_options",
+    "check_sensitivity",
     "check_steps",
     "code_of",
     "compose",
@@ -47,6 +50,7 @@ __all__ = [
     "list_methods",
     "make_spec",
     "masked",
+    "measure_sensitivities",
     "prune",
     "score",
     "trace",

@@ -8,6 +8,8 @@ Allocations, by name:
 * ``lamp`` does so after LAMP's normalisation inside each group (Lee et al., ICLR 2021): the squared score over the sum
   of the squares of all scores that are not lower.
 * ``joint`` is for several criteria at once: a channel goes if all of them rank it among the lowest (compound pruning).
+* ``sensitivity`` takes the widths that add least to the loss at a budget of MACs, by what was measured of each group
+  cut alone, see `rssearch.pruning.sensitivity`; scores only rank the channels inside a group.
 
 All keep the highest scores of a group; of equal scores the lower index stays. Where they may cut, and what must stay of
 single groups, see `rssearch.pruning.scope`.
@@ -18,7 +20,7 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, get_args
 
 import numpy as np
@@ -28,10 +30,11 @@ from torch import Tensor
 from rssearch.errors import InputError, unknown
 from rssearch.pruning.channels import ChannelGraph
 from rssearch.pruning.scope import Scope, channels_to_keep, check_scope, may_be_cut, share_of
+from rssearch.pruning.sensitivity import Sensitivity, narrowed
 
 __all__ = ["ALLOCATIONS", "FLOOR", "TOLERANCE", "Allocation", "Counts", "Values", "allocate", "check_amount", "refine"]
 
-Allocation = Literal["uniform", "global", "global_mean", "lamp", "joint"]
+Allocation = Literal["uniform", "global", "global_mean", "lamp", "joint", "sensitivity"]
 Counts = npt.NDArray[np.int64]
 Values = npt.NDArray[np.float64]
 
@@ -57,6 +60,7 @@ def allocate(
     keep: Mapping[str, float] | None = None,
     floor: float | None = None,
     whole: ChannelGraph | None = None,
+    sensitivities: Mapping[str, Sensitivity] | None = None,
 ) -> dict[str, tuple[int, ...]]:
     """The channels to keep.
 
@@ -68,6 +72,7 @@ def allocate(
       less than 5 % (at least one channel) gets back those with the highest first score.
     * `macs_ratio`: bisection on the rate (or on the rank), then single channels where the step between two rates is too
       coarse, so that ``|MACs left / MACs asked - 1| <= 1 %``.
+    * sensitivity, `macs_ratio`: a knapsack on the exact costs, see `rssearch.pruning.knapsack`, met likewise.
 
     Args:
         graph: the channel graph.
@@ -83,6 +88,7 @@ def allocate(
         keep: pattern of groups -> share of their channels that must stay, see `rssearch.pruning.scope`.
         floor: share of each group that always stays; None for the allocation's own.
         whole: of the network that `keep` is about, where that of `graph` was cut from it; None: `graph`.
+        sensitivities: group -> its curve, for the allocation ``sensitivity``. Groups without one stay whole.
 
     Returns:
         Group -> kept channels, ascending, for every group of the graph.
@@ -103,8 +109,19 @@ def allocate(
     free = np.where(scored, _floors(full, np.maximum(min_channels, share_of(full, share)), round_to), full)
     floors = np.maximum(free, _floors(full, channels_to_keep(graph, keep, whole), round_to))
     floors = np.where(cuttable, floors, full)
+    restrictions = (["groups 'inner'"] if groups == "inner" else []) + (["keep"] if keep else [])
     amount = rate or 0.0
-    if rates is not None:
+    if allocation == "sensitivity":
+        if sensitivities is None:
+            raise InputError("allocation 'sensitivity' needs sensitivities, see rssearch.pruning.measure_sensitivities")
+        assert macs_ratio is not None
+        target = macs_ratio * graph.macs()
+        counts, least = narrowed(graph, sensitivities, floors, round_to, target)
+        if graph.tables["macs"](counts.astype(float)) < (1 - TOLERANCE) * target:  # the steps are coarse: from above
+            counts, least = narrowed(graph, sensitivities, floors, round_to, (1 + TOLERANCE) * target)
+        floors = least
+        counts = _met(graph, counts, floors, round_to, macs_ratio, restrictions, free)
+    elif rates is not None:
         by_group = _rates_by_group(graph, rates)
         counts = _uniform(full, np.array([by_group.get(name, 0.0) for name in graph.groups]))
         counts = _round(counts, full, floors, round_to)
@@ -115,7 +132,6 @@ def allocate(
             return _round(wanted(amount), full, floors, round_to)
 
         if macs_ratio is not None:
-            restrictions = (["groups 'inner'"] if groups == "inner" else []) + (["keep"] if keep else [])
             counts, amount = _meet(graph, at, floors, round_to, macs_ratio, restrictions, free)
         else:
             counts = at(amount)
@@ -149,6 +165,10 @@ def check_amount(
     if rates is not None and allocation != "uniform":
         raise InputError(
             f"rates per layer leave nothing to rank: they go with allocation 'uniform', not {allocation!r}"
+        )
+    if allocation == "sensitivity" and macs_ratio is None:
+        raise InputError(
+            "allocation 'sensitivity' needs macs_ratio: it finds widths for a budget, and a rate has no meaning for it"
         )
     for name, value in {"rate": rate, **{f"rates[{k}]": v for k, v in (rates or {}).items()}}.items():
         if value is not None and not 0 <= value < 1:
@@ -294,19 +314,38 @@ def _meet(
         middle = (low + high) / 2
         low, high = (middle, high) if macs(at(middle).astype(float)) >= target else (low, middle)
     rate = min((low, high), key=lambda r: abs(macs(at(r).astype(float)) - target))
-    counts = refine(graph, at(rate), floors, round_to, target)
+    return _met(graph, at(rate), floors, round_to, ratio, restrictions, free), rate
+
+
+def _met(
+    graph: ChannelGraph,
+    counts: Counts,
+    floors: Counts,
+    round_to: int,
+    ratio: float,
+    restrictions: Sequence[str] = (),
+    free: Counts | None = None,
+) -> Counts:
+    """Widths near these whose MACs are `ratio` of the whole within 1 %.
+
+    Raises:
+        InputError: there are none; where `restrictions` are why, with what the floors `free` of them would allow.
+    """
+    macs, full = graph.tables["macs"], graph.widths()
+    target = ratio * macs(full)
+    counts = refine(graph, counts, floors, round_to, target)
     reached = macs(counts.astype(float))
     if abs(reached / target - 1) > TOLERANCE:
-        least, freely = (macs(widths.astype(float)) / macs(full.astype(float)) for widths in (floors, free))
+        least = macs(floors.astype(float)) / macs(full)
         reason = f"the smallest network, with min_channels and round_to = {round_to}, has {least:.4g}"
-        if restrictions and ratio * (1 + TOLERANCE) < least:
-            without = " and ".join(restrictions)
+        if restrictions and free is not None and ratio * (1 + TOLERANCE) < least:
+            without, freely = " and ".join(restrictions), macs(free.astype(float)) / macs(full)
             reason = f"{without} leaves the rest whole, so that the smallest has {least:.4g}; without {freely:.4g}"
         raise InputError(
             f"macs_ratio {ratio:g} cannot be met within {TOLERANCE:.0%}: the nearest is {ratio * reached / target:.4g}"
             f" ({reason})"
         )
-    return counts, rate
+    return counts
 
 
 def refine(graph: ChannelGraph, counts: Counts, floors: Counts, round_to: int, target: float) -> Counts:

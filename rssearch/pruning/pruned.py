@@ -16,8 +16,9 @@ from rssearch.pruning.allocate import Allocation, allocate, check_amount
 from rssearch.pruning.channels import ChannelGraph, Kept
 from rssearch.pruning.criteria.batches import Batches, on_device
 from rssearch.pruning.graph import trace
-from rssearch.pruning.methods import check_options, get_method, score
+from rssearch.pruning.methods import Method, check_options, get_method, score
 from rssearch.pruning.scope import Scope, check_scope
+from rssearch.pruning.sensitivity import measure_sensitivities
 from rssearch.pruning.surgery import compose, cut, kept_by, make_spec
 
 
@@ -71,7 +72,9 @@ def prune(
         macs_ratio: MACs to be left, in (0, 1], met within 1 %. Exactly one of the three is given.
         data: see `score`. With several steps it is gone through once a step, so it must be a list or the like. A
             network that has attention (see `rssearch.models.attention.insert`) gets its mean over the data folded.
-        allocation: see `rssearch.pruning.allocate`; None for the method's own (uniform if `rates` are given).
+        allocation: see `rssearch.pruning.allocate`; None for the method's own (uniform if `rates` are given). For
+            ``sensitivity``, which is measured again in each step, every second batch of `data` is held apart for the
+            loss (the cross entropy), and the others recalibrate batch normalisation.
         round_to: kept widths are multiples of this.
         min_channels: no group gets smaller than this.
         groups: where to cut: ``all`` groups, or ``inner`` ones alone, which no addition or concatenation joins with
@@ -94,6 +97,11 @@ def prune(
     check_amount(how, rate=rate, rates=rates, macs_ratio=macs_ratio, **limits)
     check_scope(groups, keep, rates)
     check_options(method, options)
+    if how == "sensitivity":
+        check_sensitivity(chosen)
+        data = batches = list(data or ())
+        if len(batches) < 2:
+            raise InputError(f"allocation 'sensitivity' needs data: two batches or more, not {len(batches)}")
     if attention.is_in(model):
         if data is None:
             raise InputError(f"method {method!r}: the network has attention to be folded first, which needs data")
@@ -108,6 +116,9 @@ def prune(
             graph, elasticity = trace(model, example_input), None
         ratio = None if macs_ratio is None else min(1.0, target * whole.macs() / graph.macs())
         scores = score(model, graph, method, data=data, seed=seed, elasticity=elasticity, **options)
+        curves = None
+        if how == "sensitivity":
+            curves = measure_sensitivities(model, graph, scores, batches[::2], batches[1::2])
         now = allocate(
             graph,
             scores,
@@ -118,6 +129,7 @@ def prune(
             groups=groups,
             keep=keep,
             whole=whole,
+            sensitivities=curves,
             **limits,
         )
         model, cut_now = cut(model, graph, now)
@@ -133,6 +145,14 @@ def prune(
         "widths": {name: (len(channels), whole.groups[name].width) for name, channels in kept.items()},
     }
     return PrunedModel(model, spec, kept, report)
+
+
+def check_sensitivity(method: Method) -> None:
+    """Refuse a method whose scores do not rank the channels of a group. Raises InputError."""
+    if method.allocation == "joint":
+        raise InputError(
+            f"'sensitivity' needs one ranking of the channels; method {method.name!r} has several criteria"
+        )
 
 
 def check_steps(steps: int, macs_ratio: float | None) -> list[float]:

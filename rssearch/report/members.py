@@ -1,7 +1,8 @@
 """What a network does with the test split, class by class and image by image, as files.
 
 ``confusion.csv``, ``confusion.png``, ``per_class.csv`` and ``predictions.csv``: of each member of the front, and of
-each baseline. Names of classes and files are texts that no spreadsheet takes for a formula.
+each baseline. A member whose widths follow from sensitivities has ``sensitivity.png`` as well. Names of classes and
+files are texts that no spreadsheet takes for a formula.
 """
 
 from __future__ import annotations
@@ -26,9 +27,11 @@ if TYPE_CHECKING:
 __all__ = [
     "CONFUSION",
     "FILES",
+    "KEPT",
     "PER_CLASS",
     "PICTURE",
     "PREDICTIONS",
+    "SENSITIVITY",
     "confusion_csv",
     "draw",
     "files",
@@ -42,6 +45,8 @@ __all__ = [
 
 CONFUSION, PICTURE, PER_CLASS, PREDICTIONS = "confusion.csv", "confusion.png", "per_class.csv", "predictions.csv"
 FILES = (CONFUSION, PICTURE, PER_CLASS, PREDICTIONS)
+SENSITIVITY = "sensitivity.png"
+KEPT = (*FILES, SENSITIVITY)  # all that a member may have
 COUNTS = ("samples", "predicted", "right")
 MOST = 20_000_000  # probabilities in a file: about 160 MB
 NUMBERED = 32  # classes whose cells have numbers; more have no room

@@ -35,6 +35,7 @@ _SAME_MEMORY = {
     "seed",
     "methods",
     "search",
+    "sensitivities",
     "slimmable",
 }  # dimensions, and what preparations add, that change no footprint
 _GRID_LIMIT = 100_000

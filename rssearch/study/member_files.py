@@ -8,7 +8,7 @@ from typing import Any
 
 from rssearch.front import gains
 from rssearch.report import per_class
-from rssearch.report.members import FILES
+from rssearch.report.members import KEPT
 from rssearch.storage import scratch
 from rssearch.storage.artifacts import Store
 from rssearch.storage.location import Location, names, remove, remove_tree, write_atomic
@@ -34,7 +34,7 @@ def write(folder: Location, store: Store, records: Iterable[TrialRecord]) -> dic
     found: dict[str, list[Location]] = {}
     for key in dict.fromkeys(_keys(records)):
         place, files = folder / MEMBERS / key, store.get(MEMBERS, key) or {}
-        for name in (name for name in FILES if name in files):
+        for name in (name for name in KEPT if name in files):
             if not _is(place / name, files[name]):
                 write_atomic(place / name, files[name])
             found.setdefault(key, []).append(place / name)
@@ -58,7 +58,7 @@ def clear(folder: Location) -> None:
     """Remove the temporary files of sessions that were killed while they wrote."""
     if isinstance(folder, Path):
         for place in (folder / MEMBERS).glob("*/"):
-            scratch.clear_files(place, lambda name: name in FILES)
+            scratch.clear_files(place, lambda name: name in KEPT)
 
 
 def _keys(records: Iterable[TrialRecord]) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -15,13 +15,17 @@ from torch import nn
 
 from rssearch import pruning
 from rssearch.cost import counting as costs
-from rssearch.data import loader
+from rssearch.data import AnyDataset, loader
+from rssearch.device import reproducible
 from rssearch.models.weights import to_bytes
-from rssearch.pruning import ChannelGraph, Elasticity
+from rssearch.nas.search import halves
+from rssearch.pruning import ChannelGraph, Elasticity, Sensitivity
+from rssearch.pruning.sensitivity import from_json, to_json
 from rssearch.scores import PER_CLASS
 from rssearch.storage.artifacts import Files
+from rssearch.train import balance
 from rssearch.trials import baseline_check
-from rssearch.trials.keys import BASELINES, SCORES
+from rssearch.trials.keys import BASELINES, SCORES, SENSITIVITIES
 from rssearch.trials.network_trial import NetworkTrial, reporter
 
 _log = logging.getLogger(__name__)
@@ -117,18 +121,50 @@ def scores(trial: NetworkTrial) -> dict[str, torch.Tensor]:
 
 def score(trial: NetworkTrial, model: nn.Module, elasticity: Scores) -> tuple[ChannelGraph, dict[str, torch.Tensor]]:
     """The graph and the scores of a network by a trial's method, on the first batches of the training split."""
-    point, settings = trial.point, trial.settings.pruning
+    point = trial.point
     model.to(trial.device).eval()
-    batches = loader.batches(
-        trial.images.split("train"), settings.score_batch_size, device=trial.device, train=True, seed=point.seed
-    )
     graph = trial.trace(model)
     return graph, pruning.score(
         model,
         graph,
         point.method_name,
-        data=islice(batches, settings.score_batches),
+        data=_batches(trial, trial.images.split("train")),
         seed=point.seed,
         elasticity=elasticity or None,
         **point.method_options,
     )
+
+
+def sensitivities(trial: NetworkTrial) -> dict[str, Sensitivity]:
+    """What the loss of a trial's baseline gains by cutting single groups, from the store or measured now."""
+
+    def build() -> Files:
+        found = measure_sensitivities(trial, baseline(trial).model, trial.graph, scores(trial))
+        return {"sensitivities.json": json.dumps(to_json(found)).encode()}
+
+    files = trial.session.store.get_or_build(SENSITIVITIES, trial.keys.sensitivities, build)
+    return from_json(json.loads(files["sensitivities.json"]))
+
+
+def measure_sensitivities(
+    trial: NetworkTrial, model: nn.Module, graph: ChannelGraph, ranks: Scores
+) -> dict[str, Sensitivity]:
+    """The same of a network by its scores: by the loss of the training, on a half of the training split.
+
+    Batch normalisation is recalibrated on the other half. Of each half as many batches are used as for scores.
+    """
+    recipe, train = trial.point.train_recipe, trial.images.split("train")
+    model.to(trial.device).eval()
+    recalibration, apart = (list(_batches(trial, part)) for part in halves(train, 0.5, trial.point.seed))
+    label_loss = balance.label_loss(recipe, train, trial.device)
+    with reproducible(trial.device):
+        return pruning.measure_sensitivities(
+            model, graph, ranks, recalibration, apart, label_loss=label_loss, precision=recipe.precision
+        )
+
+
+def _batches(trial: NetworkTrial, data: AnyDataset) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """The first batches of some images, shuffled, for what is asked of a trained network."""
+    settings = trial.settings.pruning
+    shuffled = loader.batches(data, settings.score_batch_size, device=trial.device, train=True, seed=trial.point.seed)
+    return islice(shuffled, settings.score_batches)

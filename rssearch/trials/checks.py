@@ -261,6 +261,12 @@ def _check_allocation(point: PruningPoint) -> None:
     with named("allocation"):
         if point.asked_allocation == "joint" != method.allocation:
             raise InputError(f"'joint' needs the ranks of several criteria; method {method.name!r} has one")
+        if point.needs_sensitivities:
+            pruning.check_sensitivity(method)
+            if point.is_soft:
+                raise InputError(f"method {method.name!r} prunes again in each epoch, too often for 'sensitivity'")
+            if point.macs_ratio is None:
+                raise InputError("'sensitivity' needs macs_ratio: a rate has no meaning for it")
     if point.values.get("rates") is not None:
         with named("space.rates"):
             if point.asked_allocation not in {None, "uniform"}:

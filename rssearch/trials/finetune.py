@@ -178,11 +178,13 @@ def _cut(
         _, spec = pruning.cut(model, whole, point.allocate(whole, untrained, point.macs_ratio))
         return trial.narrow_model(spec), spec
     if first:
-        graph, ranks = trial.graph, trial.scores
+        graph, ranks, curves = trial.graph, trial.scores, trial.sensitivities
     else:
         graph, ranks = baselines.score(trial, model, elasticity)
+        measured = point.needs_sensitivities
+        curves = baselines.measure_sensitivities(trial, model, graph, ranks) if measured else None
     ratio = None if macs is None else min(1.0, macs / graph.macs())
-    return pruning.cut(model, graph, point.allocate(graph, ranks, ratio, trial.graph))
+    return pruning.cut(model, graph, point.allocate(graph, ranks, ratio, whole=trial.graph, sensitivities=curves))
 
 
 def _softly(trial: PruningTrial) -> FineTuned:

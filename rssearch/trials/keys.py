@@ -16,12 +16,14 @@ from rssearch.trials.images import fingerprint
 from rssearch.trials.point import SLIMMABLE, PruningPoint
 
 # Where they lie in the store, each by its key.
-BASELINES, SCORES, SEARCHES = "baselines", "scores", "searches"
+BASELINES, SCORES, SEARCHES, SENSITIVITIES = "baselines", "scores", "searches", "sensitivities"
 SLIMMABLES, STRUCTURES = "slimmables", "structures"
 # Raise a number when that part computes something else than before: what the old code computed is then not reused.
 CODE = {"data": 1, "train": 2, "score": 2, "search": 1, "cut": 2}
-SLIMMABLE_CODE = 1  # of slimmable trainings and their structures; not in CODE, which is part of every trial's key
 _CUT_AS_BEFORE = {"uniform", "joint"}  # what cut 2 changed nothing of: it is about floors and means of rankings
+# The same, in the keys of those trials alone that need it.
+SENSITIVITY_CODE = 1
+SLIMMABLE_CODE = 1
 
 
 class Keys:
@@ -101,6 +103,13 @@ class Keys:
         )
 
     @cached_property
+    def sensitivities(self) -> str:
+        """The key of the baseline's sensitivities by the ranking of the point's method."""
+        settings = self.point.settings.pruning
+        batches = [settings.score_batches, settings.score_batch_size]
+        return content_key({"scores": self.scores, "batches": batches, "code": SENSITIVITY_CODE})
+
+    @cached_property
     def search_inputs(self) -> dict[str, Any]:
         """What determines a channel search."""
         settings = self.point.settings
@@ -157,6 +166,8 @@ class Keys:
         point = self.point
         as_before = point.method is None or point.allocation in _CUT_AS_BEFORE
         code = CODE | ({"cut": 1} if as_before else {})
+        if point.needs_sensitivities:
+            own |= {"sensitivity": SENSITIVITY_CODE}
         if point.method_name == SLIMMABLE:
             own |= {"slimmable_code": SLIMMABLE_CODE}
         return {"data": self.fingerprint, "code": code, **self._weights, **self._normalisation, **own}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property, partial
@@ -21,13 +22,14 @@ from rssearch.models.weights import read
 from rssearch.pruning import ChannelGraph
 from rssearch.pruning.channels import Kept
 from rssearch.pruning.scope import channels_to_keep, may_be_cut
+from rssearch.pruning.sensitivity import from_json
 from rssearch.storage.artifacts import Store
 from rssearch.train import balance
 from rssearch.trial.interface import Preparation
 from rssearch.trials import architecture, checks, images, normalisation
 from rssearch.trials.architecture import Architecture
 from rssearch.trials.checks import named
-from rssearch.trials.keys import BASELINES, SCORES, SEARCHES, SLIMMABLES, STRUCTURES, Keys
+from rssearch.trials.keys import BASELINES, SCORES, SEARCHES, SENSITIVITIES, SLIMMABLES, STRUCTURES, Keys
 from rssearch.trials.point import CHANNEL_NAS, NO_METHOD, SLIMMABLE, PruningPoint
 
 Metrics = dict[str, Any]
@@ -122,7 +124,11 @@ class PlannedTrial:
             if files
             else architecture.untrained_scores(self.architecture, point.method_name)
         )
-        return point.allocate(self.graph, ranks, point.macs_ratio)
+        measured = store.get(SENSITIVITIES, self.keys.sensitivities) if point.needs_sensitivities else None
+        if measured is None and point.needs_sensitivities:
+            return None
+        curves = from_json(json.loads(measured["sensitivities.json"])) if measured else None
+        return point.allocate(self.graph, ranks, point.macs_ratio, sensitivities=curves)
 
     def cost(self, kept: Kept | None) -> Metrics:
         """MACs and parameters with these channels, and before pruning."""
@@ -213,20 +219,19 @@ def _baseline(sharing: list[PlannedTrial], store: Store) -> Preparation:
     first = sharing[0]
     point, key = first.point, first.keys.baseline
     methods = {t.point.method_name for t in sharing if t.point.method is not None and not t.point.is_soft}
-    missing = [
-        method
-        for method in sorted(methods)
-        if not store.has(SCORES, Keys(point.with_method(method), first.data_root).scores)
-    ]
+    measured = {t.point.method_name for t in sharing if t.point.needs_sensitivities}
+    of = {method: Keys(point.with_method(method), first.data_root) for method in methods}
+    missing = [method for method in sorted(methods) if not store.has(SCORES, of[method].scores)]
+    unmeasured = [m for m in sorted(measured) if not store.has(SENSITIVITIES, of[m].sensitivities)]
     done = store.has(BASELINES, key)
     changes = f", {' and '.join(point.method.train)}" if point.method and point.method.train else ""
     return Preparation(
         key=f"baseline-{key}",
         title=f"baseline {point.model} on {point.dataset}{_seed(point)}{changes}",
-        point={**point.values, "methods": missing},
-        done=done and not missing,
+        point={**point.values, "methods": missing, **({"sensitivities": unmeasured} if unmeasured else {})},
+        done=done and not missing and not unmeasured,
         epochs=None if done else point.train_recipe.epochs,
-        parts={"baselines": int(not done), "scores": len(missing)},
+        parts={"baselines": int(not done), "scores": len(missing), "sensitivities": len(unmeasured)},
     )
 
 

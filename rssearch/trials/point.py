@@ -15,7 +15,7 @@ from rssearch.config.settings import Recipe, Settings
 from rssearch.errors import InputError
 from rssearch.models.fitting import without_weights
 from rssearch.models.weights import is_file, read
-from rssearch.pruning import ChannelGraph, Method
+from rssearch.pruning import ChannelGraph, Method, Sensitivity
 from rssearch.pruning.allocate import Allocation
 from rssearch.pruning.channels import Kept
 from rssearch.pruning.ratios import ratios_of
@@ -166,16 +166,23 @@ class PruningPoint:
         """Which groups of coupled channels may be cut."""
         return self.values.get("groups") or self.settings.pruning.groups
 
+    @property
+    def needs_sensitivities(self) -> bool:
+        """Whether its widths follow from what cutting single groups does to the loss."""
+        return self.method is not None and self.allocation == "sensitivity"
+
     def allocate(
         self,
         graph: ChannelGraph,
         scores: Mapping[str, Tensor],
         macs_ratio: float | None,
         whole: ChannelGraph | None = None,
+        sensitivities: Mapping[str, Sensitivity] | None = None,
     ) -> Kept:
         """The channels that it keeps of a network by their scores.
 
-        `macs_ratio` is relative to that network; `whole` is the graph of the one that it was cut from, if it was.
+        `macs_ratio` is relative to that network; `whole` is the graph of the one that it was cut from, if it was;
+        `sensitivities` are those of the network, where `needs_sensitivities`.
         """
         return pruning.allocate(
             graph,
@@ -189,6 +196,7 @@ class PruningPoint:
             groups=self.groups,
             keep=self.settings.pruning.keep,
             whole=whole,
+            sensitivities=sensitivities,
         )
 
 

@@ -150,6 +150,8 @@ def prepare(config: Config, session: Session) -> Metrics:
         return slimmables.prepared(trial)[-1] | {spending.COMPUTE: compute(work)}
     for method in config["methods"]:
         baselines.scores(PruningTrial(trial.point.with_method(method), session))
+    for method in config.get("sensitivities", ()):
+        baselines.sensitivities(PruningTrial(trial.point.with_method(method), session))
     return trial.baseline.metrics | {spending.COMPUTE: compute(spending.baseline(trial))}
 
 
@@ -171,7 +173,7 @@ def _time(trial: PruningTrial, pruned: nn.Module) -> None:
 def measure(config: Config, session: Session) -> Metrics:
     """Quality on the test split, size, and latencies alone on the machine: of the trial, and of its baseline."""
     trial = PruningTrial.open(config, session)
-    return results.of_front_member(trial) | results.of_its_baseline(trial)
+    return results.of_front_member(trial, results.sensitivity_picture(trial)) | results.of_its_baseline(trial)
 
 
 def check_baseline(config: Config, session: Session) -> list[Metrics]:

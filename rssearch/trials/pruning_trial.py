@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from rssearch.pruning import Sensitivity
 from rssearch.trial.session import Session
 from rssearch.trials import baselines
 from rssearch.trials.baselines import Baseline
@@ -42,3 +43,8 @@ class PruningTrial(NetworkTrial):
     def scores(self) -> Mapping[str, Tensor]:
         """The baseline's scores by the point's method."""
         return baselines.scores(self)
+
+    @cached_property
+    def sensitivities(self) -> Mapping[str, Sensitivity] | None:
+        """What the baseline loses by cuts of single groups; None where the point does not ask for it."""
+        return baselines.sensitivities(self) if self.point.needs_sensitivities else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from safetensors.torch import load as load_tensors
@@ -15,7 +16,9 @@ from rssearch.cost import counting as costs
 from rssearch.cost.compute import Work
 from rssearch.errors import TrialFailed
 from rssearch.models.weights import to_bytes
+from rssearch.pruning.picture import sensitivities_png
 from rssearch.pruning.surgery import kept_by
+from rssearch.report.members import SENSITIVITY
 from rssearch.scores import PER_CLASS, derived
 from rssearch.storage.artifacts import Files
 from rssearch.trial.interface import MEMBERS, PREDICTIONS
@@ -90,18 +93,18 @@ def keep(trial: NetworkTrial, model: nn.Module, spec: Spec) -> None:
     trial.session.store.put(MODELS, trial.session.key, files)
 
 
-def of_front_member(trial: NetworkTrial) -> Metrics:
+def of_front_member(trial: NetworkTrial, more: Mapping[str, bytes] | None = None) -> Metrics:
     """Quality on the test split, size, and the latencies of `settings.latency` alone on the machine.
 
-    In the store it leaves the files of `rssearch.report.members`, and of a network for segmentation a picture of its
-    predictions.
+    In the store it leaves the files of `rssearch.report.members` and `more` of them, and of a network for segmentation
+    a picture of its predictions.
     """
     images, session = trial.images, trial.session
     model, size = _kept(trial)
     model = model.to(trial.device).eval()
     batch_size = trial.settings.finetune.batch_size
     result, files = tasks.tested(model, images, batch_size, trial.device)
-    if files:
+    if files := {**files, **(more or {})}:
         session.store.put(MEMBERS, session.key, files)
     if picture := tasks.picture(model, images, batch_size, trial.device):
         session.store.put(PREDICTIONS, session.key, {"predictions.png": picture})
@@ -142,6 +145,15 @@ def of_its_baseline(trial: PruningTrial) -> Metrics:
     known = {"baseline_id": trial.keys.baseline_id}
     tested = session.store.has(MEMBERS, trial.keys.baseline_member)
     return found | known | ({"baseline_key": trial.keys.baseline_member} if tested else {})
+
+
+def sensitivity_picture(trial: PruningTrial) -> dict[str, bytes]:
+    """What the widths of a kept network follow from, as a file of a member; none where it is not by sensitivities."""
+    files = trial.session.store.get(MODELS, trial.session.key)
+    if trial.sensitivities is None or files is None:
+        return {}
+    kept = kept_by(trial.graph, json.loads(files["spec.json"]))
+    return {SENSITIVITY: sensitivities_png(trial.sensitivities, kept)}
 
 
 def _kept(trial: NetworkTrial) -> tuple[nn.Module, int]:

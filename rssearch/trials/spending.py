@@ -15,6 +15,7 @@ from rssearch.cost import compute
 from rssearch.cost.compute import TRAINING, Work
 from rssearch.data import loader
 from rssearch.nas.search import halves
+from rssearch.pruning.sensitivity import measured_widths
 from rssearch.trials import architecture, slimmables
 from rssearch.trials.network_trial import NetworkTrial
 from rssearch.trials.point import CHANNEL_NAS, SLIMMABLE
@@ -92,6 +93,18 @@ def search(trial: NetworkTrial) -> list[Work]:
     ]
 
 
+def sensitivities(trial: NetworkTrial) -> list[Work]:
+    """The work of cutting each group of a trial's baseline alone, and recalibrating and running what is left."""
+    settings, graph = trial.settings.pruning, trial.graph
+    images = len(trial.images.split("train")) // 2
+    seen = 2 * min(settings.score_batches * settings.score_batch_size, images)
+    return [
+        Work(graph.macs({name: range(width)}), seen)
+        for name, group in graph.groups.items()
+        for width in measured_widths(group.width)
+    ] + [Work(graph.macs(), seen)]
+
+
 def slimmable(trial: NetworkTrial) -> dict[str, list[Work]]:
     """The work of the training that serves all budgets, by its key: of each stage of a cascade, or of a sandwich.
 
@@ -137,6 +150,8 @@ def shared(trial: PruningTrial) -> dict[str, int]:
     elif point.method is not None and not point.is_soft:
         recorded = point.train_recipe.epochs > 0
         found[f"scores-{keys.scores}"] = compute.compute(scoring(trial, trial.graph.macs(), recorded=recorded))
+    if point.needs_sensitivities:
+        found[f"sensitivities-{keys.sensitivities}"] = compute.compute(sensitivities(trial))
     return found
 
 
