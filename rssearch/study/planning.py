@@ -77,16 +77,16 @@ class Plan:
         )
         at_once = "" if self.at_once is None else f"; {self.at_once} at once on this machine"
         searches = f"searches   {self.searches}, {self.searches_ready} ready"
-        measured = (
-            f"; sensitivities to measure: {self.sensitivities_to_measure}" if self.sensitivities_to_measure else ""
-        )
+        scores = f"scores to compute: {self.scores_to_compute}"
+        if self.sensitivities_to_measure:
+            scores += f"; sensitivities to measure: {self.sensitivities_to_measure}"
         checked = f"space      {sample_note(self.checked)}"
         return [
             f"study      {self.study} ({self.sampler})",
             f"trials     {self.trials}, {self.finished} finished{stopped}{refused}",
             *([checked] if self.sampled else []),
             *(f"images     {what}" for what in self.images),
-            f"baselines  {self.baselines}, {self.baselines_ready} ready; scores to compute: {self.scores_to_compute}{measured}",
+            f"baselines  {self.baselines}, {self.baselines_ready} ready; {scores}",
             *([searches] if self.searches else []),
             f"MACs       {macs}{unknown}",
             f"resources  {self.trial}{at_once}",
