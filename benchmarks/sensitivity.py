@@ -41,7 +41,7 @@ TRIALS = (
     *("seconds", "device"),
 )
 SECONDS = ("model", "groups", "asked_macs_ratio", "macs_ratio", "seconds", "device")
-STUDIES = {  # dataset, network -> settings; small enough for a CPU
+STUDIES: dict[tuple[str, str], dict[str, Any]] = {  # dataset, network -> settings; small enough for a CPU
     ("eurosat", "resnet18"): {
         "input_size": 32,
         "split": {"train": 0.11, "val": 0.1, "test": 0.79},
@@ -95,13 +95,14 @@ def _order(args: argparse.Namespace, dataset: str, model: str, seed: int) -> Non
     path = args.work / "sensitivity_order.csv"
     known = {row["cut"] for row in read(path) if (row["model"], row["seed"]) == (model, str(seed))}
     trial = opened(args, dataset, model, seed, allocation="sensitivity")
+    curves = trial.sensitivities or {}
     for cut in range(CUTS):
         if str(cut) in known:
             continue
         rng = np.random.default_rng([seed, cut])
         widths = {
             name: max(curve.widths[0], round(curve.widths[-1] * rng.uniform(min(SHARES), 1)))
-            for name, curve in trial.sensitivities.items()
+            for name, curve in curves.items()
         }
         kept = {
             name: sorted(torch.sort(-trial.scores[name], stable=True).indices[:width].tolist())
@@ -117,7 +118,7 @@ def _order(args: argparse.Namespace, dataset: str, model: str, seed: int) -> Non
             device=trial.device,
             seed=seed,
         )
-        predicted = sum(float(curve.at(np.array([widths[name]]))[0]) for name, curve in trial.sensitivities.items())
+        predicted = sum([float(curve.at(np.array([widths[name]]))[0]) for name, curve in curves.items()])
         row = {"dataset": dataset, "model": model, "seed": seed, "cut": cut, "predicted": predicted}
         row |= {"quality": trial.validate(network, recipe.batch_size)[f"val_{QUALITY[dataset]}"]}
         row |= {"macs_ratio": trial.graph.macs(kept) / trial.graph.macs(), "device": cost_device()}

@@ -50,6 +50,7 @@ class Plan:
     baselines: int
     baselines_ready: int
     scores_to_compute: int
+    sensitivities_to_measure: int
     searches: int
     searches_ready: int
     macs: tuple[int, int] | None
@@ -77,13 +78,16 @@ class Plan:
         )
         at_once = "" if self.at_once is None else f"; {self.at_once} at once on this machine"
         searches = f"searches   {self.searches}, {self.searches_ready} ready"
+        scores = f"scores to compute: {self.scores_to_compute}"
+        if self.sensitivities_to_measure:
+            scores += f"; sensitivities to measure: {self.sensitivities_to_measure}"
         checked = f"space      {sample_note(self.checked)}"
         return [
             f"study      {self.study} ({self.sampler})",
             f"trials     {self.trials}, {self.finished} finished{stopped}{refused}",
             *([checked] if self.sampled else []),
             *(f"images     {what}" for what in self.images),
-            f"baselines  {self.baselines}, {self.baselines_ready} ready; scores to compute: {self.scores_to_compute}",
+            f"baselines  {self.baselines}, {self.baselines_ready} ready; {scores}",
             *([searches] if self.searches else []),
             f"MACs       {macs}{unknown}",
             f"resources  {self.trial}{at_once}",
@@ -129,6 +133,7 @@ def plan(config: StudyConfig) -> Plan:
         baselines=min(budget, sum("baselines" in p.parts for p in needed)),
         baselines_ready=sum(p.parts.get("baselines") == 0 for p in needed),
         scores_to_compute=min(budget, sum(p.parts.get("scores", 0) for p in needed)),
+        sensitivities_to_measure=min(budget, sum(p.parts.get("sensitivities", 0) for p in needed)),
         searches=min(budget, sum("searches" in p.parts for p in needed)),
         searches_ready=sum(p.parts.get("searches") == 0 for p in needed),
         macs=(min(known), max(known)) if known else None,
