@@ -178,11 +178,12 @@ def _estimate(
     elif estimate is None:
         return None, ""
     else:
-        known = [definition.epochs(p) for p in definition.points]
-        epochs = [settings.finetune.epochs if number is None else number for number in known]
-        alike = {(p.get("model"), number): p for p, number in zip(definition.points, epochs, strict=True)}
-        counts = Counter((p.get("model"), number) for p, number in zip(definition.points, epochs, strict=True))
-        trial = sum(probe(p, pair[1]) * counts[pair] for pair, p in alike.items()) / len(epochs)
+        points = spread(definition.points, LOOKED_AT)
+        asked = [definition.epochs(p) for p in points]
+        epochs = [settings.finetune.epochs if number is None else number for number in asked]
+        alike = {(p.get("model"), number): p for p, number in zip(points, epochs, strict=True)}
+        counts = Counter((p.get("model"), number) for p, number in zip(points, epochs, strict=True))
+        trial = sum(probe(p, pair[1]) * counts[pair] for pair, p in alike.items()) / len(points)
         basis = "from a timing probe on this machine"
     todo = [(p.point, p.parts.get("baselines", 0) + 2 * p.parts.get("searches", 0)) for p in needed]
     before = 0.0

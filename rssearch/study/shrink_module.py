@@ -142,13 +142,16 @@ def shrink(
         images, so that results repeat as far as it does.
 
     Raises:
-        InputError: unknown method, a ratio that cannot be met, a soft method; no batches, or such as can be gone
-            through only once, or are no images with labels of the network's classes; or a network that is compiled,
-            does not run on them in float32, cannot be trained on them, or gives no logits.
+        InputError: unknown method, a ratio that cannot be met, a soft method or a control; no batches, or such as can
+            be gone through only once, or are no images with labels of the network's classes; or a network that is
+            compiled, does not run on them in float32, cannot be trained on them, or gives no logits.
         TrialFailed: the training loss is not finite.
     """
-    if pruning.get_method(method).soft:
+    chosen = pruning.get_method(method)
+    if chosen.soft:
         raise InputError(f"method {method!r} prunes while a study trains: name it in a study")
+    if chosen.retrain or chosen.start == "initial":
+        raise InputError(f"method {method!r} trains by the recipe of a study's baselines: name it in a study")
     if epochs < 0 or not 0 <= distill <= 1 or not lr > 0:
         raise InputError(f"epochs {epochs} must be at least 0, distill {distill:g} in [0, 1], lr {lr:g} above 0")
     say = _written if verbose else _unsaid

@@ -71,9 +71,13 @@ class Request:
 
     def study(self, places: Mapping[str, str]) -> StudyConfig:
         """The study that answers it. Raises InputError for what no study can be."""
-        from rssearch import models
+        from rssearch import models, pruning
+        from rssearch.config.imports import is_import
 
         self.check(places)
+        known = self.method in pruning.METHODS or is_import(self.method)
+        if known and pruning.get_method(self.method).start == "initial":
+            raise InputError(f"--method {self.method}: begins with new weights, so it shrinks no network")
         quality = "val_map" if self.data.startswith("multilabel_") else "val_accuracy"
         return self._parsed("val_miou" if models.task_of(self.model) == "segmentation" else quality, places)
 

@@ -62,6 +62,7 @@ def test_bad_requests_are_refused(arguments: list[str], said: str, tmp_path: Pat
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
+        ({"macs_ratio": 0.5, "method": "scratch"}, "--method scratch: begins with new weights, so it shrinks"),
         ({"macs_ratio": float("nan")}, r"--macs nan: must be a number in \(0, 1\]"),
         ({"macs_ratio": float("inf")}, "--macs inf: must be"),
         ({"latency_ms": float("nan")}, "--latency-ms nan: must be a number of milliseconds above 0"),

@@ -170,6 +170,9 @@ def test_a_module_is_left_where_nothing_can_be_done() -> None:
         rssearch.shrink(network(), data, macs_ratio=0.5, val=data, method="l11")
     with pytest.raises(InputError, match="prunes while a study trains"):
         rssearch.shrink(network(), data, macs_ratio=0.5, val=data, method="sfp")
+    for control in ("scratch", "rewind"):
+        with pytest.raises(InputError, match="trains by the recipe of a study's baselines: name it in a study"):
+            rssearch.shrink(network(), data, macs_ratio=0.5, val=data, method=control)
     with pytest.raises(InputError, match="no batches"):
         rssearch.shrink(network(), [], macs_ratio=0.5, val=data)
     with pytest.raises(InputError, match=r"distill 2 in \[0, 1\]"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,8 @@ from rssearch.config.settings import Settings
 from rssearch.errors import InputError
 from rssearch.nas.search import Run
 from rssearch.storage.artifacts import Store
+from rssearch.study.early_stopping import EarlyStopping
+from rssearch.trial.jobs import Job
 from rssearch.trial.session import Context, Session
 from rssearch.trials import prune, results
 from rssearch.trials.finetune import _State
@@ -80,6 +83,28 @@ def test_rewind_begins_with_the_weights_that_are_left(tmp_path: Path, data_root:
     prune.run(POINT, open_session(tmp_path, data_root, local, POINT, "l1"))
     kept = weights(open_session(tmp_path, data_root, local, POINT, "l1"))
     assert all(kept[name].shape == tensor.shape for name, tensor in weights(run_in).items())
+
+
+def test_early_stopping_compares_a_control_with_its_like(settings: Settings) -> None:
+    """Of two trials the better one goes on; one from scratch is behind both after an epoch, and alone in its group."""
+    definition: Any = SimpleNamespace(
+        config=SimpleNamespace(
+            search=SimpleNamespace(early_stopping=SimpleNamespace(first=1, factor=2)), settings=settings
+        ),
+        early_stopping_objectives={"val_accuracy": "max"},
+        reported=("val_accuracy",),
+        hook=lambda name: getattr(prune, name, None),
+        epochs=lambda point: prune.epochs(point, settings),
+    )
+    recorder: Any = SimpleNamespace(
+        interrupted={}, records={}, step=lambda _, metrics: metrics["epoch"], record_rung=lambda *_: None
+    )
+    rule = EarlyStopping(definition, recorder, lambda _: {})
+
+    def goes_on(method: str, accuracy: float) -> bool:
+        return rule.should_continue(Job(method, POINT | {"method": method}), {"epoch": 1, "val_accuracy": accuracy})
+
+    assert [goes_on("l1", 0.9), goes_on("lfp", 0.8), goes_on("scratch", 0.1)] == [True, False, True]
 
 
 @pytest.mark.parametrize("method", ["scratch", "rewind"])
