@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from rssearch.config.scalars import ClassWeights, Integer, Real, Truth
+from rssearch.config.scalars import ClassWeights, Integer, Real, Truth, WeightOrAuto
 from rssearch.config.section import Section, Share, or_a_name
 from rssearch.config.split import SPLITS, Split, block_metres
 
@@ -131,8 +131,10 @@ class Recipe(Section):
     recalibrate_batches: Integer = Field(
         0, ge=0, description="batches that reset the statistics of batch normalisation before the training; 0: none"
     )
-    bn_l1: Real = Field(
-        0.0, ge=0, description="weight of an L1 penalty on the scales of batch normalisation, as in network slimming"
+    bn_l1: WeightOrAuto = Field(
+        0.0,
+        description="weight of an L1 penalty on the scales of batch normalisation, as in network slimming; auto: such "
+        "that the training, however long, pulls each scale down by 1, which is what scales start at",
     )
     attention: Truth = Field(
         False, description="squeeze-and-excitation while training, folded into BN at the end, as in RemoteTrimmer"
