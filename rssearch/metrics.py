@@ -69,7 +69,7 @@ def human(name: str, value: Any, deviation: float | None = None) -> str:
 
 def is_share(name: str) -> bool:
     """Whether a metric is a part of one, better read in per cent."""
-    return name.endswith("_ratio") or is_quality(name) or is_calibration(name)
+    return name.endswith(("_ratio", "_sparsity")) or is_quality(name) or is_calibration(name)
 
 
 def is_quality(name: str) -> bool:

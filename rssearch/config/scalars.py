@@ -41,6 +41,15 @@ def _truth(value: Any) -> Any:
     return value
 
 
+def _weight_or_auto(value: Any) -> Any:
+    """One message for what is neither."""
+    if value == "auto":
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise ValueError(f"{shown(value)} is not allowed: must be auto, or a number of at least 0{meant(value)}")
+    return value
+
+
 def _class_weights(value: Any) -> Any:
     """One message for what is none of the kinds, where pydantic has one for each."""
     if value is None or value == "balanced":
@@ -66,6 +75,7 @@ def _class_weights(value: Any) -> Any:
 Integer = Annotated[int, BeforeValidator(_integer)]
 Real = Annotated[float, BeforeValidator(_real)]
 Truth = Annotated[bool, BeforeValidator(_truth)]
+WeightOrAuto = Annotated[Literal["auto"] | Annotated[Real, Field(ge=0)], BeforeValidator(_weight_or_auto)]
 _Weight = Annotated[Real, Field(gt=0)]
 ClassWeights = Annotated[
     Literal["balanced"] | tuple[_Weight, ...] | dict[str, _Weight] | None, BeforeValidator(_class_weights)

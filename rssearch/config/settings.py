@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from rssearch.config.scalars import ClassWeights, Integer, Real, Truth
+from rssearch.config.scalars import ClassWeights, Integer, Real, Truth, WeightOrAuto
+from rssearch.config.searches import ChannelSearch, Slimmable
 from rssearch.config.section import Section, Share, or_a_name
-from rssearch.config.slimmable import Slimmable
 from rssearch.config.split import SPLITS, Split, block_metres
 
 __all__ = [
@@ -133,8 +133,10 @@ class Recipe(Section):
     recalibrate_batches: Integer = Field(
         0, ge=0, description="batches that reset the statistics of batch normalisation before the training; 0: none"
     )
-    bn_l1: Real = Field(
-        0.0, ge=0, description="weight of an L1 penalty on the scales of batch normalisation, as in network slimming"
+    bn_l1: WeightOrAuto = Field(
+        0.0,
+        description="weight of an L1 penalty on the scales of batch normalisation, as in network slimming; auto: such "
+        "that the training, however long, pulls each scale down by 1, which is what scales start at",
     )
     attention: Truth = Field(
         False, description="squeeze-and-excitation while training, folded into BN at the end, as in RemoteTrimmer"
@@ -161,39 +163,6 @@ class Recipe(Section):
     def _attention_needs_training(self) -> Recipe:
         if self.attention and self.epochs == 0:
             raise ValueError("attention needs epochs above 0: modules that were never trained say nothing")
-        return self
-
-
-class ChannelSearch(Section):
-    """How channels are searched."""
-
-    target: Real | None = Field(
-        None, gt=0, le=1, description="MACs ratio that the search is led to; null: that of the derived network"
-    )
-    strength: Real = Field(5.0, ge=0, description="weight of the cost loss (lambda)")
-    cost: Literal["squared", "log"] = Field(
-        "squared", description="loss of the expected MACs ratio R for the target q: (R/q - 1)^2, or abs(log(R/q))"
-    )
-    score_lr: Real = Field(3e-2, gt=0, description="learning rate of the scores (Adam)")
-    score_share: Share = Field(
-        0.2, description="share of the training images that the scores learn from; above 0 and below 1"
-    )
-    warmup: Share = Field(
-        0.1, description="share of the epochs in which all gates are open and only weights learn; below 1"
-    )
-    temperature: Real = Field(
-        1.0, gt=0, description="of the gates sigmoid(score / temperature) at first; smaller is harder"
-    )
-    final_temperature: Real = Field(0.1, gt=0, description="of the gates at the end")
-    annealing: Share = Field(0.6, description="share of the epochs in which the temperature falls, exponentially")
-    straight_through: Truth = Field(False, description="gates of 0 or 1 forward, soft ones backward")
-
-    @model_validator(mode="after")
-    def _something_is_left(self) -> ChannelSearch:
-        if not 0 < self.score_share < 1:
-            raise ValueError("score_share must be above 0 and below 1: weights and scores learn from different images")
-        if self.warmup >= 1:
-            raise ValueError("warmup must be below 1, or no epoch is left to search in")
         return self
 
 

@@ -27,7 +27,8 @@ from rssearch.nas.gates import Gates
 from rssearch.pruning.graph import trace
 from rssearch.pruning.pruned import PrunedModel
 from rssearch.train import balance
-from rssearch.train.loop import OnEpoch, learning_rate, make_optimizer
+from rssearch.train.loop import OnEpoch, make_optimizer
+from rssearch.train.schedule import learning_rate
 
 __all__ = ["Run", "cost_loss", "halves", "search", "temperature_at"]
 

@@ -20,6 +20,7 @@ from rssearch.pruning.criteria.bn_scale import SHORTCUT_NORMS, bn_scale
 from rssearch.pruning.criteria.chip import chip
 from rssearch.pruning.criteria.compound import SCHEMES, compound
 from rssearch.pruning.criteria.fpgm import fpgm
+from rssearch.pruning.criteria.group import group_l2, group_taylor
 from rssearch.pruning.criteria.hrank import hrank
 from rssearch.pruning.criteria.l1 import l1
 from rssearch.pruning.criteria.l2 import l2
@@ -121,7 +122,7 @@ METHODS: dict[str, Method] = {
             bn_scale,
             "global",
             needs_norms=True,
-            train={"bn_l1": 1e-4},
+            train={"bn_l1": "auto"},
         ),
         Method(
             "remotetrimmer",
@@ -168,6 +169,21 @@ METHODS: dict[str, Method] = {
             "smallest first-order change of the loss",
             "Molchanov et al., CVPR 2019",
             taylor,
+            "global",
+            needs_data=True,
+            score_passes=3,
+        ),
+        Method(
+            "group_l2",
+            "smallest squared L2 norm in all layers of the group, readers included",
+            "DepGraph: Fang et al., CVPR 2023",
+            group_l2,
+        ),
+        Method(
+            "group_taylor",
+            "smallest first-order change of the loss by the weights of all layers of the group",
+            "DepGraph: Fang et al., CVPR 2023, and Molchanov et al., CVPR 2019",
+            group_taylor,
             "global",
             needs_data=True,
             score_passes=3,

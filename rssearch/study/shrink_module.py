@@ -36,7 +36,8 @@ from rssearch.study.shrink_tables import table
 from rssearch.study.shrinking import METHOD
 from rssearch.train.balance import named_loss
 from rssearch.train.evaluation import Batches, evaluate_batches
-from rssearch.train.loop import learning_rate, make_optimizer, recalibrate_on, training_loss
+from rssearch.train.loop import make_optimizer, recalibrate_on, training_loss
+from rssearch.train.schedule import learning_rate
 
 __all__ = ["Shrunk", "shrink"]
 

@@ -28,6 +28,8 @@ from rssearch.train.balance import LabelLoss
 from rssearch.train.checkpoint import StepRecord
 from rssearch.train.context import TrainContext
 from rssearch.train.evaluation import Batches, evaluate
+from rssearch.train.schedule import learning_rate
+from rssearch.train.sparsity import Penalty
 
 if TYPE_CHECKING:
     from rssearch.data import AnyDataset
@@ -199,30 +201,6 @@ def recalibrate_on(model: nn.Module, batches: Batches, *, device: torch.device, 
                 norm.momentum = momentum
 
 
-def learning_rate(recipe: Recipe, step: int, steps: int, warmup: int) -> float:
-    """Learning rate of one step.
-
-    It grows linearly over the first `warmup` steps and reaches recipe.lr at the last of them. Then ``cosine`` falls
-    from recipe.lr towards 0, which the step after the last would have; ``step`` is multiplied by gamma at each
-    milestone, a share of all steps; ``constant`` stays.
-
-    Args:
-        recipe: schedule, lr, milestones and gamma are used.
-        step: counted from 0 over all epochs.
-        steps: of all epochs.
-        warmup: steps of the warm-up.
-    """
-    if step < warmup:
-        return recipe.lr * (step + 1) / warmup
-    match recipe.schedule:
-        case "cosine":
-            return recipe.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
-        case "step":
-            return recipe.lr * recipe.gamma ** sum(step >= round(share * steps) for share in recipe.milestones)
-        case "constant":
-            return recipe.lr
-
-
 class _LossLog:
     """The losses of one epoch. They stay on the device, because each look at them makes the host wait for it."""
 
@@ -279,7 +257,7 @@ def _train_epoch(
     whole = workers.synchronised_batch_norm(model) if micro_batches == 1 else nullcontext()
     with microbatch.oom_context(-(-recipe.batch_size // workers.size), micro_batches), whole:
         norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.affine]
-        scales = [norm.weight for norm in norms if norm.weight.requires_grad]
+        penalty = Penalty([norm.weight for norm in norms if norm.weight.requires_grad], recipe, steps)
         for step, (row, (images, labels)) in enumerate(zip(rows, data, strict=True)):
             x, weight = to_memory_format(images), workers.loss_weight(labels)
             rate = learning_rate(recipe, epoch * steps + step, recipe.epochs * steps, warmup)
@@ -292,9 +270,9 @@ def _train_epoch(
             loss = workers.all_reduce(model, own)
             if watch is not None:
                 watch.update(loss)
-            if recipe.bn_l1 > 0:
-                _penalise(scales, recipe.bn_l1)
+            penalty.before_step()
             optimizer.step()
+            penalty.after_step(rate)
             log.add(loss, row.stop - row.start, rate)
         log.look()
     return log
@@ -334,14 +312,6 @@ def training_loss(
             taught = teacher(x)
         soft = losses.distillation(logits, taught, recipe.temperature, y)
         return weight * ((1 - recipe.distill) * hard + recipe.distill * soft)
-
-
-def _penalise(scales: Sequence[Tensor], factor: float) -> None:
-    """Add the subgradient of factor * |scale| to the gradients (network slimming, Liu et al., ICCV 2017)."""
-    with torch.no_grad():
-        for scale in scales:
-            if scale.grad is not None:
-                scale.grad.add_(scale.sign(), alpha=factor)
 
 
 @contextmanager

@@ -24,12 +24,14 @@ from rssearch.pruning.sensitivity import from_json, to_json
 from rssearch.scores import PER_CLASS
 from rssearch.storage.artifacts import Files
 from rssearch.train import balance
+from rssearch.train.sparsity import NEAR_ZERO, sparsity
 from rssearch.trials import baseline_check
 from rssearch.trials.keys import BASELINES, SCORES, SENSITIVITIES
 from rssearch.trials.network_trial import NetworkTrial, reporter
 
 _log = logging.getLogger(__name__)
 
+SPARSITY = "bn_sparsity"  # of a baseline whose scales were penalised, see `rssearch.train.sparsity`
 VALIDATED = "validated_baselines"  # what is counted of baselines that an earlier release has trained
 Scores = Mapping[str, torch.Tensor]
 
@@ -95,6 +97,7 @@ def _train(trial: NetworkTrial, reported: bool) -> Files:
     metrics = {
         **({name: history[-1][name] for name in measured if name in history[-1]} if recipe.attention else measured),
         **folded,
+        **_sparsity(trial, model),
         "macs": profile.macs,
         "params": profile.params,
         "train_seconds": sum(epoch["seconds"] for epoch in history),
@@ -106,6 +109,18 @@ def _train(trial: NetworkTrial, reported: bool) -> Files:
         "metrics.json": json.dumps(metrics).encode(),
         "inputs.json": json.dumps(trial.keys.baseline_inputs, indent=1).encode(),
     }
+
+
+def _sparsity(trial: NetworkTrial, model: nn.Module) -> dict[str, float]:
+    """The share of scales near zero, of a training that penalises scales."""
+    share = sparsity(model) if trial.point.train_recipe.bn_l1 else None
+    if share is None:
+        return {}
+    _log.info(
+        "baseline %s on %s: %.1f %% of the scales of batch normalisation are below %g of the largest",
+        *(trial.point.model, trial.point.dataset, 100 * share, NEAR_ZERO),
+    )
+    return {SPARSITY: share}
 
 
 def scores(trial: NetworkTrial) -> dict[str, torch.Tensor]:

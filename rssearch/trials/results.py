@@ -23,6 +23,7 @@ from rssearch.scores import PER_CLASS, derived
 from rssearch.storage.artifacts import Files
 from rssearch.trial.interface import MEMBERS, PREDICTIONS
 from rssearch.trials import latency, normalisation, spending, tasks
+from rssearch.trials.baselines import SPARSITY
 from rssearch.trials.finetune import FineTuned, Spec
 from rssearch.trials.network_trial import NetworkTrial
 from rssearch.trials.pruning_trial import PruningTrial
@@ -56,11 +57,12 @@ def of_pruning(trial: PruningTrial, tuned: FineTuned) -> Metrics:
 
 
 def _of_baseline(trial: PruningTrial, metrics: Metrics) -> Metrics:
-    """What the baseline reaches on the validation split, as far as it is known of it."""
+    """What the baseline reaches on the validation split, as far as it is known of it; and how sparse it was made."""
     names = (*tasks.QUALITIES[trial.images.task], *trial.per_class, PER_CLASS)
     known = metrics | derived(metrics, [f"val_{name}" for name in trial.per_class])
     found = {f"baseline_val_{name}": known[f"val_{name}"] for name in names if f"val_{name}" in known}
-    return found | {"baseline_id": trial.keys.baseline_id}
+    sparse = {f"baseline_{SPARSITY}": metrics[SPARSITY]} if SPARSITY in metrics else {}
+    return found | sparse | {"baseline_id": trial.keys.baseline_id}
 
 
 def _cost(trial: NetworkTrial, tuned: FineTuned) -> Metrics:

@@ -62,10 +62,10 @@ def power(model: nn.Module, graph: ChannelGraph, data: object, seed: int, expone
 class Joined(nn.Module):
     """A network whose every group of channels is added to another's."""
 
-    def __init__(self, classes: int, in_channels: int) -> None:
+    def __init__(self, num_classes: int, in_channels: int = 3) -> None:
         super().__init__()
         self.a, self.b = nn.Conv2d(in_channels, 8, 3, padding=1), nn.Conv2d(in_channels, 8, 1)
-        self.fc = nn.Linear(8, classes)
+        self.fc = nn.Linear(8, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.fc((self.a(x) + self.b(x)).relu().mean((2, 3)))

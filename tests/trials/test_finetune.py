@@ -13,6 +13,7 @@ from rssearch import pruning
 from rssearch.config.loading import override_settings
 from rssearch.config.settings import Settings
 from rssearch.storage.artifacts import Store
+from rssearch.train.sparsity import sparsity
 from rssearch.trial.session import Context, Session
 from rssearch.trials import prune, results
 from rssearch.trials.keys import Keys
@@ -136,7 +137,7 @@ def test_methods_that_train_otherwise_have_baselines_of_their_own(data_root: Pat
 
     plain = inputs("l1")
     assert all(inputs(m) == plain for m in ("lfp", "bn_scale", "compound", "aml", "sfp", NO_METHOD))
-    assert inputs("slimming")["recipe"] == plain["recipe"] | {"bn_l1": 1e-4}
+    assert inputs("slimming")["recipe"] == plain["recipe"] | {"bn_l1": "auto"}
     assert inputs("cap")["recipe"] == plain["recipe"] | {"attention": True}
     assert inputs("remotetrimmer") == inputs("cap")
     stronger = override_settings(settings, {"train.bn_l1": 1e-3})
@@ -145,6 +146,19 @@ def test_methods_that_train_otherwise_have_baselines_of_their_own(data_root: Pat
         m: PruningPoint(HALF | {"method": m}, settings).finetune_recipe.loss for m in ("cap", "aml", "remotetrimmer")
     }
     assert losses == {"cap": "cross_entropy", "aml": "adaptive_mining", "remotetrimmer": "adaptive_mining"}
+
+
+def test_a_baseline_with_penalised_scales_says_how_sparse_it_is(
+    tmp_path: Path, data_root: Path, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    point = HALF | {"method": "slimming"}
+    run_in = open_session(tmp_path, data_root, settings, point, "sparse")
+    with caplog.at_level("INFO"):
+        result = prune.run(point, run_in)
+    share = sparsity(PruningTrial.open(point, run_in).baseline.model)
+    assert result["baseline_bn_sparsity"] == PruningTrial.open(point, run_in).baseline.metrics["bn_sparsity"] == share
+    assert "of the scales of batch normalisation are below 0.01 of the largest" in caplog.text
+    assert "baseline_bn_sparsity" not in prune.run(HALF, open_session(tmp_path, data_root, settings, HALF, "plain"))
 
 
 def test_a_method_with_attention_runs(tmp_path: Path, data_root: Path, settings: Settings) -> None:

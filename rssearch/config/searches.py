@@ -1,4 +1,4 @@
-"""The section ``settings.slimmable`` of the YAML."""
+"""The sections ``settings.nas`` and ``settings.slimmable`` of the YAML: how widths are searched."""
 
 from __future__ import annotations
 
@@ -7,10 +7,43 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from rssearch.config.scalars import Integer, Real
+from rssearch.config.scalars import Integer, Real, Truth
 from rssearch.config.section import Section, Share
 
-__all__ = ["Slimmable"]
+__all__ = ["ChannelSearch", "Slimmable"]
+
+
+class ChannelSearch(Section):
+    """How channels are searched."""
+
+    target: Real | None = Field(
+        None, gt=0, le=1, description="MACs ratio that the search is led to; null: that of the derived network"
+    )
+    strength: Real = Field(5.0, ge=0, description="weight of the cost loss (lambda)")
+    cost: Literal["squared", "log"] = Field(
+        "squared", description="loss of the expected MACs ratio R for the target q: (R/q - 1)^2, or abs(log(R/q))"
+    )
+    score_lr: Real = Field(3e-2, gt=0, description="learning rate of the scores (Adam)")
+    score_share: Share = Field(
+        0.2, description="share of the training images that the scores learn from; above 0 and below 1"
+    )
+    warmup: Share = Field(
+        0.1, description="share of the epochs in which all gates are open and only weights learn; below 1"
+    )
+    temperature: Real = Field(
+        1.0, gt=0, description="of the gates sigmoid(score / temperature) at first; smaller is harder"
+    )
+    final_temperature: Real = Field(0.1, gt=0, description="of the gates at the end")
+    annealing: Share = Field(0.6, description="share of the epochs in which the temperature falls, exponentially")
+    straight_through: Truth = Field(False, description="gates of 0 or 1 forward, soft ones backward")
+
+    @model_validator(mode="after")
+    def _something_is_left(self) -> ChannelSearch:
+        if not 0 < self.score_share < 1:
+            raise ValueError("score_share must be above 0 and below 1: weights and scores learn from different images")
+        if self.warmup >= 1:
+            raise ValueError("warmup must be below 1, or no epoch is left to search in")
+        return self
 
 
 class Slimmable(Section):
