@@ -51,6 +51,7 @@ def methods(as_json: AsJson = False) -> None:
         (m.name, f"{m.summary}; {m.source}", m.allocation, "yes" if m.needs_data else "no") for m in METHODS.values()
     ]
     rows.append(("channel_nas", "lowest score of a differentiable channel search", "global", "yes"))
+    rows.append(("slimmable", "by one training that shrinks through all budgets", "searched", "yes"))
     rows.append(("none", "nothing; the network is fine-tuned like the others", "", "no"))
     rows.append(("MODULE:NAME", "what your function scores lowest", "uniform", "yes"))
     print_list(("method", "what it removes first", "allocation", "sees data"), rows, as_json)

@@ -76,7 +76,7 @@ def test_version() -> None:
     ("command", "names"),
     [
         ("models", [*list_models(), *FORMS]),
-        ("methods", [*list_methods(), "channel_nas", "none", "MODULE:NAME"]),
+        ("methods", [*list_methods(), "channel_nas", "slimmable", "none", "MODULE:NAME"]),
         ("samplers", list(CAPABILITIES)),
         ("data list", [*list_datasets(), *(f"{prefix}PATH" for prefix in FOLDERS)]),
     ],
