@@ -44,7 +44,7 @@ def test_its_weight_falls_with_the_length_of_the_training():
     short, long = Recipe(epochs=8, bn_l1="auto"), Recipe(epochs=160, bn_l1="auto")
     assert weight(short, 100) == pytest.approx(20 * weight(long, 100), rel=0.03)
     # about sum(lr) / (1 - momentum): the mean of a cosine is half its height, 0.05 * 800 / 0.1
-    assert reach(short, 100) == pytest.approx(400, rel=0.02)
+    assert reach(short, 100) == pytest.approx(400, rel=0.03)
     assert reach(Recipe(epochs=2, momentum=0, schedule="constant"), 5) == pytest.approx(1.0)
 
 
