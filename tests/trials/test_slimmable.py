@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import rssearch
 from rssearch import pruning
 from rssearch.config.loading import override_settings
 from rssearch.config.settings import Settings
@@ -17,6 +18,7 @@ from rssearch.train.loop import recalibrate_on
 from rssearch.trial.session import Context, Session
 from rssearch.trials import prune, slimmables, spending
 from rssearch.trials.keys import Keys
+from rssearch.trials.planned import PlannedTrial
 from rssearch.trials.point import PruningPoint
 from rssearch.trials.pruning_trial import PruningTrial
 from tests.trials.test_prune import POINT
@@ -190,6 +192,26 @@ def test_each_cascade_is_prepared(small: Settings, data_root: Path, tmp_path: Pa
     points = [NAMED | {"slimmable.population": number} for number in (4, 5)]
     needed = prune.preparations(points, small, data_root, Store(str(tmp_path)))
     assert len({preparation.key for preparation in needed}) == 3
+
+
+def test_the_plan_counts_the_epochs_of_a_cascade(
+    data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An epoch takes an hour: 50 of the baseline, and 2 stages of 2; a search counts twice."""
+    monkeypatch.setattr(PlannedTrial, "epoch_seconds", lambda *_: 3600.0)
+    study = {
+        "study": "s",
+        "trial": "trials.prune:run",
+        "space": {name: [value] for name, value in (NAMED | {"macs_ratio": 0.4}).items()},
+        "settings": {
+            "train": {"epochs": 50},
+            "finetune": {"epochs": 0},
+            "slimmable": {"epochs": 2, "budgets": [0.6, 0.4]},
+        },
+        "data_root": str(data_root),
+        "storage": str(tmp_path),
+    }
+    assert rssearch.plan(rssearch.parse_study(study)).hours == 50 + 2 * 2 * 2
 
 
 def test_the_search_of_a_sandwich_is_not_in_the_key_of_its_training(small: Settings, data_root: Path) -> None:
