@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -122,8 +122,7 @@ def best_at(space: WidthSpace, judged: Sequence[Judged], ratio: float, count: in
     better by what it may be widened, one above to get worse: the losses are compared after a straight line through
     loss over log MACs is taken off.
     """
-    finite = [one for one in judged if math.isfinite(one.loss)] or [replace(one, loss=0.0) for one in judged]
-    near = [one for one in finite if 0.8 <= one.macs_ratio / ratio <= 1.25] or finite
+    near = [one for one in judged if 0.8 <= one.macs_ratio / ratio <= 1.25] or list(judged)
     x = np.log([one.macs_ratio for one in near])
     y = np.array([one.loss for one in near])
     slope = 0.0 if np.ptp(x) < 0.01 else min(0.0, float(np.polyfit(x, y, 1)[0]))

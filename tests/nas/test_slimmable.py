@@ -177,12 +177,3 @@ def test_the_search_stays_between_its_budgets(space: WidthSpace) -> None:
         judged = search_structures(space, judge, first, budgets=budgets, population=8, generations=2, seed=1)
         assert 8 <= len(judged) <= 6 + 2 * 8
         assert all(budgets[0] * 0.99 <= one.macs_ratio <= budgets[1] * 1.01 for one in judged)
-
-
-def test_structures_that_diverge_are_never_the_best(space: WidthSpace) -> None:
-    small, large = (tuple(space.fitted(np.ones(len(space.floors)), ratio).tolist()) for ratio in (0.28, 0.32))
-    judged = [Judged(small, 0.28, np.inf), Judged(large, 0.32, 1.0)]
-    (best,) = best_at(space, judged, 0.3, 1)
-    assert space.ratio(best) == pytest.approx(0.3, rel=0.01)
-    assert (best == space.fitted(np.array(large) / space.full, 0.3)).all()
-    assert len(best_at(space, judged[:1], 0.3, 1)) == 1  # all of them: one is taken, and the trial will fail or not
