@@ -78,7 +78,9 @@ def batches(
     draws = None
     if train:
         if count < 2 or batch_size < 2:
-            raise InputError(f"training needs batches of two images or more; there are {count} images")
+            raise InputError(
+                f"training needs batches of two images or more; there are {count} images, in batches of {batch_size}"
+            )
         rng = np.random.default_rng([seed, epoch])
         order = rng.permutation(count) if members is None else balanced_order(members, count, rng)
         if augment is not None:

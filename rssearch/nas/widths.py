@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from rssearch.pruning.allocate import refine
+from rssearch.errors import InputError
+from rssearch.pruning.allocate import TOLERANCE, refine
 from rssearch.pruning.channels import ChannelGraph
 from rssearch.pruning.scope import Scope, channels_to_keep, may_be_cut
 
@@ -72,6 +73,14 @@ class WidthSpace:
     def ratio(self, widths: Widths) -> float:
         """The share of the MACs that a structure has."""
         return self.graph.tables["macs"](widths.astype(float)) / self.graph.macs()
+
+    def check(self, ratio: float) -> None:
+        """Refuse a share of the MACs that is below what the floors leave. Raises InputError."""
+        if ratio * (1 + TOLERANCE) < (least := self.ratio(self.floors)):
+            raise InputError(
+                f"{ratio:.4g} of the MACs cannot be met within {TOLERANCE:.0%}: what must stay of each group (floor, "
+                f"min_channels, round_to, groups, keep) has {least:.4g}"
+            )
 
     def fitted(self, shares: npt.NDArray[np.float64], ratio: float) -> Widths:
         """The structure nearest to a budget whose widths are in proportion to `shares` of their groups.

@@ -75,7 +75,7 @@ def by_method(studies: Sequence[Recorded]) -> list[Recorded]:
     """Each method of each study as if it were a study of its own.
 
     Raises:
-        InputError: a study is named twice, or all studies together have one method.
+        InputError: a study is named twice or has trials without a method, or all studies together have one method.
     """
     names = [found.study for found in studies]
     if len(set(names)) < len(names):
@@ -84,7 +84,9 @@ def by_method(studies: Sequence[Recorded]) -> list[Recorded]:
     for study in studies:
         rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for row in study.rows:
-            rows[str(row.get("method"))].append(row)
+            if row.get("method") is None:
+                raise InputError(f"compare --by method: the trials of study {study.study} have no method")
+            rows[str(row["method"])].append(row)
         label = "{1}" if len(studies) == 1 else "{0} {1}"
         found += [replace(study, study=label.format(study.study, name), rows=of) for name, of in rows.items()]
     _check_names([each.study for each in found], "methods")

@@ -164,7 +164,7 @@ def _estimate(
 ) -> tuple[float | None, str]:
     """Hours of compute for the trials that are left and the baselines that are not ready, and how they were found.
 
-    A search takes two steps for each step of a training.
+    A search takes two steps for each step of a training. What says how many epochs it has counts by these.
     """
     settings, estimate = definition.config.settings, definition.hook("estimate")
     times = [r.ended - r.started for r in finished if r.started]
@@ -185,10 +185,14 @@ def _estimate(
         counts = Counter((p.get("model"), number) for p, number in zip(points, epochs, strict=True))
         trial = sum(probe(p, pair[1]) * counts[pair] for pair, p in alike.items()) / len(points)
         basis = "from a timing probe on this machine"
-    todo = [(p.point, p.parts.get("baselines", 0) + 2 * p.parts.get("searches", 0)) for p in needed]
+    todo = [(p, p.parts.get("baselines", 0) + 2 * p.parts.get("searches", 0)) for p in needed]
     before = 0.0
     if estimate is not None:
-        before = sum(trainings * probe(point, settings.train.epochs) for point, trainings in todo if trainings)
+        before = sum(
+            trainings * probe(p.point, settings.train.epochs if p.epochs is None else p.epochs)
+            for p, trainings in todo
+            if trainings
+        )
         before *= min(1.0, left / len(todo)) if definition.config.search.sampler != "grid" and todo else 1.0
     return (before + trial * max(0, left)) / 3600, basis
 

@@ -77,8 +77,8 @@ def _in_steps(trial: PruningTrial, on_shape: OnShape) -> FineTuned:
         if state.checkpoint is None:
             macs = None if trial.point.macs_ratio is None else targets[step] * trial.graph.macs()
             model, surgery = _cut(trial, model, macs, elasticity, first=step == 0)
-            scored = [] if step == 0 else spending.scoring(trial, _macs(trial, state.spec))
-            state = _State(step, pruning.compose(state.spec, surgery), state.history, None, state.with_work(scored))
+            work = state.with_work(_looked(trial, state.spec, first=step == 0))
+            state = _State(step, pruning.compose(state.spec, surgery), state.history, None, work)
         if last:
             on_shape(model)
         watch, macs_now = None if last else Elasticity(model), _macs(trial, state.spec)
@@ -94,6 +94,18 @@ def _in_steps(trial: PruningTrial, on_shape: OnShape) -> FineTuned:
         work = state.with_work(spending.training(trial, macs_now, recipes[step], taught=True))
         state = _State(step, state.spec, state.continued(history), None, work)
     return FineTuned(model, state.spec, state.history, state.work)
+
+
+def _looked(trial: PruningTrial, spec: Spec, *, first: bool) -> list[Work]:
+    """The work of choosing which channels of a network go, but for what trials share."""
+    if trial.point.method_name == SLIMMABLE:
+        return spending.derivation(trial)
+    if first:
+        return []
+    scored = spending.scoring(trial, _macs(trial, spec))
+    if trial.point.needs_sensitivities:
+        scored += spending.sensitivities(trial, kept_by(trial.graph, spec))
+    return scored
 
 
 def _macs(trial: PruningTrial, spec: Spec) -> int:

@@ -109,8 +109,14 @@ class PlannedTrial:
         return architecture.graph(self.architecture)
 
     def kept(self, store: Store) -> Kept | None:
-        """The channels that it will keep; None where they depend on scores or on training that is not there yet."""
+        """The channels that it will keep; None where they depend on scores or on training that is not there yet.
+
+        Raises:
+            InputError: no network meets its budget.
+        """
         point = self.point
+        if point.method_name == SLIMMABLE:
+            self.check_budget()
         if point.method_name in (CHANNEL_NAS, SLIMMABLE) or point.settings.pruning.steps > 1:
             return None
         if point.method is None:
@@ -129,6 +135,20 @@ class PlannedTrial:
             return None
         curves = from_json(json.loads(measured["sensitivities.json"])) if measured else None
         return point.allocate(self.graph, ranks, point.macs_ratio, sensitivities=curves)
+
+    def check_budget(self) -> None:
+        """Refuse a ratio of MACs that the structures of the method slimmable do not have. Raises InputError."""
+        with named("space.macs_ratio"):
+            self.point.width_space(self.graph, self.graph).check(self.point.values["macs_ratio"])
+
+    @property
+    def is_reached(self) -> bool:
+        """Whether `check_budget` lets it pass."""
+        try:
+            self.check_budget()
+        except InputError:
+            return False
+        return True
 
     def cost(self, kept: Kept | None) -> Metrics:
         """MACs and parameters with these channels, and before pruning."""
@@ -175,7 +195,7 @@ def preparations(trials: Iterable[PlannedTrial], store: Store) -> list[Preparati
         if trial.point.method_name == CHANNEL_NAS and trial.keys.search not in searches:
             searches[trial.keys.search] = _search(trial, store)
         if trial.point.method_name == SLIMMABLE:
-            chains[trial.keys.slimmable(0)].append(trial)
+            chains[f"{trial.keys.slimmable(0)} {trial.keys.slimmable(1)}"].append(trial)
         if not trial.point.is_untrained:
             of_baseline[trial.keys.baseline].append(trial)
     slimmable = [found for sharing in chains.values() if (found := _slimmable(sharing, store))]
@@ -196,13 +216,17 @@ def _search(trial: PlannedTrial, store: Store) -> Preparation:
 
 
 def _slimmable(sharing: list[PlannedTrial], store: Store) -> Preparation | None:
-    """The training that serves all budgets of some trials; None where all of them begin with the baseline."""
-    trial = min(sharing, key=lambda one: float(one.point.values["macs_ratio"]))
+    """The training that serves all budgets of some trials.
+
+    None where all of them begin with the baseline, or no network meets their budgets.
+    """
+    reached = [trial for trial in sharing if trial.is_reached]
+    trial = min(reached or sharing, key=lambda one: float(one.point.values["macs_ratio"]))
     point, settings = trial.point, trial.point.settings.slimmable
     stages = range(1, point.slimmable_stages + 1) if settings.form == "cascade" else range(1)
     missing = [stage for stage in stages if not store.has(SLIMMABLES, trial.keys.slimmable(stage))]
     done = not missing and (settings.form == "cascade" or store.has(STRUCTURES, trial.keys.structures))
-    if not stages:
+    if not stages or not reached:
         return None
     return Preparation(
         key=f"slimmable-{trial.keys.slimmable(stages[-1])}",

@@ -15,6 +15,7 @@ from rssearch.config.settings import Recipe, Settings
 from rssearch.errors import InputError
 from rssearch.models.fitting import without_weights
 from rssearch.models.weights import is_file, read
+from rssearch.nas.widths import WidthSpace
 from rssearch.pruning import ChannelGraph, Method, Sensitivity
 from rssearch.pruning.allocate import Allocation
 from rssearch.pruning.channels import Kept
@@ -170,6 +171,19 @@ class PruningPoint:
     def needs_sensitivities(self) -> bool:
         """Whether its widths follow from what cutting single groups does to the loss."""
         return self.method is not None and self.allocation == "sensitivity"
+
+    def width_space(self, graph: ChannelGraph, whole: ChannelGraph) -> WidthSpace:
+        """The structures that a slimmable network may have, which may have been cut from the `whole` one."""
+        limits = self.settings.pruning
+        return WidthSpace.of(
+            graph,
+            floor=self.settings.slimmable.floor,
+            min_channels=limits.min_channels,
+            round_to=self.round_to,
+            groups=self.groups,
+            keep=limits.keep,
+            whole=whole,
+        )
 
     def allocate(
         self,

@@ -24,14 +24,17 @@ from torch import nn
 from rssearch import nas, pruning
 from rssearch.config.settings import Recipe
 from rssearch.data import AnyDataset, loader
+from rssearch.errors import InputError
 from rssearch.models.weights import to_bytes
 from rssearch.nas.slimmable import Sandwich, orders_of
 from rssearch.nas.structures import Judge, Judged, SharedJudge, best_at, first_structures, search_structures
 from rssearch.nas.widths import Orders, Widths, WidthSpace
 from rssearch.pruning import ChannelGraph
+from rssearch.pruning.allocate import TOLERANCE
+from rssearch.pruning.surgery import kept_by
 from rssearch.storage.artifacts import Files
 from rssearch.train import balance
-from rssearch.train.loop import OnEpoch
+from rssearch.train.loop import OnEpoch, recalibrate_on
 from rssearch.trial.session import Session
 from rssearch.trials import baselines
 from rssearch.trials.keys import SLIMMABLES, STRUCTURES
@@ -39,7 +42,6 @@ from rssearch.trials.network_trial import History, NetworkTrial, reporter
 
 IMPORTANCE = "l1"  # the criterion that orders the channels
 FINALISTS = 4  # structures of a sandwich that are judged at a trial's own budget
-_SAME = 0.01  # of the MACs, as `rssearch.pruning.allocate` promises
 
 Spec = dict[str, Any]
 
@@ -64,33 +66,59 @@ def prepared(trial: NetworkTrial) -> History:
     """Make what a trial begins with, unless the store has it; gives the record of the last training."""
     if trial.settings.slimmable.form == "sandwich":
         structures(trial)
-    return source(trial).history
+        return source(trial).history
+    return _cascade(trial, trial.point.slimmable_stages).history
 
 
 def source(trial: NetworkTrial) -> Stage:
-    """What a trial begins with: the stage nearest above its budget, or the network of all widths."""
+    """What a trial begins with: the stage nearest above its budget, or the network of all widths.
+
+    Where the widths are coarse a stage may be too small for a budget that is near its own; then it is the one before.
+    """
     if trial.settings.slimmable.form == "sandwich":
         return _stored(trial, trial.keys.slimmable(0), lambda: _sandwich(trial))
-    number = trial.point.slimmable_stages
-    if number == 0:
-        model = baselines.baseline(trial).model.to(trial.device).eval()
-        return Stage(model, pruning.make_spec(trial.graph, {}), _orders(model, trial.graph), [])
-    return _cascade(trial, number)
+    least = (1 - TOLERANCE) * trial.point.values["macs_ratio"] * trial.graph.macs()
+    for number in range(trial.point.slimmable_stages, 0, -1):
+        stage = _cascade(trial, number)
+        if trial.graph.macs(kept_by(trial.graph, stage.spec)) >= least:
+            return stage
+    model = baselines.baseline(trial).model.to(trial.device).eval()
+    return Stage(model, pruning.make_spec(trial.graph, {}), _orders(model, trial.graph), [])
 
 
 def derived(trial: NetworkTrial) -> tuple[nn.Module, Spec]:
-    """The network of a trial and its spec, before its fine-tuning."""
-    stage, settings = source(trial), trial.settings.slimmable
+    """The network of a trial and its spec, before its fine-tuning.
+
+    That of a sandwich has its batch normalisation recalibrated: no step of its training has kept statistics.
+
+    Raises:
+        InputError: no network is within 1 % of its budget.
+    """
+    _space(trial, trial.graph).check(trial.point.values["macs_ratio"])
+    stage = source(trial)
+    model, spec = (stage.model, stage.spec) if _meets(trial, stage) else _fitted(trial, stage)
+    if trial.settings.slimmable.form == "sandwich":
+        batches, precision = _first(trial, held_out(trial)[0]), recipe_of(trial).precision
+        recalibrate_on(model, batches, device=trial.device, precision=precision)
+    return model, spec
+
+
+def _fitted(trial: NetworkTrial, stage: Stage) -> tuple[nn.Module, Spec]:
+    """The best structure at a trial's own budget, cut out. Raises InputError where none is within 1 % of it."""
+    settings, ratio = trial.settings.slimmable, trial.point.values["macs_ratio"]
     graph = trial.trace(stage.model)
-    wanted = trial.point.values["macs_ratio"] * trial.graph.macs() / graph.macs()
-    if abs(wanted - 1) <= _SAME:
-        return stage.model, stage.spec
+    wanted = ratio * trial.graph.macs() / graph.macs()
     space = _space(trial, graph)
     judge = _judge(trial, stage, space)
     if settings.form == "sandwich":
         best = min(best_at(space, structures(trial), wanted, FINALISTS), key=judge)
     else:
         best = _best(_searched(trial, space, judge, wanted), wanted)
+    if abs((reached := space.ratio(best)) / wanted - 1) > TOLERANCE:
+        raise InputError(
+            f"macs_ratio {ratio:g} cannot be met within {TOLERANCE:.0%}: the nearest structure has "
+            f"{ratio * reached / wanted:.4g} (round_to = {trial.point.round_to})"
+        )
     model, cut = pruning.cut(stage.model, graph, space.kept(stage.orders, best))
     return model, pruning.compose(stage.spec, cut)
 
@@ -101,6 +129,16 @@ def recipe_of(trial: NetworkTrial) -> Recipe:
     changes = {"epochs": settings.epochs, "lr": settings.lr, "distill": settings.distillation}
     plain = {"recalibrate_batches": 0, "bn_l1": 0.0, "attention": False}
     return trial.settings.train.model_copy(update=changes | plain)
+
+
+def begins_at_budget(trial: NetworkTrial) -> bool:
+    """Whether what a trial begins with has its MACs, so that no structure is searched for it alone."""
+    return _meets(trial, source(trial))
+
+
+def _meets(trial: NetworkTrial, stage: Stage) -> bool:
+    macs, ratio = trial.graph.macs(kept_by(trial.graph, stage.spec)), float(trial.point.values["macs_ratio"])
+    return abs(macs / (ratio * trial.graph.macs()) - 1) <= TOLERANCE
 
 
 # The cascade
@@ -120,6 +158,7 @@ def _cascade(trial: NetworkTrial, number: int) -> Stage:
 
 def _train_stage(trial: NetworkTrial, number: int, before: Stage | None) -> Files:
     settings, recipe = trial.settings.slimmable, recipe_of(trial)
+    _space(trial, trial.graph).check(settings.budgets[number - 1])
     dense = baselines.baseline(trial).model.to(trial.device)
     if before is None:
         before = Stage(dense, pruning.make_spec(trial.graph, {}), _orders(dense, trial.graph), [])
@@ -155,9 +194,12 @@ def _searched(trial: NetworkTrial, space: WidthSpace, judge: Judge, ratio: float
 
 
 def _best(judged: Sequence[Judged], ratio: float) -> Widths:
-    """The structure of the lowest loss among those that meet a budget."""
-    meeting = [one for one in judged if abs(one.macs_ratio / ratio - 1) <= _SAME] or judged
-    return np.array(min(meeting, key=lambda one: one.loss).widths)
+    """The structure of the lowest loss among those that meet a budget; the nearest where none does."""
+
+    def rank(one: Judged) -> tuple[float, float]:
+        return max(abs(one.macs_ratio / ratio - 1), TOLERANCE), one.loss
+
+    return np.array(min(judged, key=rank).widths)
 
 
 # The sandwich
@@ -169,6 +211,7 @@ def _sandwich(trial: NetworkTrial) -> Files:
     orders = _orders(model, graph)
     keeper = _keeper(trial, 0)
     recipe = recipe_of(trial)
+    held_out(trial)  # refuses what is too little
     history = trial.train(
         model,
         recipe,
@@ -222,38 +265,38 @@ def _orders(model: nn.Module, graph: ChannelGraph) -> Orders:
 
 def _space(trial: NetworkTrial, graph: ChannelGraph) -> WidthSpace:
     """The structures that a network may have, which may have been cut from the trial's; shares are of the whole one."""
-    point, limits = trial.point, trial.settings.pruning
-    return WidthSpace.of(
-        graph,
-        floor=trial.settings.slimmable.floor,
-        min_channels=limits.min_channels,
-        round_to=point.round_to,
-        groups=point.groups,
-        keep=limits.keep,
-        whole=trial.graph,
-    )
+    return trial.point.width_space(graph, trial.graph)
 
 
 def _judge(trial: NetworkTrial, stage: Stage, space: WidthSpace) -> SharedJudge:
     """Judges structures by training images; those of a sandwich's training are not among them."""
-    settings, recipe = trial.settings.slimmable, recipe_of(trial)
-    train = trial.images.split("train")
-    seen, unseen = nas.halves(train, settings.held_out, trial.point.seed)
-    batches = -(-settings.images // recipe.batch_size)
-
-    def first(part: AnyDataset) -> list[Any]:
-        found = loader.batches(part, recipe.batch_size, device=trial.device, train=True, seed=trial.point.seed)
-        return list(islice(found, batches))
-
+    recipe = recipe_of(trial)
+    seen, unseen = held_out(trial)
     return SharedJudge(
         stage.model,
         space,
         stage.orders,
-        calibration=first(seen),
-        images=first(unseen),
-        label_loss=balance.label_loss(recipe, train, trial.device),
+        calibration=_first(trial, seen),
+        images=_first(trial, unseen),
+        label_loss=balance.label_loss(recipe, trial.images.split("train"), trial.device),
         precision=recipe.precision,
     )
+
+
+def _first(trial: NetworkTrial, part: AnyDataset) -> list[Any]:
+    """The batches of some images that structures see, on the device."""
+    batch_size = recipe_of(trial).batch_size
+    found = loader.batches(part, batch_size, device=trial.device, train=True, seed=trial.point.seed)
+    return list(islice(found, -(-trial.settings.slimmable.images // batch_size)))
+
+
+def held_out(trial: NetworkTrial) -> tuple[AnyDataset, AnyDataset]:
+    """The training images that are trained on, and those that structures are judged by."""
+    share = trial.settings.slimmable.held_out
+    try:
+        return nas.halves(trial.images.split("train"), share, trial.point.seed)
+    except InputError as error:
+        raise InputError(f"settings.slimmable.held_out: {share:g} of each class: {error}") from None
 
 
 def _files(trial: NetworkTrial, number: int, stage: Stage, judged: Sequence[Judged]) -> Files:

@@ -6,6 +6,7 @@ It follows from settings and images alone, so that a part which lies in the stor
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -93,16 +94,22 @@ def search(trial: NetworkTrial) -> list[Work]:
     ]
 
 
-def sensitivities(trial: NetworkTrial) -> list[Work]:
-    """The work of cutting each group of a trial's baseline alone, and recalibrating and running what is left."""
+def sensitivities(trial: NetworkTrial, kept: Mapping[str, Sequence[int]] | None = None) -> list[Work]:
+    """The work of cutting each group alone, and recalibrating and running what is left.
+
+    It is that of a trial's baseline, or of the network that an earlier step has left these channels of.
+    """
     settings, graph = trial.settings.pruning, trial.graph
-    images = len(trial.images.split("train")) // 2
-    seen = 2 * min(settings.score_batches * settings.score_batch_size, images)
+    parts, most = halves(trial.images.split("train"), 0.5, trial.point.seed), settings.score_batches
+    seen = sum(
+        min(most * settings.score_batch_size, _trained(trial, settings.score_batch_size, len(part))) for part in parts
+    )
+    left = dict(kept or {})
     return [
-        Work(graph.macs({name: range(width)}), seen)
+        Work(graph.macs({**left, name: range(width)}), seen)
         for name, group in graph.groups.items()
-        for width in measured_widths(group.width)
-    ] + [Work(graph.macs(), seen)]
+        for width in measured_widths(len(left[name]) if name in left else group.width)
+    ] + [Work(graph.macs(left), seen)]
 
 
 def slimmable(trial: NetworkTrial) -> dict[str, list[Work]]:
@@ -112,7 +119,7 @@ def slimmable(trial: NetworkTrial) -> dict[str, list[Work]]:
     """
     settings, whole, keys = trial.settings.slimmable, trial.graph.macs(), trial.keys
     recipe, batch_size = slimmables.recipe_of(trial), trial.settings.train.batch_size
-    judged = 2 * settings.images * settings.population * (1 + settings.generations)
+    judged = sum(_seen(trial)) * settings.population * (1 + settings.generations)
     if settings.form == "cascade":
         ratios = settings.budgets[: trial.point.slimmable_stages]
         return {
@@ -123,7 +130,7 @@ def slimmable(trial: NetworkTrial) -> dict[str, list[Work]]:
             for number, ratio in enumerate(ratios, 1)
         }
     smallest, several = settings.budgets[-1], settings.structures
-    part, _ = halves(trial.images.split("train"), settings.held_out, trial.point.seed)
+    part, _ = slimmables.held_out(trial)
     images = recipe.epochs * _trained(trial, batch_size, len(part))
     mean = (1 + smallest) / 2
     validated = recipe.epochs * len(trial.images.split("val"))
@@ -135,6 +142,29 @@ def slimmable(trial: NetworkTrial) -> dict[str, list[Work]]:
             Work(round(mean * whole), judged),
         ]
     }
+
+
+def derivation(trial: NetworkTrial) -> list[Work]:
+    """The work of finding a slimmable trial's own structure, where it does not begin at its budget.
+
+    What is cut out of a sandwich is recalibrated in any case.
+    """
+    settings, macs = trial.settings.slimmable, round(trial.point.values["macs_ratio"] * trial.graph.macs())
+    cascade, found = settings.form == "cascade", slimmables.begins_at_budget(trial)
+    if cascade and found:
+        return []
+    calibrated, judged = _seen(trial)
+    structures = settings.population * (1 + settings.generations) if cascade else slimmables.FINALISTS
+    searched = 0 if found else structures * (calibrated + judged)
+    return [Work(macs, searched + (0 if cascade else calibrated))]
+
+
+def _seen(trial: NetworkTrial) -> tuple[int, int]:
+    """The images that go through each structure: to recalibrate its batch normalisation, and to judge it."""
+    most, batch_size = trial.settings.slimmable.images, trial.settings.train.batch_size
+    most = -(-most // batch_size) * batch_size
+    calibrated, judged = (min(most, _trained(trial, batch_size, len(part))) for part in slimmables.held_out(trial))
+    return calibrated, judged
 
 
 def shared(trial: PruningTrial) -> dict[str, int]:

@@ -248,3 +248,8 @@ def test_plots_of_compute_and_ranks_are_drawn(tmp_path: Path) -> None:
     assert Image.open(out / "compute.png").size == (1500, 900)
     pytest.importorskip("scikit_posthocs")
     assert Image.open(out / "ranks.png").size[0] == 1500
+
+
+def test_a_study_without_methods_is_refused_by_its_name(storage: Path) -> None:
+    with pytest.raises(InputError, match="compare --by method: the trials of study a have no method"):
+        by_method([read(name, storage) for name in ("a", "b")])

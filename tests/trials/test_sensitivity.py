@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from rssearch import pruning
+from rssearch.config.loading import override_settings
 from rssearch.config.settings import Settings
 from rssearch.errors import InputError
+from rssearch.pruning.sensitivity import measured_widths
 from rssearch.report.members import SENSITIVITY
 from rssearch.trial.interface import MEMBERS
 from rssearch.trial.session import Context, Session
@@ -134,3 +136,28 @@ def test_no_pruning_needs_no_sensitivities(data_root: Path, quick: Settings, sto
     prune.check(point, whole)
     (needed,) = prune.preparations([point], whole, data_root, session(storage, data_root, whole, point, "").store)
     assert "sensitivities" not in needed.point
+
+
+def test_what_later_steps_measure_counts(
+    storage: Path, data_root: Path, quick: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first measurement is shared; the second one's images go through networks of the step's own widths."""
+    point = POINT | {"model": "resnet20"}
+    runs: list[int] = []
+    loss, graphs = pruning.measure_sensitivities, []
+
+    def measured(model: Any, graph: Any, scores: Any, recalibration: Any, apart: Any, **more: Any) -> Any:
+        images = sum(len(x) for x, _ in [*recalibration, *apart])
+        cuts = [graph.macs({name: range(n)}) for name, g in graph.groups.items() for n in measured_widths(g.width)]
+        runs.append(images * (sum(cuts) + graph.macs()))
+        graphs.append(graph)
+        return loss(model, graph, scores, recalibration, apart, **more)
+
+    monkeypatch.setattr(pruning, "measure_sensitivities", measured)
+    local = override_settings(quick, {"pruning.steps": 2, "finetune.epochs": 2})
+    result = prune.run(point, session(storage, data_root, local, point, "two steps"))
+    assert len(runs) == 2
+    (shared,) = [macs for key, macs in result["shared_compute"].items() if key.startswith("sensitivities")]
+    assert shared == runs[0]
+    epochs = (36 * 3 + 12) * (graphs[1].macs() + result["macs"]) + 12 * result["macs"]
+    assert result["compute"] == epochs + runs[1]

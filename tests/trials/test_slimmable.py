@@ -7,14 +7,18 @@ from typing import Any
 
 import pytest
 
+import rssearch
+from rssearch import pruning
 from rssearch.config.loading import override_settings
 from rssearch.config.settings import Settings
 from rssearch.errors import InputError
 from rssearch.pruning.surgery import kept_by
 from rssearch.storage.artifacts import Store
+from rssearch.train.loop import recalibrate_on
 from rssearch.trial.session import Context, Session
-from rssearch.trials import prune, slimmables
+from rssearch.trials import prune, slimmables, spending
 from rssearch.trials.keys import Keys
+from rssearch.trials.planned import PlannedTrial
 from rssearch.trials.point import PruningPoint
 from rssearch.trials.pruning_trial import PruningTrial
 from tests.trials.test_prune import POINT
@@ -107,6 +111,107 @@ def test_stages_build_on_one_another(small: Settings, data_root: Path, tmp_path:
     assert other.keys.slimmable(2) != trial.keys.slimmable(2)
     whole = slimmables.source(PruningTrial.open(NAMED | {"macs_ratio": 0.9}, session))
     assert whole.history == []
+
+
+@pytest.mark.parametrize("change", [{"pruning.keep": {"layer[23]*": 1}}, {"slimmable.floor": 0.9}], ids=str)
+def test_a_budget_that_no_structure_meets_is_refused_before_a_training(
+    change: dict[str, Any], form: Settings, data_root: Path, tmp_path: Path
+) -> None:
+    local, large = override_settings(form, change), NAMED | {"macs_ratio": 0.95}
+    needed = prune.preparations([NAMED, large], local, data_root, Store(str(tmp_path)))
+    assert all(preparation.point["macs_ratio"] == 0.95 for preparation in needed[1:])  # what can be met is trained
+    assert len(prune.preparations([NAMED], local, data_root, Store(str(tmp_path)))) == 1
+    session = open_session(tmp_path, data_root, local, NAMED, "a")
+    with pytest.raises(InputError, match=r"space.macs_ratio: 0.5 of the MACs cannot be met within 1%: .* has 0\.[6-9]"):
+        prune.cost(NAMED, session)
+    with pytest.raises(InputError, match="cannot be met"):
+        slimmables.derived(PruningTrial.open(NAMED, session))
+    assert not (tmp_path / "baselines").exists()
+
+
+def test_a_trial_is_never_off_its_budget(small: Settings, data_root: Path, storage: Path) -> None:
+    """In steps of 16 channels nothing is near a half."""
+    point = NAMED | {"round_to": 16}
+    with pytest.raises(InputError, match=r"macs_ratio 0.5 cannot be met within 1%: the nearest structure has 0\.5\d+ "):
+        slimmables.derived(PruningTrial.open(point, open_session(storage, data_root, small, point, "a")))
+
+
+def test_a_stage_that_is_too_small_is_not_begun_with(
+    small: Settings, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    point = NAMED | {"macs_ratio": 0.404}  # the stage at 0.4 is within 1 %, if it has its MACs
+    trial = PruningTrial.open(point, open_session(tmp_path, data_root, small, point, "a"))
+    assert trial.point.slimmable_stages == 2
+
+    def stage(_: Any, number: int) -> slimmables.Stage:
+        kept = {name: range(group.width // number) for name, group in trial.graph.groups.items()}
+        return slimmables.Stage(trial.build_model(), pruning.make_spec(trial.graph, kept), {}, [{"number": number}])
+
+    monkeypatch.setattr(slimmables, "_cascade", stage)
+    assert slimmables.source(trial).history == [{"number": 1}]
+
+
+def test_what_is_cut_out_of_a_sandwich_has_statistics(small: Settings, data_root: Path, storage: Path) -> None:
+    """Its training keeps none: those of the baseline, with other weights, would say nothing."""
+    sandwich = override_settings(small, {"slimmable.form": "sandwich", "finetune.epochs": 0})
+    for ratio in (1.0, 0.5):
+        point = NAMED | {"macs_ratio": ratio}
+        trial = PruningTrial.open(point, open_session(storage, data_root, sandwich, point, f"statistics {ratio}"))
+        model, _ = slimmables.derived(trial)
+        before = {name: value.clone() for name, value in model.named_buffers()}
+        images = slimmables._first(trial, slimmables.held_out(trial)[0])
+        recalibrate_on(model, images, device=trial.device)
+        assert all((before[name] == value).all() for name, value in model.named_buffers())
+
+
+@pytest.mark.parametrize(("ratio", "searched"), [(0.6, 0), (0.5, 8 * (16 + 9)), (1.0, 0)])
+def test_what_a_trial_searches_for_itself_counts(
+    ratio: float, searched: int, small: Settings, data_root: Path, storage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """4 structures in each of 2 generations; of 36 training images 27 are seen by batches of 16, and 9 judge."""
+    local = override_settings(small, {"finetune.epochs": 0})
+    point = NAMED | {"macs_ratio": ratio}
+    run_in = open_session(storage, data_root, local, point, f"counts {ratio}")
+    slimmables.source(PruningTrial.open(point, run_in))
+    result = prune.run(point, run_in)
+    own = 12 * result["macs"]  # the validation at the end
+    assert result["compute"] == own + searched * round(ratio * result["baseline_macs"])
+
+
+def test_few_images_judge_what_there_are(small: Settings, data_root: Path, storage: Path) -> None:
+    many = override_settings(small, {"slimmable.images": 10**6})
+    trial = PruningTrial.open(NAMED, open_session(storage, data_root, many, NAMED, "few"))
+    assert spending._seen(trial) == (27, 9)
+    lacking = override_settings(small, {"slimmable.held_out": 0.01})
+    with pytest.raises(InputError, match=r"settings.slimmable.held_out: 0.01 of each class: 36 training images are"):
+        slimmables.held_out(PruningTrial.open(NAMED, open_session(storage, data_root, lacking, NAMED, "lacking")))
+
+
+def test_each_cascade_is_prepared(small: Settings, data_root: Path, tmp_path: Path) -> None:
+    """Two populations make two cascades, though a sandwich would be the same."""
+    points = [NAMED | {"slimmable.population": number} for number in (4, 5)]
+    needed = prune.preparations(points, small, data_root, Store(str(tmp_path)))
+    assert len({preparation.key for preparation in needed}) == 3
+
+
+def test_the_plan_counts_the_epochs_of_a_cascade(
+    data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An epoch takes an hour: 50 of the baseline, and 2 stages of 2; a search counts twice."""
+    monkeypatch.setattr(PlannedTrial, "epoch_seconds", lambda *_: 3600.0)
+    study = {
+        "study": "s",
+        "trial": "trials.prune:run",
+        "space": {name: [value] for name, value in (NAMED | {"macs_ratio": 0.4}).items()},
+        "settings": {
+            "train": {"epochs": 50},
+            "finetune": {"epochs": 0},
+            "slimmable": {"epochs": 2, "budgets": [0.6, 0.4]},
+        },
+        "data_root": str(data_root),
+        "storage": str(tmp_path),
+    }
+    assert rssearch.plan(rssearch.parse_study(study)).hours == 50 + 2 * 2 * 2
 
 
 def test_the_search_of_a_sandwich_is_not_in_the_key_of_its_training(small: Settings, data_root: Path) -> None:
