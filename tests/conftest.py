@@ -7,11 +7,12 @@ import secrets
 import subprocess
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
-from tests.support import machines
+from tests.support import forked, machines
 from tests.support.local_ray import _no_other_ray, _ray_ends, local_ray  # noqa: F401  # fixtures for all modules
 from tests.support.mounts import private_mounts
 
@@ -94,3 +95,14 @@ def _one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _forked_writers() -> Iterator[Callable[..., Any]]:
+    """Studies in this process have their writers from `tests.support.forked`; what starts them otherwise."""
+    from rssearch.tracking import client
+
+    start = client.start_writer
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(client, "start_writer", forked.start_writer)
+        yield start
