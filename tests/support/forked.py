@@ -3,7 +3,7 @@
 The writer of MLflow's record takes five seconds of CPU to import MLflow, and half of one to write a small study: over a
 hundred tests start one. What runs is the same `main`, in a process of its own with its own arguments, environment and
 streams. `tests/tracking/test_client.py` has tests of the real command, and so has every study that a test runs by a
-command of its own.
+command of its own. A driver takes as long to import Ray Tune, and is forked where one is killed twenty times.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import atexit
 import importlib
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -21,14 +22,14 @@ import threading
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
 PROJECT = Path(__file__).parents[2]
-WRITER = "rssearch.tracking.writer"
-# What the writer imports when it opens a database.
-IMPORTS = (
+WRITER, DRIVER = "rssearch.tracking.writer", "tests.support.forked_driver"
+# What they import when they are at work.
+WRITER_IMPORTS = (
     WRITER,
     "alembic.command",
     "filelock",
@@ -39,52 +40,106 @@ IMPORTS = (
     "mlflow.tracking._tracking_service.client",
     "sqlalchemy.dialects.sqlite",
 )
+DRIVER_IMPORTS = (
+    *WRITER_IMPORTS,
+    DRIVER,
+    "rssearch.backend.tune",
+    "rssearch.study.run",
+)
 
 
 class Forked:
-    """A process, as `subprocess.Popen` has one: with text in its standard input and output."""
+    """A process, with what the tests use of `subprocess.Popen`."""
 
-    def __init__(self, source: Source, module: str, arguments: Sequence[str], errors: int) -> None:
-        ours, theirs = socket.socketpair()
+    def __init__(
+        self, source: Source, module: str, arguments: Sequence[str], streams: Sequence[int], cwd: str | None = None
+    ) -> None:
+        self._status, theirs = socket.socketpair()
+        about = {
+            "module": module,
+            "arguments": [*arguments],
+            "cwd": cwd or os.getcwd(),
+            "environment": dict(os.environ),
+        }
+        with theirs:
+            source.ask(about, [*streams, theirs.fileno()])
+        self.pid = self._number() or 0
+        assert self.pid, "the process that it should be forked from has died"
+        self.returncode: int | None = None
+
+    def _number(self) -> int | None:
+        found = self._status.recv(4, socket.MSG_WAITALL)
+        return int.from_bytes(found, "big", signed=True) if len(found) == 4 else None
+
+    def wait(self, timeout: float | None = None) -> int:
+        if self.returncode is None:
+            if not select.select([self._status], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired(str(self.pid), timeout or 0)
+            ended = self._number()
+            self.returncode = -signal.SIGKILL if ended is None else ended  # None: with its whole family
+            self._status.close()
+        return self.returncode
+
+    def poll(self) -> int | None:
+        with suppress(subprocess.TimeoutExpired):
+            self.wait(0)
+        return self.returncode
+
+    def send_signal(self, number: signal.Signals) -> None:
+        if self.poll() is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+class ForkedWriter(Forked):
+    """A writer of MLflow's record, with pipes to its streams."""
+
+    def __init__(self, source: Source, study: str, place: str, errors: IO[str]) -> None:
         taken, given = os.pipe()
         heard, said = os.pipe()
-        about = {"module": module, "arguments": [*arguments], "cwd": os.getcwd(), "environment": dict(os.environ)}
         try:
-            source.ask(about, [taken, said, errors, theirs.fileno()])
+            super().__init__(source, WRITER, [study, place], [taken, said, errors.fileno()])
         finally:
             os.close(taken)
             os.close(said)
-            theirs.close()
-        self._status = ours.makefile("r")
-        ours.close()
         self.stdin, self.stdout = open(given, "w"), open(heard)  # noqa: SIM115
-        self.pid = int(self._status.readline())
-        self.returncode: int | None = None
 
-    def wait(self) -> int:
-        if self.returncode is None:
-            # Nothing comes where the whole family was killed.
-            self.returncode = int(self._status.readline() or -signal.SIGKILL)
-            self._status.close()
-            self.stdout.close()
-        return self.returncode
-
-    def kill(self) -> None:
-        if self.returncode is None:
-            with suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)
+    def wait(self, timeout: float | None = None) -> int:
+        ended = super().wait(timeout)
+        self.stdout.close()
+        return ended
 
 
 class Source:
     """The process that others are forked from. It ends with the one that has made it."""
 
-    def __init__(self) -> None:
+    def __init__(self, control: socket.socket) -> None:
+        self._control, self._asking = control, threading.Lock()
+
+    @classmethod
+    def start(cls, imports: Sequence[str]) -> Source:
+        """A new one that imports modules first."""
         ours, theirs = socket.socketpair()
-        command = [sys.executable, "-m", __name__, str(theirs.fileno())]
-        self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], cwd=PROJECT, start_new_session=True)
+        with theirs:
+            command = [sys.executable, "-m", __name__, str(theirs.fileno()), *imports]
+            process = subprocess.Popen(command, pass_fds=[theirs.fileno()], cwd=PROJECT, start_new_session=True)
+        atexit.register(process.wait)
+        atexit.register(ours.close)  # first
+        return cls(ours)
+
+    @classmethod
+    def fork(cls) -> Source:
+        """One that has imported what this process has."""
+        ours, theirs = socket.socketpair()
+        if os.fork() == 0:
+            ours.close()
+            _serve(theirs)
+            os._exit(0)
         theirs.close()
-        self._control, self._asking = ours, threading.Lock()
-        atexit.register(self.end)
+        return cls(ours)
 
     def ask(self, about: dict[str, Any], descriptors: list[int]) -> None:
         text = json.dumps(about).encode()
@@ -92,26 +147,27 @@ class Source:
             socket.send_fds(self._control, [len(text).to_bytes(4, "big")], descriptors)
             self._control.sendall(text)
 
-    def end(self) -> None:
-        self._control.close()
-        self._process.wait()
+
+@cache
+def source(imports: Sequence[str]) -> Source:
+    """The one of this process for some modules."""
+    return Source.start(imports)
 
 
-@lru_cache(maxsize=1)
-def source() -> Source:
-    """The one of this process."""
-    return Source()
-
-
-def start_writer(study: str, place: str, errors: IO[str]) -> Forked:
+def start_writer(study: str, place: str, errors: IO[str]) -> ForkedWriter:
     """In place of `rssearch.tracking.client.start_writer`."""
-    return Forked(source(), WRITER, [study, place], errors.fileno())
+    return ForkedWriter(source(WRITER_IMPORTS), study, place, errors)
+
+
+def start_driver(arguments: Sequence[str], console: IO[bytes]) -> Forked:
+    """`rssearch search` with these arguments."""
+    with open(os.devnull) as nothing:
+        streams = [nothing.fileno(), console.fileno(), console.fileno()]
+        return Forked(source(DRIVER_IMPORTS), DRIVER, arguments, streams, str(PROJECT))
 
 
 def _serve(control: socket.socket) -> None:
     """Fork a process for each request, until nobody can ask any more."""
-    for name in IMPORTS:
-        importlib.import_module(name)
     assert threading.active_count() == 1, threading.enumerate()  # a fork has none of the others
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the system forgets those that have ended
     while True:
@@ -136,10 +192,10 @@ def _keep(about: dict[str, Any], descriptors: list[int]) -> NoReturn:
         _become(about, descriptors)
     for descriptor in descriptors:  # they are to be closed once the process has ended
         os.close(descriptor)
-    with suppress(BrokenPipeError):
-        os.write(status, f"{pid}\n".encode())
+    with suppress(OSError):  # who asked is gone
+        os.write(status, pid.to_bytes(4, "big"))
         _, ended = os.waitpid(pid, 0)
-        os.write(status, f"{os.waitstatus_to_exitcode(ended)}\n".encode())
+        os.write(status, os.waitstatus_to_exitcode(ended).to_bytes(4, "big", signed=True))
     os._exit(0)
 
 
@@ -174,4 +230,6 @@ def _ended(main: Callable[[], None]) -> int:
 
 
 if __name__ == "__main__":
+    for name in sys.argv[2:]:
+        importlib.import_module(name)
     _serve(socket.socket(fileno=int(sys.argv[1])))
