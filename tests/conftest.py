@@ -7,11 +7,13 @@ import secrets
 import subprocess
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.support import machines
+from tests.support import forked, machines
 from tests.support.local_ray import _no_other_ray, _ray_ends, local_ray  # noqa: F401  # fixtures for all modules
 from tests.support.mounts import private_mounts
 
@@ -22,9 +24,15 @@ os.environ["RAY_AUTH_MODE"], os.environ["RAY_AUTH_TOKEN"] = "token", secrets.tok
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 # Processes of several threads each that share two cores wait for one another, and take many times as long.
 os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
+# Tests start hundreds of Python processes: the second one need not compile what the first one has.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ.pop("RAY_ADDRESS", None)
 os.environ.pop("MLFLOW_TRACKING_URI", None)
 os.environ.pop("RSSEARCH_TRACKING_URI", None)
+
+
+# What a test takes, roughly. Those that are slow without a Ray are many of a kind, such as a method on a network.
+_SECONDS = {frozenset({"slow", "ray"}): 60.0, frozenset({"ray"}): 6.0, frozenset({"slow"}): 2.0, frozenset(): 0.1}
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -43,10 +51,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _long_files_first(items: list[pytest.Item]) -> None:
-    """Files with many slow tests begin, so that no process is alone with one of them in the end."""
-    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    """The files that take longest begin, so that no process is alone with one of them in the end."""
+    seconds: Counter[Path] = Counter()
+    for item in items:
+        marks = frozenset(name for name in ("slow", "ray") if item.get_closest_marker(name))
+        seconds[item.path] += _SECONDS[marks]
     files = list(dict.fromkeys(item.path for item in items))
-    place = {path: (-slow[path], number) for number, path in enumerate(files)}
+    place = {path: (-seconds[path], number) for number, path in enumerate(files)}
     items.sort(key=lambda item: place[item.path])
 
 
@@ -94,3 +105,14 @@ def _one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _forked_writers() -> Iterator[Callable[..., Any]]:
+    """Studies in this process have their writers from `tests.support.forked`; what starts them otherwise."""
+    from rssearch.tracking import client
+
+    start = client.start_writer
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(client, "start_writer", forked.start_writer)
+        yield start

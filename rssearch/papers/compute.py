@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from functools import cache, lru_cache
 
@@ -17,7 +16,7 @@ from rssearch.pruning.allocate import allocate
 from rssearch.pruning.channels import ChannelGraph, Kept
 from rssearch.pruning.graph import trace
 from rssearch.pruning.ratios import ratios_of
-from rssearch.pruning.surgery import apply_spec, make_spec
+from rssearch.pruning.surgery import apply_spec, make_spec, sharing_copy
 
 
 def recompute(paper: Paper) -> Table:
@@ -97,5 +96,5 @@ def _kept(cut: Cut, graph: ChannelGraph, model: str) -> Iterator[Kept]:
 
 def _older(model: nn.Module, graph: ChannelGraph, kept: Kept, release: str) -> int:
     """The count of an older thop, on the network that was really cut."""
-    smaller = apply_spec(copy.deepcopy(model), make_spec(graph, kept)) if kept else model
+    smaller = apply_spec(sharing_copy(model), make_spec(graph, kept)) if kept else model
     return older_thop(smaller, graph.input_shape[1:], release)  # type: ignore[arg-type]

@@ -22,7 +22,7 @@ from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 from rssearch.errors import InputError
 from rssearch.escaping import printable
@@ -64,6 +64,18 @@ def home(storage: Location, uri: str | None) -> tuple[str, Path]:
     return uri, Path(uri.removeprefix("sqlite:///")).parent / "mlartifacts"
 
 
+def start_writer(study: str, place: str, errors: IO[str]) -> subprocess.Popen[str]:
+    """Start the process that writes a study: artifacts go to `place`, what goes wrong in it to `errors`."""
+    return subprocess.Popen(  # noqa: S603
+        [sys.executable, "-m", "rssearch.tracking.writer", study, place],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=errors,
+        text=True,
+        start_new_session=True,  # Ctrl-C is for the driver; the writer ends when its input does
+    )
+
+
 class Tracker:
     """Feeds the process that writes one study into MLflow. Every call but `close` returns at once.
 
@@ -80,14 +92,7 @@ class Tracker:
         if (file := database.sqlite_path(uri)) is not None:
             file.parent.mkdir(parents=True, exist_ok=True)
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - open as long as the process
-        self._process = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-m", "rssearch.tracking.writer", study, place],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            text=True,
-            start_new_session=True,  # Ctrl-C is for the driver; the writer ends when its input does
-        )
+        self._process = start_writer(study, place, self._errors)
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._lines.put(json.dumps(uri) + "\n")  # no argument: others see those, and it may have a password
         # A thread of its own waits where the pipe is full; another hears the replies.

@@ -30,8 +30,8 @@ def test_there_are_tutorials() -> None:
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.parametrize("script", TUTORIALS, ids=lambda path: path.stem)
-def test_tutorials_run(script: Path, tmp_path: Path) -> None:
-    environment = os.environ | {"RAY_ADDRESS": "local"}
+def test_tutorials_run(script: Path, tmp_path: Path, local_ray: str) -> None:
+    environment = os.environ | {"RAY_ADDRESS": local_ray}
     done = subprocess.run(
         [sys.executable, str(script)],
         cwd=tmp_path,

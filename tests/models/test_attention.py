@@ -10,7 +10,7 @@ from rssearch import models
 from rssearch.errors import InputError
 from rssearch.models import attention
 from rssearch.models.attention import AttendedNorm
-from tests.support.networks import distance, randomise
+from tests.support.networks import distance, materialised, randomise
 
 COUNTS = {
     "resnet20": 19,
@@ -40,7 +40,8 @@ def params(model):
 def test_how_many(name):
     name, _, option = name.partition("-")
     options = {"small": {"stem": "small"}, "B": {"shortcut": "B"}}.get(option, {})
-    model = create(name, **options)
+    with torch.device("meta"):  # nothing is computed, and some are half a gigabyte
+        model = models.create(name, 10, **options)
     before, keys = params(model), list(model.state_dict())
     assert attention.insert(model) == COUNTS[name]
     inserted = {key: module for key, module in model.named_modules() if isinstance(module, AttendedNorm)}
@@ -79,9 +80,13 @@ def constant(model, seed=0):
 
 @pytest.mark.parametrize("name", ["resnet20", "resnet18", "resnet50", "vgg16_cifar", "torchvision:vgg11_bn"])
 def test_folding_constant_attention_is_exact(name):
-    model = create(name)
     if name == "torchvision:vgg11_bn":
-        model.classifier = nn.Linear(512 * 49, 10)  # its own would take most of the time
+        with torch.device("meta"):
+            model = models.create(name, 10)
+            model.classifier = nn.Linear(512 * 49, 10)  # its own is half a gigabyte
+        model = randomise(materialised(model)).eval()
+    else:
+        model = create(name)
     model.double()
     plain, images = copy.deepcopy(model), torch.randn(2, 3, 32, 32, dtype=torch.double)
     attention.insert(model)
@@ -169,8 +174,10 @@ def test_new_parameters_follow_the_network():
 
 @pytest.mark.parametrize("name", ["mobilenet_v2", "torchvision:vgg11"])
 def test_other_networks(name):
+    with torch.device("meta"):
+        model = models.create(name, 10)
     with pytest.raises(InputError, match=r"into the ResNets and VGGs .* but not into (MobileNetV2|VGG)$"):
-        attention.insert(models.create(name, 10))
+        attention.insert(model)
 
 
 def test_mistakes():

@@ -37,6 +37,7 @@ def make(folder: Path, **search: Any) -> StudyConfig:
             "space": {"rate": axis, "depth": depth},
             "search": {"trials": 5, "objectives": {"val_accuracy": "max", "latency_ms": "min"}, **search},
             "settings": {"options": {"log": str(folder / "trained")}},
+            "resources": {"max_concurrent": 1},  # a worker starts for longer than they run
             "storage": str(folder),
         }
     )

@@ -27,9 +27,9 @@ pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
 
 
 def make(tmp_path: Path, function: str, space: dict[str, Any], **more: Any) -> StudyConfig:
-    return parse_study(
-        {"study": "s", "trial": f"tests.support.toy:{function}", "space": space, "storage": str(tmp_path), **more}
-    )
+    """A study of toy trials, one after the other if not told otherwise: a worker starts for longer than they run."""
+    document = {"study": "s", "trial": f"tests.support.toy:{function}", "space": space, "storage": str(tmp_path)}
+    return parse_study(document | {"resources": {"max_concurrent": 1}} | more)
 
 
 def run(config: StudyConfig, **options: Any) -> tuple[int, str]:
@@ -56,7 +56,7 @@ def runs(tmp_path: Path, kind: str | None = "trial") -> list[Any]:
 
 
 def test_csv_front_and_mlflow_agree(tmp_path: Path) -> None:
-    config = make(tmp_path, "plain", {"rate": [0.1, 0.5, 0.9], "seed": [0, 1]})
+    config = make(tmp_path, "plain", {"rate": [0.1, 0.5, 0.9], "seed": [0, 1]}, resources={})
     status, text = run(config)
     assert status == 0
     table = {row["key"]: row for row in rows(tmp_path)}
@@ -307,7 +307,7 @@ def test_two_drivers_do_not_run_one_study(tmp_path: Path) -> None:
 
 def test_optuna_proposes_within_the_budget(tmp_path: Path) -> None:
     space = {"rate": {"low": 0.1, "high": 0.9}, "seed": {"low": 0, "high": 5}}
-    config = make(tmp_path, "plain", space, search={"sampler": "nsga2", "trials": 12})
+    config = make(tmp_path, "plain", space, search={"sampler": "nsga2", "trials": 12}, resources={})
     status, _ = run(config)
     assert status == 0
     assert len({row["key"] for row in rows(tmp_path)}) == 12

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from rssearch import models, pruning
 from rssearch.testing.networks import distance, randomise
 
-__all__ = ["SLIM_VGG", "SMALL", "Fork", "distance", "fresh", "network", "randomise", "some"]
+__all__ = ["SLIM_VGG", "SMALL", "Fork", "distance", "fresh", "materialised", "network", "randomise", "some"]
 
 # Encoder-decoders by the names that the tests have for them: with normalisation, and without it and any bias.
 SMALL = {
@@ -29,6 +29,11 @@ def _slim_vgg(classes: int) -> nn.Module:
         model = models.create("vgg16_bn", classes)
         model.classifier[0], model.classifier[3] = nn.Linear(512 * 7 * 7, 64), nn.Linear(64, 64)
         model.classifier[6] = nn.Linear(64, classes)
+    return materialised(model)
+
+
+def materialised(model: nn.Module) -> nn.Module:
+    """A network of the device ``meta`` with values."""
     model.to_empty(device="cpu")
     for layer in model.modules():
         if hasattr(layer, "reset_parameters"):

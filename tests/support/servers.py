@@ -18,6 +18,8 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.support.forked import Forked
+
 PATIENCE = 180.0  # seconds; a loaded machine is slow
 
 
@@ -33,7 +35,7 @@ def wait_until(ready: Callable[[], bool], what: str, log: Path) -> None:
         time.sleep(0.1)
 
 
-def end_family(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+def end_family(process: subprocess.Popen[bytes] | Forked, number: signal.Signals) -> None:
     """Signal a process, and see to it that its children are gone, too."""
     try:
         family = psutil.Process(process.pid).children(recursive=True)

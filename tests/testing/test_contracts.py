@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from functools import cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,7 @@ from rssearch.testing import (
 from rssearch.testing.clauses import check
 from rssearch.testing.methods import MethodPart
 from rssearch.testing.networks import NetworkPart
+from tests.support.apart import apart
 from tests.support.fakes import tree
 
 LARGE = {"resnet50", "resnet34"}
@@ -33,7 +32,7 @@ NETWORKS = [pytest.param(n, marks=[pytest.mark.slow] if n in LARGE else []) for 
 SETTINGS = {"train": {"epochs": 2, "batch_size": 8}, "finetune": {"epochs": 2, "batch_size": 8}}
 
 
-@cache
+@lru_cache(maxsize=2)  # each keeps several copies
 def network(name: str) -> NetworkPart:
     return NetworkPart(name, (3, 32, 32))
 
@@ -42,15 +41,11 @@ def network(name: str) -> NetworkPart:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_networks(name: str, clause: Any) -> None:
     clause(network(name))
-    if name in LARGE and clause is NETWORK_CLAUSES[-1]:
-        network.cache_clear()
 
 
 @pytest.mark.slow
 def test_a_network_of_half_a_gigabyte() -> None:
-    """In a process of its own, whose memory ends with it."""
-    code = f"from rssearch.testing import check_network; check_network({HUGE!r}, shape=(3, 64, 64))"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    apart(partial(check_network, shape=(3, 64, 64)), HUGE)
 
 
 @pytest.mark.parametrize("clause", METHOD_CLAUSES, ids=lambda clause: clause.__name__)

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,12 @@ def tracker(tmp_path: Path, uri: str | None = None) -> Tracker:
     made = Tracker(uri or default_uri(tmp_path), "s", tmp_path / "mlartifacts" / "s")
     made.open()
     return made
+
+
+@pytest.fixture
+def started_writers(_forked_writers: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Writers are started as outside of tests."""
+    monkeypatch.setattr(tracking, "start_writer", _forked_writers)
 
 
 def record(key: str, status: str = "finished", epochs: int = 3, **more: Any) -> TrialRecord:
@@ -63,6 +70,7 @@ def steps(tmp_path: Path, run: Any, metric: str = "epoch") -> list[int]:
     ]
 
 
+@pytest.mark.usefixtures("started_writers")
 def test_a_trial_is_one_run_with_params_epochs_and_final_metrics(tmp_path: Path) -> None:
     writer = tracker(tmp_path)
     for epoch in (1, 2, 3):
@@ -215,6 +223,7 @@ def test_a_server_that_is_away_is_told_once_and_nothing_is_lost(
     assert set(found(tmp_path)) == {"a", "b", "study:s"}
 
 
+@pytest.mark.usefixtures("started_writers")
 def test_a_writer_that_dies_is_told_and_nothing_is_lost(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     writer = tracker(tmp_path)
     writer._process.kill()
@@ -229,6 +238,7 @@ def test_a_writer_that_dies_is_told_and_nothing_is_lost(tmp_path: Path, caplog: 
     assert set(found(tmp_path)) == {"a", "b", "study:s"}
 
 
+@pytest.mark.usefixtures("started_writers")
 def test_a_writer_that_hangs_is_waited_for_with_a_word_and_a_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
