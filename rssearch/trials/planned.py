@@ -255,7 +255,11 @@ def _baseline(sharing: list[PlannedTrial], store: Store) -> Preparation:
         point={**point.values, "methods": missing, **({"sensitivities": unmeasured} if unmeasured else {})},
         done=done and not missing and not unmeasured,
         epochs=None if done else point.train_recipe.epochs,
-        parts={"baselines": int(not done), "scores": len(missing), "sensitivities": len(unmeasured)},
+        parts={
+            "baselines": int(not done),
+            "scores": len(missing),
+            **({"sensitivities": len(unmeasured)} if measured else {}),
+        },
     )
 
 

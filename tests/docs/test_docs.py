@@ -101,7 +101,7 @@ def test_the_readme_has_the_study_that_is_shipped() -> None:
 def test_the_readme_names_what_there_is() -> None:
     rows = dict(re.findall(r"^\| (\w+) \| (.*) \|$", README, flags=re.MULTILINE))
     named = {what: set(re.findall(r"`([\w:/]+)`", cells)) for what, cells in rows.items()}
-    assert named["methods"] == {*pruning.list_methods(), "channel_nas"}
+    assert named["methods"] == {*pruning.list_methods(), "channel_nas", "slimmable"}
     assert named["networks"] == {*models.list_models(), "torchvision:NAME", "timm:NAME", "smp:ARCH/ENCODER"}
     # Parts of a set are named in the documentation alone.
     whole = {name for name in data.list_datasets() if name.partition(":")[0] == name}
