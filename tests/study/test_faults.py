@@ -184,6 +184,7 @@ def test_twenty_kills_of_the_driver_lose_nothing_and_double_nothing(address: str
     finished = [len(keys) for keys, _ in before]
     assert finished == sorted(finished), "a trial that had ended was lost"
     assert "is damaged" not in study.text
+    assert "writer of MLflow's record died" not in study.text
     print(f"\n{KILLS} kills; trials finished before each: {finished}; epochs run twice: {len(ran) - len(times)}")
 
 

@@ -40,12 +40,7 @@ WRITER_IMPORTS = (
     "mlflow.tracking._tracking_service.client",
     "sqlalchemy.dialects.sqlite",
 )
-DRIVER_IMPORTS = (
-    *WRITER_IMPORTS,
-    DRIVER,
-    "rssearch.backend.tune",
-    "rssearch.study.run",
-)
+DRIVER_IMPORTS = (DRIVER, "rssearch.backend.tune", "rssearch.study.run")
 
 
 class Forked:
@@ -128,17 +123,6 @@ class Source:
             process = subprocess.Popen(command, pass_fds=[theirs.fileno()], cwd=PROJECT, start_new_session=True)
         atexit.register(process.wait)
         atexit.register(ours.close)  # first
-        return cls(ours)
-
-    @classmethod
-    def fork(cls) -> Source:
-        """One that has imported what this process has."""
-        ours, theirs = socket.socketpair()
-        if os.fork() == 0:
-            ours.close()
-            _serve(theirs)
-            os._exit(0)
-        theirs.close()
         return cls(ours)
 
     def ask(self, about: dict[str, Any], descriptors: list[int]) -> None:
