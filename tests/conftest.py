@@ -108,7 +108,7 @@ def _one_thread() -> None:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _forked_writers() -> Iterator[Callable[..., Any]]:
+def start_real_writer() -> Iterator[Callable[..., Any]]:
     """Studies in this process have their writers from `tests.support.forked`; what starts them otherwise."""
     from rssearch.tracking import client
 

@@ -78,7 +78,10 @@ class Slimmable(Section):
     )
     floor: Share = Field(0.1, description="share of each group that every structure keeps")
     held_out: Real = Field(
-        0.1, gt=0, lt=1, description="share of the training images that structures are judged by, and not trained on"
+        0.1,
+        gt=0,
+        lt=1,
+        description="share of the training images that structures are judged by; a sandwich is not trained on them",
     )
     images: Integer = Field(
         256, ge=2, description="most of these images that judge a structure; as many recalibrate its normalisation"

@@ -1,29 +1,21 @@
 """Which structures of a slimmable network are best: NSGA-II over the widths, each judged without training.
 
-Deb et al. 2002, "A fast and elitist multiobjective genetic algorithm: NSGA-II". The objectives are the loss on images
-that the judge is given and the MACs; a structure is cut out, its batch normalisation recalibrated, and run.
+Deb et al. 2002, "A fast and elitist multiobjective genetic algorithm: NSGA-II". The objectives are the loss that the
+judge gives, such as `rssearch.pruning.sensitivity.loss_of_cut`, and the MACs.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor, nn
 
-from rssearch.device import Precision, autocast, to_memory_format
 from rssearch.front import layers
-from rssearch.nas.widths import Orders, Widths, WidthSpace
-from rssearch.pruning.surgery import apply_spec, make_spec, sharing_copy
-from rssearch.train import losses
-from rssearch.train.balance import LabelLoss
-from rssearch.train.loop import recalibrate_on
+from rssearch.nas.widths import Widths, WidthSpace
 
-__all__ = ["Judge", "Judged", "SharedJudge", "best_at", "first_structures", "search_structures"]
+__all__ = ["Judge", "Judged", "best_at", "first_structures", "search_structures"]
 
 Judge = Callable[[Widths], float]  # the loss of a structure
 
@@ -176,47 +168,3 @@ def _crowding(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         distance[order[[0, -1]]] = np.inf
         distance[order[1:-1]] += (axis[order[2:]] - axis[order[:-2]]) / span
     return distance
-
-
-class SharedJudge:
-    """Judges structures of a network that was trained for many: cut out, recalibrated, and run on held-out images.
-
-    Args:
-        model: the network, on its device.
-        space: the structures that it may have.
-        orders: the channels of each group, the most important first.
-        calibration: batches that the statistics of batch normalisation are taken from.
-        images: batches to judge by.
-        label_loss: of logits and targets.
-        precision: of the computation.
-    """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        space: WidthSpace,
-        orders: Orders,
-        *,
-        calibration: Sequence[tuple[Tensor, Tensor]],
-        images: Sequence[tuple[Tensor, Tensor]],
-        label_loss: LabelLoss,
-        precision: Precision = "auto",
-    ) -> None:
-        self.model, self.space, self.orders = model, space, orders
-        self.calibration, self.images = calibration, images
-        self.label_loss, self.precision = label_loss, precision
-
-    def __call__(self, widths: Widths) -> float:
-        """The mean loss of a structure; infinite where it is not finite."""
-        device = self.images[0][0].device
-        spec = make_spec(self.space.graph, self.space.kept(self.orders, widths))
-        network = apply_spec(sharing_copy(self.model), spec).eval()
-        recalibrate_on(network, self.calibration, device=device, precision=self.precision)
-        total, samples = 0.0, 0.0
-        with torch.no_grad(), autocast(device, self.precision):
-            for x, y in self.images:
-                count = float(losses.labelled(y))
-                total += count * float(self.label_loss(network(to_memory_format(x)), y))
-                samples += count
-        loss = total / samples
-        return loss if math.isfinite(loss) else math.inf

@@ -20,14 +20,14 @@ from torch import Tensor, nn
 
 from rssearch.device import Precision, autocast, mode, to_memory_format
 from rssearch.errors import InputError, TrialFailed
-from rssearch.pruning.channels import ChannelGraph
+from rssearch.pruning.channels import ChannelGraph, Kept
 from rssearch.pruning.knapsack import solve
 from rssearch.pruning.surgery import apply_spec, make_spec, sharing_copy
 from rssearch.train.balance import LabelLoss
 from rssearch.train.loop import recalibrate_on
-from rssearch.train.losses import cross_entropy
+from rssearch.train.losses import cross_entropy, labelled
 
-__all__ = ["SHARES", "Sensitivity", "from_json", "measure_sensitivities", "narrowed", "to_json"]
+__all__ = ["SHARES", "Sensitivity", "from_json", "loss_of_cut", "measure_sensitivities", "narrowed", "to_json"]
 
 Counts = npt.NDArray[np.int64]
 Values = npt.NDArray[np.float64]
@@ -113,9 +113,7 @@ def measure_sensitivities(
     recalibration, apart = ([(x.to(device), y.to(device)) for x, y in part] for part in (recalibration, apart))
 
     def loss_without(name: str, kept: tuple[int, ...]) -> float:
-        network = apply_spec(sharing_copy(model), make_spec(graph, {name: kept}))
-        recalibrate_on(network, recalibration, device=device, precision=precision)
-        loss = _loss(network, apart, label_loss, device, precision)
+        loss = loss_of_cut(model, graph, {name: kept}, recalibration, apart, label_loss=label_loss, precision=precision)
         if not math.isfinite(loss):
             raise TrialFailed(f"the loss is {loss} with {len(kept)} of {graph.groups[name].width} channels of {name!r}")
         return loss
@@ -136,15 +134,41 @@ def measured_widths(width: int) -> list[int]:
     return sorted({max(1, math.ceil(width * share - 1e-9)) for share in SHARES} - {width})
 
 
-def _loss(
-    model: nn.Module, batches: Sequence[Batch], label_loss: LabelLoss, device: torch.device, precision: Precision
+def loss_of_cut(
+    model: nn.Module,
+    graph: ChannelGraph,
+    kept: Kept,
+    recalibration: Sequence[Batch],
+    images: Sequence[Batch],
+    *,
+    label_loss: LabelLoss = cross_entropy,
+    precision: Precision = "auto",
 ) -> float:
-    """The mean over the images."""
-    losses, images = [], [len(x) for x, _ in batches]
-    with mode(model, training=False), torch.inference_mode(), autocast(device, precision):
-        for x, y in batches:
-            losses.append(label_loss(model(to_memory_format(x)), y))
-    return float(np.average(torch.stack(losses).double().cpu(), weights=images))
+    """The mean loss of a network once it is cut, without training.
+
+    It is really cut, its batch normalisation is recalibrated, and it is run in evaluation mode.
+
+    Args:
+        model: the network, which stays as it is.
+        graph: its channel graph.
+        kept: group -> channels that stay; others stay whole.
+        recalibration: batches on the network's device, of which the labels are not used.
+        images: batches on the network's device that the loss is measured on, at least one.
+        label_loss: of logits and targets, a mean.
+        precision: of the forward passes.
+
+    Returns:
+        The mean over the labelled samples; it may not be finite.
+    """
+    device = images[0][0].device
+    network = apply_spec(sharing_copy(model), make_spec(graph, kept))
+    recalibrate_on(network, recalibration, device=device, precision=precision)
+    values, samples = [], []
+    with mode(network, training=False), torch.inference_mode(), autocast(device, precision):
+        for x, y in images:
+            values.append(label_loss(network(to_memory_format(x)), y))
+            samples.append(float(labelled(y)))
+    return float(np.average(torch.stack(values).double().cpu(), weights=samples))
 
 
 def narrowed(

@@ -5,13 +5,15 @@ structure at its budget, trains it by a whole schedule, and keeps it. A small ne
 budgets, for the compute that fine-tuning each budget by itself would take. As a *sandwich* several widths learn
 together in each step, see `rssearch.nas.slimmable`.
 
-Structures are judged without training, on training images that were held out, see `rssearch.nas.structures`. A trial
+Structures are judged without training, by a part of the training images on which a sandwich is not trained, see
+`rssearch.nas.structures`. A trial
 begins with what is nearest above its ``macs_ratio``, and fine-tunes it like every other method.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from itertools import islice
@@ -27,10 +29,11 @@ from rssearch.data import AnyDataset, loader
 from rssearch.errors import InputError
 from rssearch.models.weights import to_bytes
 from rssearch.nas.slimmable import Sandwich, orders_of
-from rssearch.nas.structures import Judge, Judged, SharedJudge, best_at, first_structures, search_structures
+from rssearch.nas.structures import Judge, Judged, best_at, first_structures, search_structures
 from rssearch.nas.widths import Orders, Widths, WidthSpace
 from rssearch.pruning import ChannelGraph
 from rssearch.pruning.allocate import TOLERANCE
+from rssearch.pruning.sensitivity import loss_of_cut
 from rssearch.pruning.surgery import kept_by
 from rssearch.storage.artifacts import Files
 from rssearch.train import balance
@@ -82,8 +85,7 @@ def source(trial: NetworkTrial) -> Stage:
         stage = _cascade(trial, number)
         if trial.graph.macs(kept_by(trial.graph, stage.spec)) >= least:
             return stage
-    model = baselines.baseline(trial).model.to(trial.device).eval()
-    return Stage(model, pruning.make_spec(trial.graph, {}), _orders(model, trial.graph), [])
+    return _cascade(trial, 0)
 
 
 def derived(trial: NetworkTrial) -> tuple[nn.Module, Spec]:
@@ -113,7 +115,7 @@ def _fitted(trial: NetworkTrial, stage: Stage) -> tuple[nn.Module, Spec]:
     if settings.form == "sandwich":
         best = min(best_at(space, structures(trial), wanted, FINALISTS), key=judge)
     else:
-        best = _best(_searched(trial, space, judge, wanted), wanted)
+        best = _best(_searched(trial, space, judge, (wanted, wanted)), wanted)
     if abs((reached := space.ratio(best)) / wanted - 1) > TOLERANCE:
         raise InputError(
             f"macs_ratio {ratio:g} cannot be met within {TOLERANCE:.0%}: the nearest structure has "
@@ -145,33 +147,27 @@ def _meets(trial: NetworkTrial, stage: Stage) -> bool:
 
 
 def _cascade(trial: NetworkTrial, number: int) -> Stage:
-    """A stage, counted from 1, with all that come before it."""
-    before: list[Stage] = []
-
-    def build() -> Files:
-        if number > 1:
-            before.append(_cascade(trial, number - 1))
-        return _train_stage(trial, number, before[0] if before else None)
-
-    return _stored(trial, trial.keys.slimmable(number), build)
+    """A stage, counted from 1, with all that come before it; 0 is the baseline."""
+    if number == 0:
+        model = baselines.baseline(trial).model.to(trial.device).eval()
+        return Stage(model, pruning.make_spec(trial.graph, {}), _orders(model, trial.graph), [])
+    return _stored(trial, trial.keys.slimmable(number), lambda: _train_stage(trial, number))
 
 
-def _train_stage(trial: NetworkTrial, number: int, before: Stage | None) -> Files:
+def _train_stage(trial: NetworkTrial, number: int) -> Files:
     settings, recipe = trial.settings.slimmable, recipe_of(trial)
     _space(trial, trial.graph).check(settings.budgets[number - 1])
-    dense = baselines.baseline(trial).model.to(trial.device)
-    if before is None:
-        before = Stage(dense, pruning.make_spec(trial.graph, {}), _orders(dense, trial.graph), [])
+    before = _cascade(trial, number - 1)
     graph = trial.trace(before.model)
     wanted = settings.budgets[number - 1] * trial.graph.macs() / graph.macs()
     space = _space(trial, graph)
-    judged = _searched(trial, space, _judge(trial, before, space), wanted)
+    judged = _searched(trial, space, _judge(trial, before, space), (wanted, wanted))
     model, cut = pruning.cut(before.model, graph, space.kept(before.orders, _best(judged, wanted)))
     keeper = _keeper(trial, number)
     history = trial.train(
         model,
         recipe,
-        teacher=dense if recipe.distill > 0 else None,
+        teacher=baselines.baseline(trial).model if recipe.distill > 0 else None,
         resume=keeper.load_checkpoint(),
         on_epoch=_counted(reporter(keeper), (number - 1) * recipe.epochs),
     )
@@ -179,14 +175,14 @@ def _train_stage(trial: NetworkTrial, number: int, before: Stage | None) -> File
     return _files(trial, number, Stage(model, pruning.compose(before.spec, cut), {}, history), judged)
 
 
-def _searched(trial: NetworkTrial, space: WidthSpace, judge: Judge, ratio: float) -> list[Judged]:
-    """Structures of a network at one budget, a share of its own MACs."""
+def _searched(trial: NetworkTrial, space: WidthSpace, judge: Judge, budgets: tuple[float, float]) -> list[Judged]:
+    """Structures of a network between two budgets, shares of its own MACs."""
     settings = trial.settings.slimmable
     return search_structures(
         space,
         judge,
-        first_structures(space, (ratio, ratio), settings.population, settings.spread, trial.point.seed),
-        budgets=(ratio, ratio),
+        first_structures(space, budgets, settings.population, settings.spread, trial.point.seed),
+        budgets=budgets,
         population=settings.population,
         generations=settings.generations,
         seed=trial.point.seed,
@@ -211,13 +207,15 @@ def _sandwich(trial: NetworkTrial) -> Files:
     orders = _orders(model, graph)
     keeper = _keeper(trial, 0)
     recipe = recipe_of(trial)
-    held_out(trial)  # refuses what is too little
+    calibration = _first(trial, held_out(trial)[0])
     history = trial.train(
         model,
         recipe,
         teacher=teacher if recipe.distill > 0 else None,
         resume=keeper.load_checkpoint(),
         on_epoch=reporter(keeper),
+        # Its steps keep no statistics: the whole network is validated with those of these images.
+        after_epoch=lambda _: recalibrate_on(model, calibration, device=trial.device, precision=recipe.precision),
         objective=Sandwich(_space(trial, graph), orders, settings, trial.point.seed),
         held_out=settings.held_out,
     )
@@ -229,17 +227,8 @@ def structures(trial: NetworkTrial) -> list[Judged]:
     """The structures of a sandwich that were judged, from the store or searched now."""
 
     def build() -> Files:
-        settings, space = trial.settings.slimmable, _space(trial, trial.graph)
-        budgets = (settings.budgets[-1], 1.0)
-        found = search_structures(
-            space,
-            _judge(trial, source(trial), space),
-            first_structures(space, budgets, settings.population, settings.spread, trial.point.seed),
-            budgets=budgets,
-            population=settings.population,
-            generations=settings.generations,
-            seed=trial.point.seed,
-        )
+        space, smallest = _space(trial, trial.graph), trial.settings.slimmable.budgets[-1]
+        found = _searched(trial, space, _judge(trial, source(trial), space), (smallest, 1.0))
         return {"structures.json": json.dumps([asdict(one) for one in found]).encode()}
 
     files = trial.session.store.get_or_build(STRUCTURES, trial.keys.structures, build)
@@ -268,19 +257,20 @@ def _space(trial: NetworkTrial, graph: ChannelGraph) -> WidthSpace:
     return trial.point.width_space(graph, trial.graph)
 
 
-def _judge(trial: NetworkTrial, stage: Stage, space: WidthSpace) -> SharedJudge:
+def _judge(trial: NetworkTrial, stage: Stage, space: WidthSpace) -> Judge:
     """Judges structures by training images; those of a sandwich's training are not among them."""
     recipe = recipe_of(trial)
-    seen, unseen = held_out(trial)
-    return SharedJudge(
-        stage.model,
-        space,
-        stage.orders,
-        calibration=_first(trial, seen),
-        images=_first(trial, unseen),
-        label_loss=balance.label_loss(recipe, trial.images.split("train"), trial.device),
-        precision=recipe.precision,
-    )
+    seen, unseen = (_first(trial, part) for part in held_out(trial))
+    label_loss = balance.label_loss(recipe, trial.images.split("train"), trial.device)
+
+    def judge(widths: Widths) -> float:
+        kept = space.kept(stage.orders, widths)
+        loss = loss_of_cut(
+            stage.model, space.graph, kept, seen, unseen, label_loss=label_loss, precision=recipe.precision
+        )
+        return loss if math.isfinite(loss) else math.inf
+
+    return judge
 
 
 def _first(trial: NetworkTrial, part: AnyDataset) -> list[Any]:

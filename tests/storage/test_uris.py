@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -180,7 +181,10 @@ def test_what_a_database_says_is_told_without_secrets() -> None:
             assert secret not in str(error.value)
 
 
-def test_the_tracking_uri_is_no_argument_of_the_writer(tmp_path: Path) -> None:
+def test_the_tracking_uri_is_no_argument_of_the_writer(
+    tmp_path: Path, start_real_writer: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "start_writer", start_real_writer)  # the real command
     tracker = client.Tracker(SECRET, "s", tmp_path)
     try:
         assert tracker._process.args == [sys.executable, "-m", "rssearch.tracking.writer", "s", str(tmp_path)]

@@ -27,9 +27,9 @@ def tracker(tmp_path: Path, uri: str | None = None) -> Tracker:
 
 
 @pytest.fixture
-def started_writers(_forked_writers: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def started_writers(start_real_writer: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Writers are started as outside of tests."""
-    monkeypatch.setattr(tracking, "start_writer", _forked_writers)
+    monkeypatch.setattr(tracking, "start_writer", start_real_writer)
 
 
 def record(key: str, status: str = "finished", epochs: int = 3, **more: Any) -> TrialRecord:
