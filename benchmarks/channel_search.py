@@ -22,7 +22,7 @@ from torch import Tensor
 from rssearch import models, nas
 from rssearch.config.settings import Recipe
 from rssearch.data import ImageSet
-from rssearch.device import pick_device, to_memory_format
+from rssearch.device import pick_device, place, to_memory_format
 from rssearch.train.loop import make_optimizer
 
 SIZE, CLASSES = 32, 10
@@ -53,10 +53,10 @@ class Sides:
         model = models.create(name, CLASSES)
         data = images(4 * batch).split("train")
         self.run = nas.Run(model, data, 0.5, recipe, nas.ChannelSearch(), None, 0, device)
-        self.plain_model = model.to(device).train()
+        self.plain_model = place(model, device, (3, SIZE, SIZE)).train()
         self.optimizer = make_optimizer(self.plain_model, recipe)
         self.run.model.train()
-        self.x = to_memory_format(torch.randn(batch, 3, SIZE, SIZE).to(device))
+        self.x = to_memory_format(torch.randn(batch, 3, SIZE, SIZE).to(device), model)
         self.y = (torch.arange(batch) % CLASSES).to(device)
 
     def plain(self) -> None:

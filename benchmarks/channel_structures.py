@@ -24,7 +24,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from pruning_methods import append, cost_device, gain, read, settings, spread
+from _common import append, cost_device, gain, read, spread
+from pruning_methods import settings
 
 from rssearch import pruning
 from rssearch.config.settings import Recipe
@@ -65,7 +66,7 @@ def run(args: argparse.Namespace) -> None:
         row = trained(point, session, name, weights)
         row |= {"dataset": args.dataset, "model": args.model, "seed": seed, "structure": name, "weights": weights}
         row |= {"asked_macs_ratio": ratio, "seconds": round(time.perf_counter() - begin, 1), "device": cost_device()}
-        append(path, {column: row[column] for column in COLUMNS}, COLUMNS)
+        append(path, row, COLUMNS)
         print(f"seed {seed} {ratio} {name}, {weights}: {row['test_accuracy']:.4f} {row['seconds']} s", flush=True)
 
 

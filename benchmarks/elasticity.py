@@ -30,8 +30,8 @@ class Training:
 
     def __init__(self, name: str, batch: int, device: torch.device) -> None:
         torch.manual_seed(0)
-        self.model = place(models.create(name, CLASSES), device).train()
-        self.images = to_memory_format(torch.randn(batch, 3, SIZE, SIZE).to(device))
+        self.model = place(models.create(name, CLASSES), device, (3, SIZE, SIZE)).train()
+        self.images = to_memory_format(torch.randn(batch, 3, SIZE, SIZE).to(device), self.model)
         self.labels = torch.randint(0, CLASSES, (batch,)).to(device)
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
         self.elasticity = Elasticity(self.model)

@@ -11,19 +11,17 @@ two networks and several seeds; what wins on validation is the default of ``sett
 """
 
 import argparse
-import csv
 import itertools
 import statistics
 import time
 from pathlib import Path
 from typing import Any
 
-from _common import device_label
+from _common import append, device_label, gain, read, spread
 
 from rssearch.config.settings import Settings
 from rssearch.config.space import content_key
 from rssearch.device import pick_device
-from rssearch.front.seeds import paired
 from rssearch.trial.session import Context, Session
 from rssearch.trials import prune
 
@@ -81,31 +79,13 @@ def run(args: argparse.Namespace) -> None:
         found = prune.run(point, session) | prune.measure(point, session)
         session.drop_checkpoint()
         row = found | about | {"seconds": round(time.perf_counter() - begin, 1), "device": device_label()}
-        append(path, {column: row[column] for column in COLUMNS})
+        append(path, row, COLUMNS)
         print(f"{about}: {row['val_accuracy']:.4f} {row['seconds']} s", flush=True)
 
 
 def identity(row: dict[str, Any]) -> tuple[str, ...]:
     """What tells the cells of the grid apart."""
     return tuple(str(row[name]) for name in ("dataset", "model", "seed", "epochs", *GRID))
-
-
-def read(path: Path) -> list[dict[str, str]]:
-    """The rows so far."""
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def append(path: Path, row: dict[str, Any]) -> None:
-    """Add a row; the first one brings the header."""
-    new = not path.exists()
-    with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
 
 
 def table(args: argparse.Namespace) -> None:
@@ -120,13 +100,6 @@ def table(args: argparse.Namespace) -> None:
 
     default = tuple(str(DEFAULT[name]) for name in GRID)
 
-    def gain(recipe: tuple[str, ...], net: tuple[str, str], column: str) -> str:
-        before = values(default, net, column)
-        mean, half = paired([value - before[s] for s, value in values(recipe, net, column).items() if s in before])
-        if mean is None:
-            return "-"
-        return f"{100 * mean:+.2f}" + ("" if half is None else f" ± {100 * half:.2f}")
-
     def mean_of(recipe: tuple[str, ...]) -> float:
         return statistics.mean(value for net in nets for value in values(recipe, net).values())
 
@@ -136,9 +109,9 @@ def table(args: argparse.Namespace) -> None:
     for recipe in sorted(recipes, key=lambda one: -mean_of(one)):
         cells = [f"{100 * mean_of(recipe):.2f}"]
         for net in nets:
-            found = list(values(recipe, net).values())
-            cells.append(f"{100 * statistics.mean(found):.2f}" if found else "-")
-            cells += [gain(recipe, net, "val_accuracy"), gain(recipe, net, "test_accuracy")]
+            cells.append(spread(list(values(recipe, net).values())))
+            for column in ("val_accuracy", "test_accuracy"):
+                cells.append(gain(values(recipe, net, column), values(default, net, column)))
         print(f"| {' | '.join((*recipe, *cells))} |")
 
 

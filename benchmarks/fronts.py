@@ -12,7 +12,6 @@ seed with 95 % intervals (Student's t), and the accuracies. No Ray is needed.
 """
 
 import argparse
-import csv
 import json
 import statistics
 import time
@@ -20,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from _common import device_label
+from _common import append, device_label, gain, read, spread
 
 from rssearch.config.settings import Settings
 from rssearch.config.space import content_key
@@ -36,9 +35,9 @@ BUDGETS = (0.7, 0.5, 0.35, 0.25, 0.15, 0.1)
 MODELS = {"eurosat": "resnet20", "ucmerced": "resnet20", "dubai_landcover": "unet"}
 SETS: dict[str, dict[str, Any]] = {  # how a network converges on them
     "eurosat": {
-        "split": {"train": 0.7, "val": 0.1, "test": 0.2},
+        "split": {"train": 0.35, "val": 0.1, "test": 0.55},
         "model": {"shortcut": "B"},
-        "train": {"epochs": 12, "lr": 0.1, "warmup_epochs": 1},
+        "train": {"epochs": 12, "lr": 0.1, "warmup_epochs": 1, "batch_size": 64},
     },
     "ucmerced": {
         "split": {"train": 0.6, "val": 0.1, "test": 0.3},
@@ -106,7 +105,7 @@ def run(args: argparse.Namespace) -> None:
     for seed in args.seeds:
         for way in args.ways:
             for row in front(args, way, seed, done):
-                append(path, row)
+                append(path, row, COLUMNS)
                 print({name: row[name] for name in ("seed", "way", "asked_macs_ratio", "test_quality", "seconds")})
 
 
@@ -170,24 +169,6 @@ def identity(row: dict[str, Any]) -> tuple[str, ...]:
     return tuple(str(row[name]) for name in names)
 
 
-def read(path: Path) -> list[dict[str, str]]:
-    """The rows so far."""
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def append(path: Path, row: dict[str, Any]) -> None:
-    """Add a row; the first one brings the header."""
-    new = not path.exists()
-    with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        if new:
-            writer.writeheader()
-        writer.writerow({name: row[name] for name in COLUMNS})
-
-
 def table(args: argparse.Namespace) -> None:
     """Hypervolumes and accuracies of each regime and dataset."""
     rows = read(args.csv)
@@ -202,10 +183,10 @@ def table(args: argparse.Namespace) -> None:
         print("|---" * (5 + len(ratios)) + "|")
         for way in sorted(volumes, key=lambda name: -statistics.mean(volumes[name].values() or [0])):
             values = list(volumes[way].values())
-            cells = [spread([100 * float(r["test_quality"]) for r in of if is_at(r, way, ratio)]) for ratio in ratios]
-            gain = difference(volumes.get("slimmable", {}), volumes[way]) if way != "slimmable" else ""
-            mean = spread([100 * value for value in values]) if values else "-"
-            print(f"| {way} | {len(values)} | {spent(of, way):.1f} | {mean} | {gain} | {' | '.join(cells)} |")
+            cells = [spread([float(r["test_quality"]) for r in of if is_at(r, way, ratio)]) for ratio in ratios]
+            ahead = gain(volumes.get("slimmable", {}), volumes[way]) if way != "slimmable" else ""
+            mean = spread(values)
+            print(f"| {way} | {len(values)} | {spent(of, way):.1f} | {mean} | {ahead} | {' | '.join(cells)} |")
         if args.png:
             draw(of, ratios, args.png.with_name(f"{args.png.stem}-{regime}-{dataset}{args.png.suffix}"))
 
@@ -237,22 +218,6 @@ def volume(rows: list[dict[str, str]], way: str) -> dict[str, float]:
         if len(points) == len(BUDGETS):
             found[seed] = hypervolume(points, (0.0, 1.0), ["max", "min"])
     return found
-
-
-def difference(one: dict[str, float], other: dict[str, float]) -> str:
-    """The mean difference of the seeds that both have and its 95 % interval, in per cent; bold where it is not 0."""
-    mean, half = paired([100 * (value - other[seed]) for seed, value in one.items() if seed in other])
-    if mean is None or half is None:
-        return "-" if mean is None else f"{mean:+.2f}"
-    text = f"{mean:+.2f} ± {half:.2f}"
-    return f"**{text}**" if abs(mean) > half else text
-
-
-def spread(values: list[float]) -> str:
-    """Mean and standard deviation."""
-    if not values:
-        return "-"
-    return f"{statistics.mean(values):.2f}" + (f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else "")
 
 
 def draw(rows: list[dict[str, str]], ratios: list[float], path: Path) -> None:

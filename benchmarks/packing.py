@@ -38,9 +38,9 @@ class Training:
 
     def __init__(self, name: str, size: int, batch: int) -> None:
         self.device = torch.device("cuda")
-        self.model = place(models.create(name, 10, input_size=size), self.device).train()
+        self.model = place(models.create(name, 10, input_size=size), self.device, (3, size, size)).train()
         self.optimizer = make_optimizer(self.model, Recipe(lr=1e-3))
-        self.x = to_memory_format(torch.randn(batch, 3, size, size, device=self.device))
+        self.x = to_memory_format(torch.randn(batch, 3, size, size, device=self.device), self.model)
         self.y = torch.randint(10, (batch,), device=self.device)
 
     def steps(self, number: int) -> None:

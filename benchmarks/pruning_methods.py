@@ -14,16 +14,15 @@ differences seed by seed with their 95 % intervals: trials of one seed share the
 
 import argparse
 import copy
-import csv
 import itertools
 import statistics
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch_pruning
+from _common import append, cost_device, gain, read, spread
 from torch import nn
 
 from rssearch import pruning
@@ -31,8 +30,6 @@ from rssearch.config.settings import Settings
 from rssearch.config.space import content_key
 from rssearch.cost import counting
 from rssearch.data import loader
-from rssearch.device import pick_device
-from rssearch.front.seeds import paired
 from rssearch.models.resnet_cifar import IndexShortcut
 from rssearch.train import TrainContext, evaluate, fit
 from rssearch.trial.session import Context, Session
@@ -120,7 +117,7 @@ def run(args: argparse.Namespace) -> None:
             session.drop_checkpoint()
         row |= point | {"method": name, "asked_macs_ratio": ratio, "macs_ratio": row["macs_ratio"]}
         row |= {"seconds": round(time.perf_counter() - begin, 1), "device": cost_device()}
-        append(path, {column: row[column] for column in COLUMNS})
+        append(path, row, COLUMNS)
         print(
             f"seed {seed} {name} {ratio}: {row['macs_ratio']:.4f} {row['test_accuracy']:.4f} {row['seconds']} s",
             flush=True,
@@ -210,29 +207,6 @@ def cut_by_peer(name: str, dense: nn.Module, rate: float, batches: list[Any]) ->
     return model
 
 
-def cost_device() -> str:
-    """The GPU's name, or cpu."""
-    return torch.cuda.get_device_name() if pick_device().type == "cuda" else "cpu"
-
-
-def read(path: Path) -> list[dict[str, str]]:
-    """The rows so far."""
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def append(path: Path, row: dict[str, Any], columns: Sequence[str] = COLUMNS) -> None:
-    """Add a row; the first one brings the header."""
-    new = not path.exists()
-    with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns)
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
-
-
 def table(args: argparse.Namespace) -> None:
     """Mean and standard deviation over the seeds, the best at the smallest budget first; a picture if asked for.
 
@@ -290,22 +264,6 @@ def draw(names: list[str], ratios: list[float], accuracies: dict[str, dict[float
     axes.grid(axis="x", alpha=0.3)
     axes.legend(loc="center left")
     figure.savefig(path, dpi=150)
-
-
-def spread(values: list[float]) -> str:
-    """Mean and standard deviation in per cent."""
-    if len(values) < 2:
-        return f"{100 * values[0]:.2f}" if values else "-"
-    return f"{100 * statistics.mean(values):.2f} ± {100 * statistics.stdev(values):.2f}"
-
-
-def gain(one: dict[str, float], other: dict[str, float]) -> str:
-    """The mean difference of the seeds that both have and its 95 % interval, in points; in bold where it is not 0."""
-    mean, half = paired([value - other[seed] for seed, value in one.items() if seed in other])
-    if mean is None or half is None:
-        return "-"
-    text = f"{100 * mean:+.2f} ± {100 * half:.2f}"
-    return f"**{text}**" if abs(mean) > half else text
 
 
 if __name__ == "__main__":

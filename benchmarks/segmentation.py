@@ -34,9 +34,9 @@ class Training:
     def __init__(self, name: str, size: int, batch: int) -> None:
         self.device = pick_device()
         torch.manual_seed(0)
-        self.model = place(models.create(name, 2), self.device).train()
+        self.model = place(models.create(name, 2), self.device, (3, size, size)).train()
         self.optimizer = make_optimizer(self.model, Recipe(lr=1e-3))
-        self.x = to_memory_format(torch.randn(batch, 3, size, size, device=self.device))
+        self.x = to_memory_format(torch.randn(batch, 3, size, size, device=self.device), self.model)
         self.y = torch.randint(2, (batch, size, size), device=self.device)
 
     def step(self) -> float:

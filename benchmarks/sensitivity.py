@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from pruning_methods import append, cost_device, gain, read, spread
+from _common import append, cost_device, gain, read, spread
 from scipy.stats import kendalltau
 
 from rssearch import models, pruning
@@ -122,7 +122,7 @@ def _order(args: argparse.Namespace, dataset: str, model: str, seed: int) -> Non
         row = {"dataset": dataset, "model": model, "seed": seed, "cut": cut, "predicted": predicted}
         row |= {"quality": trial.validate(network, recipe.batch_size)[f"val_{QUALITY[dataset]}"]}
         row |= {"macs_ratio": trial.graph.macs(kept) / trial.graph.macs(), "device": cost_device()}
-        append(path, {column: row[column] for column in ORDER}, ORDER)
+        append(path, row, ORDER)
         print(f"{model} cut {cut}: predicted {predicted:.3f}, {row['quality']:.4f}", flush=True)
 
 
@@ -141,7 +141,7 @@ def _trial(args: argparse.Namespace, dataset: str, model: str, seed: int, alloca
     row |= {"macs_ratio": result["macs_ratio"], "baseline_val": result[f"baseline_val_{name}"]}
     row |= {"val": result[f"val_{name}"], "test": result[f"test_{name}"], "device": cost_device()}
     row |= {"seconds": round(time.perf_counter() - begin, 1)}
-    append(path, {column: row[column] for column in TRIALS}, TRIALS)
+    append(path, row, TRIALS)
     print(f"{model} seed {seed} {allocation}: {row['val']:.4f} {row['test']:.4f} {row['seconds']} s", flush=True)
 
 
@@ -165,7 +165,7 @@ def _seconds(args: argparse.Namespace) -> None:
             kept = pruning.allocate(graph, scores, allocation="sensitivity", macs_ratio=ratio, sensitivities=curves)
             row = {"model": model, "groups": len(curves), "asked_macs_ratio": ratio, "device": cost_device()}
             row |= {"seconds": round(time.perf_counter() - begin, 2), "macs_ratio": graph.macs(kept) / graph.macs()}
-            append(path, {column: row[column] for column in SECONDS}, SECONDS)
+            append(path, row, SECONDS)
             print(f"{model} {ratio}: {row['macs_ratio']:.4f} {row['seconds']} s", flush=True)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Literal
 
@@ -18,15 +18,36 @@ def pick_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def place(model: nn.Module, device: torch.device) -> nn.Module:
-    """Move a model to the device, in the memory layout that the device is fast with."""
-    model.to(device)
-    return model.to(memory_format=torch.channels_last) if device.type == "cuda" else model
+def place(model: nn.Module, device: torch.device, input_shape: Sequence[int]) -> nn.Module:
+    """Move a model to the device, in the memory layout that convolutions are fast with (channels last).
+
+    A network that flattens maps by `view` cannot run in it, and keeps PyTorch's default.
+
+    Args:
+        model: moved in place.
+        device: where to.
+        input_shape: of one image, (C, H, W).
+    """
+    model.to(device).to(memory_format=torch.channels_last)
+    if not _runs(model, torch.zeros(1, *input_shape, device=device)):
+        model.to(memory_format=torch.contiguous_format)
+    return model
 
 
-def to_memory_format(x: Tensor) -> Tensor:
+def _runs(model: nn.Module, x: Tensor) -> bool:
+    with mode(model, training=False), torch.no_grad():
+        try:
+            model(to_memory_format(x, model))
+        except RuntimeError as error:
+            return "view size is not compatible" not in str(error)  # anything else the training will tell
+    return True
+
+
+def to_memory_format(x: Tensor, model: nn.Module) -> Tensor:
     """Images in the same layout as the model."""
-    return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cuda" else x
+    weights = (p for p in model.parameters() if p.dim() == 4 and not p.is_contiguous())
+    last = any(p.is_contiguous(memory_format=torch.channels_last) for p in weights)
+    return x.contiguous(memory_format=torch.channels_last) if last else x
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[None]:

@@ -102,7 +102,7 @@ class Run:
         self.recipe, self.settings, self.augment, self.seed, self.device = recipe, settings, augment, seed, device
         self.target = target
         self.label_loss = balance.label_loss(recipe, train_data, device)
-        self.model = place(copy.deepcopy(model), device)
+        self.model = place(copy.deepcopy(model), device, train_data.input_shape)
         graph = trace(self.model, torch.zeros(1, *train_data.input_shape, device=device))
         self.gates = Gates(graph, seed=seed, straight_through=settings.straight_through).to(device)
         fold(self.model, self.gates)  # refuses a network that could not be derived in the end
@@ -218,7 +218,7 @@ class Run:
         return loss.detach(), cost.detach()
 
     def _loss(self, x: Tensor, y: Tensor) -> Tensor:
-        x = to_memory_format(x)
+        x = to_memory_format(x, self.model)
         with autocast(x.device, self.recipe.precision):
             return self.label_loss(self.model(x), y)
 

@@ -166,7 +166,7 @@ def loss_of_cut(
     values, samples = [], []
     with mode(network, training=False), torch.inference_mode(), autocast(device, precision):
         for x, y in images:
-            values.append(label_loss(network(to_memory_format(x)), y))
+            values.append(label_loss(network(to_memory_format(x, network)), y))
             samples.append(float(labelled(y)))
     return float(np.average(torch.stack(values).double().cpu(), weights=samples))
 

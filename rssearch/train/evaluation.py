@@ -95,7 +95,7 @@ def _count(
 ) -> None:
     with mode(model, training=False), torch.inference_mode(), autocast(device, precision):
         for x, y in batches:
-            logits = model(to_memory_format(x))
+            logits = model(to_memory_format(x, model))
             tally.add(logits, y)
             if on_logits is not None:
                 on_logits(logits)

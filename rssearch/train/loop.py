@@ -113,9 +113,9 @@ def fit(
     context = context or TrainContext()
     device, seed = context.device, context.seed
     label_loss, members = balance.label_loss(recipe, train, device), balance.members(recipe, train)
-    place(model, device)
+    place(model, device, train.input_shape)
     if teacher is not None:
-        place(teacher, device).eval()
+        place(teacher, device, train.input_shape).eval()
     rows = loader.rows(len(train), recipe.batch_size, train=True)
     identity = {"recipe": recipe.identity(), "seed": seed}
     history: list[dict[str, float]] = []
@@ -195,7 +195,7 @@ def recalibrate_on(model: nn.Module, batches: Batches, *, device: torch.device, 
             norm.train()
         try:
             for x, _ in chain([first], found):
-                model(to_memory_format(x))
+                model(to_memory_format(x, model))
         finally:
             for norm, momentum in zip(norms, momenta, strict=True):
                 norm.momentum = momentum
@@ -259,7 +259,7 @@ def _train_epoch(
         norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.affine]
         penalty = Penalty([norm.weight for norm in norms if norm.weight.requires_grad], recipe, steps)
         for step, (row, (images, labels)) in enumerate(zip(rows, data, strict=True)):
-            x, weight = to_memory_format(images), workers.loss_weight(labels)
+            x, weight = to_memory_format(images, model), workers.loss_weight(labels)
             rate = learning_rate(recipe, epoch * steps + step, recipe.epochs * steps, warmup)
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -323,7 +323,7 @@ def _attended(model: nn.Module, train: AnyDataset, recipe: Recipe, context: Trai
         yield
         batches = loader.batches(train, recipe.batch_size, device=device, train=False)
         with autocast(device, recipe.precision):
-            mean = attention.mean_attention(model, ((to_memory_format(x), y) for x, y in batches))
+            mean = attention.mean_attention(model, ((to_memory_format(x, model), y) for x, y in batches))
         attention.fold(model, mean)
     finally:
         attention.remove(model)

@@ -195,7 +195,7 @@ def _strips(
                 torch.inference_mode(),
                 autocast(device, precision),
             ):
-                logits = model(to_memory_format(tiles.to(device))).float()
+                logits = model(to_memory_format(tiles.to(device), model)).float()
             if total is None:
                 total = logits.new_zeros(logits.shape[1], size, len(across))
                 if carried is not None:

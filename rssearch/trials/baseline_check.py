@@ -46,7 +46,7 @@ def reached(model: nn.Module, images: AnySet, normalize: str, by: By | None, dev
     confidence = 0.0
     with mode(model.to(device), training=False), torch.inference_mode():
         for x, y in loader.batches(split, 64, device=device, train=False):
-            probability, label = model(to_memory_format(x)).float().softmax(1).max(1)
+            probability, label = model(to_memory_format(x, model)).float().softmax(1).max(1)
             labelled = y != IGNORE if images.task == "segmentation" else torch.ones_like(y, dtype=torch.bool)
             matrix += confusion(label[labelled], y[labelled], images.num_classes).cpu()
             confidence += float(probability[labelled].sum())
