@@ -25,11 +25,21 @@ from rssearch.device import pick_device
 from rssearch.trial.session import Context, Session
 from rssearch.trials import prune
 
+EUROSAT = {
+    "input_size": 16,
+    "split": {"train": 0.35, "val": 0.15, "test": 0.5},
+    "train": {"epochs": 12, "lr": 0.1, "warmup_epochs": 1, "batch_size": 64},
+}
+UCMERCED = {
+    "input_size": 32,
+    "split": {"train": 0.6, "val": 0.2, "test": 0.2},
+    "train": {"epochs": 60, "lr": 0.1, "warmup_epochs": 1, "batch_size": 64},
+}
 CELLS: dict[tuple[str, str], dict[str, Any]] = {  # dataset and network -> how the baseline converges
-    ("eurosat", "resnet20"): {"input_size": 32, "train": {"epochs": 12, "lr": 0.1, "warmup_epochs": 1}},
-    ("eurosat", "resnet18"): {"input_size": 32, "train": {"epochs": 12, "lr": 0.1, "warmup_epochs": 1}},
-    ("ucmerced", "resnet20"): {"input_size": 48, "train": {"epochs": 60, "lr": 0.1, "batch_size": 64}},
-    ("ucmerced", "resnet18"): {"input_size": 48, "train": {"epochs": 60, "lr": 0.1, "batch_size": 64}},
+    ("eurosat", "resnet20"): EUROSAT,
+    ("eurosat", "resnet18"): EUROSAT,
+    ("ucmerced", "resnet20"): UCMERCED,
+    ("ucmerced", "resnet18"): UCMERCED,
 }
 GRID: dict[str, tuple[Any, ...]] = {
     "lr": (0.01, 0.03, 0.1),
@@ -62,8 +72,7 @@ def run(args: argparse.Namespace) -> None:
         settings = Settings.model_validate(
             {
                 **CELLS[dataset, model],
-                "split": {"train": 0.6, "val": 0.2, "test": 0.2},
-                "finetune": {"epochs": args.epochs, "batch_size": CELLS[dataset, model]["train"].get("batch_size", 128)}
+                "finetune": {"epochs": args.epochs, "batch_size": CELLS[dataset, model]["train"]["batch_size"]}
                 | recipe,
             }
         )

@@ -51,6 +51,7 @@ SETS: dict[str, dict[str, Any]] = {  # how a network converges on them
         "train": {"epochs": 40, "lr": 0.05, "warmup_epochs": 1, "batch_size": 32},
     },
 }
+GIVEN = 2.5  # the network of the first regime has trained as many times longer: to its end
 WAYS = ("slimmable", "sandwich", "l1", "channel_nas", "scratch")
 COLUMNS = (
     *("regime", "dataset", "model", "input_size", "seed", "way", "asked_macs_ratio", "macs_ratio", "epochs"),
@@ -151,7 +152,10 @@ def given(args: argparse.Namespace, seed: int) -> Path:
     if not path.exists():
         point = {"dataset": args.dataset, "model": MODELS[args.dataset], "seed": seed, "method": "none"}
         point |= {"macs_ratio": 1.0}
-        session = Session(opened(args, SETS[args.dataset] | {"input_size": args.input_size}), content_key(point), point)
+        train = SETS[args.dataset]["train"]
+        train = train | {"epochs": round(GIVEN * train["epochs"])}
+        settings = SETS[args.dataset] | {"input_size": args.input_size, "train": train}
+        session = Session(opened(args, settings), content_key(point), point)
         path.write_bytes(to_bytes(baselines.baseline(PruningTrial.open(point, session)).model))
     return path
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from rssearch.config.settings import Recipe
 from rssearch.data import loader
-from rssearch.device import pick_device
+from rssearch.device import pick_device, place
 from rssearch.errors import InputError, TrialFailed
 from rssearch.scores import MACRO
 from rssearch.train import loop
@@ -290,7 +290,7 @@ def test_recalibration_without_batch_normalisation_does_nothing(data):
 
 
 def test_no_epochs_means_recalibration_alone(data):
-    model, expected = network(), network()
+    model, expected = network(), place(network(), CPU, data.input_shape)
     assert fit(model, data, Recipe(epochs=0, batch_size=8, recalibrate_batches=2)) == []
     loop.recalibrate(expected, data.split("train"), 2, batch_size=8, device=CPU, seed=0)
     assert same_weights(model, expected)

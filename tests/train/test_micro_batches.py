@@ -8,6 +8,7 @@ from torch import nn
 
 from rssearch.config.settings import Recipe
 from rssearch.data import IGNORE, loader
+from rssearch.device import place
 from rssearch.errors import OutOfMemory, TrialFailed
 from rssearch.train import balance, loop, losses
 from rssearch.train import micro_batches as microbatch
@@ -122,7 +123,7 @@ def test_training_in_parts_is_training_on_whole_batches():
 
 def test_one_part_is_plain_training_bit_for_bit():
     data = image_set()
-    first, second = plain_network(), plain_network()
+    first, second = plain_network(), place(plain_network(), CPU, data.input_shape)
     fit(first, data, RECIPE, augment=None)
     optimizer = loop.make_optimizer(second, RECIPE)
     step = 0

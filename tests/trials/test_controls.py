@@ -221,4 +221,4 @@ def test_images_that_go_through_the_network_are_those_that_count(
     finally:
         handle.remove()
     expected = prune.prepare(point | {"methods": []}, run_in)["compute"] / trial.graph.macs()
-    assert 3 * seen[True] + seen[False] - expected in (0, 1)  # one image is profiled
+    assert 3 * seen[True] + seen[False] - expected in (1, 2)  # `place` looks at one, and one may be profiled
