@@ -1,8 +1,9 @@
 """What the trials of a front took in all: each its own compute, and what several share counted once.
 
 A trial's row has ``compute``, the MACs of its own training and evaluations, and ``shared_compute``, those of what it
-shares by their keys: ``baseline-...``, ``search-...``, ``scores-...`` (see `rssearch.cost.compute` for the unit). Rows
-of earlier releases, and of trials that do not report it, have neither: then the sum is not known, and never taken as 0.
+shares by their keys: ``baseline-...``, ``search-...``, ``scores-...`` (see `rssearch.cost.compute` for the unit); and
+``scratch_compute``, what training its network from scratch by the recipe of its baseline would have taken. Rows of
+earlier releases, and of trials that do not report them, have none: then the sum is not known, and never taken as 0.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from rssearch.metrics import number
 
 __all__ = ["COMPUTE", "SHARED", "Spent", "running", "shared_of", "spent"]
 
-COMPUTE, SHARED = "compute", "shared_compute"
+COMPUTE, SHARED, FROM_SCRATCH = "compute", "shared_compute", "scratch_compute"
 TRIALS = "trials"
 
 Row = Mapping[str, Any]
@@ -33,6 +34,8 @@ class Spent:
         counts: how many there are of each of them.
         unknown: trials that have trained and do not say what they took.
         failed: trials that failed, so that nothing is known of them; they are not in the sum.
+        from_scratch: what training the finished networks from their own initialisations would take; None where that is
+            not known of all of them.
     """
 
     macs: int | None
@@ -40,18 +43,23 @@ class Spent:
     counts: Mapping[str, int] = field(default_factory=dict)
     unknown: int = 0
     failed: int = 0
+    from_scratch: int | None = None
 
 
 def spent(rows: Iterable[Row]) -> Spent:
     """What trials, or means of them, took. Trials that were refused for their cost took nothing."""
     parts, counts, shared = Counter[str](), Counter[str](), dict[str, int]()
-    unknown = failed = 0
+    unknown = failed = again = 0
+    compared = True
     for row in rows:
         trials, own = int(row.get("seeds", 1)), number(row.get(COMPUTE))
         if own is not None:
             counts[TRIALS] += trials
             parts[TRIALS] += round(own * trials)
             shared |= shared_of(row)
+            if row.get("status") == "finished":
+                compared &= (scratch := number(row.get(FROM_SCRATCH))) is not None
+                again += round((scratch or 0) * trials)
         elif row.get("status") == "failed":
             failed += trials
         elif row.get("status") != "infeasible":
@@ -60,7 +68,14 @@ def spent(rows: Iterable[Row]) -> Spent:
         parts[_kind(key)] += macs
         counts[_kind(key)] += 1
     known = bool(parts) and not unknown
-    return Spent(sum(parts.values()) if known else None, dict(parts), dict(counts), unknown, failed)
+    return Spent(
+        sum(parts.values()) if known else None,
+        dict(parts),
+        dict(counts),
+        unknown,
+        failed,
+        again if known and compared and again else None,
+    )
 
 
 def running(rows: Sequence[Row]) -> list[int] | None:

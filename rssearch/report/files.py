@@ -247,6 +247,7 @@ def _json(
                 "compute": front.spent.macs,
                 "compute_parts": front.spent.parts,
                 "compute_unknown": front.spent.unknown,
+                "compute_from_scratch": front.spent.from_scratch,
                 "reference": front.reference,
                 "hypervolume": front.hypervolume,
                 "relative_hypervolume": front.relative_hypervolume,

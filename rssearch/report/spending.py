@@ -33,4 +33,12 @@ def _note(front: Front, *, named: bool) -> str:
         for kind in sorted(found.counts, key=lambda kind: (kind == TRIALS, kind))
     ]
     failed = f", failed trials ({found.failed}) not counted" if found.failed else ""
-    return f"Compute{of}: {text(found)} of {', '.join(counts)}, forward and backward{failed}"
+    return f"Compute{of}: {text(found)} of {', '.join(counts)}, forward and backward{failed}{_compared(found)}"
+
+
+def _compared(found: Spent) -> str:
+    """What the same networks from scratch would take, where that is less."""
+    if found.macs is None or found.from_scratch is None or found.from_scratch >= found.macs:
+        return ""
+    less = human("compute", found.from_scratch)
+    return f"; the same networks trained from scratch (method scratch) would take less: {less} MACs"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -37,6 +38,7 @@ class Plan:
         trial: what one trial takes of a cluster, in words.
         at_once: trials that this machine can hold together; None where that has to be measured.
         hours: compute of one slot for what is left.
+        outlay: epochs of the whole network that a front of each method trains in all, the cheapest first; of a grid.
         resolved: the YAML with every default, without secrets.
     """
 
@@ -61,6 +63,7 @@ class Plan:
     at_once: int | None
     hours: float | None
     hours_basis: str
+    outlay: dict[str, float]
     resolved: dict[str, Any] = field(repr=False)
 
     def to_json(self) -> dict[str, Any]:
@@ -92,6 +95,7 @@ class Plan:
             f"MACs       {macs}{unknown}",
             f"resources  {self.trial}{at_once}",
             f"compute    {hours}",
+            *([f"training   {_outlay(self.outlay)}"] if self.outlay else []),
         ]
 
 
@@ -121,6 +125,7 @@ def plan(config: StudyConfig) -> Plan:
             continue
         known.append(int(metrics["macs"]))
         infeasible += not is_feasible(config.search.constraints, metrics)
+    outlay = definition.hook("outlay") if config.search.sampler == "grid" else None
     hours, basis = _estimate(definition, finished, budget - len(finished) - stopped, needed)
     return Plan(
         study=config.study,
@@ -144,8 +149,14 @@ def plan(config: StudyConfig) -> Plan:
         at_once=_at_once(config.resources),
         hours=hours,
         hours_basis=basis,
+        outlay=dict(outlay(definition.points, config.settings)) if outlay else {},
         resolved=config.masked(),
     )
+
+
+def _outlay(epochs: Mapping[str, float]) -> str:
+    """The ways to a front, the cheapest first."""
+    return "epochs of the whole network for one front: " + ", ".join(f"{n} {v:.3g}" for n, v in epochs.items())
 
 
 def _images(definition: StudyDefinition) -> tuple[str, ...]:

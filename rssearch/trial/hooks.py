@@ -96,6 +96,9 @@ class TrialModule(Protocol):
     def estimate(self, point: Point, session: Session, epochs: int) -> float:
         """Seconds of training on this machine, for the plan."""
 
+    def outlay(self, points: Iterable[Point], settings: Settings) -> Mapping[str, float]:
+        """Epochs of the whole network that a front of each method trains in all, the cheapest first, for the plan."""
+
     # What a worker does
 
     def check_baseline(self, config: Point, session: Session) -> list[Metrics]:

@@ -28,6 +28,7 @@ from rssearch.trials import (
     checks,
     images,
     latency,
+    outlays,
     planned,
     results,
     searches,
@@ -131,6 +132,11 @@ def unpruned(point: Config, session: Session) -> Metrics:
 def estimate(point: Config, session: Session, epochs: int) -> float:
     """Seconds of training on this machine, from a few steps of the unpruned network: a bound for a pruned one."""
     return epochs * _planned(point, session).epoch_seconds(session.settings.finetune.batch_size, session.device)
+
+
+def outlay(points: Iterable[Config], settings: Settings) -> dict[str, float]:
+    """Epochs of the whole network that a front of each method trains in all, and one from scratch: cheapest first."""
+    return outlays.outlay(points, settings)
 
 
 def _planned(point: Config, session: Session) -> PlannedTrial:

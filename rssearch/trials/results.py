@@ -40,7 +40,8 @@ SURE = (BYTES, f"baseline_{BYTES}", COUNTED)  # what a member of a pruning study
 def of_pruning(trial: PruningTrial, tuned: FineTuned) -> Metrics:
     """The metrics of a pruned and fine-tuned network."""
     images, graph = trial.images, trial.graph
-    validated = Work(graph.macs(kept_by(graph, tuned.spec)), len(images.split("val")))
+    macs = graph.macs(kept_by(graph, tuned.spec))
+    validated = Work(macs, len(images.split("val")))
     return {
         **({} if "seed" in trial.point.values else {"seed": 0}),
         **trial.validate(tuned.model, trial.settings.finetune.batch_size),
@@ -48,6 +49,7 @@ def of_pruning(trial: PruningTrial, tuned: FineTuned) -> Metrics:
         **trial.session.static_metrics,
         **({} if trial.point.is_untrained else _of_baseline(trial, trial.baseline.metrics)),
         **spending.reported(None if tuned.work is None else [*tuned.work, validated], trial),
+        **spending.from_scratch(trial, macs),
         "train_seconds": sum(epoch["seconds"] for epoch in tuned.history),
         "trial_seconds": time.perf_counter() - trial.began,
         "split_hash": images.split_hash,

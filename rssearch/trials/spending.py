@@ -23,6 +23,7 @@ from rssearch.trials.point import CHANNEL_NAS, SLIMMABLE
 from rssearch.trials.pruning_trial import PruningTrial
 
 COMPUTE, SHARED = "compute", "shared_compute"  # of a trial alone; of what it shares with others, by its key
+FROM_SCRATCH = "scratch_compute"
 
 
 def training(
@@ -183,6 +184,17 @@ def shared(trial: PruningTrial) -> dict[str, int]:
     if point.needs_sensitivities:
         found[f"sensitivities-{keys.sensitivities}"] = compute.compute(sensitivities(trial))
     return found
+
+
+def from_scratch(trial: PruningTrial, macs: int) -> dict[str, int]:
+    """What training a network of these MACs from its own initialisation would take, by the recipe of its baseline.
+
+    Nothing where the baseline's own training is not known to be one from scratch, or the trial is one.
+    """
+    recipe = trial.settings.train
+    if trial.point.is_untrained or trial.point.weights or not recipe.epochs:
+        return {}
+    return {FROM_SCRATCH: compute.compute(training(trial, macs, recipe))}
 
 
 def reported(own: list[Work] | None, trial: PruningTrial) -> dict[str, Any]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from rssearch.front import seeds
 from rssearch.front.spending import running, spent
 from rssearch.front.trials import fronts
+from rssearch.report.spending import notes
 
 BASE = {"baseline-x": 1000}
 
@@ -49,3 +52,19 @@ def test_means_spend_what_their_trials_spent():
     assert single.spent.macs == 2 * (10 + 20) + 2 * 100
     assert mean.spent.macs == single.spent.macs
     assert mean.spent.counts == single.spent.counts == {"trials": 4, "baseline": 2}
+
+
+def test_training_from_scratch_is_compared():
+    rows = [row("a", scratch_compute=300), row("b", scratch_compute=100), row("c", status="stopped")]
+    assert spent(rows).from_scratch == 400
+    assert spent([*rows, row("d")]).from_scratch is None
+    assert spent([row("a", scratch_compute=300, seeds=3)]).from_scratch == 900
+    assert spent([row("a", None, scratch_compute=300)]).from_scratch is None
+
+
+@pytest.mark.parametrize(("scratch", "said"), [(400, True), (2000, False)])
+def test_it_is_said_where_it_is_less(scratch: int, said: bool):
+    objectives: Any = {"acc": "max", "macs": "min"}
+    (note,) = notes(fronts([row("a", scratch_compute=scratch)], objectives))
+    assert note.startswith("Compute: 1.01 k MACs of 1 baseline, 1 trial, forward and backward")
+    assert note.endswith("from scratch (method scratch) would take less: 400 MACs") == said

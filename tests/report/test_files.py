@@ -79,6 +79,7 @@ def test_front_json(tmp_path):
                 "compute": None,
                 "compute_parts": {},
                 "compute_unknown": 5,
+                "compute_from_scratch": None,
                 "reference": {"val_accuracy": 0.0, "macs": 100e6},
                 "knee": "c",
                 "baselines": [
