@@ -16,7 +16,7 @@ ROOT = Path(rssearch.__file__).parent
 # From the ground up: a room imports from lower floors alone. CONTRIBUTING.md says what each is for.
 FLOORS = (
     ("errors", "lazy"),
-    ("device", "escaping", "metrics"),
+    ("device", "eager", "escaping", "metrics"),
     ("scores", "storage"),
     ("config",),
     ("cost", "front", "imaging"),

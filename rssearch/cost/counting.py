@@ -32,6 +32,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from rssearch.eager import spare_compiler
 from rssearch.errors import InputError
 
 _log = logging.getLogger(__name__)
@@ -293,6 +294,9 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self.functional[label] += call.macs
             if rule is None:
                 self.uncounted |= {f"{operator} in {label}" for operator in call.unknown}
+
+
+spare_compiler(_Counter)
 
 
 def _of_layer(call: _Call, rule: Callable[..., None], inputs: tuple[Any, ...], output: Any) -> tuple[float, int]:

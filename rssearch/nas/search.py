@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from rssearch.config.settings import Augment, ChannelSearch, Recipe
 from rssearch.data import AnyDataset, loader
 from rssearch.device import autocast, pick_device, place, reproducible, seed_epoch, to_memory_format
+from rssearch.eager import eager
 from rssearch.errors import InputError, TrialFailed
 from rssearch.nas.derive import derive, fold
 from rssearch.nas.gates import Gates
@@ -33,6 +34,7 @@ from rssearch.train.schedule import learning_rate
 __all__ = ["Run", "cost_loss", "halves", "search", "temperature_at"]
 
 _PARTS = ("model", "gates", "weight_optimizer", "score_optimizer")
+Adam = eager(torch.optim.Adam)
 
 
 def search(
@@ -111,7 +113,7 @@ class Run:
         self.members_of_scores = balance.members(recipe, self.for_scores)
         self.steps = loader.num_batches(len(self.for_weights), recipe.batch_size, train=True)
         self.weight_optimizer = make_optimizer(self.model, recipe)
-        self.score_optimizer = torch.optim.Adam([self.gates.scores], lr=settings.score_lr)
+        self.score_optimizer = Adam([self.gates.scores], lr=settings.score_lr)
         self.warm = math.ceil(settings.warmup * recipe.epochs) if recipe.epochs > 1 else 0
         self.history: list[dict[str, float]] = []
 

@@ -20,6 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from rssearch.config.settings import Augment, Recipe
 from rssearch.data import loader
 from rssearch.device import Precision, autocast, mode, place, reproducible, seed_epoch, to_memory_format
+from rssearch.eager import eager
 from rssearch.errors import InputError, TrialFailed
 from rssearch.models import attention
 from rssearch.train import balance, checkpoint, losses
@@ -51,6 +52,7 @@ class Objective(Protocol):
 
 
 LOOK_EVERY = 50  # steps
+SGD, AdamW = eager(torch.optim.SGD), eager(torch.optim.AdamW)
 
 
 def fit(
@@ -333,7 +335,7 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """The optimizer of a recipe, over all parameters that learn."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay)
-    return torch.optim.SGD(
+        return AdamW(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay)
+    return SGD(
         parameters, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov, weight_decay=recipe.weight_decay
     )
