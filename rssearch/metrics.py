@@ -11,6 +11,7 @@ from typing import Any
 PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 LARGE = ((1e18, "E"), (1e15, "P"), (1e12, "T"), *PREFIXES)  # of what a study took in all
 COMPUTE = "compute"
+BOPS = "bops"
 DIFFERENCE = "_difference"  # of a quality to that of the baseline
 SPEEDUP = "speedup"
 RATIOS = ("macs_ratio", "params_ratio", "bytes_ratio")
@@ -34,6 +35,7 @@ WORDS = {
     "bytes": "size",
     "speedup": "speed-up",
     "compute": "compute (MACs)",
+    "bops": "bit operations",
 }
 
 
@@ -103,11 +105,11 @@ def is_size(name: str) -> bool:
 
 def is_count(name: str) -> bool:
     """Whether a metric is a count of operations or parameters, better read in M or G."""
-    return name.endswith(("macs", "params", COMPUTE))
+    return name.endswith(("macs", "params", COMPUTE, BOPS))
 
 
 def _prefixes(name: str) -> tuple[tuple[float, str], ...]:
-    return LARGE if name.endswith(COMPUTE) else PREFIXES
+    return LARGE if name.endswith((COMPUTE, BOPS)) else PREFIXES
 
 
 def title_of(name: str) -> str:

@@ -214,7 +214,9 @@ def _onnx(measured: Mapping[str, Any]) -> list[str]:
     names = list(measured["quality"][ONNX])
     lines += [f"| | {' | '.join(map(title_of, names))} |", "|---" * (1 + len(names)) + "|"]
     for model, found in measured["quality"].items():
-        title = "recorded by the study, in torch" if model == "recorded" else f"`{model}`"
+        title = (
+            f"recorded by the study, in {measured.get('recorded_in', 'torch')}" if model == "recorded" else f"`{model}`"
+        )
         lines.append(f"| {title} | {' | '.join(_exact(n, found[n], measured['images']) for n in names)} |")
     latency = measured["latency"]
     lines += [

@@ -16,6 +16,7 @@ from rssearch.bundle.files import (
     CARD,
     END_TO_END,
     END_TO_END_FP16,
+    FP16,
     INT8,
     MANIFEST,
     MEASURED,
@@ -31,12 +32,14 @@ from rssearch.bundle.preprocessing import bands_of
 from rssearch.bundle.variants import Wanted
 from rssearch.config.loading import load_study
 from rssearch.cost.onnx import INPUT, OPSET, OUTPUT, to_onnx, to_onnx_of_any_size
+from rssearch.cost.precision import FP32
 from rssearch.errors import InputError
 from rssearch.report.look import shade
 from rssearch.report.recorded import Recorded
 from rssearch.storage import scratch, uris
 from rssearch.storage.artifacts import Files, Store
 from rssearch.storage.location import absolute, check_folder, write_atomic
+from rssearch.trial.interface import DEPLOYED
 from rssearch.trial.session import image_settings
 
 EIGHT_BITS = {"low": 0.0, "high": 255.0}
@@ -83,7 +86,13 @@ def _contents(found: Recorded, row: Mapping[str, Any], data_root: Path | None, *
     files = {ARCHITECTURE: encode(architecture), WEIGHTS: stored["model.safetensors"]}
     model = build(files, Path(f"trial {row['key']}"), allow_imports=True)
     shape = tuple(about["input_shape"])
+    deployed = {} if (content := stored.get(DEPLOYED)) is None else {_name_of(row): content}
+    if FP16 in deployed:
+        wanted = wanted._replace(fp16=True)
+    if INT8 in deployed:
+        wanted = wanted._replace(int8=False)  # it is there already, as it was measured
     networks, sizes = _networks(model, about, shape, wanted)
+    networks |= deployed
     config = load_study(found.folder / "study.yaml")
     images = checks.Images(
         name=row.get("dataset"),
@@ -105,6 +114,11 @@ def _contents(found: Recorded, row: Mapping[str, Any], data_root: Path | None, *
     return {**files, MANIFEST: manifest(files)}
 
 
+def _name_of(row: Mapping[str, Any]) -> str:
+    """The file of a network that was measured in fewer bits."""
+    return FP16 if row["precision"] == "fp16" else INT8
+
+
 def _measured(
     model: nn.Module,
     networks: dict[str, bytes],
@@ -117,7 +131,8 @@ def _measured(
     """What is measured of the ONNX models. The quantised one, which images give its ranges, is added to them."""
     measured: dict[str, Any] = {"parity": checks.parity(model, networks[ONNX], images)}
     if wanted[1:] != Wanted()[1:]:
-        measured["models"] = variants.compared(model, networks, images)
+        exact = {name: content for name, content in networks.items() if name != INT8}
+        measured["models"] = variants.compared(model, exact, images)
     if not check:
         return measured
     source = checks.load(images)
@@ -130,6 +145,8 @@ def _measured(
     # Those that take normalised images.
     plain = {name: content for name, content in networks.items() if name not in (END_TO_END, END_TO_END_FP16)}
     quality = {name: checks.quality(content, chosen, images) for name, content in plain.items()}
+    if row.get("precision", FP32) != FP32:
+        measured["recorded_in"] = f"{row['precision']} by onnxruntime"
     measured["quality"] = {"recorded": {n: row.get(f"{split}_{n}") for n in quality[ONNX]}, **quality}
     measured["latency"] = checks.latency(model, plain, tuple(images.about["input_shape"]))
     return measured

@@ -286,6 +286,14 @@ class Pruning(Section):
     score_batch_size: Integer = Field(128, ge=1, description="images of each of these mini-batches")
 
 
+class QuantisationAware(Section):
+    """How a fine-tuned network is trained further while its weights and maps are rounded to 8 bits."""
+
+    epochs: Integer = Field(2, ge=1, description="passes over the training split, after the fine-tuning")
+    lr: Real = Field(0.005, gt=0, description="learning rate at their start; cosine to 0")
+    distill: Share = Field(0.5, description="weight of the distillation from the network in float32")
+
+
 class Latency(Section):
     """What is timed of the front's networks: each runtime with each batch."""
 
@@ -350,6 +358,9 @@ class Settings(Section):
     nas: ChannelSearch = Field(ChannelSearch(), description="how channels are searched (method channel_nas)")
     slimmable: Slimmable = Field(
         Slimmable(), description="how one network is trained for all budgets (method slimmable)"
+    )
+    qat: QuantisationAware = Field(
+        QuantisationAware(), description="how a network learns to be quantised (precision int8_qat)"
     )
     latency: Latency = Field(Latency(), description="what is timed of the front's networks")
     on_error: Literal["raise", "skip"] = Field(

@@ -193,6 +193,10 @@ def _compiled(model: nn.Module, images: torch.Tensor) -> Pass:
     import torch
     from torch._inductor import config
 
+    from rssearch.cost.onnx import OnnxNetwork
+
+    if isinstance(model, OnnxNetwork):
+        raise NotMeasured("torch.compile does not take an ONNX model")
     # What a worker compiled for earlier networks of the same class would count against a limit of recompilations,
     # beyond which torch continues in eager mode without an error.
     torch.compiler.reset()
@@ -209,7 +213,7 @@ def _onnxruntime(model: nn.Module, images: torch.Tensor, threads: int) -> Pass:
     import onnxruntime
     import torch
 
-    from rssearch.cost.onnx import INPUT, OUTPUT, to_onnx
+    from rssearch.cost.onnx import INPUT, OUTPUT, OnnxNetwork, to_onnx
 
     cuda = images.device.type == "cuda"
     provider = "CUDAExecutionProvider" if cuda else "CPUExecutionProvider"
@@ -218,7 +222,7 @@ def _onnxruntime(model: nn.Module, images: torch.Tensor, threads: int) -> Pass:
     channels, height, width = images.shape[1:]
     try:
         with torch.inference_mode(False):
-            content = to_onnx(model, (channels, height, width))
+            content = model.content if isinstance(model, OnnxNetwork) else to_onnx(model, (channels, height, width))
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = threads, 1, 3
         place = (images.device.type, images.device.index or 0)

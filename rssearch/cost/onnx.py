@@ -85,6 +85,7 @@ class OnnxNetwork(nn.Module):
         super().__init__()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.log_severity_level = threads or torch.get_num_threads(), 3
+        self.content = content
         self.session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
     def forward(self, images: Tensor) -> Tensor:
@@ -113,7 +114,10 @@ def difference(model: nn.Module, content: bytes, images: Tensor) -> tuple[float,
     return (found - expected).abs().max().item(), expected.abs().max().item()
 
 
-def to_int8(content: bytes, calibration: Iterable[Tensor]) -> bytes:
+CALIBRATIONS = ("minmax", "percentile", "entropy")  # how a range follows from values
+
+
+def to_int8(content: bytes, calibration: Iterable[Tensor], how: str = "minmax") -> bytes:
     """Quantise weights and activations to 8 bits (static; QDQ nodes; a scale for each channel of the weights).
 
     Activations are unsigned, over the range that the calibration images give them. Weights use 7 of their 8 bits: x86
@@ -122,11 +126,16 @@ def to_int8(content: bytes, calibration: Iterable[Tensor]) -> bytes:
     Args:
         content: the float32 model, as `to_onnx` writes it.
         calibration: batches float32 [B, C, H, W] of training images, normalised, not augmented.
+        how: ``minmax``: the range is that of all values; ``percentile``: of all but one in 100,000; ``entropy``: the
+            one whose quantised distribution is nearest to the real one.
 
     Returns:
         The ONNX model, with the same input and output.
     """
     from onnxruntime import quantization
+
+    method = quantization.CalibrationMethod
+    methods = {"minmax": method.MinMax, "percentile": method.Percentile, "entropy": method.Entropy}
 
     class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -135,7 +144,7 @@ def to_int8(content: bytes, calibration: Iterable[Tensor]) -> bytes:
         def get_next(self) -> dict[str, Any] | None:
             return next(self.batches, None)
 
-    with scratch.folder("rssearch-int8-") as folder, _quiet():
+    with scratch.folder("rssearch-int8-") as folder, _quiet(), contextlib.redirect_stdout(io.StringIO()):
         target = folder / "int8.onnx"
         quantization.quantize_static(
             onnx.load_from_string(content),
@@ -146,7 +155,7 @@ def to_int8(content: bytes, calibration: Iterable[Tensor]) -> bytes:
             reduce_range=True,
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
-            calibrate_method=quantization.CalibrationMethod.MinMax,
+            calibrate_method=methods[how],
         )
         return target.read_bytes()
 

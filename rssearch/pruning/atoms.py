@@ -8,8 +8,6 @@ from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from rssearch.pruning.channels import Group, Indices, Member
 from rssearch.pruning.cost_table import Side
@@ -191,6 +189,9 @@ def _same(of_layer: Indices, labels: Indices) -> tuple[Indices, Indices]:
 
 def _connected(edges: Sequence[tuple[Indices, Indices]], total: int) -> Indices:
     """The component of each of so many numbers [total]."""
+    from scipy.sparse import coo_array  # only here: both take long to import
+    from scipy.sparse.csgraph import connected_components
+
     rows = np.concatenate([edge[0] for edge in edges] or [np.zeros(0, np.int64)])
     columns = np.concatenate([edge[1] for edge in edges] or [np.zeros(0, np.int64)])
     links = coo_array((np.ones(len(rows), bool), (rows, columns)), shape=(total, total))

@@ -9,8 +9,14 @@ from rssearch.front.trials import Front
 from rssearch.metrics import human
 
 UNKNOWN = "unknown"
-_PLURALS = {"baseline": "baselines", "search": "searches", "scores": "scores", TRIALS: "trials"}
-_ONE = {TRIALS: "trial"}
+_PLURALS = {
+    "baseline": "baselines",
+    "finetuned": "fine-tunings",
+    "search": "searches",
+    "scores": "scores",
+    TRIALS: "trials",
+}
+_ONE = {TRIALS: "trial", "finetuned": "fine-tuning"}
 
 
 def text(found: Spent) -> str:

@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 
 _NOT_IN_KEY = {"download", "memory_share", "keep_models", "latency"}  # settings that do not change a trial's result
 # Left out of the key at their defaults, as in studies of before they existed.
-_LATER = {"patches", "normalize", "bands", "band_names", "scale", "nodata", "slimmable"}
+_LATER = {"patches", "normalize", "bands", "band_names", "scale", "nodata", "slimmable", "qat"}
 _SAME_MEMORY = {
     "seed",
     "methods",

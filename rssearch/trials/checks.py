@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from rssearch import models, pruning
 from rssearch.config.imports import is_import
 from rssearch.config.settings import Patches, Settings
+from rssearch.cost.precision import FP32, check_precision
 from rssearch.data.registry import check_input_size
 from rssearch.errors import InputError, unknown
 from rssearch.models import attention
@@ -24,7 +25,7 @@ from rssearch.trials import architecture
 from rssearch.trials.point import CHANNEL_NAS, NO_METHOD, OTHERS, SLIMMABLE, PruningPoint
 
 AMOUNTS = ("rate", "rates", "macs_ratio")
-DIMENSIONS = ("dataset", "model", "method", *AMOUNTS, "seed", "allocation", "groups", "round_to", "bands")
+DIMENSIONS = ("dataset", "model", "method", *AMOUNTS, "seed", "allocation", "groups", "round_to", "bands", "precision")
 
 
 @contextmanager
@@ -168,6 +169,8 @@ def _check_numbers(values: Mapping[str, Any]) -> None:
         raise InputError(f"space.allocation: {unknown('allocation', values['allocation'], ALLOCATIONS)}")
     if values.get("groups", "all") not in SCOPES:
         raise InputError(f"space.groups: {unknown('groups', values['groups'], SCOPES)}")
+    with named("space.precision"):
+        check_precision(values.get("precision", FP32))
 
 
 def _check_number(values: Mapping[str, Any], name: str, allowed: str, fits: Callable[[float], bool]) -> None:

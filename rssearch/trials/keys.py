@@ -18,12 +18,16 @@ from rssearch.trials.point import SLIMMABLE, PruningPoint
 # Where they lie in the store, each by its key.
 BASELINES, SCORES, SEARCHES, SENSITIVITIES = "baselines", "scores", "searches", "sensitivities"
 SLIMMABLES, STRUCTURES = "slimmables", "structures"
+FINETUNED = "finetuned"
 # Raise a number when that part computes something else than before: what the old code computed is then not reused.
 CODE = {"data": 1, "train": 2, "score": 2, "search": 1, "cut": 2}
 _CUT_AS_BEFORE = {"uniform", "joint"}  # what cut 2 changed nothing of: it is about floors and means of rankings
 # The same, in the keys of those trials alone that need it.
 SENSITIVITY_CODE = 1
 SLIMMABLE_CODE = 1
+
+
+_AFTERWARDS = {"qat", "latency", "keep_models", "memory_share", "download"}  # settings that training knows nothing of
 
 
 class Keys:
@@ -159,6 +163,13 @@ class Keys:
         names = {"images", "population", "generations"}
         search = self.point.settings.slimmable.model_dump(mode="json", include=names)
         return content_key({"slimmable": self.slimmable(0), **search})
+
+    @cached_property
+    def finetuned(self) -> str:
+        """Of the fine-tuned network that trials share which differ in their precision alone."""
+        values = {name: value for name, value in self.point.values.items() if name != "precision"}
+        settings = self.point.settings.model_dump(mode="json", exclude=_AFTERWARDS)
+        return content_key({"point": values, "settings": settings, "more": self.identity()})
 
     def identity(self) -> dict[str, Any]:
         """What determines a trial besides its point and settings."""

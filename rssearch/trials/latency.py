@@ -44,11 +44,11 @@ def measured(model: nn.Module, shape: Shape, session: Session) -> Metrics:
     return found
 
 
-def of_front(model: nn.Module, shape: Shape, session: Session) -> Metrics:
+def of_front(model: nn.Module, shape: Shape, session: Session, device: torch.device) -> Metrics:
     """The latencies that `settings.latency` lists, without those that the trial has measured: objectives stay."""
     known = {MEASURED[name] for name in session.context.requested if name in MEASURED}
     wanted = [pair for pair in session.settings.latency.pairs() if pair not in known]
-    return latency.measure_all(model, shape, wanted, device=session.device, alone=turns.measuring)
+    return latency.measure_all(model, shape, wanted, device=device, alone=turns.measuring)
 
 
 def of_baseline(model: nn.Module, shape: Shape, session: Session) -> Metrics:

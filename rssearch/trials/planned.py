@@ -15,6 +15,8 @@ from torch import nn
 
 from rssearch import models, pruning
 from rssearch.config.settings import Settings
+from rssearch.cost.activations import peak_activation_bytes
+from rssearch.cost.precision import BITS, costs
 from rssearch.data import AnySet
 from rssearch.data.describe import Description
 from rssearch.errors import InputError
@@ -151,12 +153,18 @@ class PlannedTrial:
         return True
 
     def cost(self, kept: Kept | None) -> Metrics:
-        """MACs and parameters with these channels, and before pruning."""
-        return pruning.cost_report(self.graph, kept)
+        """MACs, parameters and what follows from them with these channels, and before pruning."""
+        report = pruning.cost_report(self.graph, kept)
+        return report | costs(report["macs"], report["params"], self.point.precision)
 
     def pruned(self, kept: Kept) -> nn.Module:
         """Its network with these channels and random weights."""
         return pruning.apply_spec(self.architecture.build(), pruning.make_spec(self.graph, kept))
+
+    def peak_activation_bytes(self, kept: Kept) -> int:
+        """The most that the maps of one image take at once, in the bits that they are deployed in."""
+        value = BITS[self.point.precision].activation // 8
+        return peak_activation_bytes(self.pruned(kept), self.description.input_shape, value)
 
     def epoch_seconds(self, batch_size: int, device: torch.device) -> float:
         """Seconds of an epoch of its whole network on this machine, from a few steps."""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from rssearch import data, models, pruning
 from rssearch.config.settings import Recipe, Settings
+from rssearch.cost.precision import FP32
 from rssearch.errors import InputError
 from rssearch.models.fitting import without_weights
 from rssearch.models.weights import is_file, read
@@ -166,6 +167,11 @@ class PruningPoint:
     def groups(self) -> Scope:
         """Which groups of coupled channels may be cut."""
         return self.values.get("groups") or self.settings.pruning.groups
+
+    @property
+    def precision(self) -> str:
+        """In which its network is deployed and measured."""
+        return str(self.values.get("precision", FP32))
 
     @property
     def needs_sensitivities(self) -> bool:

@@ -26,6 +26,7 @@ from rssearch.trials import (
     baseline_check,
     baselines,
     checks,
+    deployed,
     images,
     latency,
     outlays,
@@ -111,6 +112,8 @@ def cost(point: Config, session: Session) -> Metrics:
     if kept is None:
         return {}
     known = trial.cost(kept)
+    if results.PEAK in session.context.named:
+        known |= {results.PEAK: trial.peak_activation_bytes(kept)}
     if latency.PREDICTED in session.context.requested:
         known |= latency.looked_up(partial(trial.pruned, kept), trial.architecture, session)
     return known
@@ -164,6 +167,8 @@ def prepare(config: Config, session: Session) -> Metrics:
 def run(config: Config, session: Session) -> Metrics:
     """Prune a baseline, fine-tune what is left, and measure it."""
     trial = PruningTrial.open(config, session)
+    if "precision" in trial.point.values:
+        return deployed.run(trial, partial(_time, trial))
     tuned = prune_and_finetune(trial, on_shape=partial(_time, trial))
     metrics = results.of_pruning(trial, tuned)
     results.keep(trial, tuned.model, tuned.spec)

@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor, zeros_like
 
 from rssearch.errors import cut
@@ -110,6 +109,8 @@ def of_matrix(matrix: Tensor, confidence: float, normalize: str, metric: str) ->
 
 def _best_order(table: npt.NDArray[np.int64], metric: str) -> list[int]:
     """For each class the output that fits it best, no two the same; of equal orders one that moves few classes."""
+    from scipy.optimize import linear_sum_assignment  # only here: it takes long to import
+
     gains = table.astype(np.float64)
     if metric == "miou":
         gains /= np.maximum(table.sum(1)[:, None] + table.sum(0)[None] - table, 1)

@@ -7,13 +7,17 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from safetensors.torch import load as load_tensors
 from torch import nn
 
 from rssearch import pruning
 from rssearch.config.space import content_key
-from rssearch.cost import counting as costs
+from rssearch.cost import counting
+from rssearch.cost.activations import peak_activation_bytes
 from rssearch.cost.compute import Work
+from rssearch.cost.onnx import OnnxNetwork
+from rssearch.cost.precision import BITS, costs
 from rssearch.errors import TrialFailed
 from rssearch.models.weights import to_bytes
 from rssearch.pruning.picture import sensitivities_png
@@ -21,7 +25,7 @@ from rssearch.pruning.surgery import kept_by
 from rssearch.report.members import SENSITIVITY
 from rssearch.scores import PER_CLASS, derived
 from rssearch.storage.artifacts import Files
-from rssearch.trial.interface import MEMBERS, PREDICTIONS
+from rssearch.trial.interface import DEPLOYED, MEMBERS, PREDICTIONS
 from rssearch.trials import latency, normalisation, spending, tasks
 from rssearch.trials.baselines import SPARSITY
 from rssearch.trials.finetune import FineTuned, Spec
@@ -32,7 +36,8 @@ Metrics = dict[str, Any]
 
 # Where they lie in the store: trained networks, each by its trial's key, and what baselines measured.
 MODELS, MEASURED_BASELINES = "models", "measured_baselines"
-BYTES = "bytes"  # of the float32 weights as they lie on disk
+BYTES = "bytes"  # of the weights as they lie on disk, or of the ONNX model that is deployed in fewer bits
+PEAK = "peak_activation_bytes"
 COUNTED = f"test_{PER_CLASS}"
 SURE = (BYTES, f"baseline_{BYTES}", COUNTED)  # what a member of a pruning study's front is measured for in any case
 
@@ -71,18 +76,26 @@ def _cost(trial: NetworkTrial, tuned: FineTuned) -> Metrics:
     """What the network costs, counted on it and from its kept channels."""
     graph = trial.graph
     promised = pruning.cost_report(graph, kept_by(graph, tuned.spec))
-    profile = costs.profile(tuned.model, trial.images.input_shape)
+    profile = counting.profile(tuned.model, trial.images.input_shape)
     if profile.macs != promised["macs"] or profile.params != promised["params"]:
         raise TrialFailed(
             f"the pruned {trial.point.model} has {profile.macs} MACs and {profile.params} parameters, but its kept "
             f"channels promised {promised['macs']} and {promised['params']}"
         )
     uncounted = {"macs_uncounted": ", ".join(profile.uncounted)} if profile.uncounted else {}
-    return promised | {"macs_counter": profile.counter} | uncounted
+    precision = trial.point.precision
+    return {
+        **promised,
+        "macs_counter": profile.counter,
+        **uncounted,
+        **costs(profile.macs, profile.params, precision),
+        BYTES: len(to_bytes(tuned.model)),
+        PEAK: peak_activation_bytes(tuned.model, trial.images.input_shape, BITS[precision].activation // 8),
+    }
 
 
-def keep(trial: NetworkTrial, model: nn.Module, spec: Spec) -> None:
-    """Put a trained network into the store, with what a member of the front and an export need."""
+def keep(trial: NetworkTrial, model: nn.Module, spec: Spec, more: Mapping[str, bytes] | None = None) -> None:
+    """Put a trained network into the store, with what a member of the front and an export need, and `more` files."""
     about = {
         "model": trial.point.model,
         "options": trial.point.options,
@@ -93,6 +106,7 @@ def keep(trial: NetworkTrial, model: nn.Module, spec: Spec) -> None:
         "model.safetensors": to_bytes(model),
         "spec.json": json.dumps(spec).encode(),
         "about.json": json.dumps(about).encode(),
+        **(more or {}),
     }
     trial.session.store.put(MODELS, trial.session.key, files)
 
@@ -104,15 +118,15 @@ def of_front_member(trial: NetworkTrial, more: Mapping[str, bytes] | None = None
     a picture of its predictions.
     """
     images, session = trial.images, trial.session
-    model, size = _kept(trial)
-    model = model.to(trial.device).eval()
+    model, size, device = _kept(trial)
+    model = model.to(device).eval()
     batch_size = trial.settings.finetune.batch_size
-    result, files = tasks.tested(model, images, batch_size, trial.device)
+    result, files = tasks.tested(model, images, batch_size, device)
     if files := {**files, **(more or {})}:
         session.store.put(MEMBERS, session.key, files)
-    if picture := tasks.picture(model, images, batch_size, trial.device):
+    if picture := tasks.picture(model, images, batch_size, device):
         session.store.put(PREDICTIONS, session.key, {"predictions.png": picture})
-    return result | {BYTES: size} | latency.of_front(model, images.input_shape, session)
+    return result | {BYTES: size} | latency.of_front(model, images.input_shape, session, device)
 
 
 def of_its_baseline(trial: PruningTrial) -> Metrics:
@@ -160,11 +174,16 @@ def sensitivity_picture(trial: PruningTrial) -> dict[str, bytes]:
     return {SENSITIVITY: sensitivities_png(trial.sensitivities, kept)}
 
 
-def _kept(trial: NetworkTrial) -> tuple[nn.Module, int]:
-    """The network that `keep` has put into the store, and how many bytes it has. Raises TrialFailed if it is gone."""
+def _kept(trial: NetworkTrial) -> tuple[nn.Module, int, torch.device]:
+    """The network that `keep` has put into the store, how many bytes it has, and where it runs.
+
+    Raises TrialFailed if it is gone.
+    """
     files = trial.session.store.get(MODELS, trial.session.key)
     if files is None:
         raise TrialFailed(f"the weights of {trial.session.key} are gone from the store")
+    if (content := files.get(DEPLOYED)) is not None:
+        return OnnxNetwork(content), len(content), torch.device("cpu")
     model = pruning.apply_spec(trial.build_model(), json.loads(files["spec.json"]))
     model.load_state_dict(load_tensors(files["model.safetensors"]))
-    return model, len(files["model.safetensors"])
+    return model, len(files["model.safetensors"]), trial.device

@@ -202,6 +202,19 @@ def reported(own: list[Work] | None, trial: PruningTrial) -> dict[str, Any]:
     return {} if own is None else {COMPUTE: compute.compute(own), SHARED: shared(trial)}
 
 
+def with_shared(metrics: Mapping[str, Any], key: str, work: list[Work] | None) -> dict[str, Any]:
+    """What a trial reports whose fine-tuning is shared: under its key, and no more as its own."""
+    if work is None or COMPUTE not in metrics:
+        return {}
+    macs = compute.compute(work)
+    return {COMPUTE: metrics[COMPUTE] - macs, SHARED: metrics[SHARED] | {key: macs}}
+
+
+def added(metrics: Mapping[str, Any], work: list[Work]) -> dict[str, Any]:
+    """What a trial reports with some more work of its own."""
+    return {COMPUTE: metrics[COMPUTE] + compute.compute(work)} if work and COMPUTE in metrics else {}
+
+
 def _trained(trial: NetworkTrial, batch_size: int, images: int | None = None) -> int:
     """The images of an epoch: all, but for a last one that would be a batch alone."""
     rows = loader.rows(len(trial.images.split("train")) if images is None else images, batch_size, train=True)

@@ -33,6 +33,7 @@ Metrics = dict[str, Any]
 QUALITIES: Mapping[str, tuple[str, ...]] = {**MACRO, "segmentation": (*MACRO["segmentation"], FOREGROUND)}
 PER_CLASS = tuple(f"val_{kind}_" for kind in KINDS)  # beginnings of names that end with a class
 COST_METRICS = ("macs", "params", "conv_linear_macs", "macs_ratio", "params_ratio", "removed_fraction")
+DEVICE_METRICS = ("bytes", "weight_bytes", "peak_activation_bytes", "bops")
 
 
 def measured(task: str) -> tuple[str, ...]:
@@ -47,7 +48,7 @@ def per_class(names: Iterable[str]) -> tuple[str, ...]:
 
 def metrics(task: str) -> tuple[str, ...]:
     """What objectives and constraints may name in a pruning study of one task."""
-    return (*measured(task), *COST_METRICS, "train_seconds")
+    return (*measured(task), *COST_METRICS, *DEVICE_METRICS, "train_seconds")
 
 
 def check_search(point: PruningPoint, search: Search, reported: Sequence[str] | None = None) -> None:

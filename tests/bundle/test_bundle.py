@@ -17,11 +17,12 @@ from safetensors.torch import load as load_tensors
 from rssearch import bundle, models, pruning
 from rssearch.bundle import exporting, predict
 from rssearch.bundle.card import card, wilson
-from rssearch.cost.onnx import to_onnx
+from rssearch.cost.onnx import to_int8, to_onnx
 from rssearch.errors import InputError
 from rssearch.imaging.pixels import decode
 from rssearch.report.recorded import Recorded
 from rssearch.storage.artifacts import Store
+from rssearch.trial.interface import DEPLOYED
 from tests.support.bundles import ABOUT, CLASSES, KEY, onnx_model, pruned_network, study
 
 NAMES = [
@@ -409,3 +410,17 @@ def test_the_card_tells_what_the_study_knows_of_its_data(found: Recorded, row: d
         r"* **Note on the data:** 3 of the 7 images of the given test split are also in train (a\_1 = b)",
     ]
     assert "\nother" not in text
+
+
+def test_a_network_that_was_measured_in_8_bits_is_exported_as_it_was(
+    tmp_path: Path, found: Recorded, row: dict[str, Any]
+) -> None:
+    store = Store(found.storage)
+    stored = store.get("models", KEY)
+    assert stored is not None
+    generator = torch.Generator().manual_seed(0)
+    quantised = to_int8(onnx_model(), [torch.randn(4, 3, 32, 32, generator=generator)])
+    store.put("models", KEY, {**stored, DEPLOYED: quantised})
+    path = bundle.export(found, row | {"precision": "int8"}, tmp_path / "out")
+    assert (path / "model.int8.onnx").read_bytes() == quantised
+    assert sorted(p.name for p in path.iterdir()) == sorted([*NAMES, "model.int8.onnx"])

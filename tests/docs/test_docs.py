@@ -38,7 +38,7 @@ def test_tutorials_run(script: Path, tmp_path: Path, local_ray: str) -> None:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=550,
+        timeout=1100,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -31,7 +31,7 @@ def follow(page: str, folder: Path, ray: str) -> tuple[str, list[dict[str, str]]
         env=environment,
         capture_output=True,
         text=True,
-        timeout=550,
+        timeout=1100,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

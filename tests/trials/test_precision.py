@@ -1,0 +1,147 @@
+"""The dimension precision: trials whose network is deployed in fewer bits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+
+from rssearch.config.loading import override_settings
+from rssearch.config.settings import Settings
+from rssearch.cost.onnx import OnnxNetwork
+from rssearch.data import loader
+from rssearch.errors import InputError
+from rssearch.storage.artifacts import Store
+from rssearch.train import evaluate
+from rssearch.trial.interface import DEPLOYED
+from rssearch.trial.session import Context, Session
+from rssearch.trials import deployed, prune, results
+from rssearch.trials.keys import FINETUNED, Keys
+from rssearch.trials.point import PruningPoint
+from rssearch.trials.pruning_trial import PruningTrial
+from tests.trials.test_prune import POINT
+
+PRECISIONS = ("fp32", "fp16", "int8", "int8_qat")
+
+
+def opened(storage: Path, data_root: Path, settings: Settings, point: dict[str, Any], reports: list[Any]) -> Session:
+    context = Context("s", str(storage), str(data_root), settings)
+    return Session(context, f"{point['precision']}-key", point, reports.append)
+
+
+@pytest.fixture(scope="module")
+def found(
+    data_root: Path, settings: Settings, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, tuple[Session, dict[str, Any], list[Any]]]:
+    """The session, the metrics and the reports of a trial in each precision, of one study."""
+    storage, local = tmp_path_factory.mktemp("precision"), override_settings(settings, {"qat.epochs": 1})
+    made = {}
+    for precision in PRECISIONS:
+        point, reports = POINT | {"precision": precision}, list[Any]()
+        session = opened(storage, data_root, local, point, reports)
+        metrics = prune.run(point, session)
+        made[precision] = (session, metrics | prune.measure(point, session), reports)
+    return made
+
+
+def test_they_share_their_fine_tuning(found: dict[str, Any], data_root: Path) -> None:
+    assert [len(found[name][2]) for name in PRECISIONS] == [2, 0, 0, 1]  # epochs that each has reported
+    assert {metrics["macs"] for _, metrics, _ in found.values()} == {found["fp32"][1]["macs"]}
+    shared = [{key for key in metrics["shared_compute"] if "finetuned" in key} for _, metrics, _ in found.values()]
+    assert len(set.union(*shared)) == 1
+    assert found["fp32"][1]["compute"] == found["int8"][1]["compute"] < found["int8_qat"][1]["compute"]
+    assert len(list((Path(found["fp32"][0].context.storage) / "store" / FINETUNED).iterdir())) == 1
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8", "int8_qat"])
+def test_what_is_reported_is_what_onnxruntime_computes(found: dict[str, Any], precision: str) -> None:
+    session, metrics, _ = found[precision]
+    content = session.store.get(results.MODELS, session.key)[DEPLOYED]
+    trial = PruningTrial.open(POINT | {"precision": precision}, session)
+    network = OnnxNetwork(content)
+    for split in ("val", "test"):
+        seen = evaluate(network, trial.images.split(split), batch_size=5, device=torch.device("cpu"), precision="fp32")
+        assert metrics[f"{split}_accuracy"] == seen["accuracy"]
+    assert metrics["val_loss"] == pytest.approx(
+        evaluate(network, trial.images.split("val"), batch_size=7, device=torch.device("cpu"))["loss"], rel=1e-5
+    )
+    assert metrics["bytes"] == len(content)
+    assert metrics["fp32_val_loss"] == found["fp32"][1]["val_loss"]
+    assert metrics["val_loss"] != metrics["fp32_val_loss"]
+    images, _ = next(iter(loader.batches(trial.images.split("val"), 5, device=torch.device("cpu"), train=False)))
+    assert network(images).shape == (5, 3)
+
+
+def test_a_quantised_model_has_a_scale_for_each_channel_and_no_normalisation_left(found: dict[str, Any]) -> None:
+    session, metrics, _ = found["int8"]
+    model = onnx.load_from_string(session.store.get(results.MODELS, session.key)[DEPLOYED])
+    assert not [node for node in model.graph.node if node.op_type == "BatchNormalization"]
+    weights = {w.name: numpy_helper.to_array(w) for w in model.graph.initializer}
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    made_by = {output: node for node in model.graph.node for output in node.output}
+    for node in convolutions:
+        stored, scale, *_ = made_by[node.input[1]].input
+        assert weights[stored].dtype.name == "int8"
+        assert weights[scale].shape == weights[stored].shape[:1]
+    assert metrics["calibration"] in ("minmax", "percentile", "entropy")
+
+
+def test_costs_follow_the_bits(found: dict[str, Any]) -> None:
+    whole = found["fp32"][1]
+    for precision, part in (("fp16", 2), ("int8", 4), ("int8_qat", 4)):
+        metrics = found[precision][1]
+        assert metrics["weight_bytes"] * part == whole["weight_bytes"] == 4 * whole["params"]
+        assert metrics["peak_activation_bytes"] * part == whole["peak_activation_bytes"]
+        assert metrics["bops"] * part * part == whole["bops"] == 1024 * whole["macs"]
+        assert metrics["bytes"] < whole["bytes"]
+
+
+def test_costs_are_known_before_the_training(data_root: Path, settings: Settings, tmp_path: Path, found: Any) -> None:
+    point = POINT | {"precision": "int8"}
+    context = Context("s", str(tmp_path), str(data_root), settings, named=("peak_activation_bytes",))
+    known = prune.cost(point, Session(context, "x", point))
+    for name in ("weight_bytes", "bops", "peak_activation_bytes"):
+        assert known[name] == found["int8"][1][name]
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_point_without_precision_is_the_trial_that_it_was(settings: Settings, data_root: Path) -> None:
+    plain, other = Keys(PruningPoint(POINT, settings), data_root), settings.model_copy()
+    assert plain.identity() == Keys(PruningPoint(POINT, other), data_root).identity()
+    for precision in PRECISIONS:
+        keys = Keys(PruningPoint(POINT | {"precision": precision}, settings), data_root)
+        assert (keys.baseline, keys.scores, keys.finetuned) == (plain.baseline, plain.scores, plain.finetuned)
+
+
+@pytest.mark.parametrize(
+    ("precision", "message"),
+    [("int4", "space.precision: unknown precision 'int4'"), ("bf16", "space.precision: bf16 cannot be measured")],
+)
+def test_what_is_no_precision_is_refused(settings: Settings, precision: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        prune.check(POINT | {"precision": precision}, settings)
+
+
+def test_an_interrupted_quantisation_aware_training_resumes(
+    data_root: Path, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    point, local = POINT | {"precision": "int8_qat"}, override_settings(settings, {"qat.epochs": 2})
+    whole = prune.run(point, opened(tmp_path / "a", data_root, local, point, []))
+
+    def stop(report: dict[str, Any]) -> None:
+        reports.append(report)
+        if len(reports) == 3:  # the first epoch after the fine-tuning
+            raise KeyboardInterrupt
+
+    reports: list[dict[str, Any]] = []
+    context = Context("s", str(tmp_path / "b"), str(data_root), local)
+    with pytest.raises(KeyboardInterrupt):
+        prune.run(point, Session(context, "int8_qat-key", point, stop))
+    monkeypatch.setattr(deployed, "prune_and_finetune", lambda *_: pytest.fail("fine-tuned again"))
+    resumed = prune.run(point, Session(context, "int8_qat-key", point, reports.append))
+    assert resumed["val_loss"] == whole["val_loss"]
+    assert Store(str(tmp_path / "b")).has(FINETUNED, Keys(PruningPoint(point, local), data_root).finetuned)
