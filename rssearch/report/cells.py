@@ -69,13 +69,19 @@ def notes(rows: Sequence[Row], without: Collection[str] = ()) -> list[str]:
     if any(name.endswith(DIFFERENCE) for row in rows for name in row):
         lines.append("Difference: percentage points to the baseline, the network before pruning")
     if "bytes" not in without and any(row.get("bytes") is not None for row in rows) and baselines:
-        lines.append("Size: float32 weights as they lie on disk (safetensors)")
+        lines.append("Size: float32 weights as they lie on disk (safetensors)" + _fewer(rows))
     timed = [(row, name) for row in (*baselines, *rows) for name in latencies([row])]
     if any(gains.spread(row, name) is not None for row, name in timed):
         lines.append(SPREAD)
     if any(gains.is_disturbed(row, name) for row, name in timed):
         lines.append(FOOTNOTE)
     return lines
+
+
+def _fewer(rows: Sequence[Row]) -> str:
+    """What the size is of where networks are deployed in fewer bits."""
+    fewer = any(row.get("precision") not in (None, "fp32") for row in rows)
+    return "; of networks in fewer bits, the ONNX model" if fewer else ""
 
 
 def lost_and_gained(row: Row) -> str:
