@@ -11,6 +11,7 @@ from typing import Any
 PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 LARGE = ((1e18, "E"), (1e15, "P"), (1e12, "T"), *PREFIXES)  # of what a study took in all
 COMPUTE = "compute"
+BOPS = "bops"  # products of weights and activations, times the bits of both
 DIFFERENCE = "_difference"  # of a quality to that of the baseline
 SPEEDUP = "speedup"
 RATIOS = ("macs_ratio", "params_ratio", "bytes_ratio")
@@ -22,6 +23,7 @@ _DERIVED = (DIFFERENCE, "_std", "_interval")
 WORDS = {
     "val": "validation",
     "macs": "MACs",
+    "bops": "BOPs",
     "params": "parameters",
     "miou": "mIoU",
     "map": "mAP",
@@ -103,11 +105,11 @@ def is_size(name: str) -> bool:
 
 def is_count(name: str) -> bool:
     """Whether a metric is a count of operations or parameters, better read in M or G."""
-    return name.endswith(("macs", "params", COMPUTE))
+    return name.endswith(("macs", "params", BOPS, COMPUTE))
 
 
 def _prefixes(name: str) -> tuple[tuple[float, str], ...]:
-    return LARGE if name.endswith(COMPUTE) else PREFIXES
+    return LARGE if name.endswith((BOPS, COMPUTE)) else PREFIXES
 
 
 def title_of(name: str) -> str:

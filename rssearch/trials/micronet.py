@@ -29,7 +29,7 @@ from rssearch.nas import atrous
 from rssearch.pruning.surgery import SPEC_FORMAT
 from rssearch.scores import derived
 from rssearch.trial.session import Session, point_settings
-from rssearch.trials import baselines, checks, images, latency, planned, results, spending, tasks
+from rssearch.trials import baselines, checks, deployed, images, latency, planned, results, spending, tasks
 from rssearch.trials.network_trial import NetworkTrial
 from rssearch.trials.planned import PlannedTrial
 from rssearch.trials.point import NO_METHOD, PruningPoint
@@ -41,7 +41,7 @@ PLAIN = ("dataset", "model", "seed")
 CASCADES = ("rates", "decoder_rates")
 COST_METRICS = ("macs", "params", "conv_linear_macs", "receptive_field", "coverage")
 EPOCH_METRICS = tasks.measured("segmentation")
-ON_REQUEST = tuple(latency.MEASURED)
+ON_REQUEST = (*latency.MEASURED, *deployed.METRICS)
 PER_CLASS = tasks.PER_CLASS
 METRICS = (*EPOCH_METRICS, *COST_METRICS, "train_seconds", *ON_REQUEST)
 
@@ -110,8 +110,11 @@ def cost(point: Config, session: Session) -> Metrics:
     design, described = _design(trial.point), trial.description
     with torch.device("meta"):  # shapes alone
         network = EncoderDecoder(described.num_classes, described.input_shape[0], design)
+    asked = {*deployed.METRICS}.intersection(session.context.requested)
+    numbers = deployed.of_model(network, described.input_shape) if asked else None
     profile = costs.profile(network, described.input_shape)
     return {
+        **(deployed.metrics(numbers, trial.point.values, asked) if numbers else {}),
         "macs": profile.macs,
         "params": profile.params,
         "conv_linear_macs": profile.conv_linear_macs,

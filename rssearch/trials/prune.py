@@ -19,6 +19,7 @@ from rssearch.config.settings import Settings
 from rssearch.cost import memory
 from rssearch.cost.compute import compute
 from rssearch.data import AnySet
+from rssearch.pruning.channels import Kept
 from rssearch.storage.artifacts import Store
 from rssearch.trial.interface import Preparation
 from rssearch.trial.session import Session
@@ -26,6 +27,7 @@ from rssearch.trials import (
     baseline_check,
     baselines,
     checks,
+    deployed,
     images,
     latency,
     outlays,
@@ -44,7 +46,7 @@ from rssearch.trials.pruning_trial import PruningTrial
 Config = dict[str, Any]
 Metrics = dict[str, Any]
 
-ON_REQUEST = latency.METRICS
+ON_REQUEST = (*latency.METRICS, *deployed.METRICS)
 METRICS = (*dict.fromkeys([name for task in tasks.QUALITIES for name in tasks.metrics(task)]), *ON_REQUEST)
 PER_CLASS = tasks.PER_CLASS
 MEASURED = results.SURE
@@ -110,7 +112,7 @@ def cost(point: Config, session: Session) -> Metrics:
     kept = trial.kept(session.store)
     if kept is None:
         return {}
-    known = trial.cost(kept)
+    known = trial.cost(kept) | _deployed(trial, kept, session)
     if latency.PREDICTED in session.context.requested:
         known |= latency.looked_up(partial(trial.pruned, kept), trial.architecture, session)
     return known
@@ -126,7 +128,16 @@ def unpruned(point: Config, session: Session) -> Metrics:
     trial = _planned(point, session)
     whole = trial.cost(None)
     costs = {f"baseline_{name}": whole[name] for name in ("macs", "params", "conv_linear_macs")}
+    found = _deployed(trial, None, session)
+    costs |= {f"baseline_{name}": value for name, value in found.items()}
     return {"classes": trial.description.num_classes, **costs}
+
+
+def _deployed(trial: PlannedTrial, kept: Kept | None, session: Session) -> Metrics:
+    """What the study asks of the deployed network that keeps these channels."""
+    if not (asked := {*deployed.METRICS}.intersection(session.context.requested)):
+        return {}
+    return deployed.metrics(deployed.of_widths(trial.architecture, kept), trial.point.values, asked)
 
 
 def estimate(point: Config, session: Session, epochs: int) -> float:
@@ -171,9 +182,12 @@ def run(config: Config, session: Session) -> Metrics:
 
 
 def _time(trial: PruningTrial, pruned: nn.Module) -> None:
-    """Measure or predict the latency that the study asks for. Raises Infeasible where it breaks a constraint."""
-    latency.predicted(pruned, trial.dense, trial.architecture, trial.session)
-    latency.measured(pruned, trial.images.input_shape, trial.session)
+    """Find out the costs that the study asks for. Raises Infeasible where one breaks a constraint."""
+    shape, session = trial.images.input_shape, trial.session
+    if asked := {*deployed.METRICS}.intersection(session.context.requested):
+        session.report_static_metrics(deployed.metrics(deployed.of_model(pruned, shape), trial.point.values, asked))
+    latency.predicted(pruned, trial.dense, trial.architecture, session)
+    latency.measured(pruned, shape, session)
 
 
 def measure(config: Config, session: Session) -> Metrics:

@@ -24,7 +24,7 @@ from rssearch.storage.artifacts import Files
 from rssearch.train.evaluation import measured as measured_images
 from rssearch.train.multilabel import THRESHOLD, LabelScores
 from rssearch.train.segmentation import measured_scenes
-from rssearch.trials import latency
+from rssearch.trials import deployed, latency
 from rssearch.trials.point import PruningPoint
 
 Metrics = dict[str, Any]
@@ -62,7 +62,7 @@ def check_search(point: PruningPoint, search: Search, reported: Sequence[str] | 
         InputError: something else is named.
     """
     task = point.task
-    reported = reported or (*metrics(task), *latency.METRICS)
+    reported = reported or (*metrics(task), *latency.METRICS, *deployed.METRICS)
     for section in ("objectives", "constraints"):
         for name in getattr(search, section):
             if name not in reported and not name.startswith(PER_CLASS):

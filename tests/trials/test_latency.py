@@ -18,7 +18,7 @@ from rssearch.errors import Infeasible, InputError
 from rssearch.study.definition import StudyDefinition
 from rssearch.trial import turns
 from rssearch.trial.session import Context, Session
-from rssearch.trials import baselines, micronet, network_trial, prune
+from rssearch.trials import baselines, deployed, micronet, network_trial, prune
 from rssearch.trials.latency import LINES, METRICS, PREDICTED, TABLES
 from rssearch.trials.pruning_trial import PruningTrial
 
@@ -187,7 +187,7 @@ def test_every_name_may_be_an_objective(data_root: Path, name: str) -> None:
 
 
 def test_a_segmentation_search_measures_and_does_not_predict(tmp_path: Path) -> None:
-    assert set(micronet.ON_REQUEST) == set(METRICS) - {PREDICTED}
+    assert set(micronet.ON_REQUEST) == {*METRICS, *deployed.METRICS} - {PREDICTED}
     space = {"dataset": ["synthetic_buildings"], "base": [8]}
     with pytest.raises(InputError, match=f"search.objectives.{PREDICTED}: unknown metric"):
         definition(tmp_path, "trials.micronet:run", space, search={"objectives": {"val_miou": "max", PREDICTED: "min"}})
