@@ -1,134 +1,154 @@
-"""The most memory that the maps of a network take at once, known without a device.
+"""What the activations of a network take of a device's memory, exactly: from its operators in their order.
 
-The network runs once, and each operation says what it reads and writes. A map takes memory from the operation that
-writes it to the last one that reads it. This is the order in which a deployed graph runs, one operation after the
-other, as onnxruntime does by default; it is not the memory of PyTorch's own run, which frees later.
-
-* An operation that works value by value writes over an input that nothing reads any more. Batch normalisation is one of
-  them: folded into a convolution it takes nothing either way.
-* Views, reshapes and slices take nothing. What nobody reads, such as the places of a maximum, is never there.
-* Weights are not counted (`weight_bytes` has them), nor what kernels need besides, such as a convolution's columns.
+Nothing is computed: the operators run on tensors without values (PyTorch's device ``meta``), one image at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from rssearch.device import mode
+from rssearch.cost.counting import duplicate, output_tensors
 from rssearch.eager import spare_compiler
 
-__all__ = ["Step", "peak_activation_bytes", "peak_of", "steps"]
-
-_VALUE_BY_VALUE = ("batch_norm", "dropout")  # parts of names of operations; others say so by a tag
+__all__ = ["Program", "Step", "traced"]
 
 
 @dataclass(frozen=True)
 class Step:
-    """An operation.
+    """An operator: numbers of the buffers that it reads, of those that it writes, and of those it may overwrite.
 
     Attributes:
-        reads: numbers of the maps that it reads; 0 is the input of the network.
-        writes: number of each map that it makes -> its values.
-        in_place: whether it may write over what it reads.
+        over: of `reads`: those in whose place its result may stand, if nothing reads them any more.
     """
 
     reads: frozenset[int]
-    writes: dict[int, int]
-    in_place: bool
+    writes: tuple[int, ...]
+    over: frozenset[int] = frozenset()
 
 
-def peak_activation_bytes(model: nn.Module, input_shape: Sequence[int], value_bytes: int = 4) -> int:
-    """The most bytes that the maps of one image take at once.
+@dataclass
+class Program:
+    """A pass of one image: buffers of so many elements, and the operators in the order in which they run.
+
+    Buffer 0 is the image. Three rules say what is a buffer:
+
+    - A view (a flattened, sliced or transposed map) lies in the buffer of what it views, and so does the result of an
+      operator that says it works in place (``relu_``).
+    - An operator that works element by element (activations, additions, factors) and a batch normalisation in eval mode
+      write over an input of the same size that nothing reads any more. The image is never overwritten.
+    - What does not depend on the image is a constant, which belongs to the weights; what nobody reads is left out.
+
+    So a normalisation and an activation behind a convolution take nothing, as in runtimes that fuse them. What a
+    convolution needs while it runs (`im2col`, packed weights) depends on the runtime and is left out.
+
+    Attributes:
+        sizes: elements of each buffer.
+        steps: the operators.
+        outputs: buffers that are there at the end.
+    """
+
+    sizes: list[int] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+    outputs: frozenset[int] = frozenset()
+
+    def peak(self) -> int:
+        """The most elements that are there at once: what an operator reads and writes, and what later ones read."""
+        last = {number: index for index, step in enumerate(self.steps) for number in step.reads}
+        last |= dict.fromkeys(self.outputs, len(self.steps))
+        there, most = {0}, self.sizes[0]
+        for index, step in enumerate(self.steps):
+            done = {number for number in there if last.get(number, -1) <= index}
+            free = sorted(step.over & done - {0}, key=lambda number: -self.sizes[number])
+            replaced: set[int] = set()
+            writes = [number for number in step.writes if number in last]  # else it is for a backward pass
+            for written in writes:
+                place = next((n for n in free if n not in replaced and self.sizes[n] == self.sizes[written]), None)
+                replaced |= set() if place is None else {place}
+            during = there - replaced | {*writes}
+            most = max(most, sum(self.sizes[number] for number in during))
+            there = {number for number in during if last.get(number, -1) > index}
+        return most
+
+
+def traced(model: nn.Module, input_shape: tuple[int, int, int]) -> Program:
+    """The pass of one image through a network in eval mode.
 
     Args:
-        model: the network; stays as it is.
-        input_shape: of an image, (C, H, W).
-        value_bytes: of one value: 4 of float32, 2 of float16, 1 of int8.
+        model: from [1, C, H, W] to its output; it is left as it is, wherever it is.
+        input_shape: (C, H, W).
     """
-    found, result = steps(model, input_shape)
-    return value_bytes * peak_of(found, {0: int(torch.Size(input_shape).numel())}, result)
+    twin = duplicate(model).eval()
+    try:
+        return _run(twin.to("meta"), input_shape)
+    except (NotImplementedError, RuntimeError):  # its code looks at values, which tensors on meta do not have
+        return _run(duplicate(model).cpu().eval(), input_shape)
 
 
-def steps(model: nn.Module, input_shape: Sequence[int]) -> tuple[list[Step], frozenset[int]]:
-    """The operations of a network in the order in which they run, and the maps that are its result."""
-    parameter = next(model.parameters(), None)
-    x = torch.zeros(1, *input_shape, device=None if parameter is None else parameter.device)
-    recorder = _Recorder(model, x)
-    with mode(model, training=False), torch.no_grad(), recorder:
-        result = model(x)
-    return recorder.steps, frozenset(recorder.numbers(result))
+def _run(model: nn.Module, shape: tuple[int, int, int]) -> Program:
+    reference = next(model.parameters(), torch.empty(0))
+    image = torch.zeros(1, *shape, device=reference.device, dtype=reference.dtype)
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # one operator for a whole layer, which hides what is inside
+    try:
+        with torch.inference_mode(False), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+            tracer = _Tracer(image)
+            with tracer:
+                output = model(image)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+    tracer.program.outputs = frozenset(filter(None, map(tracer.buffer, output_tensors(output))))
+    return tracer.program
 
 
-def peak_of(steps: Sequence[Step], inputs: dict[int, int], result: frozenset[int]) -> int:
-    """The most values that are there at once.
+class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Writes down what runs inside this context; tensors are known by their storage."""
 
-    Args:
-        steps: in the order in which they run.
-        inputs: maps that are there before -> their values.
-        result: maps that stay.
-    """
-    last = {number: place for place, step in enumerate(steps) for number in step.reads}
-    last |= dict.fromkeys(result, len(steps))
-    there = dict(inputs)
-    peak = sum(there.values())
-    for place, step in enumerate(steps):
-        wanted = {number: values for number, values in step.writes.items() if number in last}
-        ending = {number for number in there if last.get(number, -1) <= place}
-        over = sorted(there[number] for number in ending & step.reads) if step.in_place else []
-        taken = 0
-        for values in sorted(wanted.values()):
-            if values in over:
-                over.remove(values)
-            else:
-                taken += values
-        peak = max(peak, sum(there.values()) + taken)
-        there = {number: values for number, values in there.items() if number not in ending} | wanted
-    return peak
-
-
-class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Takes note of the operations that run inside this context."""
-
-    def __init__(self, model: nn.Module, x: Tensor) -> None:
+    def __init__(self, image: Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.steps: list[Step] = []
-        self._kept: list[Tensor] = [x]  # so that no two maps have the same address
-        self._numbers = {_address(x): 0}
-        self._weights = {_address(t) for t in (*model.parameters(), *model.buffers())}
+        self.program = Program([image.numel()])
+        self._held = [image]  # a storage that is gone would give its address to another
+        self._numbers = {_address(image): 0}
 
-    def numbers(self, values: Any) -> Iterator[int]:
-        """The numbers of the maps among some values."""
-        for tensor in tree_leaves(values):
-            if isinstance(tensor, Tensor) and (number := self._numbers.get(_address(tensor))) is not None:
-                yield number
+    def buffer(self, tensor: Tensor) -> int | None:
+        """The number of the buffer that a tensor lies in; None for weights and constants."""
+        return self._numbers.get(_address(tensor))
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        reads = frozenset(self.numbers((args, kwargs or {})))
-        result = func(*args, **(kwargs or {}))
-        writes = {}
-        for tensor in tree_leaves(result):
-            if not isinstance(tensor, Tensor) or _address(tensor) in self._weights:
-                continue
-            if (address := _address(tensor)) not in self._numbers:
-                self._kept.append(tensor)
-                self._numbers[address] = len(self._numbers)
-                writes[self._numbers[address]] = tensor.numel()
-        name = getattr(func, "_opname", str(func))
-        in_place = torch.Tag.pointwise in func.tags or any(part in name for part in _VALUE_BY_VALUE)
-        self.steps.append(Step(reads, writes, in_place))
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        reads = {number: tensor for tensor in inputs if (number := self.buffer(tensor)) is not None}
+        if reads:
+            self._note(func, reads, [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)])
         return result
 
+    def _note(self, func: Any, reads: dict[int, Tensor], results: list[Tensor]) -> None:
+        is_norm = "batch_norm" in func.name()
+        if is_norm:  # what it returns besides is for a backward pass
+            results = results[:1]
+        new = [result for result in results if result.numel() and self.buffer(result) is None]
+        known = {_address(tensor) for tensor in reads.values()}
+        if not new and all(_address(result) in known for result in results) and func.is_view:
+            return  # a view: whoever reads it reads the buffer
+        for result in new:
+            self._numbers[_address(result)] = len(self.program.sizes)
+            self.program.sizes.append(result.numel())
+            self._held.append(result)
+        over = [number for number, tensor in reads.items() if tensor.numel() == self.program.sizes[number]]
+        free = frozenset(over if is_norm or torch.Tag.pointwise in func.tags else ())
+        writes = tuple(self._numbers[_address(result)] for result in new)
+        self.program.steps.append(Step(frozenset(reads), writes, free))
 
-spare_compiler(_Recorder)
+
+spare_compiler(_Tracer)
 
 
 def _address(tensor: Tensor) -> int:
-    """What tells storages apart: views of one share it."""
     return int(tensor.untyped_storage()._cdata)

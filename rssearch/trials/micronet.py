@@ -19,7 +19,8 @@ from rssearch import models
 from rssearch.config.schema import Search
 from rssearch.config.settings import Settings
 from rssearch.cost import counting as costs
-from rssearch.cost import memory
+from rssearch.cost import memory, precision
+from rssearch.cost.activations import traced
 from rssearch.cost.compute import compute
 from rssearch.data import AnySet
 from rssearch.errors import InputError, unknown
@@ -39,7 +40,7 @@ Metrics = dict[str, Any]
 
 PLAIN = ("dataset", "model", "seed")
 CASCADES = ("rates", "decoder_rates")
-COST_METRICS = ("macs", "params", "conv_linear_macs", "receptive_field", "coverage")
+COST_METRICS = ("macs", "params", "conv_linear_macs", "receptive_field", "coverage", *results.FOLLOWING)
 EPOCH_METRICS = tasks.measured("segmentation")
 ON_REQUEST = tuple(latency.MEASURED)
 PER_CLASS = tasks.PER_CLASS
@@ -115,6 +116,8 @@ def cost(point: Config, session: Session) -> Metrics:
         "macs": profile.macs,
         "params": profile.params,
         "conv_linear_macs": profile.conv_linear_macs,
+        **precision.costs(profile.macs, profile.params, precision.FP32),
+        results.PEAK: traced(network, described.input_shape).peak() * 4,  # bytes of float32
         "receptive_field": atrous.encoder_decoder_field(design.encoder, design.decoder),
         "coverage": min(map(atrous.coverage, _cascades(design))),
     }

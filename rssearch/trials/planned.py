@@ -15,7 +15,7 @@ from torch import nn
 
 from rssearch import models, pruning
 from rssearch.config.settings import Settings
-from rssearch.cost.activations import peak_activation_bytes
+from rssearch.cost.activations import traced
 from rssearch.cost.precision import BITS, costs
 from rssearch.data import AnySet
 from rssearch.data.describe import Description
@@ -163,8 +163,8 @@ class PlannedTrial:
 
     def peak_activation_bytes(self, kept: Kept) -> int:
         """The most that the maps of one image take at once, in the bits that they are deployed in."""
-        value = BITS[self.point.precision].activation // 8
-        return peak_activation_bytes(self.pruned(kept), self.description.input_shape, value)
+        peak = traced(self.pruned(kept), self.description.input_shape).peak()
+        return peak * BITS[self.point.precision].activation // 8
 
     def epoch_seconds(self, batch_size: int, device: torch.device) -> float:
         """Seconds of an epoch of its whole network on this machine, from a few steps."""

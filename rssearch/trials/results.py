@@ -14,7 +14,7 @@ from torch import nn
 from rssearch import pruning
 from rssearch.config.space import content_key
 from rssearch.cost import counting
-from rssearch.cost.activations import peak_activation_bytes
+from rssearch.cost.activations import traced
 from rssearch.cost.compute import Work
 from rssearch.cost.onnx import OnnxNetwork
 from rssearch.cost.precision import BITS, costs
@@ -38,6 +38,7 @@ Metrics = dict[str, Any]
 MODELS, MEASURED_BASELINES = "models", "measured_baselines"
 BYTES = "bytes"  # of the weights as they lie on disk, or of the ONNX model that is deployed in fewer bits
 PEAK = "peak_activation_bytes"
+FOLLOWING = ("weight_bytes", PEAK, "bops")  # costs that follow from the widths and the bits of a precision
 COUNTED = f"test_{PER_CLASS}"
 SURE = (BYTES, f"baseline_{BYTES}", COUNTED)  # what a member of a pruning study's front is measured for in any case
 
@@ -90,7 +91,7 @@ def _cost(trial: NetworkTrial, tuned: FineTuned) -> Metrics:
         **uncounted,
         **costs(profile.macs, profile.params, precision),
         BYTES: len(to_bytes(tuned.model)),
-        PEAK: peak_activation_bytes(tuned.model, trial.images.input_shape, BITS[precision].activation // 8),
+        PEAK: traced(tuned.model, trial.images.input_shape).peak() * BITS[precision].activation // 8,
     }
 
 
