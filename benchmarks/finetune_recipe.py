@@ -37,9 +37,9 @@ UCMERCED = {
 }
 CELLS: dict[tuple[str, str], dict[str, Any]] = {  # dataset and network -> how the baseline converges
     ("eurosat", "resnet20"): EUROSAT,
-    ("eurosat", "resnet18"): EUROSAT,
+    ("eurosat", "mobilenet_v2"): EUROSAT,
     ("ucmerced", "resnet20"): UCMERCED,
-    ("ucmerced", "resnet18"): UCMERCED,
+    ("ucmerced", "mobilenet_v2"): UCMERCED,
 }
 GRID: dict[str, tuple[Any, ...]] = {
     "lr": (0.01, 0.03, 0.1),
@@ -133,7 +133,7 @@ if __name__ == "__main__":
     running.add_argument("--epochs", type=int, default=5)
     running.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     running.add_argument("--datasets", nargs="+", default=["eurosat", "ucmerced"])
-    running.add_argument("--models", nargs="+", default=["resnet20", "resnet18"])
+    running.add_argument("--models", nargs="+", default=["resnet20", "mobilenet_v2"])
     for name, choices in GRID.items():
         running.add_argument(f"--{name.replace('_', '-')}", type=type(choices[0]), nargs="+", default=list(choices))
     running.set_defaults(main=run)

@@ -13,10 +13,12 @@ import torch
 from torch import nn
 
 from rssearch import models, pruning
+from rssearch.cost.latency import torch_threads
+from rssearch.device import place, to_memory_format
 from rssearch.pruning import ChannelGraph
 
 _PROBED = 128  # pixels
-_PROBED_BATCH = 256  # images say enough of a larger batch, which may not fit into the memory
+_PROBED_BATCH = {"cpu": 32, "cuda": 256}  # images that say enough of a larger batch
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,8 @@ class Architecture:
 @lru_cache(maxsize=32)
 def graph(network: Architecture) -> ChannelGraph:
     """The coupled channels of a network; they do not depend on its weights."""
-    return pruning.trace(network.build(), torch.zeros(1, *network.shape))
+    with torch_threads(1):  # several would wait for one another, and for the trials that run beside the driver
+        return pruning.trace(network.build(), torch.zeros(1, *network.shape))
 
 
 @lru_cache(maxsize=32)
@@ -62,18 +65,19 @@ def untrained_scores(network: Architecture, method: str) -> dict[str, torch.Tens
     return pruning.score(network.build(), graph(network), method)
 
 
-def seconds_per_image(network: Architecture, batch_size: int, device: torch.device) -> float:
-    """Seconds that a training step takes for each image on this machine."""
-    return _seconds_per_image(network, min(batch_size, _PROBED_BATCH), device.type)
+def seconds_per_image(network: Architecture, batch_size: int, device: torch.device, threads: int) -> float:
+    """Seconds that a training step takes for each image on this machine, with so many threads of a CPU."""
+    with torch_threads(threads):
+        return _seconds_per_image(network, min(batch_size, _PROBED_BATCH[device.type]), device.type, threads)
 
 
 @lru_cache(maxsize=32)
-def _seconds_per_image(network: Architecture, batch_size: int, device: str) -> float:
+def _seconds_per_image(network: Architecture, batch_size: int, device: str, threads: int) -> float:  # noqa: ARG001
     channels, height, width = whole = network.shape
     if models.task_of(network.model) == "segmentation":  # a part of a large scene says enough, and takes no minutes
         height, width = min(height, _PROBED), min(width, _PROBED)
-    model = network.build().to(device).train()
-    x = torch.randn(batch_size, channels, height, width, device=device)
+    model = place(network.build(), torch.device(device), (channels, height, width)).train()
+    x = to_memory_format(torch.randn(batch_size, channels, height, width, device=device), model)
     times = []
     for _ in range(4):
         begin = time.perf_counter()

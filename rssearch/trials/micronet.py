@@ -137,7 +137,7 @@ def estimate(point: Config, session: Session, _epochs: int) -> float:
     """Seconds of training on this machine: by the recipe of the training, as nothing is fine-tuned."""
     trial = _planned(point, session)
     recipe = trial.point.train_recipe
-    return recipe.epochs * trial.epoch_seconds(recipe.batch_size, session.device)
+    return recipe.epochs * trial.epoch_seconds(recipe.batch_size, session)
 
 
 # What runs on a worker

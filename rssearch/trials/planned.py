@@ -9,7 +9,6 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load as load_tensors
 from torch import nn
 
@@ -28,6 +27,7 @@ from rssearch.pruning.sensitivity import from_json
 from rssearch.storage.artifacts import Store
 from rssearch.train import balance
 from rssearch.trial.interface import Preparation
+from rssearch.trial.session import Session
 from rssearch.trials import architecture, checks, images, normalisation
 from rssearch.trials.architecture import Architecture
 from rssearch.trials.checks import named
@@ -166,9 +166,10 @@ class PlannedTrial:
         peak = traced(self.pruned(kept), self.description.input_shape).peak()
         return peak * BITS[self.point.precision].activation // 8
 
-    def epoch_seconds(self, batch_size: int, device: torch.device) -> float:
+    def epoch_seconds(self, batch_size: int, session: Session) -> float:
         """Seconds of an epoch of its whole network on this machine, from a few steps."""
-        per_image = architecture.seconds_per_image(self.architecture, batch_size, device)
+        threads = max(1, int(session.context.cpus))
+        per_image = architecture.seconds_per_image(self.architecture, batch_size, session.device, threads)
         return per_image * self.description.num_images * self.point.settings.split.train
 
 

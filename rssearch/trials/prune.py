@@ -134,7 +134,7 @@ def unpruned(point: Config, session: Session) -> Metrics:
 
 def estimate(point: Config, session: Session, epochs: int) -> float:
     """Seconds of training on this machine, from a few steps of the unpruned network: a bound for a pruned one."""
-    return epochs * _planned(point, session).epoch_seconds(session.settings.finetune.batch_size, session.device)
+    return epochs * _planned(point, session).epoch_seconds(session.settings.finetune.batch_size, session)
 
 
 def outlay(points: Iterable[Config], settings: Settings) -> dict[str, float]:

@@ -162,7 +162,7 @@ def test_networks_are_named_by_their_rates(storage: Path, settings: Settings) ->
 def test_the_plan_estimates_by_the_epochs_of_the_training(
     storage: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(PlannedTrial, "epoch_seconds", lambda _, batch_size, device: 10.0 * batch_size)
+    monkeypatch.setattr(PlannedTrial, "epoch_seconds", lambda _, batch_size, session: 10.0 * batch_size)
     assert micronet.estimate(POINT, session(storage, settings, POINT), 99) == 2 * 10 * 16
 
 
