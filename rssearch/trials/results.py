@@ -21,7 +21,7 @@ from rssearch.pruning.surgery import kept_by
 from rssearch.report.members import SENSITIVITY
 from rssearch.scores import PER_CLASS, derived
 from rssearch.storage.artifacts import Files
-from rssearch.trial.interface import MEMBERS, PREDICTIONS
+from rssearch.trial.interface import DEPLOYED, MEMBERS, PREDICTIONS
 from rssearch.trials import latency, normalisation, spending, tasks
 from rssearch.trials.baselines import SPARSITY
 from rssearch.trials.finetune import FineTuned, Spec
@@ -113,6 +113,16 @@ def of_front_member(trial: NetworkTrial, more: Mapping[str, bytes] | None = None
     if picture := tasks.picture(model, images, batch_size, trial.device):
         session.store.put(PREDICTIONS, session.key, {"predictions.png": picture})
     return result | {BYTES: size} | latency.of_front(model, images.input_shape, session)
+
+
+def deploy(trial: NetworkTrial) -> Metrics:
+    """Put a trained network as an ONNX file into the store, for devices to measure."""
+    from rssearch.cost.onnx import to_onnx
+
+    model, _ = _kept(trial)
+    content = to_onnx(model, trial.images.input_shape)
+    trial.session.store.put(DEPLOYED, trial.session.key, {"model.onnx": content})
+    return {"onnx_bytes": len(content)}
 
 
 def of_its_baseline(trial: PruningTrial) -> Metrics:
