@@ -30,6 +30,8 @@ WORDS = {
     "f1": "F1",
     "ece": "calibration error",
     "ms": "(ms)",
+    "mj": "(mJ)",
+    "rss": "resident",
     "seconds": "(s)",
     "iqr": "interquartile range",
     "bytes": "size",
@@ -100,7 +102,7 @@ def is_difference(name: str) -> bool:
 
 def is_size(name: str) -> bool:
     """Whether a metric is a number of bytes."""
-    return name == "bytes" or name.endswith("_bytes")
+    return name == "bytes" or name.partition("@")[0].endswith("_bytes")
 
 
 def is_count(name: str) -> bool:
@@ -113,10 +115,12 @@ def _prefixes(name: str) -> tuple[tuple[float, str], ...]:
 
 
 def title_of(name: str) -> str:
-    """A column's name for people: ``val_accuracy`` is "Validation accuracy"."""
+    """A column's name for people: ``val_accuracy`` is "Validation accuracy", ``latency_ms@pi`` one on pi."""
+    name, _, device = name.partition("@")
     quantity, is_ratio = name.removesuffix("_ratio"), name.endswith(RATIOS)
     text = " ".join(WORDS.get(word, word) for word in quantity.split("_") if word) + (" left" if is_ratio else "")
     text += " (points)" if is_difference(name) else ""
+    text += f" on {device}" if device else ""
     return text if text.startswith("mIoU") else text[:1].upper() + text[1:]
 
 

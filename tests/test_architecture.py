@@ -17,7 +17,7 @@ ROOT = Path(rssearch.__file__).parent
 FLOORS = (
     ("errors", "lazy"),
     ("device", "eager", "escaping", "metrics"),
-    ("scores", "storage"),
+    ("agent", "scores", "storage"),
     ("config",),
     ("cost", "front", "imaging"),
     ("data", "models"),
@@ -44,6 +44,7 @@ DOORS = {
     "typer": {"cli"},
 }
 WITHOUT_TORCH = {
+    "agent",
     "errors",
     "lazy",
     "escaping",

@@ -39,7 +39,7 @@ from rssearch.report.recorded import Recorded
 from rssearch.storage import scratch, uris
 from rssearch.storage.artifacts import Files, Store
 from rssearch.storage.location import absolute, check_folder, write_atomic
-from rssearch.trial.interface import DEPLOYED
+from rssearch.trial.interface import CONVERTED
 from rssearch.trial.session import image_settings
 
 EIGHT_BITS = {"low": 0.0, "high": 255.0}
@@ -86,7 +86,7 @@ def _contents(found: Recorded, row: Mapping[str, Any], data_root: Path | None, *
     files = {ARCHITECTURE: encode(architecture), WEIGHTS: stored["model.safetensors"]}
     model = build(files, Path(f"trial {row['key']}"), allow_imports=True)
     shape = tuple(about["input_shape"])
-    deployed = {} if (content := stored.get(DEPLOYED)) is None else {_name_of(row): content}
+    deployed = {} if (content := stored.get(CONVERTED)) is None else {_name_of(row): content}
     if FP16 in deployed:
         wanted = wanted._replace(fp16=True)
     if INT8 in deployed:

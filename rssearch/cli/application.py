@@ -8,7 +8,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from rssearch.cli import data, front, init, lists, search, shrink, ui
+from rssearch.cli import agent, data, front, init, lists, search, shrink, ui
 from rssearch.cli.output import console
 from rssearch.errors import InputError, cut
 from rssearch.escaping import printable
@@ -20,7 +20,7 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 for command in (
     *(init.init, search.plan, search.search, shrink.shrink),
     *(front.front, front.export, front.compare, front.register),
-    *(lists.studies, ui.ui, lists.models, lists.methods, lists.samplers, lists.papers),
+    *(agent.agent, lists.studies, ui.ui, lists.models, lists.methods, lists.samplers, lists.papers),
 ):
     app.command()(command)
 app.add_typer(data.app, name="data")

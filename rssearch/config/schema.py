@@ -20,6 +20,8 @@ from pydantic import (
     model_validator,
 )
 
+from rssearch.agent.protocol import NAME
+from rssearch.config.devices import Device
 from rssearch.config.scalars import Integer, Real, meant
 from rssearch.config.settings import Section, Settings, or_a_name
 from rssearch.config.space import JSON_SCHEMA, Dimension, parse_dimension
@@ -178,6 +180,11 @@ class StudyConfig(Section):
     settings: Settings = Field(Settings(), description="what all trials share")
     search: Search = Field(Search(), description="how points of the space are proposed and judged")
     resources: Resources = Field(Resources(), description="what one trial takes of the cluster")
+    devices: dict[str, Device] = Field(
+        default_factory=dict,
+        description="machines that measure trained networks, by name: objectives and constraints may name "
+        "latency_ms@NAME, latency_p95_ms@NAME, peak_rss_bytes@NAME and energy_mj@NAME",
+    )
     data_root: str = Field("data", description="folder of the datasets")
     storage: str = Field(
         "results",
@@ -194,6 +201,14 @@ class StudyConfig(Section):
             raise ValueError(f"a study's name has 1 to 100 letters, digits, '-', '_' and '.', not {shown(value)}")
         if value.lower() in _TAKEN or value.lower().startswith("mlflow.db"):
             raise ValueError(f"{value!r} is the name of something that every storage holds beside its studies")
+        return value
+
+    @field_validator("devices")
+    @classmethod
+    def _device_names(cls, value: dict[str, Device]) -> dict[str, Device]:
+        for name in value:
+            if not re.fullmatch(NAME, name):
+                raise ValueError(f"a device's name has 1 to 32 letters, digits, '-' and '_', not {shown(name)}")
         return value
 
     @field_validator("trial")

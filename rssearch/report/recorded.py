@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 
 _SPREADS = (seeds.STD, seeds.INTERVAL)  # of means over seeds
 _UNITS = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9}
-_BOUND = re.compile(r"([A-Za-z_][\w./]*)(<=|>=)(-?\d+(?:\.\d+)?(?:e[-+]?\d+)?)([kKMG]?)")
+_BOUND = re.compile(r"([A-Za-z_][\w./@-]*)(<=|>=)(-?\d+(?:\.\d+)?(?:e[-+]?\d+)?)([kKMG]?)")
 
 
 @dataclass(frozen=True)

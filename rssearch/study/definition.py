@@ -21,7 +21,7 @@ from rssearch.storage.artifacts import Store
 from rssearch.storage.journal import Journal
 from rssearch.storage.location import absolute, address, locate
 from rssearch.storage.records import Status, TrialRecord
-from rssearch.study import class_metrics, split_files, weight_files
+from rssearch.study import class_metrics, devices, split_files, weight_files
 from rssearch.trial.hooks import resolve, takes_session
 from rssearch.trial.interface import Preparation
 from rssearch.trial.session import Context, Session, point_settings
@@ -68,6 +68,7 @@ class StudyDefinition:
         reported: the metrics that every epoch reports, as far as the trial's module says so.
         requested: what objectives and constraints name of the metrics that are found out only then.
         named: all metrics of objectives and constraints.
+        search: what is known of trials without a device: the objectives and constraints but for theirs.
         class_metrics: those of them that are of one class, such as ``val_recall_water``.
     """
 
@@ -97,7 +98,8 @@ class StudyDefinition:
                 f"resources.workers: {config.trial} takes no session, so it cannot train on {config.resources.workers} "
                 "workers"
             )
-        check_sampler(config.search, config.space)
+        self.search = devices.without(config, self.hook("deploy") is not None)
+        check_sampler(self.search, config.space)
         self._check_metrics()
         # A shipped trial says itself what of its code changes a result, see its `identity`.
         self._user_code = {} if imports.is_shipped(config.trial) else {"user_code": imports.fingerprint(config.trial)}
@@ -109,7 +111,7 @@ class StudyDefinition:
         module = self.module.__name__
         self.reported = reported
         self.early_stopping_objectives = (
-            {} if rule == "none" else stopping_objectives(rule, config.search.objectives, reported, module)
+            {} if rule == "none" else stopping_objectives(rule, self.search.objectives, reported, module)
         )
         size = grid_size(config.space)
         on_grid = config.search.sampler == "grid"
@@ -125,7 +127,7 @@ class StudyDefinition:
             if check is not None:
                 check(point, config.settings)
             if check_search is not None:
-                check_search(point, config.search)
+                check_search(point, self.search)
             if of_classes and (classes := self._classes(point)) is not None:
                 class_metrics.check(config.search, classes, str(point.get("dataset")))
             self._check_batches(point)
@@ -137,7 +139,7 @@ class StudyDefinition:
         if known is None:
             return
         for section in ("objectives", "constraints"):
-            for name in getattr(self.config.search, section):
+            for name in getattr(self.search, section):
                 if name not in known and not class_metrics.among([name], self.module):
                     every = [*known, *(f"{beginning}CLASS" for beginning in getattr(self.module, "PER_CLASS", ()))]
                     raise InputError(f"search.{section}.{name}: {unknown('metric', name, every, self._of_classes())}")

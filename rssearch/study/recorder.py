@@ -19,11 +19,11 @@ from rssearch.storage import scratch
 from rssearch.storage.journal import Journal, dimension_columns, flat
 from rssearch.storage.location import Location, local_copies, names, remove, write_atomic
 from rssearch.storage.records import Status, TrialRecord
-from rssearch.study import member_files
+from rssearch.study import devices, member_files
 from rssearch.study.definition import StudyDefinition
 from rssearch.study.progress import Display, best_text
 from rssearch.tracking.client import Tracker
-from rssearch.trial.interface import CHECKPOINTS, PREDICTIONS
+from rssearch.trial.interface import CHECKPOINTS, DEPLOYED, PREDICTIONS
 from rssearch.trial.jobs import Job, Outcome
 
 MODELS = "models"
@@ -137,9 +137,19 @@ class Recorder:
     def measured(self, job: Job, outcome: Outcome) -> None:
         """A member of the front was measured."""
         if outcome.status is Status.FINISHED:
-            self.journal.extend(job.key, measured=_plain(outcome.metrics))
+            known = self.records[job.key].measured or {}
+            on_devices = {name: value for name, value in known.items() if devices.is_on(name)}
+            self.journal.extend(job.key, measured=on_devices | _plain(outcome.metrics))
             self.records[job.key] = self.definition.completed(self.journal.records[job.key])
         self._closed(job, self.records[job.key].title, outcome, "not measured")
+
+    def measured_on_device(self, key: str, metrics: Mapping[str, Any]) -> None:
+        """A device has measured a trial."""
+        self.journal.extend(key, measured={**(self.records[key].measured or {}), **_plain(metrics)})
+        record = self.records[key] = self.definition.completed(self.journal.records[key])
+        config = self.definition.config
+        if not any(devices.waiting(config, name, [record]) for name in config.devices):
+            self.definition.store.remove(DEPLOYED, key)
 
     def probe_ended(self, job: Job, title: str, outcome: Outcome) -> None:
         """A job ended that measured something and leaves no record."""
@@ -316,7 +326,8 @@ class Recorder:
             folder=folder,
         )
         if status == "FINISHED" and config.settings.keep_models == "front":
-            for key in self.records.keys() - worth - self._others():
+            waiting = {key for name in config.devices for key in devices.waiting(config, name, self.records.values())}
+            for key in self.records.keys() - worth - waiting - self._others():
                 self.definition.store.remove(MODELS, key)
         counts = {s: sum(row["status"] == s for row in rows) for s in Status}
         baselines = [r for r in self.journal.records.values() if r.kind == "baseline"]

@@ -20,7 +20,7 @@ from rssearch.storage import shared_folder, uris
 from rssearch.storage.journal import Journal, flat
 from rssearch.storage.location import check_writable, remove, write_atomic
 from rssearch.storage.lock import Held, lock
-from rssearch.study import class_metrics, split_files, weight_files
+from rssearch.study import class_metrics, devices, split_files, weight_files
 from rssearch.study.console import PlainConsole
 from rssearch.study.definition import StudyDefinition, sample_note
 from rssearch.study.environment import environment
@@ -74,6 +74,7 @@ def search(
     check_writable(definition.storage)
     database.check(uri)
     with ExitStack() as stack:
+        measuring = stack.enter_context(devices.opened(config, definition.store))
         stack.enter_context(connected(address, config.resources, verbose=verbose))
         stop = stack.enter_context(Stop().listening())
         display = stack.enter_context(Display(console, verbose=verbose))
@@ -102,6 +103,7 @@ def search(
             session.pack(node_resources(), gpu_memories)
             session.prepare()
             session.search()
+            session.measure_on_devices(measuring)
             session.measure()
         except KeyboardInterrupt:
             status = "KILLED"

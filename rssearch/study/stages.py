@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from rssearch.agent.desk import Ended
 from rssearch.backend import gpu_sharing
 from rssearch.backend.gpu_sharing import FOOTPRINTS
 from rssearch.config.schema import Resources
@@ -20,6 +21,7 @@ from rssearch.errors import InputError, TrialFailed
 from rssearch.sampling.sampler import Proposer
 from rssearch.storage import shared_folder, uris
 from rssearch.storage.records import Status, TrialRecord
+from rssearch.study import devices
 from rssearch.study.definition import StudyDefinition
 from rssearch.study.early_stopping import EarlyStopping
 from rssearch.study.recorder import BASELINE_FAILED, Recorder
@@ -142,7 +144,7 @@ class Stages:
         known = [record for record in self.recorder.records.values() if record.status not in repeated]
         proposer = Proposer(
             self.config.space,
-            self.config.search,
+            self.definition.search,
             key_of=self.definition.key,
             known=known,
             cost=self._cost,
@@ -197,7 +199,7 @@ class Stages:
         """Tell the sampler; a trial without a finite value of each objective has failed."""
         record = proposer.tell(job.key, outcome.status, outcome.metrics)
         if record.status is Status.FAILED and outcome.status is Status.FINISHED:
-            shown = ", ".join(f"{n} = {record.metrics.get(n)}" for n in self.config.search.objectives)
+            shown = ", ".join(f"{n} = {record.metrics.get(n)}" for n in self.definition.search.objectives)
             outcome = replace(outcome, reason=f"an objective is missing or not finite: {shown}")
         assert record.status is not None
         return replace(outcome, status=record.status)
@@ -217,6 +219,36 @@ class Stages:
             _log.info("%s: %s", self.definition.title(point), error)
             return {}
 
+    def measure_on_devices(self, found: devices.Devices) -> None:
+        """Have the devices measure what waits for them; what they do not get to waits for the next session."""
+        recorder, display = self.recorder, self.recorder.display
+        todo = [Job(record.key, record.point) for record in found.lacking(recorder.records.values())]
+        if todo:
+            display.start("exporting for devices", len(todo))
+            self._run(_one_by_one(todo), "deploy", self._title, self._deployed)
+
+        def done(device: str, key: str, ended: Ended) -> None:
+            title = recorder.records[key].title
+            if ended.metrics is not None:
+                recorder.measured_on_device(key, ended.metrics)
+            if ended.reason is not None:
+                display.say(f"not measured on {device}: {title}: {ended.reason}")
+
+        def alive() -> None:
+            self._check_now_and_then()
+            if self.stop.requested:
+                raise KeyboardInterrupt
+
+        for name, count in found.offer(recorder.records).items():
+            listen = self.config.devices[name].listen
+            display.say(f"{count} networks wait for {name}, whose agent asks at {listen}")
+        for name, left in found.measure(recorder.records, done, alive).items():
+            if left:
+                display.say(f"{left} trials wait for {name}; the same command measures them when it is there")
+
+    def _deployed(self, job: Job, outcome: Outcome) -> None:
+        self.recorder.probe_ended(job, self._title(job), outcome)
+
     def measure(self) -> None:
         """What only the front's members are worth, one after another with the machine to themselves."""
         if self.definition.hook("measure") is None:
@@ -234,7 +266,7 @@ class Stages:
 
         It may also lack what its trial's module measures by now.
         """
-        measured = record.measured or {}
+        measured = {name: value for name, value in (record.measured or {}).items() if not devices.is_on(name)}
         if not measured or not {*getattr(self.definition.module, "MEASURED", ())} <= measured.keys():
             return True
         listed = {metric(*pair) for pair in self.config.settings.latency.pairs()}

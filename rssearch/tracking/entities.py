@@ -11,10 +11,10 @@ _QUALITIES = ("val_accuracy", "val_miou")
 
 
 def metrics_of(values: Mapping[str, Any], step: int, now: int) -> list[Any]:
-    """The numbers among some values, at a step and a time in milliseconds."""
+    """The numbers among some values, at a step and a time in milliseconds; of a device as ``latency_ms/pi``."""
     from mlflow.entities import Metric
 
-    return [Metric(name, float(value), now, step) for name, value in _numbers(values).items()]
+    return [Metric(name.replace("@", "/"), float(value), now, step) for name, value in _numbers(values).items()]
 
 
 def params_of(values: Mapping[str, Any]) -> list[Any]:

@@ -117,6 +117,9 @@ class TrialModule(Protocol):
         It may put a picture into the store, see `PREDICTIONS`.
         """
 
+    def deploy(self, config: Point, session: Session) -> Metrics:
+        """Put a trained network as ``model.onnx`` into the store, see `DEPLOYED`: devices measure it."""
+
     def footprint(self, config: Point, session: Session) -> Metrics:
         """``taken`` and ``memory``, bytes of a GPU by `rssearch.cost.memory`, for ``gpus: auto``."""
 

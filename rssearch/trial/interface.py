@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["CHECKPOINTS", "DEPLOYED", "MEMBERS", "PREDICTIONS", "WEIGHTS", "Metrics", "Preparation"]
+__all__ = ["CHECKPOINTS", "CONVERTED", "DEPLOYED", "MEMBERS", "PREDICTIONS", "WEIGHTS", "Metrics", "Preparation"]
 
 Metrics = dict[str, Any]
 
 CHECKPOINTS = "checkpoints"
 WEIGHTS = "weights"  # files of weights that a study names, each by the SHA-256 of its bytes
+DEPLOYED = "deployed"  # model.onnx in the store under a trial's key, while a device is to measure it
 MEMBERS = "members"  # files in the store under a trial's key go into its folder among the study's, and into its run
-DEPLOYED = "deployed.onnx"  # beside the weights of a trial: the model in fewer bits, which was measured
+CONVERTED = "converted.onnx"  # beside the weights of a trial: the model in fewer bits, which was measured
 PREDICTIONS = "predictions"  # predictions.png in the store under a trial's key goes into its run and into front.html
 
 

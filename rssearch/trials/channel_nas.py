@@ -72,6 +72,11 @@ def measure(config: Config, session: Session) -> Metrics:
     return prune.measure(_named(config), session)
 
 
+def deploy(config: Config, session: Session) -> Metrics:
+    """Put the trained network as an ONNX file into the store."""
+    return prune.deploy(_named(config), session)
+
+
 def estimate(point: Config, session: Session, epochs: int) -> float:
     """Seconds of training on this machine."""
     return prune.estimate(_named(point), session, epochs)

@@ -31,7 +31,7 @@ from rssearch.scores import PER_CLASS
 from rssearch.storage.artifacts import Files
 from rssearch.train.evaluation import measured
 from rssearch.train.quantisation import QuantisationAware
-from rssearch.trial.interface import DEPLOYED
+from rssearch.trial.interface import CONVERTED
 from rssearch.trials import results, spending
 from rssearch.trials.finetune import FineTuned, OnShape, prune_and_finetune
 from rssearch.trials.keys import FINETUNED
@@ -62,7 +62,7 @@ def run(trial: PruningTrial, on_shape: OnShape) -> Metrics:
         model, work = _trained_in_8_bits(trial, tuned)
     content, about = _converted(trial, model)
     on_shape(OnnxNetwork(content))
-    results.keep(trial, model, tuned.spec, {DEPLOYED: content})
+    results.keep(trial, model, tuned.spec, {CONVERTED: content})
     found = _validated(trial, content)
     was = {f"fp32_{name}": before[name] for name in found if not name.endswith(PER_CLASS)}
     size = {results.BYTES: len(content)}

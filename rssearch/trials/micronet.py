@@ -168,6 +168,11 @@ def measure(config: Config, session: Session) -> Metrics:
     return results.of_front_member(_opened(config, session))
 
 
+def deploy(config: Config, session: Session) -> Metrics:
+    """Put the trained network as an ONNX file into the store."""
+    return results.deploy(_opened(config, session))
+
+
 def footprint(config: Config, session: Session) -> Metrics:
     """What training the network of a point takes of a GPU's memory."""
     trial = _opened(config, session)

@@ -187,6 +187,11 @@ def measure(config: Config, session: Session) -> Metrics:
     return results.of_front_member(trial, results.sensitivity_picture(trial)) | results.of_its_baseline(trial)
 
 
+def deploy(config: Config, session: Session) -> Metrics:
+    """Put the trained network as an ONNX file into the store."""
+    return results.deploy(PruningTrial.open(config, session))
+
+
 def check_baseline(config: Config, session: Session) -> list[Metrics]:
     """What the weights that a point begins with reach on the validation images, by each of several normalisations."""
     return baseline_check.rows(PruningTrial.open(config, session))

@@ -16,7 +16,7 @@ from rssearch.config.space import content_key
 from rssearch.cost import counting
 from rssearch.cost.activations import traced
 from rssearch.cost.compute import Work
-from rssearch.cost.onnx import OnnxNetwork
+from rssearch.cost.onnx import OnnxNetwork, to_onnx
 from rssearch.cost.precision import BITS, costs
 from rssearch.errors import TrialFailed
 from rssearch.models.weights import to_bytes
@@ -25,7 +25,7 @@ from rssearch.pruning.surgery import kept_by
 from rssearch.report.members import SENSITIVITY
 from rssearch.scores import PER_CLASS, derived
 from rssearch.storage.artifacts import Files
-from rssearch.trial.interface import DEPLOYED, MEMBERS, PREDICTIONS
+from rssearch.trial.interface import CONVERTED, DEPLOYED, MEMBERS, PREDICTIONS
 from rssearch.trials import latency, normalisation, spending, tasks
 from rssearch.trials.baselines import SPARSITY
 from rssearch.trials.finetune import FineTuned, Spec
@@ -130,6 +130,14 @@ def of_front_member(trial: NetworkTrial, more: Mapping[str, bytes] | None = None
     return result | {BYTES: size} | latency.of_front(model, images.input_shape, session, device)
 
 
+def deploy(trial: NetworkTrial) -> Metrics:
+    """Put a trained network as an ONNX file into the store, for devices to measure."""
+    model, *_ = _kept(trial)
+    content = model.content if isinstance(model, OnnxNetwork) else to_onnx(model, trial.images.input_shape)
+    trial.session.store.put(DEPLOYED, trial.session.key, {"model.onnx": content})
+    return {"onnx_bytes": len(content)}
+
+
 def of_its_baseline(trial: PruningTrial) -> Metrics:
     """The same of the baseline of a front's member, as ``baseline_<metric>``.
 
@@ -183,7 +191,7 @@ def _kept(trial: NetworkTrial) -> tuple[nn.Module, int, torch.device]:
     files = trial.session.store.get(MODELS, trial.session.key)
     if files is None:
         raise TrialFailed(f"the weights of {trial.session.key} are gone from the store")
-    if (content := files.get(DEPLOYED)) is not None:
+    if (content := files.get(CONVERTED)) is not None:
         return OnnxNetwork(content), len(content), torch.device("cpu")
     model = pruning.apply_spec(trial.build_model(), json.loads(files["spec.json"]))
     model.load_state_dict(load_tensors(files["model.safetensors"]))

@@ -22,7 +22,7 @@ from rssearch.errors import InputError
 from rssearch.imaging.pixels import decode
 from rssearch.report.recorded import Recorded
 from rssearch.storage.artifacts import Store
-from rssearch.trial.interface import DEPLOYED
+from rssearch.trial.interface import CONVERTED
 from tests.support.bundles import ABOUT, CLASSES, KEY, onnx_model, pruned_network, study
 
 NAMES = [
@@ -420,7 +420,7 @@ def test_a_network_that_was_measured_in_8_bits_is_exported_as_it_was(
     assert stored is not None
     generator = torch.Generator().manual_seed(0)
     quantised = to_int8(onnx_model(), [torch.randn(4, 3, 32, 32, generator=generator)])
-    store.put("models", KEY, {**stored, DEPLOYED: quantised})
+    store.put("models", KEY, {**stored, CONVERTED: quantised})
     path = bundle.export(found, row | {"precision": "int8"}, tmp_path / "out")
     assert (path / "model.int8.onnx").read_bytes() == quantised
     assert sorted(p.name for p in path.iterdir()) == sorted([*NAMES, "model.int8.onnx"])

@@ -41,3 +41,13 @@ def test_a_trial(tmp_path: Path, local_ray: str) -> None:
         (size, shortcut, "finished") for size in ("16", "24") for shortcut in ("A", "B")
     ]
     assert len({row["macs"] for row in rows}) == 4
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_a_device(tmp_path: Path, local_ray: str) -> None:
+    printed, rows = follow("device", tmp_path, local_ray)
+    assert "2 trials wait for pi" in printed
+    assert [row["status"] for row in rows] == ["finished", "finished"]
+    assert all(float(row["latency_ms@pi"]) > 0 for row in rows)
+    assert all(float(row["peak_rss_bytes@pi"]) > 2**24 for row in rows)

@@ -14,7 +14,7 @@ from tests.support.howtos import HOWTOS, PAGES, follow
 
 def test_every_page_is_listed() -> None:
     index = (HOWTOS / "index.md").read_text(encoding="utf-8")
-    assert PAGES == ["dataset", "method", "model", "scene", "trial", "weights"]
+    assert PAGES == ["dataset", "device", "method", "model", "scene", "trial", "weights"]
     assert sorted(re.findall(r"\((\w+)\.md\) \|", index)) == PAGES
 
 

@@ -17,7 +17,7 @@ from rssearch.data import loader
 from rssearch.errors import InputError
 from rssearch.storage.artifacts import Store
 from rssearch.train import evaluate
-from rssearch.trial.interface import DEPLOYED
+from rssearch.trial.interface import CONVERTED
 from rssearch.trial.session import Context, Session
 from rssearch.trials import deployed, prune, results
 from rssearch.trials.keys import FINETUNED, Keys
@@ -59,7 +59,7 @@ def test_they_share_their_fine_tuning(found: dict[str, Any], data_root: Path) ->
 @pytest.mark.parametrize("precision", ["fp16", "int8", "int8_qat"])
 def test_what_is_reported_is_what_onnxruntime_computes(found: dict[str, Any], precision: str) -> None:
     session, metrics, _ = found[precision]
-    content = session.store.get(results.MODELS, session.key)[DEPLOYED]
+    content = session.store.get(results.MODELS, session.key)[CONVERTED]
     trial = PruningTrial.open(POINT | {"precision": precision}, session)
     network = OnnxNetwork(content)
     for split in ("val", "test"):
@@ -77,7 +77,7 @@ def test_what_is_reported_is_what_onnxruntime_computes(found: dict[str, Any], pr
 
 def test_a_quantised_model_has_a_scale_for_each_channel_and_no_normalisation_left(found: dict[str, Any]) -> None:
     session, metrics, _ = found["int8"]
-    model = onnx.load_from_string(session.store.get(results.MODELS, session.key)[DEPLOYED])
+    model = onnx.load_from_string(session.store.get(results.MODELS, session.key)[CONVERTED])
     assert not [node for node in model.graph.node if node.op_type == "BatchNormalization"]
     weights = {w.name: numpy_helper.to_array(w) for w in model.graph.initializer}
     convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
