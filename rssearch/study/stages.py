@@ -241,7 +241,7 @@ class Stages:
 
         for name, count in found.offer(recorder.records).items():
             listen = self.config.devices[name].listen
-            display.say(f"{count} networks wait for {name}, whose agent asks at {listen}")
+            display.say(f"networks for {name}: {count}; its agent asks at {listen}")
         for name, left in found.measure(recorder.records, done, alive).items():
             if left:
                 display.say(f"{left} trials wait for {name}; the same command measures them when it is there")
