@@ -33,7 +33,7 @@ __all__ = [
     "or_a_name",
 ]
 
-Runtime = Literal["eager", "compile", "onnxruntime"]
+Runtime = Literal["eager", "compile", "onnxruntime", "openvino"]
 
 
 class Augment(Section):
@@ -298,7 +298,9 @@ class Latency(Section):
     """What is timed of the front's networks: each runtime with each batch."""
 
     runtimes: tuple[Runtime, ...] = Field(
-        ("eager",), min_length=1, description="PyTorch as it is (eager), torch.compile (compile), or onnxruntime"
+        ("eager",),
+        min_length=1,
+        description="PyTorch as it is (eager), torch.compile (compile), onnxruntime, or OpenVINO on the CPU (openvino)",
     )
     batches: tuple[Annotated[Integer, Field(ge=1, le=65536)], ...] = Field(
         (1,), min_length=1, description="images that go through the network together"

@@ -1,7 +1,7 @@
 """How long a network takes for a batch of images: measured on the machine that it runs on.
 
 A pass is timed from the call until its result is there, on a GPU until the GPU is done. Networks compute in their own
-precision (onnxruntime in float32), in eval mode, on noise.
+precision (onnxruntime and OpenVINO in float32), in eval mode, on noise.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Latency:
         p95_ms: 95 of 100 passes take no longer.
         fastest_ms: of all passes; what other work on the machine disturbs least, for comparisons on a busy one.
         passes: how many were timed.
-        runtime: ``eager``, ``compile`` or ``onnxruntime``.
+        runtime: ``eager``, ``compile``, ``onnxruntime`` or ``openvino``.
         batch: images of a pass.
         device: name of the GPU or the CPU.
         threads: of the CPU.
@@ -89,7 +89,7 @@ def measure(
         model: from [B, C, H, W] to its output; it is left as it is, wherever it is.
         input_shape: (C, H, W).
         runtime: ``eager``; ``compile``: `torch.compile` with its default backend; ``onnxruntime``, on a GPU by its
-            CUDA provider, with the images in the GPU's memory.
+            CUDA provider, with the images in the GPU's memory; ``openvino``, on the CPU.
         batch: B.
         device: where it runs.
         threads: of the CPU; None: torch's present number.
@@ -187,6 +187,8 @@ def _prepare(
             return _compiled(twin, images)
         case "onnxruntime":
             return _onnxruntime(twin, images.float(), threads)
+        case "openvino":
+            return _openvino(twin, images.float(), threads)
 
 
 def _compiled(model: nn.Module, images: torch.Tensor) -> Pass:
@@ -238,6 +240,25 @@ def _onnxruntime(model: nn.Module, images: torch.Tensor, threads: int) -> Pass:
         raise NotMeasured(f"onnxruntime could not start its {provider}")
     # The binding keeps an address, not the tensor: `images` must live as long as what is returned.
     return lambda: (session.run_with_iobinding(binding), images)
+
+
+def _openvino(model: nn.Module, images: torch.Tensor, threads: int) -> Pass:
+    import torch
+
+    from rssearch.cost import openvino_runtime
+    from rssearch.cost.onnx import to_onnx
+
+    if images.device.type != "cpu":
+        raise NotMeasured(f"OpenVINO is measured on the CPU, not on {images.device.type}")
+    if not openvino_runtime.is_installed():
+        raise NotMeasured("OpenVINO is not installed; the extra openvino brings it")
+    channels, height, width = images.shape[1:]
+    try:
+        with torch.inference_mode(False):
+            content = to_onnx(model, (channels, height, width))
+        return openvino_runtime.passes(content, images.numpy(), threads)
+    except Exception as error:  # so may an exporter
+        raise NotMeasured(f"OpenVINO cannot run the network: {_first_line(error)}") from error
 
 
 def _first_line(error: Exception) -> str:

@@ -6,13 +6,15 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from rssearch.cost import latency
+from rssearch.cost import latency, openvino_runtime
 from rssearch.cost.latency import Latency, NotMeasured, measure, measure_all, metric
+from rssearch.cost.onnx import to_onnx
 from rssearch.errors import InputError
 
 SHAPE = (3, 8, 8)
@@ -79,7 +81,7 @@ def test_slow_passes_are_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
     assert measure(Sleeper(0.01), SHAPE).passes == latency.FEWEST
 
 
-@pytest.mark.parametrize("runtime", ["eager", "onnxruntime"])
+@pytest.mark.parametrize("runtime", ["eager", "onnxruntime", "openvino"])
 @pytest.mark.parametrize("batch", [1, 3])
 def test_a_network_is_left_as_it_is(runtime: latency.Runtime, batch: int) -> None:
     model = small().train()
@@ -95,6 +97,19 @@ def test_a_network_is_left_as_it_is(runtime: latency.Runtime, batch: int) -> Non
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_images_have_the_precision_of_the_weights(dtype: torch.dtype) -> None:
     assert measure(small().to(dtype), SHAPE).median_ms > 0
+
+
+def test_openvino_is_named_where_it_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openvino_runtime, "is_installed", lambda: False)
+    with pytest.raises(NotMeasured, match="the extra openvino brings it"):
+        measure(small(), SHAPE, runtime="openvino")
+
+
+def test_a_pass_of_openvino_computes_the_network() -> None:
+    model, images = small().eval(), torch.randn(2, *SHAPE)
+    run: Any = openvino_runtime.passes(to_onnx(model, SHAPE), images.numpy(), 1)
+    with torch.inference_mode():
+        assert torch.allclose(torch.from_numpy(next(iter(run().values()))), model(images), atol=1e-5)
 
 
 @pytest.mark.slow
