@@ -354,7 +354,7 @@ class Settings(Section):
     model: ModelOptions = Field(ModelOptions(), description="options of the networks")
     train: Recipe = Field(Recipe(), description="how baselines are trained, and networks that are not pruned")
     finetune: Recipe = Field(
-        Recipe(epochs=5, lr=0.01, recalibrate_batches=10), description="how pruned networks are trained further"
+        Recipe(epochs=5, lr=0.03, recalibrate_batches=10), description="how pruned networks are trained further"
     )
     pruning: Pruning = Field(Pruning(), description="how scores become a smaller network")
     nas: ChannelSearch = Field(ChannelSearch(), description="how channels are searched (method channel_nas)")
