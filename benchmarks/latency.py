@@ -5,9 +5,10 @@ the other in one run. `table`: networks cut at random (each group of coupled cha
 measured whole, and predicted by `rssearch.cost.latency_table` with a line from four other networks of the same family;
 beside it the prediction by a line over the MACs of these four. A measurement whose interquartile range is above a tenth
 of its median was disturbed: it is taken again, up to `--tries` times, and the calmest counts. Ratios and predictions
-are of fastest passes, which other work on the machine disturbs least; medians stand beside them.
+are of fastest passes, which other work on the machine disturbs least; medians stand beside them. `rounding`: what
+half of the MACs leave of the time, with and without multiples of channels that are fast on this machine.
 
-    python benchmarks/latency.py [--parts runtimes table] [--threads 1]
+    python benchmarks/latency.py [--parts runtimes table rounding] [--threads 1]
 """
 
 import argparse
@@ -24,6 +25,8 @@ from rssearch.cost import latency_table
 from rssearch.cost.counting import profile
 from rssearch.cost.latency import Latency, NotMeasured, measure, torch_threads
 from rssearch.cost.latency_table import errors, fit, layers, time_layers
+from rssearch.cost.rounding import learned
+from rssearch.pruning import prune
 
 SIZE = 64
 NETWORKS: dict[str, dict[str, Any]] = {"resnet20": {}, "resnet18": {"stem": "small"}, "vgg16_cifar": {}}
@@ -157,10 +160,42 @@ def tell(name: str, rows: list[dict[str, Any]]) -> None:
         print(f"{name:12s} {column:21s} {len(test)} networks: {shown}", flush=True)
 
 
+def rounding(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """A row for each network whole, and with half of its MACs in any widths or in multiples that are fast here."""
+    multiple, rows = learned(args.threads), []
+    for name in args.families:
+        whole, _ = build(name)
+        states = {"whole": (1, whole)} | {
+            f"round_to {to}": (to, prune(whole, torch.zeros(1, *SHAPE), "l1", macs_ratio=0.5, round_to=to).model)
+            for to in (1, multiple)
+        }
+        for runtime in ("onnxruntime", "openvino"):
+            first, full = 0.0, profile(whole, SHAPE).macs
+            for state, (to, model) in states.items():
+                timed = [measure(model, SHAPE, threads=args.threads, runtime=runtime) for _ in range(args.tries)]
+                fastest, macs = min(found.fastest_ms for found in timed), profile(model, SHAPE).macs
+                first = first or fastest
+                left = {"macs_ratio": macs / full, "time_ratio": fastest / first}
+                saved = (1 - left["time_ratio"]) / (1 - left["macs_ratio"]) if macs < full else None
+                rows.append(
+                    {
+                        **{"network": name, "state": state, "round_to": to, "runtime": runtime, "macs": macs},
+                        "fastest_ms": round(fastest, 3),
+                        **{ratio: round(value, 3) for ratio, value in left.items()},
+                        "saved": "" if saved is None else round(saved, 3),
+                        "machine": timed[0].device,
+                        "load_average": load(),
+                    }
+                )
+                print({name: rows[-1][name] for name in list(rows[-1])[:9]}, flush=True)
+    return rows
+
+
 def main() -> None:
     """The parts that are asked for, each into a file of its own."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parts", nargs="+", choices=("runtimes", "table"), default=["runtimes", "table"])
+    parts = ("runtimes", "table", "rounding")
+    parser.add_argument("--parts", nargs="+", choices=parts, default=parts)
     parser.add_argument("--families", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--networks", type=int, default=10, help="of each family, for the table")
     parser.add_argument("--tries", type=int, default=8)
@@ -173,6 +208,8 @@ def main() -> None:
         print(write_rows("latency", runtimes(args, device), packages, args.out))
     if "table" in args.parts:
         print(write_rows("latency_table", table(args, device), packages, args.out))
+    if "rounding" in args.parts:
+        print(write_rows("rounding", rounding(args), (*packages, "openvino"), args.out))
 
 
 if __name__ == "__main__":

@@ -275,7 +275,11 @@ class Pruning(Section):
         default_factory=dict,
         description="options of the methods' criteria by method, such as {lfp: {log: literal_eps}}",
     )
-    round_to: Integer = Field(1, ge=1, description="kept channels are multiples of this; 8 suits most hardware")
+    round_to: Annotated[Integer, Field(ge=1)] | Literal["auto"] = Field(
+        1,
+        description="kept channels are multiples of this; 8 suits most hardware. auto: the multiple that is measured "
+        "to be fast in onnxruntime on the machine where the study starts",
+    )
     min_channels: Integer = Field(1, ge=1, description="no group of coupled channels gets smaller than this")
     score_batches: Integer = Field(
         5,

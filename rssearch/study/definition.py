@@ -21,7 +21,7 @@ from rssearch.storage.artifacts import Store
 from rssearch.storage.journal import Journal
 from rssearch.storage.location import absolute, address, locate
 from rssearch.storage.records import Status, TrialRecord
-from rssearch.study import class_metrics, devices, split_files, weight_files
+from rssearch.study import class_metrics, devices, rounding, split_files, weight_files
 from rssearch.trial.hooks import resolve, takes_session
 from rssearch.trial.interface import Preparation
 from rssearch.trial.session import Context, Session, point_settings
@@ -74,15 +74,15 @@ class StudyDefinition:
 
     def __init__(self, config: StudyConfig) -> None:
         """Find the trial and check every point. Raises InputError; nothing is written."""
-        self.config = config = split_files.fixed(weight_files.fixed(config))
+        place = locate(config.storage)
+        self.storage = absolute(place) if isinstance(place, Path) else place
+        self.store = Store(self.storage)
+        self.config = config = rounding.fixed(split_files.fixed(weight_files.fixed(config)), self.store)
         self.function, self.module = resolve(config.trial)
         chosen = (value for d in config.space.values() if isinstance(d, Choice) for value in d.values)
         self._sources = imports.sources([config.trial, *(value for value in chosen if isinstance(value, str))])
-        place = locate(config.storage)
-        self.storage = absolute(place) if isinstance(place, Path) else place
         self.data_root = absolute(config.data_root)
         self.folder = self.storage / config.study
-        self.store = Store(self.storage)
         fields = type(config.settings).model_fields
         plain = {name for name in _LATER if getattr(config.settings, name) == fields[name].default}
         self._settings = config.settings.model_dump(mode="json", exclude=_NOT_IN_KEY | plain)

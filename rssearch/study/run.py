@@ -20,7 +20,7 @@ from rssearch.storage import shared_folder, uris
 from rssearch.storage.journal import Journal, flat
 from rssearch.storage.location import check_writable, remove, write_atomic
 from rssearch.storage.lock import Held, lock
-from rssearch.study import class_metrics, devices, split_files, weight_files
+from rssearch.study import class_metrics, devices, rounding, split_files, weight_files
 from rssearch.study.console import PlainConsole
 from rssearch.study.definition import StudyDefinition, sample_note
 from rssearch.study.environment import environment
@@ -92,6 +92,7 @@ def search(
         if fresh:
             _start_from_scratch(definition, journal, tracker)
         weight_files.keep(definition.config, definition.store)
+        rounding.keep(config, definition.config, definition.store)
         write_atomic(definition.folder / "study.yaml", plain_yaml.dump(definition.config.masked()))
         write_atomic(definition.folder / "environment.json", environment(data.values()))
         for name, table in split_files.written(data.values()).items():

@@ -165,6 +165,8 @@ def _check_numbers(values: Mapping[str, Any]) -> None:
         value = values.get(name, low)
         if isinstance(value, bool) or not isinstance(value, int) or value < low:
             raise InputError(f"space.{name}: {value!r} is not a whole number of at least {low}")
+    if values.get("pruning.round_to") == "auto":
+        raise InputError("space.pruning.round_to: auto is found once for a study; give it as settings.pruning.round_to")
     if values.get("allocation", "uniform") not in ALLOCATIONS:
         raise InputError(f"space.allocation: {unknown('allocation', values['allocation'], ALLOCATIONS)}")
     if values.get("groups", "all") not in SCOPES:
