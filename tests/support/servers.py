@@ -102,9 +102,7 @@ class Postgres(Server):
         self.data = folder / "data"
         self.user = [] if os.geteuid() != 0 else ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
         if self.user:
-            for parent in (folder, *folder.parents):  # pytest's folders are for their owner alone
-                if parent.stat().st_uid == 0 and parent != Path("/") and not parent.stat().st_mode & 0o001:
-                    parent.chmod(parent.stat().st_mode | 0o011)
+            self._let_in()
             shutil.chown(folder, "nobody", "nogroup")
         how = ["--username=mlflow", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"]
         initdb = [*self.user, _postgres("initdb"), "-D", str(self.data), *how]
@@ -118,7 +116,15 @@ class Postgres(Server):
     def environment(self) -> dict[str, str]:
         return {**os.environ, "LC_ALL": "C", "HOME": str(self.folder)}
 
+    def _let_in(self) -> None:
+        """Pytest's folders are for their owner alone, and another run of it makes them so again."""
+        for parent in (self.folder, *self.folder.parents):
+            if parent.stat().st_uid == 0 and parent != Path("/") and not parent.stat().st_mode & 0o001:
+                parent.chmod(parent.stat().st_mode | 0o011)
+
     def command(self) -> list[str]:
+        if self.user:
+            self._let_in()
         settings = ["-h", "127.0.0.1", "-p", str(self.port), "-k", str(self.folder), "-F"]
         return [*self.user, _postgres("postgres"), "-D", str(self.data), *settings]
 
