@@ -1,8 +1,13 @@
-"""cost.activations: the largest number of activations at once, counted by hand, replayed, and from the ONNX file."""
+"""cost.activations: the most activations at once, by hand, replayed, from the ONNX file, and in its runtime."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
+import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from torch import Tensor, nn
@@ -141,3 +146,32 @@ def test_the_exported_file_says_the_same(name: str) -> None:
     size = 32
     model = models.create(name, 5, in_channels=3, input_size=size).eval()
     assert traced(model, (3, size, size)).peak() == kept_in_onnx(to_onnx(model, (3, size, size)))
+
+
+def held_by_onnxruntime(content: bytes, shape: tuple[int, int, int], folder: Path) -> int:
+    """The most bytes that the arena of its CPU provider holds between two operators of a pass, by its own profile.
+
+    Without its optimisations, so that it runs the operators of the file; its first pass has no pattern of memory yet,
+    and takes what the plan of its lifetimes says.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 1, 3
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.enable_profiling, options.profile_file_prefix = True, str(folder / "profile")
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    session.run(None, {INPUT: np.zeros((1, *shape), np.float32)})
+    events = json.loads(Path(session.end_profiling()).read_text())
+    nodes = [event["args"] for event in events if "mem_bytes_requested_in_use" in event.get("args", {})]
+    held = [int(node["mem_bytes_requested_in_use"]) for node in nodes]
+    return max(held) - (held[0] - int(nodes[0]["mem_requested_in_use_delta"]))  # what was there before the first
+
+
+@pytest.mark.parametrize("name", [*NETWORKS, "vgg16_cifar"])
+def test_the_arena_of_onnxruntime_holds_exactly_so_much(name: str, tmp_path: Path) -> None:
+    """To the byte, as its profile counts what operators ask for; the image, which is not in the arena, is gone by then.
+
+    While a convolution runs there is its workspace besides, which belongs to the runtime and is no map.
+    """
+    shape = (3, 32, 32)
+    model = models.create(name, 5, in_channels=3, input_size=32).eval()
+    assert 4 * traced(model, shape).peak() == held_by_onnxruntime(to_onnx(model, shape), shape, tmp_path)

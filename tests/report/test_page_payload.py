@@ -70,6 +70,15 @@ def test_axes_are_the_numbers_that_vary() -> None:
     assert told(study(), {"val_accuracy": "max"})["axes"]["x"] == ""
 
 
+def test_what_a_device_measures_is_an_axis_and_better_where_it_is_less() -> None:
+    costs = ("latency_ms@pi", "latency_p95_ms@pi", "peak_rss_bytes@pi", "energy_mj@pi", "bops", "peak_activation_bytes")
+    aside = ("latency_iqr_ms@pi", "latency_passes@pi", "latency_threads@pi")
+    rows = [row | dict.fromkeys((*costs, *aside), 2.0 + i) for i, row in enumerate(study())]
+    better = {metric["name"]: metric["better"] for metric in told(rows)["metrics"]}
+    assert {name: better[name] for name in costs} == dict.fromkeys(costs, "min")
+    assert not better.keys() & {*aside}
+
+
 def test_colours_and_symbols_are_those_of_the_picture() -> None:
     data = told(study())
     assert data["hue"] == {"title": "Method", "colours": {"compound": COLOURS[0], "l1": COLOURS[1], "lfp": COLOURS[2]}}

@@ -126,7 +126,7 @@ def _direction(name: str) -> str | None:
     """Which values of a metric are better; None where that is not known, as of a rate."""
     if name.startswith("requested_"):
         return None
-    costs = is_count(name) or is_size(name) or "latency" in name
+    costs = is_count(name) or is_size(name) or "latency" in name or name.startswith("energy")
     if costs or is_calibration(name) or name.endswith((*RATIOS, "seconds", "loss")):
         return "min"
     good = is_share(name) or is_difference(name) or name.endswith("kappa") or name.startswith(SPEEDUP)
