@@ -244,7 +244,8 @@ def draw(rows: list[dict[str, str]], ratios: list[float], path: Path) -> None:
     axes.set_xticks(ratios, [f"{ratio:g}" for ratio in ratios])
     axes.minorticks_off()
     axes.set_xlabel("share of the MACs that is left")
-    axes.set_ylabel("test quality in %, mean and 95 % interval")
+    several = len({row["seed"] for row in rows}) > 1
+    axes.set_ylabel("test quality in %" + (", mean and 95 % interval" if several else ", one seed"))
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path, dpi=150)
