@@ -140,6 +140,8 @@ class StudyDefinition:
             return
         for section in ("objectives", "constraints"):
             for name in getattr(self.search, section):
+                if devices.is_on(name):  # known to be one
+                    continue
                 if name not in known and not class_metrics.among([name], self.module):
                     every = [*known, *(f"{beginning}CLASS" for beginning in getattr(self.module, "PER_CLASS", ()))]
                     raise InputError(f"search.{section}.{name}: {unknown('metric', name, every, self._of_classes())}")

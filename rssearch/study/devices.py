@@ -8,18 +8,23 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 from rssearch.agent import protocol
 from rssearch.agent.desk import Desk, Ended
 from rssearch.agent.server import serving
 from rssearch.config.devices import Device
 from rssearch.config.schema import Search, StudyConfig
+from rssearch.cost import device_latencies
+from rssearch.cost.device_latencies import LAYERS, MEASURED, PREDICTED
+from rssearch.cost.device_table import DeviceTable
 from rssearch.errors import InputError, unknown
 from rssearch.storage.artifacts import Store
 from rssearch.storage.records import Status, TrialRecord
 from rssearch.trial.interface import DEPLOYED
 
 FILE = "model.onnx"
+_KNOWN = (*protocol.METRICS, PREDICTED)
 _LOOK = 0.2  # seconds between two looks at what came back
 
 
@@ -28,10 +33,16 @@ def is_on(name: str) -> bool:
     return "@" in name
 
 
+def is_predicted(name: str) -> bool:
+    """Whether a metric of a device is known without it: ``predicted_latency_ms@pi``."""
+    return name.partition("@")[0] == PREDICTED
+
+
 def asked(config: StudyConfig, device: str) -> list[str]:
-    """The metrics of a device that the study names."""
-    named = dict.fromkeys([*config.search.objectives, *config.search.constraints])
-    return [name for name in named if name.partition("@")[2] == device]
+    """The metrics that a device has to measure for a study: a prediction is learned from latencies."""
+    pairs = [name.partition("@") for name in (*config.search.objectives, *config.search.constraints)]
+    names = [MEASURED if name == PREDICTED else name for name, _, of in pairs if of == device]
+    return [f"{name}@{device}" for name in dict.fromkeys(names)]
 
 
 def without(config: StudyConfig, deploys: bool) -> Search:
@@ -49,8 +60,13 @@ def without(config: StudyConfig, deploys: bool) -> Search:
     for section in ("objectives", "constraints"):
         for name in filter(is_on, getattr(search, section)):
             metric, _, device = name.partition("@")
-            if metric not in protocol.METRICS:
-                raise InputError(f"search.{section}.{name}: {unknown('metric of a device', metric, protocol.METRICS)}")
+            if metric == PREDICTED and section == "objectives":
+                raise InputError(
+                    f"search.objectives.{name}: the first trials are not predicted, as nothing is measured by then; "
+                    f"take {MEASURED}@{device}, or limit the prediction by a constraint"
+                )
+            if metric not in _KNOWN:
+                raise InputError(f"search.{section}.{name}: {unknown('metric of a device', metric, _KNOWN)}")
             if device not in config.devices:
                 raise InputError(f"search.{section}.{name}: {unknown('device', device, config.devices)}")
             if not deploys:
@@ -61,8 +77,8 @@ def without(config: StudyConfig, deploys: bool) -> Search:
             "search.objectives: needs one that trials report themselves, such as val_accuracy: devices measure what is "
             "trained already"
         )
-    constraints = {name: bound for name, bound in search.constraints.items() if not is_on(name)}
-    return search.model_copy(update={"objectives": objectives, "constraints": constraints})
+    known = {name: bound for name, bound in search.constraints.items() if not is_on(name) or is_predicted(name)}
+    return search.model_copy(update={"objectives": objectives, "constraints": known})
 
 
 def waiting(config: StudyConfig, device: str, records: Iterable[TrialRecord]) -> list[str]:
@@ -121,6 +137,16 @@ class Devices:
                 break
             time.sleep(_LOOK)
         return {name: len(waiting(self._config, name, records.values())) for name in self._desks}
+
+    def learn(self, device: str, key: str, metrics: Mapping[str, Any]) -> None:
+        """Keep what a device has measured of a trial, where its network is described, for predictions."""
+        if (files := self._store.get(DEPLOYED, key, [LAYERS])) and LAYERS in files:
+            device_latencies.remember(self._store, device, files[LAYERS], metrics)
+
+    def tables(self) -> Iterator[tuple[str, DeviceTable]]:
+        """What the devices' latencies are predicted from."""
+        for name in self._desks:
+            yield from ((name, table) for table in device_latencies.tables(self._store, name).values())
 
     def _is_away(self, name: str, begun: float) -> bool:
         idle = self._desks[name].idle()

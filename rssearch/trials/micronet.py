@@ -22,6 +22,8 @@ from rssearch.cost import counting as costs
 from rssearch.cost import memory, precision
 from rssearch.cost.activations import traced
 from rssearch.cost.compute import compute
+from rssearch.cost.device_latencies import predicted
+from rssearch.cost.device_layers import layers
 from rssearch.data import AnySet
 from rssearch.errors import InputError, unknown
 from rssearch.models.micronet import parse_rates
@@ -120,6 +122,9 @@ def cost(point: Config, session: Session) -> Metrics:
         results.PEAK: traced(network, described.input_shape).peak() * 4,  # bytes of float32
         "receptive_field": atrous.encoder_decoder_field(design.encoder, design.decoder),
         "coverage": min(map(atrous.coverage, _cascades(design))),
+        **predicted(
+            session.store, session.context.named, lambda: layers(network, described.input_shape, precision.FP32)
+        ),
     }
 
 

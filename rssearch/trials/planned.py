@@ -15,6 +15,8 @@ from torch import nn
 from rssearch import models, pruning
 from rssearch.config.settings import Settings
 from rssearch.cost.activations import traced
+from rssearch.cost.device_layers import layers
+from rssearch.cost.device_table import Layer
 from rssearch.cost.precision import BITS, costs
 from rssearch.data import AnySet
 from rssearch.data.describe import Description
@@ -165,6 +167,10 @@ class PlannedTrial:
         """The most that the maps of one image take at once, in the bits that they are deployed in."""
         peak = traced(self.pruned(kept), self.description.input_shape).peak()
         return peak * BITS[self.point.precision].activation // 8
+
+    def layers(self, kept: Kept) -> list[Layer]:
+        """Of its network with these channels."""
+        return layers(self.pruned(kept), self.description.input_shape, self.point.precision)
 
     def epoch_seconds(self, batch_size: int, session: Session) -> float:
         """Seconds of an epoch of its whole network on this machine, from a few steps."""

@@ -18,6 +18,9 @@ from rssearch.config.schema import Search
 from rssearch.config.settings import Settings
 from rssearch.cost import memory
 from rssearch.cost.compute import compute
+from rssearch.cost.device_latencies import predicted
+from rssearch.cost.device_layers import layers
+from rssearch.cost.onnx import OnnxNetwork
 from rssearch.data import AnySet
 from rssearch.storage.artifacts import Store
 from rssearch.trial.interface import Preparation
@@ -116,7 +119,7 @@ def cost(point: Config, session: Session) -> Metrics:
         known |= {results.PEAK: trial.peak_activation_bytes(kept)}
     if latency.PREDICTED in session.context.requested:
         known |= latency.looked_up(partial(trial.pruned, kept), trial.architecture, session)
-    return known
+    return known | predicted(session.store, session.context.named, partial(trial.layers, kept))
 
 
 def describe(point: Config, session: Session) -> str:
@@ -177,8 +180,12 @@ def run(config: Config, session: Session) -> Metrics:
 
 def _time(trial: PruningTrial, pruned: nn.Module) -> None:
     """Measure or predict the latency that the study asks for. Raises Infeasible where it breaks a constraint."""
-    latency.predicted(pruned, trial.dense, trial.architecture, trial.session)
-    latency.measured(pruned, trial.images.input_shape, trial.session)
+    session, shape, precision = trial.session, trial.images.input_shape, trial.point.precision
+    if not isinstance(pruned, OnnxNetwork):  # else its layers were described before it was converted
+        found = predicted(session.store, session.context.named, lambda: layers(pruned, shape, precision))
+        session.report_static_metrics(found)
+    latency.predicted(pruned, trial.dense, trial.architecture, session)
+    latency.measured(pruned, shape, session)
 
 
 def measure(config: Config, session: Session) -> Metrics:

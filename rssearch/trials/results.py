@@ -16,6 +16,8 @@ from rssearch.config.space import content_key
 from rssearch.cost import counting
 from rssearch.cost.activations import traced
 from rssearch.cost.compute import Work
+from rssearch.cost.device_latencies import LAYERS, layers_file, predicted
+from rssearch.cost.device_layers import layers
 from rssearch.cost.onnx import OnnxNetwork, to_onnx
 from rssearch.cost.precision import BITS, costs
 from rssearch.errors import TrialFailed
@@ -84,14 +86,15 @@ def _cost(trial: NetworkTrial, tuned: FineTuned) -> Metrics:
             f"channels promised {promised['macs']} and {promised['params']}"
         )
     uncounted = {"macs_uncounted": ", ".join(profile.uncounted)} if profile.uncounted else {}
-    precision = trial.point.precision
+    precision, session, shape = trial.point.precision, trial.session, trial.images.input_shape
     return {
         **promised,
         "macs_counter": profile.counter,
         **uncounted,
         **costs(profile.macs, profile.params, precision),
         BYTES: len(to_bytes(tuned.model)),
-        PEAK: traced(tuned.model, trial.images.input_shape).peak() * BITS[precision].activation // 8,
+        PEAK: traced(tuned.model, shape).peak() * BITS[precision].activation // 8,
+        **predicted(session.store, session.context.named, lambda: layers(tuned.model, shape, precision)),
     }
 
 
@@ -131,10 +134,12 @@ def of_front_member(trial: NetworkTrial, more: Mapping[str, bytes] | None = None
 
 
 def deploy(trial: NetworkTrial) -> Metrics:
-    """Put a trained network as an ONNX file into the store, for devices to measure."""
-    model, *_ = _kept(trial)
-    content = model.content if isinstance(model, OnnxNetwork) else to_onnx(model, trial.images.input_shape)
-    trial.session.store.put(DEPLOYED, trial.session.key, {"model.onnx": content})
+    """Put a trained network as an ONNX file into the store, for devices to measure, and what layers it has."""
+    files, shape = _files(trial), trial.images.input_shape
+    model = _rebuilt(trial, files)
+    content = files.get(CONVERTED) or to_onnx(model, shape)
+    described = layers_file(layers(model, shape, trial.point.precision))
+    trial.session.store.put(DEPLOYED, trial.session.key, {"model.onnx": content, LAYERS: described})
     return {"onnx_bytes": len(content)}
 
 
@@ -188,11 +193,21 @@ def _kept(trial: NetworkTrial) -> tuple[nn.Module, int, torch.device]:
 
     Raises TrialFailed if it is gone.
     """
+    files = _files(trial)
+    if (content := files.get(CONVERTED)) is not None:
+        return OnnxNetwork(content), len(content), torch.device("cpu")
+    return _rebuilt(trial, files), len(files["model.safetensors"]), trial.device
+
+
+def _files(trial: NetworkTrial) -> Files:
     files = trial.session.store.get(MODELS, trial.session.key)
     if files is None:
         raise TrialFailed(f"the weights of {trial.session.key} are gone from the store")
-    if (content := files.get(CONVERTED)) is not None:
-        return OnnxNetwork(content), len(content), torch.device("cpu")
+    return files
+
+
+def _rebuilt(trial: NetworkTrial, files: Files) -> nn.Module:
+    """The network in float32."""
     model = pruning.apply_spec(trial.build_model(), json.loads(files["spec.json"]))
     model.load_state_dict(load_tensors(files["model.safetensors"]))
-    return model, len(files["model.safetensors"]), trial.device
+    return model

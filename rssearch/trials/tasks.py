@@ -66,7 +66,7 @@ def check_search(point: PruningPoint, search: Search, reported: Sequence[str] | 
     reported = reported or (*metrics(task), *latency.METRICS)
     for section in ("objectives", "constraints"):
         for name in getattr(search, section):
-            if name not in reported and not name.startswith(PER_CLASS):
+            if name not in reported and not name.startswith(PER_CLASS) and "@" not in name:  # of a device: checked
                 raise InputError(
                     f"search.{section}.{name}: {point.dataset!r} is a dataset for {task}, whose trials report "
                     f"{', '.join(reported)}, and of each class {'CLASS, '.join(PER_CLASS)}CLASS; set "

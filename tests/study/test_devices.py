@@ -25,7 +25,7 @@ from rssearch.trial.interface import DEPLOYED
 from tests.support.databases import put_into
 from tests.support.devices import TOKEN, agent, network
 
-LATENCY = "latency_ms@pi"
+LATENCY, GUESSED = "latency_ms@pi", "predicted_latency_ms@pi"
 OBJECTIVES = {"val_accuracy": "max", LATENCY: "min"}
 
 
@@ -63,6 +63,7 @@ def make(folder: Path, **more: Any) -> StudyConfig:
         ({"search": {"objectives": {"val_accuracy": "max", "latency@pi": "min"}}}, "unknown metric of a device"),
         ({"search": {"objectives": {"val_accuracy": "max", "latency_ms@pie": "min"}}}, "Did you mean 'pi'"),
         ({"search": {"objectives": {LATENCY: "min"}}}, "needs one that trials report themselves"),
+        ({"search": {"objectives": {"val_accuracy": "max", GUESSED: "min"}}}, "the first trials are not predicted"),
         ({"trial": "tests.support.timed:run", "settings": {"options": {"log": "log"}}}, "has no hook deploy"),
         ({"devices": {"pi": {"listen": "0.0.0.0:8765"}}}, "can be reached from other machines"),
         ({"devices": {"pi": {"listen": "8765"}}}, "must be HOST:PORT"),
@@ -170,3 +171,33 @@ def test_trials_train_on_while_the_device_is_away_and_are_measured_when_it_is_ba
     front = (tmp_path / "s" / "front.csv").read_text()
     assert narrow.key in front
     assert wide.key not in front
+
+
+def test_what_is_predicted_has_to_be_measured_and_limits_trials_before_they_train(tmp_path: Path) -> None:
+    limits = {GUESSED: {"max": 5}, "peak_rss_bytes@pi": {"max": 1e9}, "macs": {"max": 9}}
+    config = make(tmp_path, search={"objectives": {"val_accuracy": "max"}, "constraints": limits})
+    assert devices.asked(config, "pi") == [LATENCY, "peak_rss_bytes@pi"]
+    assert [*StudyDefinition(config).search.constraints] == [GUESSED, "macs"]
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.usefixtures("local_ray")
+def test_what_a_device_has_measured_refuses_networks_before_they_train(tmp_path: Path) -> None:
+    """The device is away by then."""
+    widths = [16, 64, 128, 256]
+    config = make(
+        tmp_path, space={"channels": widths}, devices={"pi": {"listen": f"127.0.0.1:{free_port()}", "wait": 60}}
+    )
+    with agent(f"http://{config.devices['pi'].listen}"):
+        first, printed = run(config)
+    assert "latencies on pi are predicted from 4 networks" in printed
+    took = {record.point["channels"]: (record.measured or {})[LATENCY] for record in first.values()}
+    limit = (took[128] + took[256]) / 2
+    search = {"objectives": {"val_accuracy": "max"}, "constraints": {GUESSED: {"max": limit}}}
+    again, printed = run(make(tmp_path, space={"channels": [*widths, 96, 512]}, search=search))
+    by_width = {record.point["channels"]: record for record in again.values()}
+    assert by_width[512].status is Status.INFEASIBLE
+    assert by_width[512].metrics[GUESSED] > limit
+    assert by_width[96].status is Status.FINISHED
+    assert "1 trials wait for pi" in printed  # it has to be measured to teach the table

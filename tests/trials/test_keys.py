@@ -49,8 +49,10 @@ def keys(
 def test_keys_of_the_first_studies_stay() -> None:
     """Literals. Whoever has to change them throws away what users have computed.
 
-    Those of trials and searches changed last with the default of `nas.score_lr`."""
-    assert keys("synthetic_scenes", "resnet20", {"model": {"shortcut": "A"}}) == {
+    Those of trials and searches changed last with the default of `nas.score_lr`; with that of `finetune.lr` those of the
+    trials that leave it out."""
+    before = {"epochs": 5, "lr": 0.01, "recalibrate_batches": 10}
+    assert keys("synthetic_scenes", "resnet20", {"model": {"shortcut": "A"}, "finetune": before}) == {
         "trial": "e15469b572299982",
         "baseline": "3bef4836afaf9989",
         "data": "ce2d0f68da71ea36",

@@ -14,9 +14,12 @@ from rssearch.config.loading import parse_study
 from rssearch.config.schema import Bound
 from rssearch.config.settings import Settings
 from rssearch.cost import latency
+from rssearch.cost.device_latencies import LAYERS, layers_file, remember
+from rssearch.cost.device_table import Layer
 from rssearch.errors import Infeasible, InputError
 from rssearch.study.definition import StudyDefinition
 from rssearch.trial import turns
+from rssearch.trial.interface import DEPLOYED
 from rssearch.trial.session import Context, Session
 from rssearch.trials import baselines, micronet, network_trial, prune
 from rssearch.trials.latency import LINES, METRICS, PREDICTED, TABLES
@@ -205,3 +208,32 @@ def test_a_segmentation_search_measures_and_does_not_predict(tmp_path: Path) -> 
 def test_bad_settings_are_named(data_root: Path, given: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         definition(data_root, settings={"latency": given})
+
+
+def test_a_table_of_a_device_predicts_and_refuses_before_the_training(
+    storage: Path, data_root: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guessed, named = "predicted_latency_ms@pi", ("val_accuracy", "latency_ms@pi")
+    away = session(storage, data_root, settings, "device", named=named)
+    first = prune.run(POINT, away)
+    assert guessed not in first  # nothing is known
+    prune.deploy(POINT, away)
+    described = away.store.get(DEPLOYED, away.key, [LAYERS])[LAYERS]
+    layers = [Layer(*layer) for layer in json.loads(described)]
+    assert sum(layer.macs for layer in layers) == first["conv_linear_macs"]
+    for factor in range(1, 5):  # networks of these kinds of layers, on a device that takes 1 ms for a million MACs
+        wider = [Layer(layer.kind, factor * layer.macs, layer.moved) for layer in layers]
+        took = {"latency_ms@pi": 1e-6 * sum(layer.macs for layer in wider)}
+        remember(away.store, "pi", layers_file(wider), took)
+    expected = pytest.approx(1e-6 * first["conv_linear_macs"], rel=0.05)
+    assert prune.cost(POINT, away)[guessed] == expected
+    assert guessed not in prune.cost(POINT, session(storage, data_root, settings, "nobody asks"))
+
+    limits = {guessed: Bound(max=0.5e-6 * first["conv_linear_macs"])}
+    limited = session(storage, data_root, settings, "limited", named=(*named, guessed), constraints=limits)
+    with monkeypatch.context() as patch:
+        patch.setattr(network_trial, "fit", None)
+        with pytest.raises(Infeasible) as error:
+            prune.run(POINT, limited)
+    assert error.value.metrics[guessed] == expected
+    assert prune.run(POINT, session(storage, data_root, settings, "again", named=named))[guessed] == expected
