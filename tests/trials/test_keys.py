@@ -49,8 +49,8 @@ def keys(
 def test_keys_of_the_first_studies_stay() -> None:
     """Literals. Whoever has to change them throws away what users have computed.
 
-    Those of trials and searches changed last with the default of `nas.score_lr`; with that of `finetune.lr` those of the
-    trials that leave it out."""
+    Those of trials and searches changed last with the default of `nas.score_lr`, and those of trials that leave it out
+    with that of `finetune.lr`."""
     before = {"epochs": 5, "lr": 0.01, "recalibrate_batches": 10}
     assert keys("synthetic_scenes", "resnet20", {"model": {"shortcut": "A"}, "finetune": before}) == {
         "trial": "e15469b572299982",
