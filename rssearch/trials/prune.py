@@ -21,7 +21,9 @@ from rssearch.cost.compute import compute
 from rssearch.cost.device_latencies import predicted
 from rssearch.cost.device_layers import layers
 from rssearch.cost.onnx import OnnxNetwork
+from rssearch.cost.precision import FP32
 from rssearch.data import AnySet
+from rssearch.models.weights import to_bytes
 from rssearch.storage.artifacts import Store
 from rssearch.trial.interface import Preparation
 from rssearch.trial.session import Session
@@ -119,6 +121,8 @@ def cost(point: Config, session: Session) -> Metrics:
         known |= {results.PEAK: trial.peak_activation_bytes(kept)}
     if latency.PREDICTED in session.context.requested:
         known |= latency.looked_up(partial(trial.pruned, kept), trial.architecture, session)
+    if results.BYTES in session.context.named and trial.point.precision == FP32:
+        known |= {results.BYTES: len(to_bytes(trial.pruned(kept)))}
     return known | predicted(session.store, session.context.named, partial(trial.layers, kept))
 
 
@@ -182,7 +186,8 @@ def _time(trial: PruningTrial, pruned: nn.Module) -> None:
     """Measure or predict the latency that the study asks for. Raises Infeasible where it breaks a constraint."""
     session, shape, precision = trial.session, trial.images.input_shape, trial.point.precision
     if not isinstance(pruned, OnnxNetwork):  # else its layers were described before it was converted
-        found = predicted(session.store, session.context.named, lambda: layers(pruned, shape, precision))
+        found: Metrics = {results.BYTES: len(to_bytes(pruned))} if results.BYTES in session.context.named else {}
+        found |= predicted(session.store, session.context.named, lambda: layers(pruned, shape, precision))
         session.report_static_metrics(found)
     latency.predicted(pruned, trial.dense, trial.architecture, session)
     latency.measured(pruned, shape, session)

@@ -11,15 +11,16 @@ import torch
 from onnx import numpy_helper
 
 from rssearch.config.loading import override_settings
+from rssearch.config.schema import Bound
 from rssearch.config.settings import Settings
 from rssearch.cost.onnx import OnnxNetwork
 from rssearch.data import loader
-from rssearch.errors import InputError
+from rssearch.errors import Infeasible, InputError
 from rssearch.storage.artifacts import Store
 from rssearch.train import evaluate
 from rssearch.trial.interface import CONVERTED
 from rssearch.trial.session import Context, Session
-from rssearch.trials import deployed, prune, results
+from rssearch.trials import deployed, network_trial, prune, results
 from rssearch.trials.keys import FINETUNED, Keys
 from rssearch.trials.point import PruningPoint
 from rssearch.trials.pruning_trial import PruningTrial
@@ -105,7 +106,24 @@ def test_costs_are_known_before_the_training(data_root: Path, settings: Settings
     known = prune.cost(point, Session(context, "x", point))
     for name in ("weight_bytes", "bops", "peak_activation_bytes"):
         assert known[name] == found["int8"][1][name]
+    whole = Context("s", str(tmp_path), str(data_root), settings, named=("bytes",))
+    assert "bytes" not in prune.cost(point, Session(whole, "x", point))  # which its conversion decides
+    plain = POINT | {"precision": "fp32"}
+    assert prune.cost(plain, Session(whole, "x", plain))["bytes"] == found["fp32"][1]["bytes"]
     assert not (tmp_path / "store").exists()
+
+
+def test_a_file_that_is_too_large_is_refused_before_the_training(
+    found: dict[str, Any], data_root: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its worker as well, for networks that are known only there."""
+    shared, size = found["fp32"][0].store, found["fp32"][1]["bytes"]
+    limits = {"constraints": {"bytes": Bound(max=size - 1)}, "named": ("bytes",)}
+    context = Context("s", str(shared.root.parent), str(data_root), settings, **limits)
+    monkeypatch.setattr(network_trial, "fit", None)
+    with pytest.raises(Infeasible) as error:
+        prune.run(POINT, Session(context, "large", POINT))
+    assert error.value.metrics["bytes"] == size
 
 
 def test_a_point_without_precision_is_the_trial_that_it_was(settings: Settings, data_root: Path) -> None:
