@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
@@ -42,6 +43,7 @@ Metrics = dict[str, Any]
 
 CPU = torch.device("cpu")
 _CALIBRATION = 256  # training images that give the ranges
+_VALUES = 2**22  # of these images at most: onnxruntime holds all of their maps at once
 
 
 def run(trial: PruningTrial, on_shape: OnShape) -> Metrics:
@@ -119,10 +121,11 @@ def _converted(trial: PruningTrial, model: nn.Module) -> tuple[bytes, Metrics]:
 
 
 def _calibration(trial: PruningTrial) -> Iterator[Tensor]:
-    size = min(32, len(trial.images.split("train")))
+    most = max(8, min(_CALIBRATION, _VALUES // math.prod(trial.images.input_shape)))
+    size = min(32, most, len(trial.images.split("train")))
     batches = loader.batches(trial.images.split("train"), size, device=CPU, train=True, seed=trial.point.seed)
     whole = (images for images, _ in batches if len(images) == size)  # histograms are made of equal batches
-    return islice(whole, max(1, _CALIBRATION // size))
+    return islice(whole, max(1, most // size))
 
 
 def _validated(trial: PruningTrial, content: bytes) -> Metrics:
