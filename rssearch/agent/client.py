@@ -67,13 +67,15 @@ class Study:
                 return None
             content, about = answer.read(protocol.LARGEST_MODEL + 1), answer.headers
             try:
-                job = str(about["X-Job"]), int(about["X-Threads"]), float(about["X-Seconds"]), content
+                number, threads, seconds = str(about["X-Job"]), int(about["X-Threads"]), float(about["X-Seconds"])
                 complete = len(content) == int(about["Content-Length"])
+                if not (1 <= threads <= protocol.MOST_THREADS and 0 < seconds <= protocol.LONGEST_LEASE):
+                    raise ValueError(f"{threads} threads for {seconds} s")
             except (TypeError, ValueError) as error:
                 raise ConnectionError("something else answers there") from error
         if len(content) > protocol.LARGEST_MODEL or not complete:
             raise ConnectionError("the file is not complete, or too large")
-        return job
+        return number, threads, seconds, content
 
     def result(self, said: dict[str, Any]) -> None:
         """Say what was measured. Raises OSError; InputError where the study does not believe it."""

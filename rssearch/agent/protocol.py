@@ -24,6 +24,7 @@ NAME = r"[A-Za-z0-9_-]{1,32}"  # of a device
 LARGEST_MODEL = 512 * 2**20  # bytes of an ONNX file
 LARGEST_RESULT = 64 * 2**10  # bytes of the JSON about one
 SHORTEST_TOKEN = 16  # characters
+MOST_THREADS, LONGEST_LEASE = 1024, 86400  # of a network on a device; seconds
 FEWEST, MOST = 5, 1000  # passes of a measurement
 AGREE, CLOSE_MS = 0.2, 0.05  # two medians agree: this share of the smaller one apart, or so few milliseconds
 _MEMORY = (2**20, 2**44)  # bytes that a process can have taken
@@ -98,8 +99,8 @@ def measured(said: Mapping[str, Any], elapsed: float) -> Measured:
     memory, threads = said.get("peak_rss_bytes"), said.get("threads")
     if type(memory) is not int or not _MEMORY[0] <= memory <= _MEMORY[1]:
         raise Refused("peak_rss_bytes must be a whole number of bytes that a process can take")
-    if type(threads) is not int or not 1 <= threads <= 1024:
-        raise Refused("threads must be a whole number from 1 to 1024")
+    if type(threads) is not int or not 1 <= threads <= MOST_THREADS:
+        raise Refused(f"threads must be a whole number from 1 to {MOST_THREADS}")
     energy = None if said.get("energy_mj") is None else _positive("energy_mj", said["energy_mj"])
     if energy is not None and energy > _WATTS * statistics.median(passes):  # W x ms = mJ
         raise Refused("energy_mj is more than a device can draw in that time")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, field_validator, model_validator
 
-from rssearch.agent.protocol import is_loopback
+from rssearch.agent.protocol import LONGEST_LEASE, MOST_THREADS, is_loopback
 from rssearch.config.scalars import Integer, Real
 from rssearch.config.section import Section
 from rssearch.errors import shown
@@ -25,10 +25,10 @@ class Device(Section):
     )
     certificate: str | None = Field(None, description="file of the certificate for HTTPS, in PEM; null: HTTP")
     private_key: str | None = Field(None, description="file of its key; null: it is in the same file")
-    threads: Integer = Field(1, ge=1, le=1024, description="CPU threads that a network gets on the device")
+    threads: Integer = Field(1, ge=1, le=MOST_THREADS, description="CPU threads that a network gets on the device")
     wait: Real = Field(60, ge=0, description="seconds that the end of a search waits for an agent that is not heard of")
     lease: Real = Field(
-        300, ge=1, le=86400, description="seconds after which a network that was handed out is handed out again"
+        300, ge=1, le=LONGEST_LEASE, description="seconds after which a network that was handed out is handed out again"
     )
 
     @field_validator("listen")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import re
@@ -10,10 +11,12 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +156,43 @@ def test_an_agent_that_lies_is_not_believed() -> None:
             with pytest.raises(InputError):
                 study.result({"job": job[0], **measurement(**lie)})
         assert desk.collect()["0"].metrics is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"X-Threads": "0"},
+        {"X-Threads": "1000000000"},
+        {"X-Threads": "many"},
+        {"X-Seconds": "nan"},
+        {"X-Seconds": "inf"},
+        {"X-Seconds": "-1"},
+        {"X-Job": None, "X-Threads": None},
+        {"Content-Length": "9"},
+    ],
+)
+def test_what_is_no_job_of_a_study_is_not_measured(changes: dict[str, str | None]) -> None:
+    headers = {"X-Job": "a", "X-Threads": "1", "X-Seconds": "60", "Content-Length": "3", **changes}
+
+    class Other(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            for name, value in headers.items():
+                if value is not None:
+                    self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(b"abc")
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with HTTPServer((LOCAL, 0), Other) as other:
+        thread = threading.Thread(target=other.handle_request)
+        thread.start()
+        with pytest.raises((ConnectionError, http.client.IncompleteRead)):
+            Study(f"http://{LOCAL}:{other.server_port}", "pi", TOKEN).job()
+        thread.join()
 
 
 def test_the_study_may_go_away_and_come_back() -> None:
