@@ -15,6 +15,7 @@ from rssearch.config.settings import Runtime
 from rssearch.config.space import content_key
 from rssearch.cost import latency, latency_table
 from rssearch.cost.latency_table import Line, Table
+from rssearch.cost.onnx import OnnxNetwork
 from rssearch.storage.artifacts import Files
 from rssearch.storage.lock import lock
 from rssearch.trial import turns
@@ -37,9 +38,8 @@ def measured(model: nn.Module, shape: Shape, session: Session) -> Metrics:
     The session takes note of them. Raises Infeasible where they break a constraint.
     """
     wanted = [MEASURED[name] for name in session.context.requested if name in MEASURED]
-    found = latency.measure_all(
-        model, shape, wanted, device=session.device, threads=_threads(session), alone=turns.measuring
-    )
+    device = torch.device("cpu") if isinstance(model, OnnxNetwork) else session.device
+    found = latency.measure_all(model, shape, wanted, device=device, threads=_threads(session), alone=turns.measuring)
     session.report_static_metrics(found)
     return found
 

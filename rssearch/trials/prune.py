@@ -23,6 +23,7 @@ from rssearch.cost.device_layers import layers
 from rssearch.cost.onnx import OnnxNetwork
 from rssearch.cost.precision import FP32
 from rssearch.data import AnySet
+from rssearch.errors import InputError
 from rssearch.models.weights import to_bytes
 from rssearch.storage.artifacts import Store
 from rssearch.trial.interface import Preparation
@@ -67,7 +68,13 @@ def check(point: Config, settings: Settings) -> None:
 
 def check_search(point: Config, search: Search) -> None:
     """Refuse objectives and constraints that no trial reports. Raises InputError."""
-    tasks.check_search(PruningPoint(point, Settings()), search)
+    resolved = PruningPoint(point, Settings())
+    tasks.check_search(resolved, search)
+    if resolved.precision != FP32 and latency.PREDICTED in {*search.objectives, *search.constraints}:
+        raise InputError(
+            f"search: {latency.PREDICTED} is of networks in float32, and space.precision has {resolved.precision!r}; "
+            "name a measured latency, or that of a device"
+        )
 
 
 def classes(point: Config, settings: Settings, data_root: Path) -> tuple[str, ...]:
@@ -92,7 +99,8 @@ def epochs(point: Config, settings: Settings) -> int:
 def peers(point: Config, settings: Settings) -> str:
     """Whose epochs can be compared: fine-tuned networks, those that train again, and those from the start."""
     resolved = PruningPoint(point, settings)
-    return f"{'initial' if resolved.is_untrained else 'trained'} {'train' if resolved.retrains else 'finetune'}"
+    name = f"{'initial' if resolved.is_untrained else 'trained'} {'train' if resolved.retrains else 'finetune'}"
+    return name if resolved.precision == FP32 else f"{name} {resolved.precision}"
 
 
 def share(

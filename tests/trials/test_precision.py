@@ -11,7 +11,7 @@ import torch
 from onnx import numpy_helper
 
 from rssearch.config.loading import override_settings
-from rssearch.config.schema import Bound
+from rssearch.config.schema import Bound, Search
 from rssearch.config.settings import Settings
 from rssearch.cost.onnx import OnnxNetwork
 from rssearch.data import loader
@@ -162,3 +162,16 @@ def test_an_interrupted_quantisation_aware_training_resumes(
     resumed = prune.run(point, Session(context, "int8_qat-key", point, reports.append))
     assert resumed["val_loss"] == whole["val_loss"]
     assert Store(str(tmp_path / "b")).has(FINETUNED, Keys(PruningPoint(point, local), data_root).finetuned)
+
+
+def test_a_prediction_of_float32_is_not_taken_for_other_bits() -> None:
+    search = Search.model_validate({"objectives": {"val_accuracy": "max", "predicted_latency_ms": "min"}})
+    prune.check_search(POINT | {"precision": "fp32"}, search)
+    with pytest.raises(InputError, match=r"predicted_latency_ms is of networks in float32, .* has 'int8'"):
+        prune.check_search(POINT | {"precision": "int8"}, search)
+
+
+def test_epochs_in_fewer_bits_are_compared_with_their_like(settings: Settings) -> None:
+    names = {prune.peers(POINT | {"precision": precision}, settings) for precision in PRECISIONS}
+    assert len(names) == len(PRECISIONS)
+    assert prune.peers(POINT, settings) == prune.peers(POINT | {"precision": "fp32"}, settings)
