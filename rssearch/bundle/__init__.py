@@ -68,6 +68,7 @@ def export(
     fp16: bool = False,
     end_to_end: bool = False,
     any_size: bool = False,
+    opset: int | None = None,
 ) -> Path:
     """Write the network of a trial as a bundle. The folder appears whole or not at all.
 
@@ -85,16 +86,22 @@ def export(
         fp16: write a model that computes in float16 as well.
         end_to_end: write a model that takes raw pixels and gives probabilities as well.
         any_size: the models take images of any height and width; for segmentation.
+        opset: of the ONNX operators, 17 to 20; None: the newest, as torch writes it.
 
     Returns:
         The folder, absolute.
 
     Raises:
         InputError: the folder is in use, the trial's weights are not in the store, the ONNX model computes something
-            else than the network, or the study's images are needed and not there.
+            else than the network or cannot be written in the opset, or the study's images are needed and not there.
     """
     from rssearch.bundle.exporting import write
     from rssearch.bundle.variants import Wanted
+    from rssearch.cost.onnx_opset import OPSETS
+    from rssearch.errors import InputError
 
-    wanted = Wanted(int8=int8, fp16=fp16, end_to_end=end_to_end, any_size=any_size)
+    opset = OPSETS[-1] if opset is None else opset
+    if opset not in OPSETS:
+        raise InputError(f"--opset {opset}: must be one of {', '.join(map(str, OPSETS))}")
+    wanted = Wanted(int8=int8, fp16=fp16, end_to_end=end_to_end, any_size=any_size, opset=opset)
     return write(found, row, out, data_root=data_root, check=check, wanted=wanted)

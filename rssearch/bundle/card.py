@@ -11,7 +11,6 @@ from typing import Any
 
 from rssearch.bundle import usage
 from rssearch.bundle.files import INT8, ONNX
-from rssearch.cost.onnx import OPSET
 from rssearch.data.registry import ALIASES, FAMILIES, prefix_of
 from rssearch.escaping import markdown, markdown_code
 from rssearch.front import gains
@@ -196,7 +195,7 @@ def _onnx(measured: Mapping[str, Any]) -> list[str]:
     """What the ONNX models are, and what was measured of them."""
     parity = measured["parity"]
     lines = [
-        f"`{ONNX}` (opset {OPSET}, a batch of any size) gives the network's logits within "
+        f"`{ONNX}` (opset {measured['opset']}, a batch of any size) gives the network's logits within "
         f"{parity['largest_difference']:.2g} (the largest is {parity['largest_logit']:.3g}), by onnxruntime on "
         f"{parity['images']} {markdown(parity['source'])}."
     ]

@@ -31,7 +31,8 @@ from rssearch.bundle.network import build, rebuild
 from rssearch.bundle.preprocessing import bands_of
 from rssearch.bundle.variants import Wanted
 from rssearch.config.loading import load_study
-from rssearch.cost.onnx import INPUT, OPSET, OUTPUT, to_onnx, to_onnx_of_any_size
+from rssearch.cost.onnx import INPUT, OUTPUT, to_onnx, to_onnx_of_any_size
+from rssearch.cost.onnx_opset import lowered
 from rssearch.cost.precision import FP32
 from rssearch.errors import InputError
 from rssearch.report.look import shade
@@ -92,7 +93,7 @@ def _contents(found: Recorded, row: Mapping[str, Any], data_root: Path | None, *
     if INT8 in deployed:
         wanted = wanted._replace(int8=False)  # it is there already, as it was measured
     networks, sizes = _networks(model, about, shape, wanted)
-    networks |= deployed
+    networks |= {name: lowered(content, wanted.opset) for name, content in deployed.items()}
     config = load_study(found.folder / "study.yaml")
     images = checks.Images(
         name=row.get("dataset"),
@@ -102,7 +103,7 @@ def _contents(found: Recorded, row: Mapping[str, Any], data_root: Path | None, *
         split_hash=row.get("split_hash"),
     )
     measured = _measured(model, networks, images, row, check=check, wanted=wanted)
-    preprocessing = _preprocessing(about, sizes)
+    preprocessing = _preprocessing(about, {"opset": wanted.opset, **sizes})
     files |= {
         **networks,
         PREPROCESSING: encode(preprocessing),
@@ -129,7 +130,7 @@ def _measured(
     wanted: Wanted,
 ) -> dict[str, Any]:
     """What is measured of the ONNX models. The quantised one, which images give its ranges, is added to them."""
-    measured: dict[str, Any] = {"parity": checks.parity(model, networks[ONNX], images)}
+    measured: dict[str, Any] = {"opset": wanted.opset, "parity": checks.parity(model, networks[ONNX], images)}
     if wanted[1:] != Wanted()[1:]:
         exact = {name: content for name, content in networks.items() if name != INT8}
         measured["models"] = variants.compared(model, exact, images)
@@ -157,16 +158,16 @@ def _networks(
 ) -> tuple[dict[str, bytes], dict[str, Any]]:
     """The ONNX models, and what is said of the sizes that they take."""
     if not wanted.any_size:
-        return variants.made(to_onnx(model, shape), about, wanted), {}
+        return variants.made(lowered(to_onnx(model, shape), wanted.opset), about, wanted), {}
     if about["task"] != "segmentation":
         raise InputError("--any-size: is for networks that give each pixel a class; this one classifies images")
-    content = to_onnx_of_any_size(model, shape)
+    content = lowered(to_onnx_of_any_size(model, shape), wanted.opset)
     multiple = variants.multiple(model, content, shape)
     return variants.made(content, about, wanted), {"sizes": {"multiple_of": multiple}}
 
 
-def _preprocessing(about: Mapping[str, Any], sizes: Mapping[str, Any]) -> dict[str, Any]:
-    """How a file becomes the network's input, and what its outputs are."""
+def _preprocessing(about: Mapping[str, Any], onnx: Mapping[str, Any]) -> dict[str, Any]:
+    """How a file becomes the network's input, and what its outputs are; with what is known of the ONNX models."""
     segments = about["task"] == "segmentation"
     resize = (
         "never; a whole scene is predicted in tiles that overlap"
@@ -183,7 +184,7 @@ def _preprocessing(about: Mapping[str, Any], sizes: Mapping[str, Any]) -> dict[s
         "normalize": about.get("normalize", "dataset"),  # networks of before it could be chosen
         "classes": about["classes"],
         "colours": [shade(i) for i in range(len(about["classes"]))],
-        "onnx": {"input": INPUT, "output": OUTPUT, "opset": OPSET, **sizes},
+        "onnx": {"input": INPUT, "output": OUTPUT, **onnx},
         **({"tiles": about["tiles"]} if segments else {}),
         **({"threshold": about["threshold"]} if "threshold" in about else {}),
     }

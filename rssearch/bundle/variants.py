@@ -15,7 +15,7 @@ from rssearch.bundle.files import END_TO_END, END_TO_END_FP16, FP16, ONNX
 from rssearch.bundle.preprocessing import bands_of, factors_of, normalised
 from rssearch.cost import openvino_runtime
 from rssearch.cost.counting import duplicate
-from rssearch.cost.onnx import INPUT, TOLERANCE
+from rssearch.cost.onnx import INPUT, OPSET, TOLERANCE
 from rssearch.cost.onnx_variants import FP16_TOLERANCE, PIXELS, end_to_end, to_fp16
 from rssearch.errors import InputError, cut
 
@@ -33,12 +33,14 @@ class Wanted(NamedTuple):
         fp16: a model in 16 bits.
         end_to_end: a model from raw values to probabilities.
         any_size: all of them take images of any height and width.
+        opset: of the ONNX operators, in which all of them are written.
     """
 
     int8: bool = False
     fp16: bool = False
     end_to_end: bool = False
     any_size: bool = False
+    opset: int = OPSET
 
 
 def made(content: bytes, about: Mapping[str, Any], wanted: Wanted) -> dict[str, bytes]:

@@ -79,6 +79,9 @@ def export(
     any_size: Annotated[
         bool, typer.Option("--any-size", help="The ONNX models take any height and width; for segmentation.")
     ] = False,
+    opset: Annotated[
+        int | None, typer.Option(metavar="N", help="Write the ONNX models in an older opset: 17 to 20 (the default).")
+    ] = None,
 ) -> None:
     """Export one network of the front: architecture, weights, ONNX, preprocessing, model card."""
     from rssearch import bundle
@@ -89,7 +92,16 @@ def export(
     row = recorded.choose(found, trial=trial, best=best)
     root = None if data_root is None else Path(data_root)
     path = bundle.export(
-        found, row, out, data_root=root, check=check, int8=int8, fp16=fp16, end_to_end=end_to_end, any_size=any_size
+        found,
+        row,
+        out,
+        data_root=root,
+        check=check,
+        int8=int8,
+        fp16=fp16,
+        end_to_end=end_to_end,
+        any_size=any_size,
+        opset=opset,
     )
     for line in (f"exported to {path}", *summary(path)):
         console.print(line, soft_wrap=True)

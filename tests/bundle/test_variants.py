@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -115,6 +116,25 @@ def test_the_command_exports_them(tmp_path: Path, found: Recorded, monkeypatch: 
     refused = run(*arguments[:-1], str(tmp_path / "n"), "--any-size")
     assert refused.status == 2
     assert "--any-size: is for networks that give each pixel a class" in refused.err
+    assert not (tmp_path / "n").exists()
+
+
+def test_all_models_in_an_older_opset(
+    tmp_path: Path, found: Recorded, pruned: pruning.PrunedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rssearch.report.recorded.choose", lambda *_args, **_more: {"key": bundles.KEY})
+    arguments = ["export", "scenes", "--storage", str(tmp_path / "results"), "--out"]
+    result = run(*arguments, str(tmp_path / "m"), "--fp16", "--end-to-end", "--opset", "17")
+    assert result.status == 0, result.err
+    for name in NAMES:
+        model = onnx.load_from_string((tmp_path / "m" / name).read_bytes())
+        assert [entry.version for entry in model.opset_import if not entry.domain] == [17]
+        onnx.checker.check_model(model, full_check=True)
+        assert f"{name}: the network's " in result.out  # compared with it in each runtime
+    assert "`model.onnx` (opset 17, a batch of any size)" in (tmp_path / "m" / "model_card.md").read_text()
+    assert json.loads((tmp_path / "m" / "preprocessing.json").read_text())["onnx"]["opset"] == 17
+    refused = run(*arguments, str(tmp_path / "n"), "--opset", "16")
+    assert (refused.status, refused.err.strip()) == (2, "error: --opset 16: must be one of 17, 18, 19, 20")
     assert not (tmp_path / "n").exists()
 
 
