@@ -14,7 +14,6 @@ The packages (`rssearch.pruning`, `rssearch.data`, ...) are imported when they a
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -72,11 +71,6 @@ __all__ = [
     "shrink",
 ]
 
-try:
-    __version__ = version("rssearch")
-except PackageNotFoundError:  # a copy of the sources that was never installed
-    __version__ = "unknown"
-
 
 def __getattr__(name: str) -> Any:
     """Import a package or a public function when it is used (PEP 562): the command line starts fast."""
@@ -84,8 +78,19 @@ def __getattr__(name: str) -> Any:
         return import_module(f"rssearch.{name}")
     if name in _FUNCTIONS:
         return getattr(import_module(f"rssearch.{_FUNCTIONS[name]}"), name)
+    if name == "__version__":
+        return _version()
     raise AttributeError(f"module 'rssearch' has no attribute {name!r}")
 
 
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version  # takes as long as all else that `--help` imports
+
+    try:
+        return version("rssearch")
+    except PackageNotFoundError:  # a copy of the sources that was never installed
+        return "unknown"
+
+
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_FUNCTIONS, *_PACKAGES})
+    return sorted({*globals(), *_FUNCTIONS, *_PACKAGES, "__version__"})

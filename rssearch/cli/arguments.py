@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from rssearch.config import shipped
-from rssearch.config.loading import load_study, parse_assignment
-from rssearch.config.schema import StudyConfig
+
+if TYPE_CHECKING:
+    from rssearch.config.schema import StudyConfig
 
 Space = Annotated[str, typer.Argument(metavar="SPACE", help="A YAML file, or the name of a shipped study.")]
 DataRoot = Annotated[
@@ -52,6 +53,8 @@ def load(
     space: str, data_root: str | None, storage: str | None, tracking_uri: str | None, assignments: list[str] | None
 ) -> StudyConfig:
     """The study of a YAML file, or a shipped one, with the values that the options replace."""
+    from rssearch.config.loading import load_study, parse_assignment
+
     overrides: dict[str, Any] = dict(parse_assignment(text) for text in assignments or [])
     options = {"data_root": data_root, "storage": storage, "tracking_uri": tracking_uri}
     overrides |= {name: value for name, value in options.items() if value is not None}

@@ -9,7 +9,6 @@ import typer
 
 from rssearch.cli.arguments import DataRoot, Selection, StudyName, StudyStorage, TrackingUri, TrialKey
 from rssearch.cli.output import console
-from rssearch.config.loading import load_study
 from rssearch.storage.location import check_folder
 from rssearch.study.console import write
 
@@ -145,6 +144,7 @@ def register(
     tracking_uri: TrackingUri = None,
 ) -> None:
     """Register one network of the front in MLflow's model registry, as an ONNX model."""
+    from rssearch.config.loading import load_study
     from rssearch.report import recorded
     from rssearch.tracking import client, model_registry
 

@@ -9,9 +9,7 @@ import typer
 
 from rssearch.cli.arguments import Assignments
 from rssearch.cli.output import console
-from rssearch.config.loading import parse_assignment, value_of
-from rssearch.study import shrinking
-from rssearch.study.shrinking import EPOCHS, METHOD, Request
+from rssearch.study.shrink_defaults import EPOCHS, METHOD
 
 
 def shrink(
@@ -40,7 +38,10 @@ def shrink(
     assignments: Assignments = None,
 ) -> None:
     """Make one network smaller: prune, fine-tune, export, and a table of what was lost and gained."""
-    request = Request(
+    from rssearch.config.loading import parse_assignment, value_of
+    from rssearch.study import shrinking
+
+    request = shrinking.Request(
         model=model,
         data=data,
         macs_ratio=macs,

@@ -1,4 +1,7 @@
-"""A network as an ONNX file with a batch of any size, in float32 or int8; and such a file as a network of torch."""
+"""A network as an ONNX file with a batch of any size, in float32 or int8; and such a file as a network of torch.
+
+onnx and onnxruntime are imported where a file is made or run: most of what imports this module trains or plans.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,6 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-import onnx
-import onnxruntime
 import torch
 from torch import Tensor, nn
 
@@ -43,6 +44,8 @@ def to_onnx_of_any_size(model: nn.Module, input_shape: tuple[int, int, int]) -> 
         InputError: the network is made for one size.
     """
     free = {axis: torch.export.Dim(name) for axis, name in ((0, "batch"), (2, "height"), (3, "width"))}
+    import onnx
+
     size = f"{input_shape[1]}x{input_shape[2]}"
     try:
         content = _export(model, input_shape, free)
@@ -82,6 +85,8 @@ class OnnxNetwork(nn.Module):
     """
 
     def __init__(self, content: bytes, threads: int | None = None) -> None:
+        import onnxruntime
+
         super().__init__()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.log_severity_level = threads or torch.get_num_threads(), 3
@@ -132,6 +137,7 @@ def to_int8(content: bytes, calibration: Iterable[Tensor], how: str = "minmax") 
     Returns:
         The ONNX model, with the same input and output.
     """
+    import onnx
     from onnxruntime import quantization
 
     method = quantization.CalibrationMethod

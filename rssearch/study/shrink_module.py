@@ -32,8 +32,8 @@ from rssearch.pruning.graph import check_traceable
 from rssearch.storage.location import write_atomic
 from rssearch.study import shrink_data
 from rssearch.study.console import PlainConsole
+from rssearch.study.shrink_defaults import METHOD
 from rssearch.study.shrink_tables import table
-from rssearch.study.shrinking import METHOD
 from rssearch.train.balance import named_loss
 from rssearch.train.evaluation import Batches, evaluate_batches
 from rssearch.train.loop import make_optimizer, recalibrate_on, training_loss

@@ -17,18 +17,16 @@ from rssearch.config.space import content_key
 from rssearch.config.weight_names import is_file
 from rssearch.errors import InputError
 from rssearch.front.constraints import broken
+from rssearch.study.shrink_defaults import EPOCHS, METHOD
 from rssearch.study.shrink_tables import sizes, table, too_lossy, too_noisy
 
 if TYPE_CHECKING:
     from rssearch.study.shrink_baseline import Begun
 
-__all__ = ["EPOCHS", "METHOD", "Request", "check", "shrink"]
+__all__ = ["Request", "check", "shrink"]
 
-# The highest mean at a quarter of the MACs among the methods that prune given weights: docs/results/pruning_methods.md.
-METHOD = "compound"
 _RATIOS = (0.8, 0.65, 0.5, 0.35, 0.25)  # of the MACs, that are tried for a latency
 _OF_NAMED = "imagenet"  # the dataset whose classes named weights have
-EPOCHS = 10  # of the fine-tuning
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from rssearch import pruning
 from rssearch.cost.compute import Work
 from rssearch.cost.onnx import CALIBRATIONS, OnnxNetwork, to_int8, to_onnx
-from rssearch.cost.onnx_variants import to_fp16
 from rssearch.cost.precision import FP32
 from rssearch.data import loader
 from rssearch.models.weights import to_bytes
@@ -113,6 +112,8 @@ def _converted(trial: PruningTrial, model: nn.Module) -> tuple[bytes, Metrics]:
     """The ONNX model that is deployed, and how it was quantised."""
     content = to_onnx(model, trial.images.input_shape)
     if trial.point.precision == "fp16":
+        from rssearch.cost.onnx_variants import to_fp16
+
         return to_fp16(content), {}
     made = {how: to_int8(content, _calibration(trial), how) for how in CALIBRATIONS}
     losses = {how: _validated(trial, found)["val_loss"] for how, found in made.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import signal
@@ -290,3 +291,37 @@ def test_an_address_where_nothing_answers(tmp_path: Path) -> None:
     result = _process(RSSEARCH, "search", "my.yaml", "--address", "127.0.0.1:9", cwd=tmp_path, timeout=45)
     refused(result, "--address 127.0.0.1:9: nothing answers there")
     assert not (tmp_path / "results").exists()
+
+
+HEAVY = {"torch", "torchvision", "ray", "mlflow", "optuna", "onnx", "onnxruntime"}
+HEAVY |= {"numpy", "scipy", "pandas", "matplotlib", "rasterio"}
+IMPORTED = """
+import sys
+from rssearch.cli import main
+try:
+    main(sys.argv[1:])
+finally:
+    print(sorted({name.partition(".")[0] for name in sys.modules}), file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "allowed"),
+    [
+        (["--help"], set()),
+        (["search", "--help"], set()),
+        (["shrink", "--help"], set()),
+        (["init", "--help"], set()),
+        (["front", "nothing-there"], {"numpy"}),
+        (["studies"], {"numpy"}),
+        (["samplers"], {"numpy"}),
+        (["plan", "quickstart"], {"numpy", "torch", "scipy", "torchvision"}),
+    ],
+)
+def test_what_a_command_imports(arguments: list[str], allowed: set[str], tmp_path: Path) -> None:
+    """Imports are what a command takes until its first line."""
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTED, *arguments], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    imported = set(ast.literal_eval(done.stderr.splitlines()[-1]))
+    assert imported & HEAVY <= allowed, done.stderr
