@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +22,9 @@ GLOO = "GLOO_SOCKET_IFNAME"  # where the workers of a trial that has several tal
 
 
 def starts(address: str | None) -> bool:
-    """Whether `ray.init` would start a Ray for this address, instead of connecting to one.
+    """Whether there is no Ray to connect to at this address, and one is to be started.
+
+    Ray remembers the one of this machine in a file, also when it was killed, and would wait for it for minutes.
 
     Raises:
         ConnectionError: the address is ``auto``, and no Ray runs here.
@@ -30,7 +33,23 @@ def starts(address: str | None) -> bool:
     from ray._private.services import canonicalize_bootstrap_address
 
     wanted = os.environ.get("RAY_ADDRESS") or address if address in (None, "auto") else address
-    return "://" not in (wanted or "") and canonicalize_bootstrap_address(wanted) is None  # type: ignore[arg-type]
+    if "://" in (wanted or ""):
+        return False
+    found = canonicalize_bootstrap_address(wanted)  # type: ignore[arg-type]
+    if found is None or wanted not in (None, "auto") or _answers(found):
+        return found is None
+    if wanted == "auto":
+        raise ConnectionError(f"the Ray of this machine was at {found}, where nothing answers any more")
+    return True
+
+
+def _answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager

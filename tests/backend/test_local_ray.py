@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -73,6 +74,22 @@ def test_a_cluster_that_is_there_keeps_its_mode(
     if environment is not None:
         monkeypatch.setenv("RAY_ADDRESS", environment)
     assert local_ray.starts(address) is own
+
+
+def test_a_ray_that_was_killed_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray._private import services, utils
+    from ray.util import get_node_ip_address
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(services, "find_gcs_addresses", set)  # those that other tests run
+    with socket.create_server((get_node_ip_address(), 0)) as server:
+        address = ":".join(map(str, server.getsockname()))
+        monkeypatch.setattr(utils, "read_ray_address", lambda *_: address)  # in the file that Ray leaves
+        assert local_ray.starts(None) is False
+        assert local_ray.starts("auto") is False
+    assert local_ray.starts(None) is True
+    with pytest.raises(ConnectionError, match=f"was at {address}, where nothing answers any more"):
+        local_ray.starts("auto")
 
 
 def test_an_address_that_is_none_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
