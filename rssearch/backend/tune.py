@@ -131,15 +131,16 @@ def _silent(address: str | None, error: Exception) -> InputError:
 
 def _check_answers(address: str | None) -> None:
     """Knock before Ray does, which would try for minutes and cannot be stopped meanwhile."""
+    said, address = ("--address", address) if address else ("RAY_ADDRESS", os.environ.get("RAY_ADDRESS") or None)
     found = re.fullmatch(r"(?:ray://)?(?P<host>\[[^\]]+\]|[^:/\[\]]+):(?P<port>\d+)", address or "")
     if address in (None, "local", "auto"):
         return
     if found is None:
-        raise InputError(f"--address {cut(str(address))}: must be HOST:PORT, ray://HOST:PORT, auto or local")
+        raise InputError(f"{said} {cut(str(address))}: must be HOST:PORT, ray://HOST:PORT, auto or local")
     try:
         socket.create_connection((found["host"].strip("[]"), int(found["port"])), timeout=10).close()
     except (OSError, OverflowError, ValueError) as error:  # also a port of too many digits, a name too long for the DNS
-        raise InputError(f"--address {cut(str(address))}: nothing answers there ({error})") from None
+        raise InputError(f"{said} {cut(str(address))}: nothing answers there ({error})") from None
 
 
 def _check_fits(resources: Resources) -> None:

@@ -2,8 +2,10 @@
 
 The writer of MLflow's record takes five seconds of CPU to import MLflow, and half of one to write a small study: over a
 hundred tests start one. What runs is the same `main`, in a process of its own with its own arguments, environment and
-streams. `tests/tracking/test_client.py` has tests of the real command, and so has every study that a test runs by a
-command of its own. A driver takes as long to import Ray Tune, and is forked where one is killed twenty times.
+streams. `tests/tracking/test_client.py` has tests of the real command, and so have those of the command line.
+
+`rssearch` itself takes as long to import Ray Tune and torch. It is forked where one is killed twenty times, where eight
+run at once, and where the commands of a how-to are run: there a script of that name stands for it (`script`).
 """
 
 from __future__ import annotations
@@ -20,14 +22,15 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
 PROJECT = Path(__file__).parents[2]
-WRITER, DRIVER = "rssearch.tracking.writer", "tests.support.forked_driver"
+WRITER, COMMAND = "rssearch.tracking.writer", "tests.support.forked_command"
+WRITERS, COMMANDS = "FORKED_WRITERS", "FORKED_COMMANDS"  # variables with the descriptor of a source
 # What they import when they are at work.
 WRITER_IMPORTS = (
     WRITER,
@@ -40,21 +43,37 @@ WRITER_IMPORTS = (
     "mlflow.tracking._tracking_service.client",
     "sqlalchemy.dialects.sqlite",
 )
-DRIVER_IMPORTS = (DRIVER, "rssearch.backend.tune", "rssearch.study.run")
+COMMAND_IMPORTS = (
+    COMMAND,
+    "onnx",
+    "rssearch.backend.tune",
+    "rssearch.bundle.exporting",
+    "rssearch.report.files",
+    "rssearch.study.run",
+    "rssearch.trials.prune",
+    "torchvision",
+)
 
 
 class Forked:
     """A process, with what the tests use of `subprocess.Popen`."""
 
     def __init__(
-        self, source: Source, module: str, arguments: Sequence[str], streams: Sequence[int], cwd: str | None = None
+        self,
+        source: Source,
+        module: str,
+        arguments: Sequence[str],
+        streams: Sequence[int],
+        *,
+        cwd: str | None = None,
+        more: Mapping[str, str] | None = None,
     ) -> None:
         self._status, theirs = socket.socketpair()
         about = {
             "module": module,
             "arguments": [*arguments],
             "cwd": cwd or os.getcwd(),
-            "environment": dict(os.environ),
+            "environment": {**os.environ, **(more or {})},
         }
         with theirs:
             source.ask(about, [*streams, theirs.fileno()])
@@ -115,39 +134,78 @@ class Source:
         self._control, self._asking = control, threading.Lock()
 
     @classmethod
-    def start(cls, imports: Sequence[str]) -> Source:
-        """A new one that imports modules first."""
-        ours, theirs = socket.socketpair()
+    def start(cls, imports: Sequence[str], *known: Source) -> Source:
+        """A new one that imports modules first; what it forks can ask those that are known."""
+        # A request is one message: several processes may ask.
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             command = [sys.executable, "-m", __name__, str(theirs.fileno()), *imports]
-            process = subprocess.Popen(command, pass_fds=[theirs.fileno()], cwd=PROJECT, start_new_session=True)
+            given = [theirs.fileno(), *(each.number for each in known)]
+            process = subprocess.Popen(command, pass_fds=given, cwd=PROJECT, start_new_session=True)
         atexit.register(process.wait)
         atexit.register(ours.close)  # first
         return cls(ours)
 
+    @classmethod
+    def inherited(cls, number: str) -> Source:
+        """One that the process that has started this one knew by this number."""
+        return cls(socket.socket(fileno=int(number)))
+
+    @property
+    def number(self) -> int:
+        return self._control.fileno()
+
     def ask(self, about: dict[str, Any], descriptors: list[int]) -> None:
         text = json.dumps(about).encode()
         with self._asking:
-            socket.send_fds(self._control, [len(text).to_bytes(4, "big")], descriptors)
-            self._control.sendall(text)
+            assert socket.send_fds(self._control, [text], descriptors) == len(text)
 
 
 @cache
-def source(imports: Sequence[str]) -> Source:
-    """The one of this process for some modules."""
-    return Source.start(imports)
+def writers() -> Source:
+    """The source of writers of this process."""
+    return Source.start(WRITER_IMPORTS)
+
+
+@cache
+def commands() -> Source:
+    """The source of commands of this process."""
+    return Source.start(COMMAND_IMPORTS, writers())
 
 
 def start_writer(study: str, place: str, errors: IO[str]) -> ForkedWriter:
     """In place of `rssearch.tracking.client.start_writer`."""
-    return ForkedWriter(source(WRITER_IMPORTS), study, place, errors)
+    return ForkedWriter(writers(), study, place, errors)
 
 
 def start_driver(arguments: Sequence[str], console: IO[bytes]) -> Forked:
-    """`rssearch search` with these arguments."""
+    """`rssearch search` with these arguments, in the project's folder."""
     with open(os.devnull) as nothing:
         streams = [nothing.fileno(), console.fileno(), console.fileno()]
-        return Forked(source(DRIVER_IMPORTS), DRIVER, arguments, streams, str(PROJECT))
+        more = {WRITERS: str(writers().number)}
+        return Forked(commands(), COMMAND, ["search", *arguments], streams, cwd=str(PROJECT), more=more)
+
+
+# `rssearch`, as a shell finds it: it asks for a process, hands signals on to it, and ends as it ends.
+_SCRIPT = f"""#!{sys.executable} -I
+import os, signal, sys
+sys.path.insert(0, {str(PROJECT)!r})
+from tests.support.forked import COMMAND, COMMANDS, Forked, Source
+source = Source.inherited(os.environ.pop(COMMANDS))
+process = Forked(source, COMMAND, sys.argv[1:], [0, 1, 2])
+for name in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(name, lambda number, _: process.send_signal(number))
+sys.exit(process.wait())
+"""
+
+
+def script(folder: Path) -> tuple[dict[str, str], list[int]]:
+    """Put a script `rssearch` into a folder; the variables and descriptors that it needs."""
+    path = folder / "rssearch"
+    path.write_text(_SCRIPT)
+    path.chmod(0o755)
+    numbers = {WRITERS: writers().number, COMMANDS: commands().number}
+    return {name: str(number) for name, number in numbers.items()}, list(numbers.values())
 
 
 def _serve(control: socket.socket) -> None:
@@ -155,10 +213,10 @@ def _serve(control: socket.socket) -> None:
     assert threading.active_count() == 1, threading.enumerate()  # a fork has none of the others
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the system forgets those that have ended
     while True:
-        head, descriptors, *_ = socket.recv_fds(control, 4, 4)
-        if not head:
+        text, descriptors, *_ = socket.recv_fds(control, 2**20, 4)
+        if not text:
             return
-        about = json.loads(control.recv(int.from_bytes(head, "big"), socket.MSG_WAITALL))
+        about = json.loads(text)
         if os.fork() == 0:
             control.close()
             _keep(about, descriptors)
