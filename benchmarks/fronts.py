@@ -32,7 +32,7 @@ from rssearch.trials import baselines, prune
 from rssearch.trials.pruning_trial import PruningTrial
 
 BUDGETS = (0.7, 0.5, 0.35, 0.25, 0.15, 0.1)
-MODELS = {"eurosat": "resnet20", "ucmerced": "resnet20", "dubai_landcover": "unet"}
+MODELS = {"eurosat": "resnet20", "ucmerced": "resnet20", "dubai": "unet"}
 SETS: dict[str, dict[str, Any]] = {  # how a network converges on them
     "eurosat": {
         "split": {"train": 0.35, "val": 0.1, "test": 0.55},
@@ -44,7 +44,7 @@ SETS: dict[str, dict[str, Any]] = {  # how a network converges on them
         "model": {"shortcut": "B"},
         "train": {"epochs": 60, "lr": 0.1, "warmup_epochs": 2, "batch_size": 64},
     },
-    "dubai_landcover": {
+    "dubai": {
         "split": {"train": 0.6, "val": 0.15, "test": 0.25},
         "patches": {"size": 64},
         "model": {"networks": {"unet": {"base": 8, "levels": 3, "batch_norm": True}}},

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -20,11 +22,11 @@ from rssearch.storage.journal import Journal
 from rssearch.storage.records import Status, TrialRecord
 from rssearch.study import run as study
 from rssearch.tracking.client import Tracker
-from tests.support.forked import start_driver
 from tests.support.servers import MlflowServer, Postgres, end_family, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
+PROJECT = Path(__file__).parents[2]
 STUDIES = 8
 
 
@@ -168,8 +170,9 @@ def test_eight_studies_at_once_on_one_server(local_ray: str, server: MlflowServe
         for config in configs:
             path, log = tmp_path / f"{config['study']}.yaml", tmp_path / f"{config['study']}.txt"
             path.write_text(yaml.safe_dump(config))
+            command = [sys.executable, str(PROJECT / "search.py"), str(path), "--address", local_ray]
             with log.open("wb") as out:
-                processes.append(start_driver([str(path), "--address", local_ray], out))
+                processes.append(subprocess.Popen(command, cwd=PROJECT, stdout=out, stderr=out, start_new_session=True))
             logs.append(log)
         for process, log in zip(processes, logs, strict=True):
             assert process.wait(timeout=400) == 0, log.read_text()
