@@ -35,7 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         from rssearch.bundle import predict
 
-        network = predict.open_network(asked.bundle, int8=asked.int8, fp16=asked.fp16, threads=asked.threads)
+        network = predict.open_network(
+            asked.bundle, int8=asked.int8, fp16=asked.fp16, bf16=asked.bf16, threads=asked.threads
+        )
         _check_options(asked, network)
         images, notes = inputs.find(asked.images)
         files = network.segments or asked.grid
@@ -156,6 +158,7 @@ def _parser() -> argparse.ArgumentParser:
     precision = parser.add_mutually_exclusive_group()
     precision.add_argument("--int8", action="store_true", help="use the quantised model")
     precision.add_argument("--fp16", action="store_true", help="use the model that computes in float16")
+    precision.add_argument("--bf16", action="store_true", help="use the model whose products are of bfloat16")
     parser.add_argument("--threads", metavar="N", type=_positive, default=0, help="default: as many as there are cores")
     return parser
 

@@ -13,6 +13,7 @@ from rssearch.bundle import checks, mlm, variants
 from rssearch.bundle.card import card
 from rssearch.bundle.files import (
     ARCHITECTURE,
+    BF16,
     CARD,
     END_TO_END,
     END_TO_END_FP16,
@@ -117,7 +118,7 @@ def _contents(found: Recorded, row: Mapping[str, Any], data_root: Path | None, *
 
 def _name_of(row: Mapping[str, Any]) -> str:
     """The file of a network that was measured in fewer bits."""
-    return FP16 if row["precision"] == "fp16" else INT8
+    return {"fp16": FP16, "bf16": BF16}.get(row["precision"], INT8)
 
 
 def _measured(
@@ -132,7 +133,7 @@ def _measured(
     """What is measured of the ONNX models. The quantised one, which images give its ranges, is added to them."""
     measured: dict[str, Any] = {"opset": wanted.opset, "parity": checks.parity(model, networks[ONNX], images)}
     if wanted[1:] != Wanted()[1:]:
-        exact = {name: content for name, content in networks.items() if name != INT8}
+        exact = {name: content for name, content in networks.items() if name not in (INT8, BF16)}
         measured["models"] = variants.compared(model, exact, images)
     if not check:
         return measured

@@ -18,12 +18,14 @@ ARCHITECTURE, WEIGHTS, PREPROCESSING, CARD = (
     "model_card.md",
 )
 ONNX, INT8, MEASURED, MANIFEST = "model.onnx", "model.int8.onnx", "measured.json", "manifest.json"
-FP16, END_TO_END, END_TO_END_FP16 = "model.fp16.onnx", "model.end_to_end.onnx", "model.end_to_end.fp16.onnx"
+FP16, BF16 = "model.fp16.onnx", "model.bf16.onnx"
+END_TO_END, END_TO_END_FP16 = "model.end_to_end.onnx", "model.end_to_end.fp16.onnx"
 MLM = "mlm.json"  # bundles of earlier versions have none
 # What a bundle may hold besides, and the option of `rssearch export` that writes it.
 OPTIONAL = {
     INT8: "--int8",
     FP16: "--fp16",
+    BF16: "--trial KEY, of a trial in bf16",
     END_TO_END: "--end-to-end",
     END_TO_END_FP16: "--end-to-end --fp16",
 }

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from rssearch.bundle.files import CARD, END_TO_END, END_TO_END_FP16, FP16, INT8, ONNX, PREPROCESSING, WEIGHTS
+from rssearch.bundle.files import BF16, CARD, END_TO_END, END_TO_END_FP16, FP16, INT8, ONNX, PREPROCESSING, WEIGHTS
 from rssearch.bundle.preprocessing import bands_of, ends_of
 
 __all__ = ["EXTENSIONS", "item"]
@@ -35,6 +35,7 @@ _SHA256 = "1220"  # how multihash says that 32 bytes of SHA-256 follow
 _TITLES = {
     ONNX: "The network in float32",
     FP16: "The network in float16; its input and output are float32",
+    BF16: "The network with products in bfloat16; its input and output are float32",
     INT8: "The network in 8 bits; its input and output are float32",
     END_TO_END: "The network with preprocessing and softmax inside: raw pixels to probabilities",
     END_TO_END_FP16: "The same in float16",
@@ -152,7 +153,7 @@ def _asset(name: str, content: bytes, bands: list[dict[str, Any]]) -> dict[str, 
         "file:size": len(content),
         "file:checksum": _SHA256 + hashlib.sha256(content).hexdigest(),
     }
-    if name in (ONNX, FP16, INT8):  # those of the input and output that are described
+    if name in (ONNX, FP16, BF16, INT8):  # those of the input and output that are described
         return {
             **found,
             "type": "application/octet-stream; framework=onnx",

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from rssearch.bundle.files import FP16, INT8, ONNX, PREPROCESSING, read
+from rssearch.bundle.files import BF16, FP16, INT8, ONNX, PREPROCESSING, read
 from rssearch.bundle.files import decode as decode_json
 from rssearch.bundle.preprocessing import bands_of, check, normalised
 from rssearch.errors import InputError, cut, shown
@@ -66,19 +66,22 @@ class Network:
         return Tiles(tiles["size"], tiles["overlap"], len(self.classes))
 
 
-def open_network(folder: str | Path, *, int8: bool = False, fp16: bool = False, threads: int = 0) -> Network:
+def open_network(
+    folder: str | Path, *, int8: bool = False, fp16: bool = False, bf16: bool = False, threads: int = 0
+) -> Network:
     """Open the network of a bundle on the CPU.
 
     Args:
         folder: the bundle. Of its files only the ONNX model, ``preprocessing.json`` and the manifest are needed.
         int8: the quantised model.
         fp16: the model that computes in float16, where `int8` is not set.
+        bf16: the model whose products are of bfloat16, where neither is set.
         threads: 0 for as many as there are cores.
 
     Raises:
         InputError: the folder is no bundle, has no such model, or a file of it is missing or has been changed.
     """
-    name, path = INT8 if int8 else FP16 if fp16 else ONNX, expand(folder)
+    name, path = INT8 if int8 else FP16 if fp16 else BF16 if bf16 else ONNX, expand(folder)
     files = read(path, (PREPROCESSING, name))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads, 4

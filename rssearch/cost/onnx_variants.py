@@ -1,4 +1,4 @@
-"""ONNX models made of another one: with the preprocessing inside, and in 16 bits."""
+"""ONNX models made of another one: with the preprocessing inside, in float16, and in bfloat16."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from onnx import helper, numpy_helper
 
 from rssearch.cost.onnx import INPUT, OUTPUT
 
-__all__ = ["FP16_TOLERANCE", "PIXELS", "PROBABILITIES", "end_to_end", "to_fp16"]
+__all__ = ["FP16_TOLERANCE", "PIXELS", "PROBABILITIES", "end_to_end", "to_bf16", "to_fp16"]
 
 PIXELS, PROBABILITIES = "pixels", "probabilities"
 # Of the logits between float32 and float16, relative to the largest where that is above 1: a number has 11 bits.
 FP16_TOLERANCE = 1e-2
+_PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")  # what is computed in bfloat16
 
 
 def end_to_end(
@@ -101,3 +102,55 @@ def to_fp16(content: bytes) -> bytes:
     OnnxModel(model).topological_sort()  # the casts are behind all other nodes
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString())
+
+
+def to_bf16(content: bytes) -> bytes:
+    """Round what convolutions and linear layers multiply to bfloat16; sums, biases and all else stay in float32.
+
+    So do processors with products of bfloat16 (AVX512-BF16, AMX, GPUs). onnxruntime has no such convolution on CPUs:
+    the factors are rounded by casts there and back, which gives the same numbers on any processor, but not their speed.
+    Weights are kept in 16 bits.
+
+    Args:
+        content: a float32 model.
+    """
+    model = onnx.load_from_string(content)
+    graph = model.graph
+    weights = {tensor.name: tensor for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT}
+    casts: dict[str, list[onnx.NodeProto]] = {}  # by what is rounded
+    kept: dict[str, onnx.TensorProto] = {}
+
+    def rounded(name: str) -> str:
+        if name not in casts:
+            short, back = f"{name}_bf16", f"{name}_rounded"
+            nodes = [helper.make_node("Cast", [short], [back], back, to=onnx.TensorProto.FLOAT)]
+            if name in weights:
+                kept[short] = _bfloat16(weights[name], short)
+            else:
+                nodes.insert(0, helper.make_node("Cast", [name], [short], short, to=onnx.TensorProto.BFLOAT16))
+            casts[name] = nodes
+        return f"{name}_rounded"
+
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.node:
+        if node.op_type in _PRODUCTS:
+            known = set(casts)
+            node.input[0], node.input[1] = rounded(node.input[0]), rounded(node.input[1])
+            nodes += [cast for name, made in casts.items() if name not in known for cast in made]
+        nodes.append(node)
+    del graph.node[:]
+    graph.node.extend(nodes)
+    used = {name for node in nodes for name in node.input}
+    tensors = [tensor for tensor in graph.initializer if tensor.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend([*tensors, *kept.values()])
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString())
+
+
+def _bfloat16(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:
+    """Rounded to the nearest, ties to even, as torch rounds."""
+    import torch
+
+    values = torch.from_numpy(numpy_helper.to_array(tensor).copy()).bfloat16().view(torch.int16).numpy()
+    return helper.make_tensor(name, onnx.TensorProto.BFLOAT16, list(tensor.dims), values.tobytes(), raw=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from rssearch.errors import InputError, unknown
+from rssearch.errors import unknown
 
 __all__ = ["BITS", "FP32", "Bits", "check_precision", "costs"]
 
@@ -26,6 +26,7 @@ FP32 = "fp32"
 BITS: Mapping[str, Bits] = {
     FP32: Bits(32, 32),
     "fp16": Bits(16, 16),
+    "bf16": Bits(16, 16),
     "int8": Bits(8, 8),
     "int8_qat": Bits(8, 8),
 }
@@ -43,9 +44,6 @@ def costs(macs: int, params: int, precision: str) -> dict[str, int]:
 
 
 def check_precision(name: object) -> None:
-    """Raise an InputError for what is no precision, or none that can be measured."""
-    if name == "bf16":
-        why = "onnxruntime has no convolution in bfloat16 on CPUs"
-        raise InputError(f"bf16 cannot be measured as it is deployed: {why}; take {', '.join(BITS)}")
+    """Raise an InputError for what is no precision."""
     if name not in BITS:
         raise unknown("precision", name, BITS)

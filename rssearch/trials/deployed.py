@@ -1,10 +1,10 @@
 """Trials whose network is deployed in fewer bits: what they report is what onnxruntime computes in these bits.
 
-Trials that differ in their precision alone share their fine-tuning. ``fp16`` and ``int8`` convert the network;
-``int8_qat`` first trains it a little further while weights and maps are rounded, see `rssearch.train.quantisation`.
-Quantised are weights and activations (static, QDQ, a scale for each channel of the weights), with batch normalisation
-folded. The ranges of the activations come from training images, by the way that has the lowest loss on the validation
-split.
+Trials that differ in their precision alone share their fine-tuning. ``fp16``, ``bf16`` and ``int8`` convert the
+network; ``int8_qat`` first trains it a little further while weights and maps are rounded, see
+`rssearch.train.quantisation`. Quantised are weights and activations (static, QDQ, a scale for each channel of the
+weights), with batch normalisation folded. The ranges of the activations come from training images, by the way that has
+the lowest loss on the validation split.
 """
 
 from __future__ import annotations
@@ -111,10 +111,10 @@ def _trained_in_8_bits(trial: PruningTrial, tuned: FineTuned) -> tuple[nn.Module
 def _converted(trial: PruningTrial, model: nn.Module) -> tuple[bytes, Metrics]:
     """The ONNX model that is deployed, and how it was quantised."""
     content = to_onnx(model, trial.images.input_shape)
-    if trial.point.precision == "fp16":
-        from rssearch.cost.onnx_variants import to_fp16
+    if trial.point.precision in ("fp16", "bf16"):
+        from rssearch.cost.onnx_variants import to_bf16, to_fp16
 
-        return to_fp16(content), {}
+        return (to_fp16 if trial.point.precision == "fp16" else to_bf16)(content), {}
     made = {how: to_int8(content, _calibration(trial), how) for how in CALIBRATIONS}
     losses = {how: _validated(trial, found)["val_loss"] for how, found in made.items()}
     best = min(losses, key=lambda how: losses[how])

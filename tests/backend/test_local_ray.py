@@ -96,7 +96,7 @@ def test_an_address_that_is_none_is_said(monkeypatch: pytest.MonkeyPatch) -> Non
     from rssearch.backend.tune import connected
 
     monkeypatch.setenv("RAY_ADDRESS", "nonsense")
-    with pytest.raises(InputError, match="^RAY_ADDRESS nonsense: must be HOST:PORT, "):
+    with pytest.raises(InputError, match=r"^RAY_ADDRESS nonsense: must be HOST:PORT, "):
         connected(None, Resources(), verbose=False).__enter__()
 
 

@@ -17,7 +17,8 @@ from safetensors.torch import load as load_tensors
 from rssearch import bundle, models, pruning
 from rssearch.bundle import exporting, predict
 from rssearch.bundle.card import card, wilson
-from rssearch.cost.onnx import to_int8, to_onnx
+from rssearch.cost.onnx import OnnxNetwork, to_int8, to_onnx
+from rssearch.cost.onnx_variants import to_bf16, to_fp16
 from rssearch.errors import InputError
 from rssearch.imaging.pixels import decode
 from rssearch.report.recorded import Recorded
@@ -415,15 +416,24 @@ def test_the_card_tells_what_the_study_knows_of_its_data(found: Recorded, row: d
     assert "\nother" not in text
 
 
-def test_a_network_that_was_measured_in_8_bits_is_exported_as_it_was(
-    tmp_path: Path, found: Recorded, row: dict[str, Any]
+@pytest.mark.parametrize("precision", ["int8", "bf16", "fp16"])
+def test_a_network_that_was_measured_in_fewer_bits_is_exported_as_it_was(
+    tmp_path: Path, found: Recorded, row: dict[str, Any], precision: str
 ) -> None:
     store = Store(found.storage)
     stored = store.get("models", KEY)
     assert stored is not None
     generator = torch.Generator().manual_seed(0)
-    quantised = to_int8(onnx_model(), [torch.randn(4, 3, 32, 32, generator=generator)])
-    store.put("models", KEY, {**stored, CONVERTED: quantised})
-    path = bundle.export(found, row | {"precision": "int8"}, tmp_path / "out")
-    assert (path / "model.int8.onnx").read_bytes() == quantised
-    assert sorted(p.name for p in path.iterdir()) == sorted([*NAMES, "model.int8.onnx"])
+    if precision == "int8":
+        converted = to_int8(onnx_model(), [torch.randn(4, 3, 32, 32, generator=generator)])
+    else:
+        converted = {"bf16": to_bf16, "fp16": to_fp16}[precision](onnx_model())
+    store.put("models", KEY, {**stored, CONVERTED: converted})
+    path = bundle.export(found, row | {"precision": precision}, tmp_path / "out")
+    name = f"model.{precision}.onnx"
+    assert (path / name).read_bytes() == converted
+    assert sorted(p.name for p in path.iterdir()) == sorted([*NAMES, name])
+    pixels = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8, generator=generator).numpy()
+    network = predict.open_network(path, **{precision: True})
+    expected = OnnxNetwork(converted)(torch.from_numpy(predict.normalised(pixels, network.about)))
+    torch.testing.assert_close(torch.from_numpy(predict.logits_of(network, pixels)), expected)
