@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import secrets
 import subprocess
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import _lru_cache_wrapper
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +99,16 @@ def _memory_given_back() -> Iterator[None]:
     if process.memory_info().rss > _held["bytes"] + _GROWN:  # collecting garbage after each test would take minutes
         release_memory()
         _held["bytes"] = process.memory_info().rss
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _networks_forgotten(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The next module does not need the large networks that functions of this one remember."""
+    yield
+    for module in (request.module, sys.modules.get("tests.support.networks")):
+        for value in vars(module).values() if module else ():
+            if isinstance(value, _lru_cache_wrapper):
+                value.cache_clear()
 
 
 @pytest.fixture(autouse=True, scope="session")

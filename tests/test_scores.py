@@ -8,15 +8,17 @@ import math
 import numpy as np
 import pytest
 import torch
-from sklearn import metrics as sk
 from torch import Tensor
-from torchmetrics import functional as tm
 
 from rssearch.data import IGNORE
 from rssearch.errors import InputError
 from rssearch.metrics import KINDS, human, is_quality, is_share, of_class, title_of
 from rssearch.scores import PerClass, Scores, check_name, derived, names_of, pooled, slugs
 from rssearch.train.tally import Tally
+from tests.support.late import Late
+
+sk = Late("sklearn.metrics")
+tm = Late("torchmetrics.functional")
 
 CPU = torch.device("cpu")
 Case = tuple[Tensor, Tensor]

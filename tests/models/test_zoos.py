@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import segmentation_models_pytorch as smp
-import timm
 import torch
 import torchvision
 from torch import nn
@@ -24,6 +22,10 @@ from rssearch.models import extras, listing, smp_networks, timm_networks, torchg
 from rssearch.testing import check_network
 from rssearch.trials import normalisation
 from rssearch.trials.point import PruningPoint
+from tests.support.late import Late
+
+smp = Late("segmentation_models_pytorch")
+timm = Late("timm")
 
 BANDS = ["B4", "B3", "B2", "B8"]
 

@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-import torch_pruning
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
 from rssearch import models, pruning
 from rssearch.cost import counting
 from rssearch.errors import InputError
+from tests.support.late import Late
 from tests.support.networks import distance, fresh, some
+
+torch_pruning = Late("torch_pruning")
 
 
 class One(nn.Module):

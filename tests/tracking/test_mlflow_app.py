@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mlflow.server import app as pages
 
 from rssearch.tracking.client import APP
 from rssearch.tracking.server import create_app
+from tests.support.late import Late
+
+server = Late("mlflow.server")
 
 ROOT = Path(__file__).parents[2]
 KEYS = ("mlflow.telemetry.info.alert.dismissed", "mlflow.settings.telemetry.enabled")
@@ -21,9 +23,9 @@ KEYS = ("mlflow.telemetry.info.alert.dismissed", "mlflow.settings.telemetry.enab
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> Any:
     """MLflow's pages, without what is left of another test's application."""
-    monkeypatch.setattr(pages, "after_request_funcs", {})
-    monkeypatch.setattr(pages, "_got_first_request", False)
-    return pages.test_client()
+    monkeypatch.setattr(server.app, "after_request_funcs", {})
+    monkeypatch.setattr(server.app, "_got_first_request", False)
+    return server.app.test_client()
 
 
 def test_the_page_settles_telemetry_before_it_starts(asked: Any) -> None:
@@ -43,7 +45,7 @@ def test_the_page_is_mlflows_own_where_telemetry_is_turned_on(asked: Any, monkey
 
 def test_the_names_are_those_of_the_pages() -> None:
     """In the scripts of the release that is installed."""
-    scripts = Path(pages.static_folder or "", "static", "js").glob("main.*.js")
+    scripts = Path(server.app.static_folder or "", "static", "js").glob("main.*.js")
     text = "".join(path.read_text(encoding="utf-8") for path in scripts)
     for key in KEYS:
         assert re.search(rf'"{re.escape(key)}"', text), key

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pytest
-import segmentation_models_pytorch as smp
 import torch
 from torch import Tensor
 
 from rssearch.data import IGNORE
 from rssearch.train.overlap import dice, lovasz
+from tests.support.late import Late
+
+smp = Late("segmentation_models_pytorch")
 
 LOSSES = [dice, lovasz]
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sklearn import metrics as sk
 
 from rssearch.config.loading import parse_study
 from rssearch.config.settings import Settings
@@ -26,9 +25,12 @@ from rssearch.trials import images, micronet, prune
 from rssearch.trials.keys import BASELINES
 from rssearch.trials.point import PruningPoint
 from rssearch.trials.pruning_trial import PruningTrial
+from tests.support.late import Late
 from tests.support.records import record
 from tests.trials.test_segmentation import data_root as scene_root
 from tests.trials.test_segmentation import settings as scene_settings
+
+sk = Late("sklearn.metrics")
 
 __all__ = ["scene_root", "scene_settings"]  # fixtures
 

@@ -4,14 +4,16 @@ import copy
 
 import pytest
 import torch
-import torch_pruning
 from torch import nn
 
 from rssearch import pruning
 from rssearch.errors import InputError
 from rssearch.models.resnet_cifar import IndexShortcut
 from rssearch.train.losses import cross_entropy
+from tests.support.late import Late
 from tests.support.networks import SLIM_VGG, network
+
+torch_pruning = Late("torch_pruning")
 
 NETWORKS = {
     "resnet20": ({"shortcut": "B"}, 32),
