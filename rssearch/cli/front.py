@@ -43,6 +43,7 @@ def front(
         references=found.references,
         folder=found.folder,
         out=target,
+        width=console.width,
     )
     if isinstance(result, str):
         write(result)

@@ -105,6 +105,7 @@ def format_front(
     references: References | None = None,
     folder: Location | None = None,
     out: Location | None = None,
+    width: int | None = None,
 ) -> Table | str | list[Location]:
     """The front as the command line shows it.
 
@@ -118,6 +119,7 @@ def format_front(
         references: as for `rssearch.front.trials.fronts`.
         folder: as in `write_front`.
         out: the folder for files. Without it csv, json, tex and md come back as text.
+        width: columns of the console, for a table.
 
     Returns:
         A table, a text, or the paths that were written.
@@ -133,8 +135,16 @@ def format_front(
         rows = [row for front in found for row in front.trials]
         members = [row for front in found for row in front.members]
         knees = [front.knee["key"] for front in found if front.knee is not None]
-        below = spending.notes(found)
-        return table(members, objectives, knees=knees, title=study, dimensions=dimensions, trials=rows, notes=below)
+        return table(
+            members,
+            objectives,
+            knees=knees,
+            title=study,
+            dimensions=dimensions,
+            trials=rows,
+            notes=spending.notes(found),
+            width=width,
+        )
     if out is not None:
         chosen = FORMATS if format == "all" else tuple(name for name in FORMATS if name == format)
         return write_front(

@@ -26,6 +26,9 @@ BASELINE = "baseline"
 IN_FULL = ("params", "params_ratio", "bytes")  # of the measures: where there is more room than on a console
 _BRIEF = {"Validation": "Val.", "accuracy": "acc.", "Difference (points)": "Diff.", "-": "-\n", " ": "\n"}  # in heads
 NARROW = 80  # columns: a wider table leaves out what its other columns say as well
+_MADE_FOR = 100  # columns, where the console is not known
+_LEGIBLE = 8  # characters of what was asked for
+_TESTED = [f"test_{name}{DIFFERENCE}" for name in ("accuracy", "miou", "map")]
 KEY_DIGITS = 8  # of a key on the console: the beginning of a key is enough to name a trial
 
 
@@ -38,6 +41,7 @@ def table(
     dimensions: Sequence[str] | None = None,
     trials: Sequence[Row] | None = None,
     notes: Sequence[str] = (),
+    width: int | None = None,
 ) -> Table:
     """The rows of a front for the console, in units for people, with those of their baselines; made for 100 columns.
 
@@ -49,6 +53,8 @@ def table(
         dimensions: the columns that were asked for; the default is those of the contract.
         trials: the trials among which a dimension must vary to get a column; the default is the rows.
         notes: lines that stand below.
+        width: columns of the console. Where what was asked for would be cut down to nothing, speed-ups are left out,
+            and what the test lost, which follow from their rows and the baseline's.
     """
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
@@ -57,9 +63,12 @@ def table(
     knees = {*knees}
     # Made harmless here, because the console, which does so too, has measured its columns before.
     shown, constant = varying(rows if trials is None else trials, dimensions)
-    lines = summary(rows, objectives, knees, shown, without=IN_FULL)
-    if _width(lines) > NARROW:
-        lines = summary(rows, objectives, knees, shown, without=(*IN_FULL, "macs_ratio"))
+    lines, left_out = summary(rows, objectives, knees, shown, without=IN_FULL), [*IN_FULL]
+    for more in (["macs_ratio"], _speedups(rows), _TESTED):
+        if _width(lines) <= NARROW or (more != ["macs_ratio"] and _least(lines, len(shown)) <= (width or _MADE_FOR)):
+            break
+        left_out += more
+        lines = summary(rows, objectives, knees, shown, without=left_out)
     head, *body = ([printable(cell) for cell in line] for line in lines)
     if not body:
         signs = below = ["No finished and feasible trial: the front is empty."]
@@ -106,6 +115,18 @@ def _width(lines: Sequence[Sequence[str]]) -> int:
         for i, title in enumerate(titles)
     ]
     return sum(1 + max(map(len, column)) for column in cells)
+
+
+def _least(lines: Sequence[Sequence[str]], asked: int) -> int:
+    """The same, with what was asked for cut short."""
+    head, *body = lines
+    cut = [[cell[:_LEGIBLE] if 0 < i <= asked else cell for i, cell in enumerate(line)] for line in body]
+    brief = ["" if 0 < i <= asked else title for i, title in enumerate(head)]
+    return _width([brief, *cut])
+
+
+def _speedups(rows: Sequence[Row]) -> list[str]:
+    return [speedup_of(name) for name in latencies(rows)]
 
 
 def varying(trials: Sequence[Row], dimensions: Sequence[str] | None = None) -> tuple[list[str], str]:
@@ -167,7 +188,10 @@ def _measures(rows: Sequence[Row], objectives: Mapping[str, Direction], without:
     results = [*objectives, *(name for name in (*measured, *timed) if name in present)]
     results.sort(key=lambda name: not is_quality(name))  # qualities first, each in its place
     beside = {name: speedup_of(name) if name in timed else name + DIFFERENCE for name in results}
-    pairs = [(name, beside[name]) if beside[name] in present else (name,) for name in dict.fromkeys(results)]
+    pairs = [
+        (name, beside[name]) if beside[name] in present and beside[name] not in without else (name,)
+        for name in dict.fromkeys(results)
+    ]
     return [name for pair in pairs for name in pair]
 
 

@@ -197,6 +197,7 @@ def _say_result(recorder: Recorder, console: Console, uri: str) -> None:
             constraints=search_.constraints,
             dimensions=recorder.dimensions(),
             references=recorder.references,
+            width=console.width,
         )
     )
     failed = recorder.failures()

@@ -59,6 +59,26 @@ def test_table_of_a_study_where_all_varies_folds_no_word_and_no_number():
             assert whole in text
 
 
+def test_a_narrow_console_shows_what_was_asked_for_rather_than_what_follows_from_other_columns():
+    rows = [
+        gained(f"{i:08x}" * 2, 1.5 + i, 0.2, val_accuracy=0.5 + i / 10, macs=10_000_000 + i, method=name, rate=i / 10)
+        | {"seed": 1000 + i, "model": f"network_{i}"}
+        for i, name in enumerate(("compound", "slimming"))
+    ]
+
+    def text(columns, **more):
+        return shown(files.format_front(rows, TWO, "table", study="s", **more), columns).replace("\u00a0", " ")
+
+    assert "Speed-" in text(100)
+    assert "Speed-" in text(100, width=100)
+    assert "Speed-" in text(80)  # who does not say how wide the console is has all columns
+    assert "compound" not in text(80)
+    narrow = text(80, width=80)
+    assert "Speed-" not in narrow
+    assert "compound " in narrow
+    assert "network_1 " in narrow
+
+
 def test_table_says_what_was_lost_and_gained():
     rows = [gained("a", 1.5, 0.1), gained("b", 2.0, 0.1, val_accuracy=0.8, macs=50_000_000)]
     text = " ".join(shown(files.format_front(rows, TWO, "table", study="s"), 100).split())
