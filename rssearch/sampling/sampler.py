@@ -366,6 +366,8 @@ def _optuna_study(search: Search, space: Mapping[str, Dimension]) -> optuna.Stud
 def _sampler(search: Search) -> optuna.samplers.BaseSampler:
     from optuna import samplers
 
+    from rssearch.sampling.generations import NSGA2, NSGA3
+
     seed = search.seed
     # Populations that fill the budget several times over, so that small studies evolve as well.
     population = max(4, min(50, search.trials // 5))
@@ -377,9 +379,9 @@ def _sampler(search: Search) -> optuna.samplers.BaseSampler:
         case "tpe":
             return samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
         case "nsga2":
-            return samplers.NSGAIISampler(seed=seed, population_size=population)
+            return NSGA2(seed=seed, population_size=population)
         case "nsga3":
-            return samplers.NSGAIIISampler(seed=seed, population_size=population)
+            return NSGA3(seed=seed, population_size=population)
         case "gp":
             return samplers.GPSampler(seed=seed)
         case "cmaes":
