@@ -53,7 +53,7 @@ def importances(trials: Trials, names: Sequence[str], metric: int) -> dict[str, 
         names: dimensions that all trials were asked for, each with at least two values.
         metric: its place among the values.
     """
-    found, ordered = trials.study.trials, sorted(names)  # the forest depends on the order, a little
+    found, ordered = trials.study.get_trials(deepcopy=False), sorted(names)  # the forest depends on the order, a little
     shared = shares([[t.params[name] for t in found] for name in ordered], [t.values[metric] for t in found])
     if shared is None:
         return {}
@@ -76,7 +76,8 @@ def slice_plot(trials: Trials, name: str, metric: int, title: str, factor: float
     )
     found: dict[str, Any] = figure.to_plotly_json()
     found["layout"].pop("template", None)
-    texts = {repr(value): value for trial in trials.study.trials if isinstance(value := trial.params.get(name), str)}
+    every = trials.study.get_trials(deepcopy=False)
+    texts = {repr(value): value for trial in every if isinstance(value := trial.params.get(name), str)}
     if texts:  # Optuna shows them in quotes
         found["layout"]["xaxis"]["categoryarray"] = sorted(texts.values())
         for trace in found["data"]:
