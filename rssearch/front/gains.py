@@ -35,8 +35,7 @@ def compared(row: Row) -> dict[str, Any]:
     alike = all(row.get(name) == row.get(BEFORE + name) for name in _MACHINE)
     for column in row:
         name = column.removeprefix(BEFORE)
-        own, whole = number(row.get(name)), number(row[column])
-        if name == column or own is None or whole is None:
+        if name == column or (own := number(row.get(name))) is None or (whole := number(row[column])) is None:
             continue
         if is_quality(name):
             found[name + DIFFERENCE] = own - whole
@@ -105,8 +104,9 @@ def _baseline(rows: Sequence[Row]) -> dict[str, Any]:
     found: dict[str, Any] = {name: full[0].get(name) for name in ("dataset", "model") if name in full[0]}
     for column in dict.fromkeys(column for row in full for column in row):
         name = column.removeprefix(BEFORE)
-        by_seed = {(str(row.get("seed")), value) for row in full if (value := before(row, name)) is not None}
-        if by_seed and name not in found and not name.startswith("requested_"):
+        if name in found or name.startswith("requested_"):
+            continue
+        if by_seed := {(str(row.get("seed")), value) for row in full if (value := before(row, name)) is not None}:
             found[name] = fmean(value for _, value in sorted(by_seed))
     return found
 

@@ -69,13 +69,17 @@ def fronts(
     Raises:
         InputError: there is no objective.
     """
+    return [
+        _front(dataset, group, objectives, constraints or {}, (references or {}).get(dataset, {}))
+        for dataset, group in _groups(trials, objectives)
+    ]
+
+
+def _groups(trials: Iterable[Row], objectives: Mapping[str, Direction]) -> list[tuple[str | None, list[Row]]]:
     if not objectives:
         raise InputError("a front needs at least one objective")
     groups = by_dataset(trials) or {None: []}
-    return [
-        _front(dataset, groups[dataset], objectives, constraints or {}, (references or {}).get(dataset, {}))
-        for dataset in sorted(groups, key=lambda name: name or "")
-    ]
+    return sorted(groups.items(), key=lambda item: item[0] or "")
 
 
 def by_dataset(trials: Iterable[Row]) -> dict[str | None, list[Row]]:
@@ -109,7 +113,8 @@ def front_rows(
     trials: Iterable[Row], objectives: Mapping[str, Direction], constraints: Mapping[str, Bound] | None = None
 ) -> list[dict[str, Any]]:
     """The non-dominated trials among the finished and feasible, with all columns; by dataset, then by rising cost."""
-    return [dict(row) for front in fronts(trials, objectives, constraints) for row in front.members]
+    found = [_sorted(group, objectives, constraints or {})["members"] for _, group in _groups(trials, objectives)]
+    return [dict(row) for members in found for row in members]
 
 
 def progress(front: Front) -> list[float]:
@@ -143,47 +148,56 @@ def _front(
     constraints: Mapping[str, Bound],
     fixed: Mapping[str, float],
 ) -> Front:
-    complete: list[Row] = []
-    infeasible: list[Row] = []
-    stopped: list[Row] = []
-    failed: list[Row] = []
-    for trial in trials:
-        finished = trial["status"] == "finished"
-        if trial["status"] == "stopped":
-            stopped.append(trial)
-        elif trial["status"] == "infeasible" or (finished and not is_feasible(constraints, trial)):
-            infeasible.append(trial)
-        elif finished and all(number(trial.get(name)) is not None for name in objectives):
-            complete.append(trial)
-        else:
-            failed.append(trial)
-    directions = list(objectives.values())
-    points = _points(complete, objectives)
-    mask = non_dominated(points, directions)
-    cost = next((name for name, direction in objectives.items() if direction == "min"), next(iter(objectives)))
-    members = sorted(
-        (t for t, on in zip(complete, mask, strict=True) if on), key=lambda t: (t[cost], str(t.get("key")))
-    )
+    found, directions = _sorted(trials, objectives, constraints), list(objectives.values())
+    members, infeasible = found["members"], found["infeasible"]
+    points = _points(members, objectives)
     known = {**known_reference(trials, objectives), **fixed}
-    reference = reference_point(points[mask], directions, [known.get(name) for name in objectives]) if members else None
+    reference = reference_point(points, directions, [known.get(name) for name in objectives]) if members else None
     volume = hypervolume(points, reference, directions) if reference is not None else 0.0
     return Front(
         dataset=dataset,
         objectives=objectives,
         trials=trials,
-        dominated=[t for t, on in zip(complete, mask, strict=True) if not on],
+        dominated=found["dominated"],
         members=members,
         infeasible=infeasible,
-        stopped=stopped,
-        failed=failed,
-        knee=members[knee(_points(members, objectives), directions, reference)] if members else None,
+        stopped=found["stopped"],
+        failed=found["failed"],
+        knee=members[knee(points, directions, reference)] if members else None,
         reference=None if reference is None else dict(zip(objectives, reference.tolist(), strict=True)),
         hypervolume=volume,
         relative_hypervolume=None if reference is None else _relative(volume, reference.tolist(), directions),
         baselines=[row for row in gains.baselines(trials) if row.keys() >= objectives.keys()],
-        note=None if members else _why_empty(infeasible, [*stopped, *failed], constraints),
+        note=None if members else _why_empty(infeasible, [*found["stopped"], *found["failed"]], constraints),
         spent=spent(trials),
     )
+
+
+def _sorted(
+    trials: Iterable[Row], objectives: Mapping[str, Direction], constraints: Mapping[str, Bound]
+) -> dict[str, list[Row]]:
+    """A partition of the trials of one dataset into the lists of a `Front`."""
+    found: dict[str, list[Row]] = {
+        name: [] for name in ("members", "dominated", "infeasible", "stopped", "failed", "complete")
+    }
+    for trial in trials:
+        finished = trial["status"] == "finished"
+        if trial["status"] == "stopped":
+            found["stopped"].append(trial)
+        elif trial["status"] == "infeasible" or (finished and not is_feasible(constraints, trial)):
+            found["infeasible"].append(trial)
+        elif finished and all(number(trial.get(name)) is not None for name in objectives):
+            found["complete"].append(trial)
+        else:
+            found["failed"].append(trial)
+    complete = found.pop("complete")
+    for trial, on_front in zip(
+        complete, non_dominated(_points(complete, objectives), [*objectives.values()]), strict=True
+    ):
+        found["members" if on_front else "dominated"].append(trial)
+    cost = next((name for name, direction in objectives.items() if direction == "min"), next(iter(objectives)))
+    found["members"].sort(key=lambda t: (t[cost], str(t.get("key"))))
+    return found
 
 
 def _why_empty(infeasible: Sequence[Row], others: Sequence[Row], constraints: Mapping[str, Bound]) -> str:

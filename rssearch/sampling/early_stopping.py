@@ -6,14 +6,17 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, insort
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from rssearch.errors import InputError
+from rssearch.front.layers import Layers
 from rssearch.front.pareto import Direction, layers
 
 RULES = {
@@ -44,8 +47,8 @@ class Halving:
 
     def __init__(self, objectives: Mapping[str, Direction], *, first: int = 1, factor: int = 3) -> None:
         self.objectives, self.first, self.factor = dict(objectives), first, factor
-        # What a trial was worth at a rung, by its key; only trials of one group (a dataset) are compared.
-        self._reached: dict[tuple[str | None, int], dict[str, tuple[float, ...]]] = defaultdict(dict)
+        # Only trials of one group (a dataset) are compared.
+        self._reached: dict[tuple[str | None, int], _Rung] = defaultdict(partial(_Rung, [*objectives.values()]))
 
     def rung(self, epoch: int) -> int | None:
         """The epochs of the highest rung at or below `epoch`; None before the first one."""
@@ -59,7 +62,7 @@ class Halving:
     def has(self, key: str, group: str | None, epoch: int) -> bool:
         """Whether a trial has nothing to be judged by after this epoch: it is below all rungs, or known at its rung."""
         rung = self.rung(epoch)
-        return rung is None or key in self._reached[group, rung]
+        return rung is None or key in self._reached[group, rung].keys
 
     def enter(self, key: str, group: str | None, epoch: int, metrics: Mapping[str, Any]) -> bool:
         """Write down what a trial is worth at the rung that it has reached.
@@ -71,7 +74,7 @@ class Halving:
         rung = self.rung(epoch)
         if rung is None or not all(isinstance(value, int | float) and math.isfinite(value) for value in values):
             return False
-        self._reached[group, rung][key] = tuple(float(value) for value in values if value is not None)
+        self._reached[group, rung].add(key, [float(value) for value in values if value is not None])
         return True
 
     def should_continue(self, key: str, group: str | None, epoch: int, metrics: Mapping[str, Any]) -> bool:
@@ -88,8 +91,55 @@ class Halving:
         rung = self.rung(epoch)
         assert rung is not None
         reached = self._reached[group, rung]
-        points = np.array([*reached.values()])
-        return among_best(points, list(self.objectives.values()), math.ceil(len(points) / self.factor))
+        return reached.keeps_last(math.ceil(len(reached.keys) / self.factor))
+
+
+class _Rung:
+    """What trials were worth at a rung, in an order that grows with them.
+
+    One objective is a sorted list, two are layers of neighbours; more are sorted again for each decision.
+    """
+
+    def __init__(self, directions: Sequence[Direction]) -> None:
+        self.keys: set[str] = set()
+        self._directions = directions
+        self._signs = [-1.0 if direction == "max" else 1.0 for direction in directions]
+        self._least, self._most = [math.inf] * len(directions), [-math.inf] * len(directions)
+        self._costs: list[float] = []
+        self._layers = Layers()
+        self._points: list[list[float]] = []
+        self._last, self._layer = [0.0], 0
+
+    def add(self, key: str, values: list[float]) -> None:
+        """Take up a trial; its first values count."""
+        if key in self.keys:
+            return
+        self.keys.add(key)
+        self._least, self._most = [*map(min, self._least, values)], [*map(max, self._most, values)]
+        self._last = values
+        costs = [value * sign for value, sign in zip(values, self._signs, strict=True)]
+        match costs:
+            case [cost]:
+                insort(self._costs, cost)
+            case [first, second]:
+                self._layer = self._layers.add(first, second)
+            case _:
+                self._points.append(values)
+
+    def keeps_last(self, count: int) -> bool:
+        """Whether the last trial that came is among the best `count`."""
+        match self._signs:
+            case [sign]:
+                return bisect_left(self._costs, self._last[0] * sign) < count
+            case [first, second]:
+                left = count - self._layers.better(self._layer)
+                peers = self._layers.distinct(self._layer) if left > 0 else []
+                if left <= 0 or left >= len(peers):
+                    return left > 0
+                span = np.subtract(self._most, self._least)
+                return _in_net(np.array(peers) * [first, second], self._last, span, self._directions, left)
+            case _:
+                return among_best(np.array(self._points), self._directions, count)
 
 
 def among_best(points: NDArray[np.float64], directions: Sequence[Direction], count: int) -> bool:
@@ -104,13 +154,23 @@ def among_best(points: NDArray[np.float64], directions: Sequence[Direction], cou
     left = count - int((layer < layer[-1]).sum())
     if left <= 0:
         return False
-    span = np.ptp(points, axis=0)
-    scaled = points / np.where(span > 0, span, 1.0)
+    return _in_net(points[layer == layer[-1]], points[-1], np.ptp(points, axis=0), directions, left)
+
+
+def _in_net(
+    layer: NDArray[np.float64],
+    point: ArrayLike,
+    span: NDArray[np.float64],
+    directions: Sequence[Direction],
+    count: int,
+) -> bool:
+    """Whether a point of a layer [N, M] is in its epsilon-net of so many points; `span` is that of all points, [M]."""
+    units = np.where(span > 0, span, 1.0)
     if directions[0] == "max":
-        scaled[:, 0] *= -1
-    peers = np.unique(scaled[layer == layer[-1]], axis=0)  # by rising cost in the first objective
-    own = int(np.flatnonzero((peers == scaled[-1]).all(axis=1))[0])
-    return left >= len(peers) or own in _spread(peers, left)
+        units[0] *= -1
+    peers = np.unique(layer / units, axis=0)  # by rising cost in the first objective
+    own = int(np.flatnonzero((peers == np.asarray(point) / units).all(axis=1))[0])
+    return count >= len(peers) or own in _spread(peers, count)
 
 
 def _spread(points: NDArray[np.float64], count: int) -> list[int]:

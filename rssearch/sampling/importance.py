@@ -8,11 +8,11 @@ from typing import Any
 import optuna
 
 from rssearch.metrics import number
+from rssearch.sampling.fanova import shares
 
 __all__ = ["Trials", "importances", "slice_plot"]
 
 _LOG_RANGE = 25  # positive numbers that span more than this factor are spread by their logarithms
-_TREES, _SEED = 64, 0
 
 Value = float | str
 
@@ -46,17 +46,19 @@ class Trials:
 def importances(trials: Trials, names: Sequence[str], metric: int) -> dict[str, float]:
     """The share of a metric's variance that each dimension explains, together 1: functional ANOVA by a random forest.
 
-    Hutter, Hoos and Leyton-Brown 2014, "An efficient approach for assessing hyperparameter importance".
+    Empty where the forest finds no difference, see `rssearch.sampling.fanova`.
 
     Args:
         trials: at least two with different values of the metric.
         names: dimensions that all trials were asked for, each with at least two values.
         metric: its place among the values.
     """
-    evaluator = optuna.importance.FanovaImportanceEvaluator(n_trees=_TREES, seed=_SEED)
-    return optuna.importance.get_param_importances(
-        trials.study, evaluator=evaluator, params=list(names), target=lambda trial: trial.values[metric]
-    )
+    found, ordered = trials.study.get_trials(deepcopy=False), sorted(names)  # the forest depends on the order, a little
+    shared = shares([[t.params[name] for t in found] for name in ordered], [t.values[metric] for t in found])
+    if shared is None:
+        return {}
+    known = dict(zip(ordered, shared, strict=True))
+    return {name: known[name] for name in names}
 
 
 def slice_plot(trials: Trials, name: str, metric: int, title: str, factor: float) -> dict[str, Any]:
@@ -74,7 +76,8 @@ def slice_plot(trials: Trials, name: str, metric: int, title: str, factor: float
     )
     found: dict[str, Any] = figure.to_plotly_json()
     found["layout"].pop("template", None)
-    texts = {repr(value): value for trial in trials.study.trials if isinstance(value := trial.params.get(name), str)}
+    every = trials.study.get_trials(deepcopy=False)
+    texts = {repr(value): value for trial in every if isinstance(value := trial.params.get(name), str)}
     if texts:  # Optuna shows them in quotes
         found["layout"]["xaxis"]["categoryarray"] = sorted(texts.values())
         for trace in found["data"]:

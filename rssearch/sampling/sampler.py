@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rssearch.config.schema import Search
-from rssearch.config.space import Choice, Dimension, Point, Range, draw, grid, grid_size, tidy
+from rssearch.config.space import Choice, Dimension, Point, draw, grid, grid_size, tidy
 from rssearch.errors import InputError
 from rssearch.front.constraints import is_feasible, violations
 from rssearch.storage.records import Status, TrialRecord
@@ -56,7 +56,9 @@ CAPABILITIES: dict[str, Capability] = {
     "grid": Capability("every cell, in the order of the YAML", constraints=False, pruned=True, continuous=False),
     "random": Capability("independent draws; the baseline that others must beat", constraints=False, pruned=True),
     "qmc": Capability("scrambled Sobol points; choices are drawn at random", constraints=False, pruned=True),
-    "tpe": Capability("tree-structured Parzen estimator, multivariate; 100 to 1,000 trials", pruned=True),
+    "tpe": Capability(
+        "tree-structured Parzen estimator, multivariate where there is one objective; 100 to 1,000 trials", pruned=True
+    ),
     "nsga2": Capability("evolution by non-dominated sorting; from about 100 trials"),
     "nsga3": Capability("the same with reference points, for three and more objectives"),
     "gp": Capability("Gaussian process; up to about 500 costly trials"),
@@ -127,7 +129,12 @@ class Proposer:
         self._refused = 0  # trials in a row that were started, and turned out infeasible
         self._pending: dict[str, tuple[Point, optuna.Trial | None]] = {}
         self._cells: Iterator[Point] = grid(space) if search.sampler == "grid" else iter(())
-        self._study = None if search.sampler == "grid" else _optuna_study(search, space)
+        self._study: optuna.Study | None = None
+        self._distributions: dict[str, optuna.distributions.BaseDistribution] = {}  # one for all trials
+        if search.sampler != "grid":
+            from rssearch.sampling.optuna_study import distributions, optuna_study
+
+            self._study, self._distributions = optuna_study(search, space), distributions(space)
         for outcome in known:
             if outcome.status is not Status.FAILED:
                 self._keep(outcome)
@@ -221,7 +228,7 @@ class Proposer:
         assert self._study is not None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", category=_experimental_warning())
-            trial = self._study.ask(_distributions(self.space))
+            trial = self._study.ask(self._distributions)
         return trial, {name: tidy(trial.params[name]) for name in self.space}
 
     def _random_point(self) -> Point:
@@ -273,7 +280,7 @@ class Proposer:
             optuna.trial.create_trial(
                 state=_state("PRUNED" if pruned else "COMPLETE"),
                 params={name: outcome.point[name] for name in self.space},
-                distributions=_distributions(self.space),
+                distributions=self._distributions,
                 values=(list(so_far.values()) or None) if pruned else self._values(outcome.metrics),
                 intermediate_values=so_far,
                 constraints=violations(self.search.constraints, outcome.metrics) or None,
@@ -326,63 +333,3 @@ def _experimental_warning() -> type[Warning]:
     import optuna
 
     return optuna.exceptions.ExperimentalWarning
-
-
-def _distributions(space: Mapping[str, Dimension]) -> dict[str, optuna.distributions.BaseDistribution]:
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-
-    result: dict[str, optuna.distributions.BaseDistribution] = {}
-    for name, d in space.items():
-        if isinstance(d, Choice):
-            result[name] = CategoricalDistribution(d.values)
-        elif isinstance(d, Range) and d.whole:
-            # Optuna wants the last value to be on the step.
-            step = int(d.step or 1)
-            high = int(d.low) + (int(d.high) - int(d.low)) // step * step
-            result[name] = IntDistribution(int(d.low), high, log=d.log, step=step)
-        else:
-            cells = d.cells()
-            high_value = float(cells[-1]) if cells else float(d.high)  # type: ignore[arg-type]
-            result[name] = FloatDistribution(float(d.low), high_value, log=d.log, step=d.step)
-    return result
-
-
-def _optuna_study(search: Search, space: Mapping[str, Dimension]) -> optuna.Study:
-    import optuna
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", category=optuna.exceptions.ExperimentalWarning)
-        sampler = _sampler(search)
-    if search.sampler not in {"random", "qmc"}:
-        # A sampler with a model finds out which dimensions all trials share: for each proposal it compares those of all
-        # trials since the oldest that is still under way. Here they all have the same ones.
-        shared = {name: d for name, d in sorted(_distributions(space).items()) if not d.single()}
-        sampler.infer_relative_search_space = lambda study, trial: shared  # type: ignore[method-assign]  # noqa: ARG005
-    return optuna.create_study(
-        directions=["maximize" if d == "max" else "minimize" for d in search.objectives.values()], sampler=sampler
-    )
-
-
-def _sampler(search: Search) -> optuna.samplers.BaseSampler:
-    from optuna import samplers
-
-    seed = search.seed
-    # Populations that fill the budget several times over, so that small studies evolve as well.
-    population = max(4, min(50, search.trials // 5))
-    match search.sampler:
-        case "random":
-            return samplers.RandomSampler(seed=seed)
-        case "qmc":
-            return samplers.QMCSampler(seed=seed, scramble=True, warn_independent_sampling=False)
-        case "tpe":
-            return samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
-        case "nsga2":
-            return samplers.NSGAIISampler(seed=seed, population_size=population)
-        case "nsga3":
-            return samplers.NSGAIIISampler(seed=seed, population_size=population)
-        case "gp":
-            return samplers.GPSampler(seed=seed)
-        case "cmaes":
-            return samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
-        case name:
-            raise InputError(f"search.sampler: {name} has no Optuna sampler")

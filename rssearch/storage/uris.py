@@ -82,7 +82,10 @@ def hidden_in(value: T, *uris: str | None) -> T:
     """`hidden` for every text in a plain value: lists and mappings are gone through."""
     result: Any = value
     if isinstance(value, str):
-        result = hidden(masked(value) if re.fullmatch(r"\S+://\S*", value) else value, *uris)
+        if uris or "://" in value:
+            result = hidden(masked(value) if re.fullmatch(r"\S+://\S*", value) else value, *uris)
+    elif isinstance(value, float | int | None):  # most values
+        pass
     elif isinstance(value, Mapping):
         result = {hidden_in(name, *uris): hidden_in(one, *uris) for name, one in value.items()}
     elif isinstance(value, list | tuple):

@@ -11,7 +11,8 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -23,6 +24,7 @@ PATIENCE = 60.0  # seconds that another process may take to make the tables; abo
 _LOOKS = 5  # a second apart, at a file that somebody else may be making
 _LOCK = 0x7273_7365  # of PostgreSQL's advisory locks
 HALF_MADE = "is half made, by a process that was ended meanwhile or by two at once"
+_SETTINGS = ("foreign_keys = ON", "busy_timeout = 20000", "case_sensitive_like = true")  # of a connection, as MLflow's
 _PLACES = (  # what holds the place of an artifact: table and column
     ("runs", "artifact_uri"),
     ("logged_models", "artifact_location"),
@@ -222,3 +224,34 @@ def _move(connection: Any, table: str, column: str, before: str, now: str) -> No
     rest = sqlalchemy.func.substr(place, len(before) + 1)
     below = sqlalchemy.func.substr(place, 1, len(before) + 1) == f"{before}/"
     connection.execute(places.update().where(below).values({column: sqlalchemy.literal(now) + rest}))
+
+
+@contextmanager
+def one_transaction(client: Any) -> Iterator[None]:
+    """Let all that a client of MLflow writes be one transaction, where it writes into a SQLite file itself.
+
+    Each request opens several sessions, one within the other, and waits for the disk at the end of each: about five
+    times for a run. Here they share one, in which the end of theirs is that of a savepoint.
+    """
+    from mlflow.store.db import utils
+    from sqlalchemy.orm import Session
+
+    store = client._tracking_client.store
+    own = getattr(store, "ManagedSessionMaker", None)
+    if own is None or store.db_type != "sqlite":
+        yield
+        return
+    with (
+        store.engine.connect() as connection,
+        Session(connection, join_transaction_mode="create_savepoint", expire_on_commit=False) as session,
+    ):
+        for setting in _SETTINGS:
+            connection.exec_driver_sql(f"PRAGMA {setting}")
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        shared = utils._get_managed_session_maker(partial(nullcontext, session), "shared")  # type: ignore[no-untyped-call]
+        store.ManagedSessionMaker = lambda read_only=True: shared(read_only=False)  # noqa: ARG005
+        try:
+            yield
+        finally:
+            store.ManagedSessionMaker = own
+        connection.commit()

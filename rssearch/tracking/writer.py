@@ -2,325 +2,38 @@
 
 MLflow's client is pure Python and busy for tens of milliseconds a run; in the driver's own process it would hold up Ray
 Tune's loop between short trials. The driver (`rssearch.tracking.Tracker`) sends the tracking URI as a JSON text, then
-one JSON list a line, the name of a method of `Writer` and its arguments. It hears back when MLflow does not answer, and
-at the end.
+one JSON list a line, the name of a method of `rssearch.tracking.runs.Writer` and its arguments. It hears back when
+MLflow does not answer, and at the end.
 """
 
 from __future__ import annotations
 
 import json
-import logging
 import os
-import shutil
+import select
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from rssearch.storage import scratch
-from rssearch.tracking import database
-from rssearch.tracking.entities import metrics_of, params_of, tags_of
+from rssearch.tracking.runs import Writer
 from rssearch.tracking.trouble import answers, trouble
 
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-
-RUN_STATUS = {"finished": "FINISHED", "stopped": "FINISHED", "infeasible": "FINISHED", "failed": "FAILED"}
-PICTURE = "predictions.png"
-_SUMMARY = (
-    "What concerns the whole study. **Artifacts**: the front as a page, picture and tables; all trials; the YAML."
-)
 PAUSES = (0.0, 1.0, 4.0)  # seconds before each try; MLflow is away when all have failed
 RETRY_SECONDS = 2.0, 30.0  # between two tries while it is away: at first, doubled up to
-_PUT_AWAY = {"rssearch.pareto": "superseded", "rssearch.superseded": "true"}  # neither on the front nor beside it
+FLUSH_SECONDS = 2.0  # after so many, MLflow has the epochs of running trials
+_SHARE = 0.2  # of the time, at most, for that: it takes longer the more trials run at once
+_NOTED = ("epoch", "summary")  # need nothing of MLflow before they are flushed
 Command = tuple[str, dict[str, Any]]
-_BATCH = 900  # MLflow takes at most 1,000 metrics a batch
-
-
-class Writer:
-    """The runs of one study; the arguments are those of `rssearch.tracking.Tracker`.
-
-    `tell` hears of every step, and with it of the runs that MLflow holds whole: key, status and end.
-    """
-
-    def __init__(self, uri: str, study: str, artifacts: Path, tell: Callable[..., None] = lambda **_: None) -> None:
-        self.uri, self.study = uri, study
-        self._artifacts = artifacts
-        self.tell = tell
-        self._runs: dict[str, str] = {}  # content key -> run id
-        self._complete: dict[
-            str, tuple[str, int | None]
-        ] = {}  # key -> status and end, of runs with their final metrics
-        self._sent: dict[str, set[int]] = {}  # key of an open run -> the epochs that MLflow has
-        self._params: dict[str, dict[str, Any]] = {}  # of open runs: they travel with the first metrics
-        self._client_: MlflowClient | None = None
-        self._experiment = ""
-        self._new, self._superseding = True, False
-
-    def close(
-        self,
-        records: list[dict[str, Any]],
-        status: str,
-        pareto: list[str],
-        pictures: dict[str, str],
-        files: list[str],
-        metrics: dict[str, float],
-        note: str,
-        now: int,
-        members: dict[str, list[str]] | None = None,
-    ) -> None:
-        """Send what is missing, mark the front, attach pictures, files and a note, and end all runs."""
-        self.disconnect()  # a run that a slow server made after all is found now
-        self._sync(records)
-        self._mark(set(pareto), records)
-        self._attach(pictures)
-        self._attach_members(members or {})
-        run = self._summary_run()
-        for path in files:
-            self._client.log_artifact(run, path)
-            self.tell()
-        self.summary(metrics, len(records), now)
-        self._client.set_tag(run, "mlflow.note.content", "\n\n".join(filter(None, [_SUMMARY, note])))
-        self._client.set_terminated(run, status)
-        self._end_open_runs()  # the session ends before these trials
-
-    def disconnect(self) -> None:
-        """Forget what MLflow has: the next use connects and looks.
-
-        After an error nobody knows whether the last request was carried out.
-        """
-        self._client_ = None
-        for known in (self._runs, self._complete, self._sent, self._params):
-            known.clear()
-
-    @property
-    def _client(self) -> MlflowClient:
-        if self._client_ is None:
-            from mlflow import MlflowClient
-            from mlflow.exceptions import MlflowException
-
-            logging.getLogger("alembic").setLevel(logging.WARNING)
-            logging.getLogger("mlflow").setLevel(logging.WARNING)
-            self._open_database()
-            client = MlflowClient(tracking_uri=self.uri)
-            experiment = client.get_experiment_by_name(self.study)
-            if experiment is None:
-                place = self._artifacts.resolve().as_uri() if database.is_database(self.uri) else None
-                try:
-                    self._experiment = client.create_experiment(self.study, artifact_location=place)
-                except MlflowException:  # another driver has just made it
-                    experiment = client.get_experiment_by_name(self.study)
-            if experiment is not None:
-                if experiment.lifecycle_stage == "deleted":
-                    client.restore_experiment(experiment.experiment_id)
-                self._experiment = experiment.experiment_id
-            self._client_ = client
-            self._find_runs()
-            if self._superseding:
-                self.supersede()
-            if self._new:
-                self._end_open_runs()
-                self._new = False
-        return self._client_
-
-    def _open_database(self) -> None:
-        """Make a database, and let its artifacts be where the storage is; a server does so itself."""
-        if not database.is_database(self.uri):
-            return
-        database.hurry()
-        if self._new:  # one that is deleted under a session is for the next one to make
-            database.make(self.uri)
-        path, root = database.sqlite_path(self.uri), self._artifacts.parent
-        whole = path is not None and path.resolve().parent == root.resolve().parent  # it belongs to the storage
-        database.settle(self.uri, root, None if whole else self.study)
-
-    def _find_runs(self) -> None:
-        """Learn which runs exist. Runs that `--fresh` put away do not count.
-
-        A trial has two runs if a request that had timed out was carried out later; the second one is deleted.
-        """
-        token: str | None = None
-        while True:
-            page = self._client.search_runs([self._experiment], order_by=["start_time ASC"], page_token=token)
-            for run in page:
-                key = run.data.tags.get("rssearch.key")
-                if key is None or run.data.tags.get("rssearch.superseded") == "true":
-                    continue
-                complete = run.data.tags.get("rssearch.complete") == "true"
-                if key in self._runs and (key in self._complete or not complete):
-                    self._client.delete_run(run.info.run_id)
-                    continue
-                if key in self._runs:
-                    self._client.delete_run(self._runs[key])
-                self._runs[key] = run.info.run_id
-                if complete:
-                    self._complete[key] = (run.data.tags.get("rssearch.status", ""), run.info.end_time)
-                    self.tell(sent=[key, *self._complete[key]])
-            self.tell()
-            token = page.token
-            if not token:
-                return
-
-    def open(self) -> None:
-        """Connect, and close the runs that a killed driver left RUNNING."""
-        assert self._client
-
-    def describe(self, tags: dict[str, str]) -> None:
-        """Set tags of the experiment, where they are not as they should be."""
-        known = self._client.get_experiment(self._experiment).tags
-        for name, value in tags.items():
-            if known.get(name) != value:
-                self._client.set_experiment_tag(self._experiment, name, value)
-
-    def _end_open_runs(self) -> None:
-        """Close what is RUNNING: a study has one driver, and this is not yet, or no longer, its work."""
-        for run in self._client.search_runs([self._experiment], filter_string="attributes.status = 'RUNNING'"):
-            self._client.set_terminated(run.info.run_id, "KILLED")
-
-    def supersede(self) -> None:
-        """Put the study's runs away: they stay in MLflow, tagged, and the study starts from scratch."""
-        self._superseding = True  # at the next connection, where this one fails
-        client = self._client
-        for run in self._runs.values():
-            for name, value in _PUT_AWAY.items():
-                client.set_tag(run, name, value)
-        self._superseding = False
-        for known in (self._runs, self._complete, self._sent, self._params):
-            known.clear()
-
-    def _run(
-        self, key: str, title: str, params: Mapping[str, Any], kind: str = "trial", started: int | None = None
-    ) -> str:
-        """The run of a trial, made or opened again; `started` in milliseconds, if not now."""
-        client = self._client
-        if key not in self._runs:
-            tags = {
-                "rssearch.kind": kind,
-                "rssearch.key": key,
-                "rssearch.study": self.study,
-                "rssearch.pareto": "false",
-            }
-            if kind == "study":
-                del tags["rssearch.pareto"]
-                tags["mlflow.note.content"] = _SUMMARY
-            run = client.create_run(self._experiment, start_time=started, tags=tags, run_name=title)
-            self._runs[key] = run.info.run_id
-            self._sent[key], self._params[key] = set(), dict(params)
-        elif key not in self._sent:
-            client.update_run(self._runs[key], status="RUNNING")
-            history = client.get_metric_history(self._runs[key], "epoch")
-            self._sent[key], self._params[key] = {m.step for m in history}, dict(params)
-        return self._runs[key]
-
-    @property
-    def _summary_key(self) -> str:
-        return f"study:{self.study}"
-
-    def _summary_run(self) -> str:
-        return self._run(self._summary_key, f"study {self.study}", {}, kind="study")
-
-    def epoch(
-        self, key: str, title: str, params: Mapping[str, Any], metrics: Mapping[str, float], step: int, now: int
-    ) -> None:
-        """An epoch of a running trial; the first one makes its run."""
-        self._run(key, title, params, kind="baseline" if key.startswith("baseline") else "trial")
-        if step not in self._sent[key]:
-            self._log(key, metrics_of(metrics, step, now))
-            self._sent[key].add(step)
-
-    def _log(self, key: str, metrics: list[Any], tags: Mapping[str, str] | None = None) -> None:
-        """One batch where MLflow's limit allows."""
-        params, labels = params_of(self._params.get(key, {})), tags_of(tags or {})
-        for start in range(0, max(1, len(metrics)), _BATCH):
-            last = start + _BATCH >= len(metrics)  # a run is complete once all of it is there
-            self._client.log_batch(self._runs[key], metrics[start : start + _BATCH], params, labels if last else [])
-            params = []
-        self._params.pop(key, None)
-
-    def summary(self, metrics: Mapping[str, float], step: int, now: int) -> None:
-        """Metrics of the whole study, such as the hypervolume after `step` finished trials."""
-        self._summary_run()
-        self._log(self._summary_key, metrics_of(metrics, step, now))
-
-    def ended(self, record: Mapping[str, Any]) -> None:
-        """The final metrics of a trial, and those of its epochs that have not been sent."""
-        key = record["key"]
-        started = _milliseconds(record["started"] or record["ended"])
-        self._run(key, record["title"], record["params"], record.get("kind", "trial"), started)
-        now, batch = _milliseconds(record["ended"]), []
-        history = record.get("history") or []
-        for epoch in history:
-            step = int(epoch.get("epoch", 0))
-            if step not in self._sent[key]:
-                batch += metrics_of(epoch, step, now - 1)  # of two values of a step MLflow shows the later one
-        # MLflow shows the value of the last step, and may know epochs that a killed driver did not write down.
-        last = max([*(int(epoch.get("epoch", 0)) for epoch in history), *self._sent[key]], default=0)
-        batch += metrics_of(record["metrics"] | record.get("best", {}), last, now)
-        tags = {"rssearch.status": record["status"], "rssearch.complete": "true"}
-        if record.get("reason"):
-            tags["rssearch.reason"] = str(record["reason"])[:4000]
-        self._log(key, batch, tags)
-        self._client.set_terminated(self._runs[key], RUN_STATUS[record["status"]], end_time=now)
-        self._sent.pop(key, None)
-        self._complete[key] = record["status"], now
-        self.tell(sent=[key, record["status"], now])
-
-    def _sync(self, records: Iterable[Mapping[str, Any]]) -> None:
-        refused: Exception | None = None
-        assert self._client  # which finds the runs that are there
-        for record in records:
-            if self._complete.get(record["key"]) == (record["status"], _milliseconds(record["ended"])):
-                continue
-            try:
-                self.ended(record)
-            except Exception as error:
-                if not answers(error):
-                    raise
-                refused = error
-        if refused is not None:
-            raise refused
-
-    def _mark(self, pareto: set[str], records: Iterable[Mapping[str, Any]]) -> None:
-        """Tag the front's members, after which the UI can be filtered: ``tags.rssearch.pareto = 'true'``."""
-        marked = self._client.search_runs([self._experiment], filter_string="tags.`rssearch.pareto` = 'true'")
-        before = {run.data.tags.get("rssearch.key", "") for run in marked}
-        for key in (before ^ pareto) & self._runs.keys():
-            self._client.set_tag(self._runs[key], "rssearch.pareto", "true" if key in pareto else "false")
-        for record in records:
-            if record["key"] in pareto and record.get("measured"):
-                now = _milliseconds(record["ended"])
-                self._log(record["key"], metrics_of(record["measured"], 0, now))
-
-    def _attach(self, pictures: Mapping[str, str]) -> None:
-        """Attach to the runs of these trials the picture of what they predict, where it is not there yet."""
-        for key, path in pictures.items():
-            run = self._runs[key]
-            if PICTURE not in {file.path for file in self._client.list_artifacts(run)}:
-                with scratch.folder("rssearch-picture-") as folder:  # MLflow keeps a file under its own name
-                    named = shutil.copyfile(path, folder / PICTURE)
-                    self._client.log_artifact(run, str(named))
-            self.tell()
-
-    def _attach_members(self, members: Mapping[str, Iterable[str]]) -> None:
-        """Attach to the runs of trials and baselines what they do with the test split, where it is not there yet."""
-        for key, paths in members.items():
-            if (run := self._runs.get(key)) is None:  # a baseline of another study
-                continue
-            there = {file.path for file in self._client.list_artifacts(run)}
-            for path in (path for path in paths if Path(path).name not in there):
-                self._client.log_artifact(run, path)
-            self.tell()
-
-
-def _milliseconds(seconds: float) -> int:
-    return int(seconds * 1000)
 
 
 def main() -> None:
     """Write what the driver says until it closes or is gone."""
     study, artifacts = sys.argv[1:]
-    uri = json.loads(sys.stdin.readline())
+    lines = lines_of(sys.stdin.fileno())
+    uri = json.loads(next(line for line in lines if line is not None))
     if hasattr(os, "nice"):
         os.nice(10)  # trials come first; what is left to write waits in the pipe
     writer = Writer(uri, study, Path(artifacts))
@@ -334,9 +47,13 @@ def main() -> None:
         replies.flush()
 
     writer.tell = reply
-    for line in sys.stdin:
-        name, arguments = json.loads(line)
-        waiting.append((name, arguments))
+    for name, arguments in commands(lines):
+        if name in _NOTED:
+            getattr(writer, name)(**arguments)
+            continue
+        if name == "flush" and not writer.unsent:
+            continue
+        waiting += [("flush", {}), (name, arguments)] if name == "close" else [(name, arguments)]
         if name != "close" and retry_at is not None and time.monotonic() < retry_at:
             continue
         error = send(writer, waiting, PAUSES if retry_at is None or name == "close" else PAUSES[:1])
@@ -346,11 +63,45 @@ def main() -> None:
             if retry_at is None:
                 reply(away=trouble(error, uri))
             retry_at, wait = time.monotonic() + wait, min(2 * wait, RETRY_SECONDS[1])
-            # The end of a trial brings its epochs again. All else is in the journal, too, for the next session.
-            waiting = [command for command in waiting if command[0] != "epoch"]
+            writer.forget_epochs()  # all else is in the journal, too, for the next session
+            waiting = [command for command in waiting if command[0] != "flush"]
         if name == "close":
             reply(closed={} if error is None else trouble(error, uri))
             return
+
+
+def commands(lines: Iterable[bytes | None]) -> Iterator[Command]:
+    """What the driver says, in between and at its end `flush`.
+
+    Args:
+        lines: from `lines_of`.
+    """
+    due = time.monotonic() + FLUSH_SECONDS
+    for line in chain(lines, [None]):
+        command = None if line is None else tuple(json.loads(line))
+        begun = time.monotonic()
+        if begun >= due or command is None:
+            yield "flush", {}
+            now = time.monotonic()
+            due = now + max(FLUSH_SECONDS, (now - begun) / _SHARE)
+        if command is not None:
+            yield command
+
+
+def lines_of(stream: int) -> Iterator[bytes | None]:
+    """The lines of a file descriptor, and None where there is none for `FLUSH_SECONDS`."""
+    parts: list[bytes] = []  # of the last line
+    while True:
+        if not select.select([stream], [], [], FLUSH_SECONDS)[0]:
+            yield None
+            continue
+        first, *others = os.read(stream, 1 << 16).split(b"\n")
+        if not first and not others:
+            return
+        parts.append(first)
+        for other in others:
+            yield b"".join(parts)
+            parts = [other]
 
 
 def send(writer: Writer, waiting: list[Command], pauses: Iterable[float]) -> Exception | None:

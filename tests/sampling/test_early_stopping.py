@@ -115,6 +115,20 @@ def test_decisions_are_those_of_the_definition(objectives: int) -> None:
             assert among_best(points, directions, count) == expected, (points, count)
 
 
+@pytest.mark.parametrize(
+    "objectives", [ONE, TWO, {"loss": "min", "val_accuracy": "max"}, {**TWO, "params": "min"}], ids=len
+)
+@pytest.mark.parametrize("values", [4, 10**6])
+def test_a_rung_that_grows_decides_as_one_that_is_sorted_each_time(objectives: Any, values: int) -> None:
+    rng = np.random.default_rng(values)
+    points = rng.integers(0, values, size=(200, len(objectives))).astype(float)
+    halving, directions = Halving(objectives), [*objectives.values()]
+    for count in range(1, len(points) + 1):
+        metrics = dict(zip(objectives, points[count - 1].tolist(), strict=True))
+        expected = among_best(points[:count], directions, math.ceil(count / 3))
+        assert halving.should_continue(str(count), None, 1, metrics) == expected, count
+
+
 def ranked(points: np.ndarray, directions: Any) -> list[int]:
     """All trials from the best to the worst; copies follow when all distinct points of their layer are chosen."""
     span = np.ptp(points, axis=0)

@@ -200,11 +200,22 @@ def test_a_seed_repeats_the_search() -> None:
 @pytest.mark.parametrize("sampler", ["tpe", "nsga2", "nsga3", "cmaes"])
 def test_knowing_what_all_trials_share_changes_no_proposal(sampler: str) -> None:
     """Optuna finds it out again for each proposal, from all trials since the oldest one under way."""
-    space, objectives = (NUMERIC, ONE) if sampler == "cmaes" else (NUMERIC | {"method": COUNTABLE["method"]}, TWO)
+    several = NUMERIC if sampler == "cmaes" else NUMERIC | {"method": COUNTABLE["method"]}
+    space, objectives = several, TWO if sampler.startswith("nsga") else ONE
     told, found = (Proposer(space, search(sampler, objectives), key_of=content_key) for _ in range(2))
     assert found._study is not None
     del found._study.sampler.infer_relative_search_space  # type: ignore[misc]  # that of Optuna is below it
     assert drive(told) == drive(found)
+
+
+def test_tpe_models_all_dimensions_together_for_one_objective() -> None:
+    for objectives, together in ((ONE, True), (TWO, False)):
+        proposer = Proposer(NUMERIC, search("tpe", objectives), key_of=content_key)
+        drive(proposer)
+        assert proposer._study is not None
+        sampler, trial = proposer._study.sampler, proposer._study.trials[-1]
+        assert bool(sampler.infer_relative_search_space(proposer._study, trial)) == together
+        assert (sampler._multivariate, sampler._constant_liar) == (together, True)  # type: ignore[attr-defined]
 
 
 def test_tpe_finds_better_points_than_random() -> None:

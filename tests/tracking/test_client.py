@@ -14,7 +14,7 @@ import pytest
 
 from rssearch.storage.records import TrialRecord
 from rssearch.tracking import client as tracking
-from rssearch.tracking import writer as tracking_writer
+from rssearch.tracking import runs
 from rssearch.tracking.client import Tracker, default_uri
 from tests.support.databases import put_into
 
@@ -297,4 +297,4 @@ def test_a_database_that_is_damaged_meanwhile_is_said_at_once_and_at_the_end(
 def test_default_uri_is_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert default_uri("results") == f"sqlite:///{tmp_path}/results/mlflow.db"
-    assert tracking_writer.RUN_STATUS["infeasible"] == "FINISHED"
+    assert runs.RUN_STATUS["infeasible"] == "FINISHED"

@@ -20,8 +20,9 @@ from rssearch.tracking import client
 from rssearch.tracking import database as tracking_database
 from rssearch.tracking.client import default_uri
 from rssearch.tracking.database import check, make, settle, sqlite_path
+from rssearch.tracking.runs import Writer
 from rssearch.tracking.trouble import trouble
-from rssearch.tracking.writer import Writer, send
+from rssearch.tracking.writer import send
 from tests.support.databases import put_into
 from tests.support.records import ended, record
 
