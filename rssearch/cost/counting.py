@@ -127,17 +127,18 @@ def warn_uncounted(model: nn.Module, counts: Counts) -> None:
         _log.warning("the MACs of %s do not count %s: their cost is not known", type(model).__name__, shown)
 
 
-def count(model: nn.Module, image: Tensor) -> Counts:
+def count(model: nn.Module, image: Tensor, *, in_place: bool = False) -> Counts:
     """Count layer by layer, in eval mode on a copy.
 
     Args:
         model: a network that takes one batch of images.
         image: [1, C, H, W] on its device.
+        in_place: run the network itself, which is in eval mode afterwards, and not a copy.
     """
     for name, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
             raise InputError(f"{name or type(model).__name__} is TorchScript, whose layers cannot be counted")
-    twin = duplicate(model).eval()
+    twin = (model if in_place else duplicate(model, share=True)).eval()
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # one operator for a whole layer, without a formula
     try:
@@ -145,8 +146,11 @@ def count(model: nn.Module, image: Tensor) -> Counts:
             if any(is_lazy(parameter) for parameter in twin.parameters()):
                 twin(image)  # which gives lazy layers their sizes and types
             counter = _Counter(twin)
-            with counter:
-                twin(image)
+            try:
+                with counter:
+                    twin(image)
+            finally:
+                counter.remove_hooks()
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
     params = sum(parameter.numel() for parameter in twin.parameters())
@@ -277,9 +281,14 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.functional: defaultdict[str, int] = defaultdict(int)
         self.uncounted: set[str] = set()
         self._running = [_Call("", model)]
+        self._hooks: list[Any] = []
         for name, module in model.named_modules():
-            module.register_forward_pre_hook(self._enter(name), prepend=True)
-            module.register_forward_hook(self._leave, with_kwargs=True)
+            self._hooks.append(module.register_forward_pre_hook(self._enter(name), prepend=True))
+            self._hooks.append(module.register_forward_hook(self._leave, with_kwargs=True))
+
+    def remove_hooks(self) -> None:
+        for hook in self._hooks:
+            hook.remove()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
