@@ -5,12 +5,14 @@
 Literally, every filter's spectrum is deleted from its layer's matrix and the Frobenius norm is taken again. The stable
 form has the squared norms of the rows, and from them all scores at once. `layer` rows compare the two on the same
 log-spectra of one image, for the sizes of layers of ResNet-56, VGG-16 and ResNet-50. `network` rows compare the whole
-scoring of a network on random images, with its forward passes and transforms. That both sides give the same scores is
-checked in float64 before they are timed in float32. On one thread, or on the GPU where there is one; rows go to
-benchmarks/lfp-<device>.csv.
+scoring of a network on random images, with its forward passes and transforms, and set it against what cannot be spared:
+one forward pass and `torch.fft.rfft2` of every map that is scored (`floor_seconds`). That both sides give the same
+scores is checked in float64 before they are timed in float32. On one thread, or on the GPU where there is one; rows go
+to benchmarks/lfp-<device>.csv.
 """
 
 import argparse
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -33,6 +35,7 @@ LAYERS = {  # channels, height and width of the maps
 }
 NETWORKS = ("resnet56", "vgg16_cifar")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+SIDES = ("literal", "stable", "floor")
 LEAST = 0.05  # seconds that one measurement lasts
 
 
@@ -75,17 +78,20 @@ def synchronise() -> None:
 def compare(what: dict[str, Any], sides: dict[str, Callable[[], object]], repeats: int) -> Iterator[dict[str, Any]]:
     """Rows of both sides in turn."""
     calls = {side: 1 + int(LEAST / [seconds(work, 1) for _ in range(2)][1]) for side, work in sides.items()}
-    ratios = []
+    ratios, floors = [], []
     for repeat in range(repeats):
         taken = {side: seconds(work, calls[side]) for side, work in sides.items()}
         ratios.append(taken["literal"] / taken["stable"])
-        values = {f"{side}_seconds": f"{value:.4g}" for side, value in taken.items()}
-        yield what | {"repeat": repeat} | values | {"ratio": f"{ratios[-1]:.4g}", "load_average": load()}
+        floors.append(taken["stable"] / taken["floor"] if "floor" in taken else math.nan)
+        values = {f"{side}_seconds": f"{taken[side]:.4g}" if side in taken else "" for side in SIDES}
+        found = {"ratio": f"{ratios[-1]:.4g}", "floor_ratio": f"{floors[-1]:.3f}" if "floor" in taken else ""}
+        yield what | {"repeat": repeat} | values | found | {"load_average": load()}
     maps = f", {what['channels']} maps" if what["channels"] else ""
     print(
         f"{what['name']}{maps} of {what['size']} px, images {what['images']}: "
         f"literal {1e3 * taken['literal']:.4g} ms, stable {1e3 * taken['stable']:.4g} ms; "
         f"median ratio {statistics.median(ratios):.4g}, {min(ratios):.4g} to {max(ratios):.4g}"
+        + (f"; {statistics.median(floors):.2f} times a forward pass and its transforms" if "floor" in sides else "")
     )
 
 
@@ -111,9 +117,23 @@ def network(name: str, images: int, repeats: int) -> Iterator[dict[str, Any]]:
         torch.testing.assert_close(ours[group], theirs[group], rtol=1e-6, atol=1e-12)
 
     model.float()
+    maps: list[Tensor] = []
+
+    def keep(scored: Tensor) -> Tensor:
+        maps.append(scored.clone())
+        return scored.sum((-2, -1))
+
+    def floor() -> None:
+        with torch.no_grad():
+            model(x)
+        for scored in maps:
+            torch.fft.rfft2(scored)
+
+    score_maps(model, graph, [(x, labels)], "lfp", keep)
     sides: dict[str, Callable[[], object]] = {
         "literal": lambda: score_maps(model, graph, [(x, labels)], "lfp", literal_per_image),
         "stable": lambda: lfp(model, graph, [(x, labels)], 0),
+        "floor": floor,
     }
     what = {"kind": "network", "name": name, "channels": "", "size": 32, "images": images}
     yield from compare(what, sides, repeats)
@@ -122,14 +142,14 @@ def network(name: str, images: int, repeats: int) -> Iterator[dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--images", type=int, default=32, help="that a network is scored on")
+    parser.add_argument("--images", type=int, nargs="+", default=[32, 128], help="that a network is scored on")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     options = parser.parse_args()
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
     rows = [row for name, shape in LAYERS.items() for row in layer(name, *shape, options.repeats)]
-    rows += [row for name in NETWORKS for row in network(name, options.images, options.repeats)]
+    rows += [row for name in NETWORKS for images in options.images for row in network(name, images, options.repeats)]
     print(write_rows("lfp", rows, ("torch",), options.out))
 
 

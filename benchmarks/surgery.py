@@ -1,8 +1,11 @@
 """Tracing and cutting a network, against torch_pruning's own pruner.
 
 Both sides find the coupled channels of the same network, rank filters by their norms, and remove half of the channels
-of every group. Ours also builds the exact cost tables and proves the cut: it runs the cut network and a masked one, and
-compares them. The row ``unproved`` leaves that proof out, for the plain comparison of the surgery. Sides alternate.
+of every group. Ours also builds the exact cost tables, and proves the trace by a cut on trial and the cut itself: it
+runs the cut network and a masked one, and compares them. The row ``unproved`` leaves the last proof out, for the plain
+comparison of the surgery. ``traced`` is the cut, with its proof, of a network whose trace is known, as in all trials of
+a network but the first that a process runs; torch_pruning has no such state to keep, so that its time is the same.
+Sides alternate, on one thread.
 
     python benchmarks/surgery.py
 """
@@ -46,6 +49,12 @@ def unproved(model: nn.Module, image: torch.Tensor) -> nn.Module:
     return pruning.apply_spec(copy.deepcopy(model), pruning.make_spec(graph, kept))
 
 
+def traced(graph: pruning.ChannelGraph, model: nn.Module) -> nn.Module:
+    """What `ours` does once the channels are known."""
+    kept = pruning.allocate(graph, pruning.score(model, graph, "l2"), allocation="uniform", rate=0.5)
+    return pruning.cut(model, graph, kept)[0]
+
+
 def theirs(model: nn.Module, image: torch.Tensor) -> nn.Module:
     """torch_pruning's magnitude pruner, on a copy because it cuts in place."""
     model = copy.deepcopy(model)
@@ -73,6 +82,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     args = parser.parse_args()
+    torch.set_num_threads(1)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     rows = []
     for name, size, options in NETWORKS:
@@ -81,15 +91,22 @@ def main() -> None:
             first = model.get_submodule("layer1.0")
             first.shortcut = nn.Identity()
         image = torch.randn(1, 3, size, size, device=device)
-        times: dict[str, list[float]] = {"ours": [], "unproved": [], "torch_pruning": []}
+        graph = pruning.trace(model, image)
+        sides: dict[str, Callable[..., nn.Module]] = {
+            "ours": ours,
+            "unproved": unproved,
+            "traced": lambda model, _, graph=graph: traced(graph, model),
+            "torch_pruning": theirs,
+        }
+        times: dict[str, list[float]] = {side: [] for side in sides}
         for repeat in range(args.repeats + 1):
-            for side, function in zip(times, (ours, unproved, theirs), strict=True):
+            for side, function in sides.items():
                 took, pruned = seconds(function, model, image)
                 if repeat:  # the first round warms up
                     times[side].append(took)
-                elif side != "unproved":
+                elif side in ("ours", "torch_pruning"):
                     print(f"{name:30s} {side:14s} {profile(pruned, (3, size, size)).macs:>12,} MACs left")
-        for side in ("ours", "unproved"):
+        for side in ("ours", "unproved", "traced"):
             ratios = [mine / other for mine, other in zip(times[side], times["torch_pruning"], strict=True)]
             rows.append(
                 {

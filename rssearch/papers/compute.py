@@ -9,14 +9,14 @@ import torch
 from torch import nn
 
 from rssearch import models
-from rssearch.cost.counting import profile
+from rssearch.cost.counting import duplicate, profile
 from rssearch.papers.counters import RULES, older_thop
 from rssearch.papers.table import Cell, Cut, Listed, Network, Paper, Row, Table, Trained, Uniform, Unpublished
 from rssearch.pruning.allocate import allocate
 from rssearch.pruning.channels import ChannelGraph, Kept
 from rssearch.pruning.graph import trace
 from rssearch.pruning.ratios import ratios_of
-from rssearch.pruning.surgery import apply_spec, make_spec, sharing_copy
+from rssearch.pruning.surgery import apply_spec, make_spec
 
 
 def recompute(paper: Paper) -> Table:
@@ -96,5 +96,5 @@ def _kept(cut: Cut, graph: ChannelGraph, model: str) -> Iterator[Kept]:
 
 def _older(model: nn.Module, graph: ChannelGraph, kept: Kept, release: str) -> int:
     """The count of an older thop, on the network that was really cut."""
-    smaller = apply_spec(sharing_copy(model), make_spec(graph, kept)) if kept else model
+    smaller = apply_spec(duplicate(model, share=True), make_spec(graph, kept)) if kept else model
     return older_thop(smaller, graph.input_shape[1:], release)  # type: ignore[arg-type]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,16 @@ from rssearch.pruning.cost_table import Side
 Signature = tuple[tuple[str, Side, int], ...]  # the sides of layers that a unit has channels on, and how many
 
 NONE = 0  # the label of what belongs to no channel that could be removed: the image, constants, parameters
+
+
+class _Way(NamedTuple):
+    """The sides of layers that a unit has channels on, and whether one of the layers computes them."""
+
+    sides: Signature
+    computed: bool
+
+    def then(self, side: tuple[str, Side, int], computed: bool) -> _Way:
+        return _Way((*self.sides, side), self.computed or computed)
 
 
 class Atoms:
@@ -111,22 +122,24 @@ class Atoms:
         reasons: dict[int, str] = {}
         for atoms, reason in reversed([*self._fixed, *self._fixed_blocks()]):
             reasons.update(dict.fromkeys(np.unique(labels[atoms]).tolist(), reason))
-        signatures: dict[int, list[tuple[str, Side, int]]] = defaultdict(list)
+        stuck = np.zeros(labels.max() + 1, bool)
+        stuck[[*reasons]] = True
         fixed = dict(self._whole)
+        # Units that have gone the same way so far have the same number; the first has been nowhere.
+        ways, numbers = [_Way((), False)], np.zeros(len(stuck), np.int64)
         for layer, side in self.sizes:
             units, sizes = np.unique(labels[self.of(layer, side)], return_counts=True)
-            for unit, size in zip(units.tolist(), sizes.tolist(), strict=True):
-                signatures[unit].append((layer, side, size))
-                if side == "out" and self.kinds[layer] != "index" and unit in reasons:
-                    fixed.setdefault(layer, reasons[unit])
-        found: dict[Signature, list[int]] = defaultdict(list)
-        for unit in sorted(signatures):
-            signature = tuple(signatures[unit])
-            produced = any(side == "out" and self.kinds[layer] != "index" for layer, side, _ in signature)
-            if produced and unit not in reasons:
-                found[signature].append(unit)
+            base = int(sizes.max()) + 1
+            steps, step = np.unique(numbers[units] * base + sizes, return_inverse=True)
+            numbers[units] = len(ways) + step
+            computed = side == "out" and self.kinds[layer] != "index"
+            ways += [ways[s // base].then((layer, side, s % base), computed) for s in steps.tolist()]
+            if computed and (held := units[stuck[units]]).size:
+                fixed.setdefault(layer, reasons[int(held[0])])
+        numbers[stuck] = 0
+        found = {ways[way].sides: np.flatnonzero(numbers == way) for way in np.unique(numbers) if ways[way].computed}
         joined = self._ways(labels)
-        groups = [self._group(signature, np.array(units), labels, joined) for signature, units in found.items()]
+        groups = [self._group(signature, units, labels, joined) for signature, units in found.items()]
         order = {name: i for i, name in enumerate(self.kinds)}
         groups.sort(key=lambda group: (order[group.producers[0].layer], group.producers[0].index[0, 0]))
         return _named(groups), fixed

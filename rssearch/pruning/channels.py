@@ -124,7 +124,9 @@ class ChannelGraph:
             if name not in self.groups:
                 raise InputError(f"no group of channels is called {name!r}; groups: {', '.join(self.groups)}")
             last = self.groups[name].width - 1
-            whole = isinstance(channels, Iterable) and all(isinstance(c, Integral) for c in channels)
+            whole = isinstance(channels, Iterable) and all(
+                issubclass(kind, Integral) for kind in {*map(type, channels)}
+            )
             distinct = set(channels) if whole else set()
             if not distinct or len(distinct) != len(channels) or min(distinct) < 0 or max(distinct) > last:
                 raise InputError(f"group {name!r}: kept channels must be distinct, at least one, and in 0..{last}")

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
@@ -26,6 +27,22 @@ from rssearch.pruning.labels import Call, Labels, along, name_of
 from rssearch.pruning.rules import CREATE, IN_PLACE, RULES
 
 _WEIGHTED = {f"conv{transposed}{d}d" for transposed in ("", "_transpose") for d in (1, 2, 3)} | {"linear"}
+# What gives a number of Python, or as many values as the tensor happens to say.
+_NUMBERS = {
+    "bool",
+    "int",
+    "float",
+    "complex",
+    "index",
+    "item",
+    "tolist",
+    "numpy",
+    "array",
+    "contains",
+    "equal",
+    "allclose",
+}
+_SIZED = {"nonzero", "argwhere", "unique", "unique_consecutive", "masked_select"}
 _NORMS = {"batch_norm", "instance_norm"}
 
 # Layers that work channel by channel and have no channels of their own; what they cost goes by the width.
@@ -44,12 +61,14 @@ class Follower(TorchFunctionMode):
 
     Attributes:
         calls: for each layer that has channels, the shapes of what it read and wrote at each call.
+        branches: whether the network's code read the values of a tensor, so that it may go another way for others.
     """
 
     def __init__(self, model: nn.Module, atoms: Atoms) -> None:
         super().__init__()
         self.atoms, self.labels = atoms, Labels(atoms)
         self.calls: dict[str, list[Shapes]] = defaultdict(list)
+        self.branches = False
         self._names = {module: name for name, module in model.named_modules()}
         self._owners: dict[int, list[tuple[str, nn.Module, str]]] = defaultdict(list)
         for module, name in self._names.items():
@@ -76,8 +95,9 @@ class Follower(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         output = func(*args, **kwargs)
+        self.branches |= _reads_values(name := name_of(func), args, output)
         if not self._opaque:
-            self._follow(Call(name_of(func), func, args, kwargs, output, self._caller()))
+            self._follow(Call(name, func, args, kwargs, output, self._caller()))
         return output
 
     def fix_output(self, output: Any) -> None:
@@ -215,6 +235,13 @@ class Follower(TorchFunctionMode):
         self._record(name, call.x, output)
         self._link(name, "both", call.x, 1)
         self.labels.set(output, self.labels.get(call.x))
+
+
+def _reads_values(name: str, args: tuple[Any, ...], output: Any) -> bool:
+    """Whether what the code does next may depend on the values of a tensor."""
+    if name == "getitem":
+        return any(tensor.dtype == torch.bool for tensor in output_tensors(args[1:]))
+    return name in _SIZED or (name in _NUMBERS and not isinstance(output, Tensor))
 
 
 def _writes(call: Call) -> bool:

@@ -93,7 +93,7 @@ def _measured(model: nn.Module, graph: ChannelGraph, image: Tensor) -> Missing:
             if len(seen) >= _MOST_CUTS:
                 raise ArithmeticError("too many groups have a part in it")
             kept = {name: tuple(range(graph.groups[name].width - gone)) for name, gone in removed.items()}
-            counts = count(apply_spec(duplicate(model), make_spec(graph, kept)), image)
+            counts = count(apply_spec(duplicate(model, share=True), make_spec(graph, kept)), image, in_place=True)
             found = (counts.macs, counts.conv_linear_macs, counts.params)
             seen[key] = np.array(found, float) - [graph.tables[name](graph.widths(kept)) for name in TABLES]
         return seen[key]

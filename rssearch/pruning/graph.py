@@ -18,7 +18,7 @@ from rssearch.errors import InputError
 from rssearch.pruning import functional
 from rssearch.pruning.atoms import Atoms
 from rssearch.pruning.channels import ChannelGraph, Group, Indices, Kept, Member
-from rssearch.pruning.cost_table import Count, Shapes, Side, build_tables
+from rssearch.pruning.cost_table import Count, Side, build_tables
 from rssearch.pruning.following import Follower
 from rssearch.pruning.surgery import try_cut
 
@@ -50,12 +50,13 @@ def trace(model: nn.Module, example_input: Tensor) -> ChannelGraph:
         image = example_input[:1].detach().clone()
         atoms = Atoms()
         try:
-            calls = _follow(twin, image, atoms)
+            follower = _follow(twin, image, atoms)
         except InputError:
             raise
         except Exception as error:  # the network's own code may raise anything
             shape = "x".join(map(str, image.shape[1:]))
             raise InputError(f"{type(model).__name__} does not run on an image of {shape}: {error}") from error
+        calls = dict(follower.calls)
         trains = _follow_training(twin, image, atoms)
         for name in [name for name in atoms.kinds if name not in calls]:
             calls[name] = []
@@ -63,14 +64,14 @@ def trace(model: nn.Module, example_input: Tensor) -> ChannelGraph:
                 atoms.fix(atoms.of(name, "out"), "runs in training only")
         _lift_zeros(twin)
         groups, fixed = atoms.groups()
-        while failures := _failures(twin, groups, atoms, image, training=trains):
+        while failures := _failures(twin, groups, atoms, image, training=trains, thorough=follower.branches):
             for channels, reason in failures:
                 atoms.fix(channels, reason)
             groups, fixed = atoms.groups()
         for name, layer in twin.named_modules():
             if isinstance(layer, _ConvNd | nn.Linear) and name not in atoms.kinds:
                 fixed.setdefault(name, "did not run, so that nothing is known of what it reads")
-        whole = count(twin, image)
+        whole = count(twin, image, in_place=True)
         tables = build_tables(twin, calls, *_counts(groups, atoms), whole)
         graph = ChannelGraph(groups, fixed, tuple(example_input.shape), atoms.sizes, tables)
         functional.fit(twin, graph, image, calls, whole)
@@ -104,12 +105,13 @@ def _lift_zeros(model: nn.Module) -> None:
 
 
 def _failures(
-    model: nn.Module, groups: dict[str, Group], atoms: Atoms, image: Tensor, *, training: bool
+    model: nn.Module, groups: dict[str, Group], atoms: Atoms, image: Tensor, *, training: bool, thorough: bool
 ) -> list[tuple[Indices, str]]:
     """Channels that a cut on trial damages, with the reason: the forward pass counts on their width.
 
     No trace shows that a number in the code is a width (``x.view(-1, 16)``). All groups are cut at once; where that
-    fails, first without the guesses, and then the guilty are looked for by halves.
+    fails, first without the guesses, and then the guilty are looked for by halves. `thorough` is for a network whose
+    code reads the values of a tensor: it may take another branch for a bright image than for a dark one.
     """
     graph = ChannelGraph(groups, {}, tuple(image.shape), atoms.sizes, {})
     generator = torch.Generator().manual_seed(0)
@@ -122,10 +124,10 @@ def _failures(
 
     def attempt(names: Sequence[str]) -> str | None:
         try:
-            pruned = try_cut(model, graph, {name: kept[name] for name in names})
+            pruned = try_cut(model, graph, {name: kept[name] for name in names}, thorough=thorough)
             if training:
                 with torch.random.fork_rng([]):
-                    duplicate(pruned).train()(image.expand(2, *image.shape[1:]).clone())
+                    pruned.train()(image.expand(2, *image.shape[1:]).clone())
         except Exception as error:  # noqa: BLE001  # the network's own code may raise anything
             return str(error) or type(error).__name__
         return None
@@ -152,14 +154,14 @@ def _failures(
     ]
 
 
-def _follow(model: nn.Module, images: Tensor, atoms: Atoms) -> dict[str, list[Shapes]]:
+def _follow(model: nn.Module, images: Tensor, atoms: Atoms) -> Follower:
     follower = Follower(model, atoms)
     with follower:
         output = model(images)
     if not output_tensors(output):
         raise InputError(f"{type(model).__name__} gives {type(output).__name__}, in which there is no tensor to follow")
     follower.fix_output(output)
-    return dict(follower.calls)
+    return follower
 
 
 def _follow_training(model: nn.Module, image: Tensor, atoms: Atoms) -> bool:

@@ -18,11 +18,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from rssearch.cost.counting import duplicate
 from rssearch.device import Precision, autocast, mode, to_memory_format
 from rssearch.errors import InputError, TrialFailed
 from rssearch.pruning.channels import ChannelGraph, Kept
 from rssearch.pruning.knapsack import solve
-from rssearch.pruning.surgery import apply_spec, make_spec, sharing_copy
+from rssearch.pruning.surgery import apply_spec, make_spec
 from rssearch.train.balance import LabelLoss
 from rssearch.train.loop import recalibrate_on
 from rssearch.train.losses import cross_entropy, labelled
@@ -161,7 +162,7 @@ def loss_of_cut(
         The mean over the labelled samples; it may not be finite.
     """
     device = images[0][0].device
-    network = apply_spec(sharing_copy(model), make_spec(graph, kept))
+    network = apply_spec(duplicate(model, share=True), make_spec(graph, kept))
     recalibrate_on(network, recalibration, device=device, precision=precision)
     values, samples = [], []
     with mode(network, training=False), torch.inference_mode(), autocast(device, precision):

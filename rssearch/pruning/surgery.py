@@ -8,9 +8,12 @@ that weights travel without pickles.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -29,7 +32,8 @@ def cut(model: nn.Module, graph: ChannelGraph, kept: Kept) -> tuple[nn.Module, d
     """The network with only the kept channels, on the device and in the mode of `model`, which stays as it is.
 
     Afterwards both the cut network and `masked` are run on noise, and their outputs compared: an architecture whose
-    channels were not followed rightly is refused, never silently damaged.
+    channels were not followed rightly is refused, never silently damaged. That is the last of the checks, for these
+    widths; noise of all kinds is for the cut on trial that a trace ends with, once for all cuts.
 
     Args:
         model: the network that `graph` was traced from (or one of the same architecture and widths).
@@ -43,29 +47,32 @@ def cut(model: nn.Module, graph: ChannelGraph, kept: Kept) -> tuple[nn.Module, d
         InputError: unknown groups or channels, a graph of another network, or an architecture that cannot be cut.
     """
     spec = make_spec(graph, kept)
-    pruned = apply_spec(duplicate(model), spec)
     try:
-        _compare(pruned, masked(model, graph, kept), graph, thorough=True)
+        pruned = _prove(model, spec, graph)
     except InputError as error:
         what = f"{type(model).__name__} cannot be cut: its channels are combined in a way that was not understood"
         raise InputError(f"{what} ({error})") from error
+    for whole, parameter in _still_shared(model, pruned):
+        parameter.data = whole.detach().clone()
     return pruned, spec
 
 
-def try_cut(model: nn.Module, graph: ChannelGraph, kept: Kept) -> nn.Module:
+def _still_shared(model: nn.Module, pruned: nn.Module) -> list[tuple[nn.Parameter, nn.Parameter]]:
+    """The parameters of a network that a copy reads the memory of, each with the copy's."""
+    by_memory = {parameter.untyped_storage().data_ptr(): parameter for parameter in model.parameters()}
+    memory = [(parameter.untyped_storage().data_ptr(), parameter) for parameter in pruned.parameters()]
+    return [(by_memory[pointer], parameter) for pointer, parameter in memory if pointer in by_memory]
+
+
+def try_cut(model: nn.Module, graph: ChannelGraph, kept: Kept, *, thorough: bool) -> nn.Module:
     """The same for a look at it: the smaller network shares what was not cut with the model.
+
+    With `thorough` the noise is of all kinds, see `_prove`.
 
     Raises:
         InputError: it does not run, or does not give what the masked network gives.
     """
-    pruned = apply_spec(sharing_copy(model), make_spec(graph, kept))
-    _compare(pruned, masked(model, graph, kept), graph)
-    return pruned
-
-
-def sharing_copy(model: nn.Module) -> nn.Module:
-    """A copy with modules and buffers of its own, and the same parameters."""
-    return copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()})
+    return _prove(model, make_spec(graph, kept), graph, thorough=thorough)
 
 
 def make_spec(graph: ChannelGraph, kept: Kept) -> dict[str, Any]:
@@ -73,19 +80,20 @@ def make_spec(graph: ChannelGraph, kept: Kept) -> dict[str, Any]:
 
     Only layers that lose channels are listed. `side` is ``in``, ``out`` or ``both``.
     """
-    removed: dict[tuple[str, Side], set[int]] = {}
+    left: dict[tuple[str, Side], npt.NDArray[np.bool_]] = {}
     for name, channels in graph.check(kept).items():
         group = graph.groups[name]
-        gone = sorted(set(range(group.width)) - set(channels))
-        for member in group.members if gone else ():
+        gone = np.ones(group.width, bool)
+        gone[list(channels)] = False
+        for member in group.members if gone.any() else ():
             if member.kind == "passing":  # without parameters, so there is nothing to cut
                 continue
-            removed.setdefault((member.layer, member.side), set()).update(member.index[gone].ravel().tolist())
+            side = member.layer, member.side
+            left.setdefault(side, np.ones(graph.sizes[side], bool))[member.index[gone].ravel()] = False
     layers: dict[str, Any] = {}
-    for (layer, side), lost in removed.items():
-        width = graph.sizes[layer, side]
-        layers.setdefault(layer, {"width": {}})[side] = [c for c in range(width) if c not in lost]
-        layers[layer]["width"][side] = width
+    for (layer, of_layer), stays in left.items():
+        layers.setdefault(layer, {"width": {}})[of_layer] = np.flatnonzero(stays).tolist()
+        layers[layer]["width"][of_layer] = len(stays)
     return {"format": SPEC_FORMAT, "layers": layers}
 
 
@@ -145,15 +153,39 @@ def masked(model: nn.Module, graph: ChannelGraph, kept: Kept) -> nn.Module:
 
     In eval mode its outputs are those of the cut network, up to rounding.
     """
-    twin = duplicate(model)
+    return _silence(duplicate(model), make_spec(graph, kept))
+
+
+def _silence(model: nn.Module, spec: Mapping[str, Any]) -> nn.Module:
+    """The same in place, but for parameters that are silenced: those are replaced, as others may share their memory."""
     with torch.no_grad():
-        for name, sides in make_spec(graph, kept)["layers"].items():
-            layer = twin.get_submodule(name)
+        for name, sides in spec["layers"].items():
+            layer = model.get_submodule(name)
+            for parameter, value in layer.named_parameters(recurse=False):
+                setattr(layer, parameter, nn.Parameter(value.clone(), value.requires_grad))
+            if isinstance(layer, IndexShortcut):
+                layer.index = layer.index.clone()
             for side, width in sides["width"].items():
                 gone = torch.ones(width, dtype=torch.bool)
                 gone[sides[side]] = False
                 _zero(layer, side, gone.nonzero().ravel())
-    return twin
+    return model
+
+
+@contextmanager
+def _silenced(model: nn.Module, spec: Mapping[str, Any]) -> Iterator[None]:
+    """The same for a while."""
+    layers = [model.get_submodule(name) for name in spec["layers"]]
+    before = [
+        (layer, [*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False)]) for layer in layers
+    ]
+    _silence(model, spec)
+    try:
+        yield
+    finally:
+        for layer, tensors in before:
+            for name, tensor in tensors:
+                setattr(layer, name, tensor)
 
 
 def zero_filters(model: nn.Module, graph: ChannelGraph, kept: Kept) -> None:
@@ -180,7 +212,7 @@ def _check_sides(name: str, layer: nn.Module, sides: Any) -> None:
         if has != size or isinstance(size, bool):
             raise InputError(f"the spec is for a layer {name!r} with {size} channels ({side}), but it has {has}")
         channels = sides[side]
-        whole = isinstance(channels, list) and all(type(channel) is int for channel in channels)
+        whole = isinstance(channels, list) and {*map(type, channels)} <= {int}
         if not whole or not channels or sorted(set(channels)) != channels or channels[0] < 0 or channels[-1] >= size:
             raise InputError(f"the spec's channels of {name!r} ({side}) are not ascending indices below {size}")
         if isinstance(layer, _ConvNd) and layer.groups > 1:
@@ -291,42 +323,38 @@ class _DifferenceError(InputError):
     """Two networks give other outputs."""
 
 
-def _compare(pruned: nn.Module, reference: nn.Module, graph: ChannelGraph, *, thorough: bool = False) -> None:
-    """Run both networks in eval mode on the same noise. Raises InputError where they differ by more than rounding.
+def _prove(model: nn.Module, spec: dict[str, Any], graph: ChannelGraph, *, thorough: bool = False) -> nn.Module:
+    """The network cut to a spec, after its outputs were compared with those of the silenced one, both in eval mode.
 
-    With `thorough` it is noise of all kinds: a network may take another branch for a bright image than for a dark one.
-    Deep networks can blow up the rounding of single precision, so those that differ in it are asked again in double.
+    What was not cut shares the memory of `model`. With `thorough` the noise that they are run on is of all kinds. Deep
+    networks can blow up the rounding of single precision, so those that differ in it are asked again in double.
+
+    Raises:
+        InputError: it does not run, or differs by more than rounding.
     """
+    pruned = duplicate(model, share=True)
     try:
-        _run_both(pruned, reference, graph, thorough)
+        _cut_and_compare(pruned, spec, graph, thorough)
     except _DifferenceError:
-        parameter = next(pruned.parameters())
+        parameter = next(model.parameters())
         if parameter.dtype != torch.float32 or parameter.device.type not in ("cpu", "cuda"):
             raise
-        _run_both(duplicate(pruned).double(), duplicate(reference).double(), graph, thorough)
+        _cut_and_compare(duplicate(model).double(), spec, graph, thorough)
+    return pruned
 
 
-def _run_both(pruned: nn.Module, reference: nn.Module, graph: ChannelGraph, thorough: bool) -> None:
-    """The same, in the precision of the networks.
-
-    Noise around zero; where that gives what is not finite (the logarithm of an image), in (0, 1) as well; if it is to
-    be thorough, in (-1, 0) and around zero with four times the deviation, too.
-    """
-    parameter = next(pruned.parameters())
-    generator = torch.Generator().manual_seed(0)
-    shape = (1, *graph.input_shape[1:])
-    modes = [(module, module.training) for module in pruned.modules()]
+def _cut_and_compare(model: nn.Module, spec: dict[str, Any], graph: ChannelGraph, thorough: bool) -> None:
+    """The same in place, in the precision of the network."""
+    modes = [(module, module.training) for module in model.modules()]
     try:
-        around, above = torch.randn(shape, generator=generator), torch.rand(shape, generator=generator)
-        for noise in (around, above, -above, 4 * around):
-            image = noise.to(parameter.device, parameter.dtype)
-            with torch.no_grad():
-                expected = output_tensors(reference.eval()(image.clone()))
-                found = output_tensors(pruned.eval()(image.clone()))
-            for one, other in zip(expected, found, strict=True):
-                _check_same(one, other)
-            if not thorough and (noise is above or all(bool(tensor.isfinite().all()) for tensor in expected)):
-                return
+        model.eval()
+        with _silenced(model, spec), torch.no_grad():
+            runs = _run(model, graph, thorough)
+        apply_spec(model, spec)
+        with torch.no_grad():
+            for image, expected in runs:
+                for one, other in zip(expected, output_tensors(model(image)), strict=True):
+                    _check_same(one, other)
     except InputError:
         raise
     except Exception as error:  # the network's own code may raise anything
@@ -334,6 +362,25 @@ def _run_both(pruned: nn.Module, reference: nn.Module, graph: ChannelGraph, thor
     finally:
         for module, training in modes:
             module.training = training
+
+
+def _run(model: nn.Module, graph: ChannelGraph, thorough: bool) -> list[tuple[Tensor, list[Tensor]]]:
+    """Images of noise, each with the outputs for it.
+
+    Noise around zero; where that gives what is not finite (the logarithm of an image), in (0, 1) as well; if it is to
+    be thorough, in (-1, 0) and around zero with four times the deviation, too.
+    """
+    parameter = next(model.parameters())
+    generator = torch.Generator().manual_seed(0)
+    shape = (1, *graph.input_shape[1:])
+    around, above = torch.randn(shape, generator=generator), torch.rand(shape, generator=generator)
+    runs = []
+    for noise in (around, above, -above, 4 * around):
+        image = noise.to(parameter.device, parameter.dtype)
+        runs.append((image, output_tensors(model(image.clone()))))
+        if not thorough and (noise is above or all(bool(tensor.isfinite().all()) for tensor in runs[-1][1])):
+            break
+    return runs
 
 
 def _check_same(expected: Tensor, found: Tensor) -> None:

@@ -238,3 +238,32 @@ def test_weights_that_torch_does_not_copy_are_copied():
         twin[0].weight_g.zero_()
         assert not torch.equal(twin(image), expected)
         assert torch.equal(model(image), expected)
+
+
+def test_copies_have_tensors_of_their_own():
+    model = nn.Sequential(plain(), nn.BatchNorm2d(8))
+    model[1].register_buffer("alias", model[1].running_mean.detach())  # the same memory as another buffer
+    twin = counting.duplicate(model)
+    assert type(twin[0]._forward_hooks) is type(model[0]._forward_hooks)
+    twin[0].register_forward_hook(lambda *_: None)
+    assert not model[0]._forward_hooks
+    for one, other in zip(model.state_dict().values(), twin.state_dict().values(), strict=True):
+        assert torch.equal(one, other)
+        assert one.data_ptr() != other.data_ptr()
+    twin[1].running_mean.fill_(7)
+    assert bool((twin[1].alias == 7).all())
+    assert not bool(model[1].running_mean.any())
+
+
+def test_sharing_copies_have_the_memory_of_the_parameters_and_nothing_else():
+    model = nn.Sequential(plain(), nn.BatchNorm2d(8))
+    model[0].weight.requires_grad_(False)
+    twin = counting.duplicate(model, share=True)
+    for (name, one), other in zip(model.named_parameters(), twin.parameters(), strict=True):
+        assert one.data_ptr() == other.data_ptr()
+        assert other.requires_grad == (name != "0.weight")
+    assert model[1].running_mean.data_ptr() != twin[1].running_mean.data_ptr()
+    twin.requires_grad_(True)
+    twin[0].weight = nn.Parameter(torch.zeros(1))
+    assert not model[0].weight.requires_grad
+    assert model[0].weight.shape == plain().weight.shape

@@ -233,10 +233,26 @@ class Bright(nn.Module):
         return self.second(features.roll(1, 1) if x.mean() > 0.3 else features).mean((2, 3))
 
 
-def test_a_branch_for_other_images_is_seen_by_the_last_comparison():
+def test_a_branch_for_other_images_is_seen_by_the_cut_on_trial():
     torch.manual_seed(0)
-    model = Bright()
-    graph = pruning.trace(model, torch.zeros(1, 3, 16, 16))
-    assert "first" in graph.groups
-    with pytest.raises(InputError, match="cannot be cut: its channels are combined in a way that was not understood"):
-        pruning.cut(model, graph, {"first": (0, 2, 3, 7)})
+    graph = pruning.trace(Bright(), torch.zeros(1, 3, 16, 16))
+    assert "first" not in graph.groups
+    assert graph.fixed["first"].startswith("does not bear a cut on trial (outputs of up to ")
+
+
+def test_a_cut_shares_no_memory_and_leaves_the_network_as_it_was():
+    model, images, graph = network("resnet20")
+    model = copy.deepcopy(model).train()
+    model.fc.weight.requires_grad_(False)
+    before, identities = copy.deepcopy(model.state_dict()), [*map(id, model.parameters())]
+    pruned, _ = pruning.cut(model, graph, {"layer1.1.conv1": (0, 3)})
+    memory = {tensor.data_ptr() for tensor in model.state_dict().values()}
+    assert memory.isdisjoint(tensor.data_ptr() for tensor in pruned.state_dict().values())
+    assert [*map(id, model.parameters())] == identities
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(module.training for module in (*model.modules(), *pruned.modules()))
+    assert [p.requires_grad for p in pruned.parameters()] == [p.requires_grad for p in model.parameters()]
+    with torch.no_grad():
+        pruned.conv1.weight.zero_()
+        assert bool(model.conv1.weight.any())
+    assert pruned.eval()(images).shape == (len(images), 10)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from rssearch.pruning.channels import ChannelGraph
 from rssearch.pruning.criteria.batches import Batches
-from rssearch.pruning.criteria.maps import score_maps
+from rssearch.pruning.criteria.maps import of_finite, score_maps
 
 _STEP = 0.4
 _NODES = range(-70, 51)  # times the step: the logarithms of t / (largest singular value)
@@ -26,7 +26,7 @@ def chip(model: nn.Module, graph: ChannelGraph, data: Batches | None, seed: int)
     Raises:
         InputError: as `score_maps`.
     """
-    return score_maps(model, graph, data, "chip", lambda maps: nuclear_norm_loss(maps.flatten(2)))
+    return score_maps(model, graph, data, "chip", of_finite(lambda maps: nuclear_norm_loss(maps.flatten(2))))
 
 
 def nuclear_norm_loss(matrices: Tensor) -> Tensor:

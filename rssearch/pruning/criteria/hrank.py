@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from rssearch.pruning.channels import ChannelGraph
 from rssearch.pruning.criteria.batches import Batches
-from rssearch.pruning.criteria.maps import score_maps
+from rssearch.pruning.criteria.maps import of_finite, score_maps
 
 
 def hrank(model: nn.Module, graph: ChannelGraph, data: Batches | None, seed: int) -> dict[str, Tensor]:  # noqa: ARG001
@@ -19,7 +19,7 @@ def hrank(model: nn.Module, graph: ChannelGraph, data: Batches | None, seed: int
     Raises:
         InputError: as `score_maps`.
     """
-    return score_maps(model, graph, data, "hrank", ranks)
+    return score_maps(model, graph, data, "hrank", of_finite(ranks))
 
 
 def ranks(maps: Tensor) -> Tensor:

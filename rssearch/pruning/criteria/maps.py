@@ -42,7 +42,8 @@ def score_maps(
     A group's maps are those that its consuming layers read, taken behind the activation and before any pooling; after
     the addition where there is a residual. Maps that two branches read (behind the max-pooling of a ResNet's stem) are
     taken where the branches part. Where a layer reads anything else (a bare concatenation, a gated map), its own input
-    is taken. The network runs in eval mode, once over the data; `model` stays as it is.
+    is taken. The network runs in eval mode, once over the data, as a copy that reads the weights of `model`, which
+    stays as it is.
 
     Args:
         model: the network.
@@ -50,7 +51,8 @@ def score_maps(
         data: batches (images, labels).
         method: the name of the method, for errors.
         per_image: scores the maps of the channels of one group, [N, C, H, W] on the device of the model, for each image
-            by itself, [N, C]. What a linear layer reads are maps of 1 x 1, unless it flattens larger ones.
+            by itself, [N, C]; not a number where they are not finite. What a linear layer reads are maps of 1 x 1,
+            unless it flattens larger ones.
 
     Returns:
         Group -> scores [width], CPU float32.
@@ -58,7 +60,7 @@ def score_maps(
     Raises:
         InputError: no data, maps that are not finite, or a group whose maps no convolution or linear layer reads.
     """
-    twin = duplicate(model).eval().requires_grad_(True)
+    twin = duplicate(model, share=True).eval().requires_grad_(True)
     places: dict[Place, Readout] | None = None
     totals: dict[str, dict[Place, Tensor]] = defaultdict(dict)
     batches = 0
@@ -82,11 +84,12 @@ def _run(
 
     def read(place: Place, maps: Tensor) -> None:
         for group, (axis, channels) in places.get(place, {}).items():
-            own = maps.movedim(axis, 1)[:, channels.ravel().to(maps.device)]
+            own = _select(maps.movedim(axis, 1), channels.ravel())
             own = own.reshape(*own.shape[:2], -1, own.shape[-1] if own.dim() > 3 else 1)
-            if not bool(own.isfinite().all()):
+            found = per_image(own).mean(0)
+            if not bool(found.isfinite().all()):
                 raise InputError(f"method {method!r}: the maps of group {group!r} are not finite")
-            scores[group][place] = per_image(own).mean(0).reshape(channels.shape).mean(1).float().cpu()
+            scores[group][place] = found.reshape(channels.shape).mean(1).float().cpu()
 
     def before(module: nn.Module, inputs: tuple[Any, ...]) -> None:
         read((names[module], calls[names[module]], "input"), inputs[0])
@@ -102,6 +105,24 @@ def _run(
     finally:
         for handle in handles:
             handle.remove()
+    return scores
+
+
+def _select(maps: Tensor, channels: Tensor) -> Tensor:
+    """Some channels (axis 1) of maps; the maps themselves where it is all of them in their order."""
+    if torch.equal(channels, torch.arange(maps.shape[1])):
+        return maps
+    return maps[:, channels.to(maps.device)]
+
+
+def of_finite(per_image: PerImage) -> PerImage:
+    """Scores of a function that takes finite maps alone."""
+
+    def scores(maps: Tensor) -> Tensor:
+        if bool(maps.sum().isfinite() or maps.isfinite().all()):  # the sum alone may overflow
+            return per_image(maps)
+        return maps.new_full(maps.shape[:2], torch.nan)
+
     return scores
 
 
@@ -123,10 +144,8 @@ def find_maps(model: nn.Module, graph: ChannelGraph, image: Tensor, method: str)
     ] = []  # of consumers: place; node, channel axis, shape of the input
 
     def before(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        name = names[module]
-        if name in consumers:
-            axis = inputs[0].dim() - 1 if isinstance(module, nn.Linear) else 1
-            readers.append(((name, calls[name], "input"), inputs[0].grad_fn, axis, inputs[0].shape))
+        name, axis = names[module], inputs[0].dim() - 1 if isinstance(module, nn.Linear) else 1
+        readers.append(((name, calls[name], "input"), inputs[0].grad_fn, axis, inputs[0].shape))
 
     def after(module: nn.Module, _: tuple[Any, ...], output: Tensor) -> None:
         name = names[module]
@@ -134,9 +153,10 @@ def find_maps(model: nn.Module, graph: ChannelGraph, image: Tensor, method: str)
             activations[output.grad_fn] = ((name, calls[name], "output"), output.shape)
         calls[name] += 1
 
-    handles = [module.register_forward_pre_hook(before) for module in model.modules()]
+    handles = [model.get_submodule(name).register_forward_pre_hook(before) for name in consumers]
+    watched = {name for name, module in model.named_modules() if name in consumers or isinstance(module, _ACTIVATIONS)}
     try:
-        with forward_hooks(model, lambda _: True, after), torch.enable_grad():
+        with forward_hooks(model, lambda module: names[module] in watched, after), torch.enable_grad():
             uses = _uses(output_tensors(model(image)))
     finally:
         for handle in handles:

@@ -1,5 +1,7 @@
 """LFP: the closed and the stable form against deletion, for both logarithms."""
 
+import copy
+
 import pytest
 import torch
 
@@ -50,11 +52,35 @@ def test_float32_is_precise_where_the_difference_of_norms_is_not(log):
     assert error[closed] > 1e-5
 
 
-@pytest.mark.parametrize("shape", [(16, 32, 32), (64, 8, 8), (512, 4, 4)])
-def test_float32_is_precise_from_the_maps_on(shape):
-    maps = relu_maps(1, *shape)
+@pytest.mark.parametrize("scale", [1e-6, 1, 1e4])
+@pytest.mark.parametrize(
+    "shape", [(16, 32, 32), (64, 8, 8), (512, 4, 4), (512, 2, 2), (40, 7, 5), (9, 1, 1), (16, 9, 8), (4, 224, 224)]
+)
+def test_float32_is_precise_from_the_maps_on(shape, scale):
+    maps = scale * relu_maps(3, *shape)
     exact, single = norm_loss(spectral_energy(maps)), norm_loss(spectral_energy(maps.float()))
-    assert float((single.double() / exact - 1).abs().max()) < 5e-6
+    assert single.dtype == torch.float32
+    torch.testing.assert_close(single.double(), exact, rtol=5e-6, atol=0)
+
+
+@both
+@pytest.mark.parametrize("shape", [(3, 8, 8), (2, 7, 5), (5, 1, 4), (1, 1, 1), (2, 16, 4)])
+def test_small_maps_have_the_spectra_of_the_fft(shape, log, monkeypatch):
+    maps = relu_maps(2, *shape)
+    product = spectral_energy(maps, log)
+    monkeypatch.setattr("rssearch.pruning.criteria.lfp._SMALL", 0)
+    torch.testing.assert_close(product, spectral_energy(maps, log), rtol=1e-11, atol=0)
+
+
+@pytest.mark.parametrize("name", ["resnet20", "vgg16_cifar"])
+def test_ranking_of_a_network_in_float32_is_that_of_float64(name):
+    model, images, graph = network(name)
+    single = pruning.score(model, graph, "lfp", data=[(images, torch.zeros(2))])
+    exact = pruning.score(copy.deepcopy(model).double(), graph, "lfp", data=[(images.double(), torch.zeros(2))])
+    for group, scores in exact.items():
+        torch.testing.assert_close(single[group], scores, rtol=1e-4, atol=1e-7)  # the maps are in float32, too
+        order = single[group].argsort()
+        assert bool((scores[order].diff() > -1e-4 * scores.max()).all()), group
 
 
 def with_dead_maps():
@@ -89,7 +115,7 @@ def test_scores_are_finite(scale, log):
 def test_large_batches_are_chunked_without_a_trace(monkeypatch):
     maps = torch.randn(5, 3, 8, 8)
     whole = spectral_energy(maps)
-    monkeypatch.setattr("rssearch.pruning.criteria.lfp._CHUNK", 2 * 3 * 8 * 8)
+    monkeypatch.setattr("rssearch.pruning.criteria.lfp._CACHED", 4 * 8 * 8)  # maps of two images in one part
     assert torch.allclose(spectral_energy(maps), whole, rtol=1e-6)
 
 
