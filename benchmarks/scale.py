@@ -144,14 +144,15 @@ def samplers(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def mlflow(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Seconds that MLflow's writer needs for trials and their epochs, on SQLite."""
+    """Seconds that MLflow's writer needs for trials and their epochs: in SQLite, or in what ``--uri`` names."""
     from rssearch.storage.records import Status, TrialRecord
     from rssearch.tracking.client import Tracker
 
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for part in range(options.parts):
-            tracker = Tracker(f"sqlite:///{folder}/mlflow.db", "scale", Path(folder) / "artifacts")
+            uri = options.uri or f"sqlite:///{folder}/mlflow.db"
+            tracker = Tracker(uri, "scale", Path(folder) / "artifacts")
             tracker.open()
             records: list[TrialRecord] = []
             begin = time.perf_counter()
@@ -169,8 +170,9 @@ def mlflow(options: argparse.Namespace) -> list[dict[str, Any]]:
                 tracker.ended(records[-1])
             assert tracker.close(records, status="FINISHED") == 0
             seconds = time.perf_counter() - begin
-            size = (Path(folder) / "mlflow.db").stat().st_size / MIB
-            rows.append({"trials": (part + 1) * options.each, "epochs": options.epochs,
+            size = 0.0 if options.uri else (Path(folder) / "mlflow.db").stat().st_size / MIB
+            record = uri.partition(":")[0].partition("+")[0]
+            rows.append({"record": record, "trials": (part + 1) * options.each, "epochs": options.epochs,
                          "milliseconds_per_trial": round(1000 * seconds / options.each, 2),
                          "database_mib": round(size, 1)})  # fmt: skip
             print(rows[-1], flush=True)
@@ -260,6 +262,7 @@ def main() -> None:
     found["samplers"][1].add_argument("--asks", type=int, default=10)
     for name, number in {"--parts": 5, "--each": 200, "--epochs": 9}.items():
         found["mlflow"][1].add_argument(name, type=int, default=number)
+    found["mlflow"][1].add_argument("--uri", help="an MLflow server or a database; default: SQLite in a folder")
     for name, number in {"--nodes": 8, "--trials": 400, "--every": 100}.items():
         found["cluster"][1].add_argument(name, type=int, default=number)
     for _, command in found.values():
