@@ -3,6 +3,7 @@
     python benchmarks/scale.py simulated     # 5,000 trials on 50 nodes with 4 slots each, in virtual time
     python benchmarks/scale.py samplers      # what a proposal costs, by sampler and history
     python benchmarks/scale.py mlflow        # how many trials a second MLflow's writer takes
+    python benchmarks/scale.py journal       # what coming back to 10,000 records takes: journal, resume, front
     python benchmarks/scale.py cluster       # 400 trials that do nothing on a Ray cluster of 8 nodes
     python benchmarks/scale.py plot
 
@@ -179,6 +180,43 @@ def mlflow(options: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
+def journal(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Seconds of CPU that it takes to come back to a study: its journal, the session, the front on the console."""
+    from rssearch.config import plain_yaml
+    from rssearch.report import recorded
+    from rssearch.report.files import format_front
+    from rssearch.storage.journal import Journal
+    from rssearch.study.simulation import Simulator, simulate
+
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        config = make(folder, options.records, "random", "none", options.epochs)
+        recorder = simulate(config, Simulator(200))
+        recorder.close("FINISHED")
+        path = recorder.definition.folder / "trials.jsonl"
+        (path.parent / "study.yaml").write_text(plain_yaml.dump(config.masked()))  # type: ignore[union-attr]
+        del recorder
+
+        def front() -> None:
+            found = recorded.read(config.study, folder)
+            shown = format_front(found.rows, found.objectives, "table", study=found.study, dimensions=found.dimensions)
+            Console(file=io.StringIO()).print(shown)
+
+        for what, work in {
+            "journal": lambda: Journal(path),
+            "resume": lambda: simulate(config, Simulator(200)),
+            "front": front,
+        }.items():
+            begin = time.process_time()
+            work()
+            seconds = time.process_time() - begin
+            rows.append({"what": what, "records": options.records, "epochs": options.epochs,
+                         "seconds": round(seconds, 2),
+                         "milliseconds_per_record": round(1000 * seconds / options.records, 3)})  # fmt: skip
+            print(rows[-1], flush=True)
+    return rows
+
+
 @local_ray.closed()
 def cluster(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Whole studies of trials that do nothing, on a cluster of several nodes on this machine."""
@@ -255,7 +293,9 @@ def plot(options: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    found = {f.__name__: (f, commands.add_parser(f.__name__)) for f in (simulated, samplers, mlflow, cluster, plot)}
+    found = {
+        f.__name__: (f, commands.add_parser(f.__name__)) for f in (simulated, samplers, mlflow, journal, cluster, plot)
+    }
     for name, number in {"--trials": 5000, "--nodes": 50, "--slots": 4, "--epochs": 27, "--every": 100}.items():
         found["simulated"][1].add_argument(name, type=int, default=number)
     found["samplers"][1].add_argument("--histories", type=int, nargs="+", default=[100, 300, 1000, 2000, 5000])
@@ -263,6 +303,8 @@ def main() -> None:
     for name, number in {"--parts": 5, "--each": 200, "--epochs": 9}.items():
         found["mlflow"][1].add_argument(name, type=int, default=number)
     found["mlflow"][1].add_argument("--uri", help="an MLflow server or a database; default: SQLite in a folder")
+    for name, number in {"--records": 10_000, "--epochs": 9}.items():
+        found["journal"][1].add_argument(name, type=int, default=number)
     for name, number in {"--nodes": 8, "--trials": 400, "--every": 100}.items():
         found["cluster"][1].add_argument(name, type=int, default=number)
     for _, command in found.values():

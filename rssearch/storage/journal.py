@@ -18,7 +18,7 @@ from typing import Any
 
 from rssearch.storage import journal_lines
 from rssearch.storage.location import Location, Remote, move, write_atomic
-from rssearch.storage.records import TrialRecord
+from rssearch.storage.records import Epochs, TrialRecord
 
 _log = logging.getLogger(__name__)
 _SYNC_SECONDS = 1.0
@@ -86,6 +86,8 @@ class Journal:
         before = self._lines_of.get(key, {})
         if before.get("kind") == "running":  # trials stand in the order in which they ended
             self.records.pop(key)
+        if line.get("history"):
+            line = line | {"history": Epochs(line["history"])}
         self._lines_of[key] = before | line
         self.records[key] = TrialRecord.from_json(self._lines_of[key])
 

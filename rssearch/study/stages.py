@@ -197,7 +197,8 @@ class Stages:
 
     def _told(self, proposer: Proposer, job: Job, outcome: Outcome) -> Outcome:
         """Tell the sampler; a trial without a finite value of each objective has failed."""
-        record = proposer.tell(job.key, outcome.status, outcome.metrics)
+        known = {name: value for name, value in outcome.metrics.items() if name != "history"}  # the record has it
+        record = proposer.tell(job.key, outcome.status, known)
         if record.status is Status.FAILED and outcome.status is Status.FINISHED:
             shown = ", ".join(f"{n} = {record.metrics.get(n)}" for n in self.definition.search.objectives)
             outcome = replace(outcome, reason=f"an objective is missing or not finite: {shown}")

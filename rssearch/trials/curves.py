@@ -96,7 +96,7 @@ def recorded(config: Config, session: Session) -> Metrics:
     record = _record(session.settings.options["journal"], point)
     for epoch in record.history:
         session.report(epoch)
-    return {**record.metrics, "history": record.history}
+    return {**record.metrics, "history": list(record.history)}
 
 
 def _record(path: str, point: Config) -> TrialRecord:
