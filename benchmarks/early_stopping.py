@@ -37,7 +37,7 @@ from rssearch.trials import curves
 SHARES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0)
 OBJECTIVES: dict[str, Direction] = {"val_accuracy": "max", "macs": "min"}
 CLASSES = curves.CLASSES  # EuroSAT has as many
-RULES = ("none", "asha", "moasha")
+RULES = ("none", "asha", "moasha", "front")
 
 
 def compute(record: TrialRecord, macs: float) -> float:
