@@ -11,6 +11,7 @@ from typing import Any
 from rssearch.front.pareto import Direction, hypervolume
 
 KNOWN = 4  # trials of a group that finish before one is stopped: fewer say too little of how curves go on
+PART = 3  # no trial ends in the first third of its epochs: what a learning rate is worth shows later
 LEAST = 0.002  # the share of the hypervolume that a trial must be able to add
 
 
@@ -30,7 +31,8 @@ class Prospects:
     gain that a finished trial of its group had from that epoch to its end. A trial at its bound would add so much to
     the hypervolume of the group's finished trials; it continues while that is at least `LEAST` of it. So what is dear
     and no better is stopped, what is cheap and worse is not, and the first trials of a group all finish. It is a rule
-    of thumb, not a proof: a trial that learns later than all before it is stopped too early.
+    of thumb, not a proof: a trial that learns later than all before it is stopped too early. So none ends in the first
+    third of its epochs, where that happens most (`benchmarks/early_stopping.py orders`).
 
     Args:
         objectives: names and directions.
@@ -60,7 +62,12 @@ class Prospects:
             reference: what the hypervolume is measured from, for each objective; without one nothing is judged.
         """
         curves, now = self._finished[group, last], self._values(metrics)
-        if len(curves) < KNOWN or now is None or any(name not in reference for name in self.objectives):
+        if (
+            len(curves) < KNOWN
+            or PART * epoch < last
+            or now is None
+            or any(name not in reference for name in self.objectives)
+        ):
             return True
         bound = dict(zip(self.objectives, now, strict=True))
         for name in self.reported:

@@ -105,7 +105,9 @@ class Plan:
         rule = self.resolved["search"]["early_stopping"]["rule"]
         if rule not in ("asha", "moasha") or self.trials >= FEW:
             return []
-        return [f"stopping   {rule} leaves few of {self.trials} trials for a front: take `front`, or none"]
+        return [
+            f"stopping   {rule} leaves few of {self.trials} trials for a front: take none, or `front`, which saves less and keeps it"
+        ]
 
 
 def plan(config: StudyConfig) -> Plan:
