@@ -105,9 +105,8 @@ class Plan:
         rule = self.resolved["search"]["early_stopping"]["rule"]
         if rule not in ("asha", "moasha") or self.trials >= FEW:
             return []
-        return [
-            f"stopping   {rule} leaves few of {self.trials} trials for a front: take none, or `front`, which saves less and keeps it"
-        ]
+        better = "take none, or `front`, which saves less and keeps it"
+        return [f"stopping   {rule} leaves few of {self.trials} trials for a front: {better}"]
 
 
 def plan(config: StudyConfig) -> Plan:
