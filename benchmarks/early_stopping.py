@@ -2,11 +2,14 @@
 
     python benchmarks/early_stopping.py simulated
     python benchmarks/early_stopping.py real --data-root data --work /tmp/early
+    python benchmarks/early_stopping.py orders
 
 simulated  studies in virtual time on drawn learning curves (`trials.curves`), for several seeds and samplers:
            without a rule, with each rule for as many trials, and with each rule for as many epochs
 real       a pruning study of ResNet-20 on EuroSAT on this machine: without a rule, with `moasha` for as many trials,
            and with `moasha` for about as many epochs; it goes on where it was interrupted
+orders     the recorded epochs of a real study (early_stopping-epochs.csv), its trials in ten random orders and two at
+           a time, with the rule `front`; only prints
 
 A row is a study at a share of the compute that the one without a rule takes. Compute is epochs times MACs, in epochs of
 the unpruned network (`compute`): seconds would depend on what else the machine does. `epochs` are those of all trials
@@ -19,15 +22,18 @@ import math
 import statistics
 import tempfile
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from _common import load, write_rows
+import numpy as np
+from _common import load, read, write_rows
 from rich.console import Console
 
 from rssearch.config.loading import parse_study
 from rssearch.config.schema import StudyConfig
 from rssearch.front.pareto import Direction, hypervolume
+from rssearch.sampling.prospects import Prospects
 from rssearch.storage.journal import Journal
 from rssearch.storage.records import TrialRecord
 from rssearch.study import run
@@ -37,7 +43,7 @@ from rssearch.trials import curves
 SHARES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0)
 OBJECTIVES: dict[str, Direction] = {"val_accuracy": "max", "macs": "min"}
 CLASSES = curves.CLASSES  # EuroSAT has as many
-RULES = ("none", "asha", "moasha")
+RULES = ("none", "asha", "moasha", "front")
 
 
 def compute(record: TrialRecord, macs: float) -> float:
@@ -150,6 +156,43 @@ def real(options: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
+def orders(path: Path, count: int = 10, slots: int = 2) -> None:
+    """What `front` leaves of recorded trials, whose epochs take time by their MACs."""
+    trials: dict[str, list[dict[str, float]]] = {}
+    for row in read(path):
+        values = {"val_accuracy": float(row["val_accuracy"]), "macs": float(row["macs_ratio"])}
+        trials.setdefault(row["trial"], []).append(values)
+    reference = {"val_accuracy": curves.CHANCE, "macs": 1.0}
+
+    def volume(names: Iterable[str]) -> float:
+        points = [[*trials[name][-1].values()] for name in names]
+        return hypervolume(points, [*reference.values()], [*OBJECTIVES.values()])
+
+    found = []
+    for order in range(count):
+        rule, finished, spent = Prospects(OBJECTIVES, ["val_accuracy"]), [], 0
+        queue = [*np.random.default_rng(order).permutation([*trials])]
+        running = [(0.0, str(queue.pop()), 0) for _ in range(slots)]
+        while running:
+            running.sort()
+            now, name, epoch = running.pop(0)
+            epochs = trials[name]
+            if epoch == len(epochs):
+                finished.append(name)
+                rule.finished(None, epochs, epochs[-1], feasible=True)
+            elif epoch == 0 or rule.should_continue(None, epoch, len(epochs), epochs[epoch - 1], reference):
+                spent += 1
+                running.append((now + 0.1 + epochs[0]["macs"], name, epoch + 1))
+                continue
+            if queue:
+                running.append((now, str(queue.pop()), 0))
+        found.append((spent / sum(map(len, trials.values())), volume(finished) / volume(trials)))
+        print(f"order {order}: {len(finished)} of {len(trials)} trials finish, {found[-1][0]:.1%} of the epochs, "
+              f"{found[-1][1]:.4f} of the hypervolume")  # fmt: skip
+    epochs_left, volumes = zip(*found, strict=True)
+    print(f"mean {statistics.mean(epochs_left):.1%} and {statistics.mean(volumes):.4f}; least {min(volumes):.4f}")
+
+
 def show(rows: list[dict[str, Any]]) -> None:
     """Medians over the seeds: what each study took, and its hypervolume beside that of the study without a rule."""
     kinds = Counter((row["sampler"], row["rule"], row["budget"]) for row in rows)
@@ -184,7 +227,12 @@ def main() -> None:
     for command in (drawn, trained):
         command.add_argument("--more", type=int, default=4, help="times as many trials for the same compute")
         command.add_argument("--out", type=Path, default=Path(__file__).parent)
+    recorded = commands.add_parser("orders")
+    recorded.add_argument("--recorded", type=Path, default=Path(__file__).parent / "early_stopping-epochs.csv")
     options = parser.parse_args()
+    if options.command == "orders":
+        orders(options.recorded)
+        return
     rows = simulated(options) if options.command == "simulated" else real(options)
     show(rows)
     lines = [row | {"hypervolume": f"{row['hypervolume']:.5f}", "load_average": load()} for row in rows]

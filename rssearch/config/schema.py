@@ -74,7 +74,7 @@ class Bound(Section):
 SamplerName = Literal["grid", "random", "qmc", "tpe", "nsga2", "nsga3", "gp", "cmaes"]
 
 
-Rule = Literal["none", "asha", "moasha"]
+Rule = Literal["none", "asha", "moasha", "front"]
 
 
 class EarlyStopping(Section):
@@ -82,9 +82,17 @@ class EarlyStopping(Section):
 
     model_config = ConfigDict(json_schema_extra=or_a_name(get_args(Rule)))
 
-    rule: Rule = Field("none", description="none; asha compares trials by one objective, moasha by all of them")
-    first: Integer = Field(1, ge=1, description="epochs of the first rung; each further one has `factor` times as many")
-    factor: Integer = Field(3, ge=2, description="at a rung one in so many trials continues")
+    rule: Rule = Field(
+        "none",
+        description="none; asha compares trials by one objective, moasha by all of them; front ends those that could "
+        "add next to nothing to the front",
+    )
+    first: Integer = Field(
+        1,
+        ge=1,
+        description="epochs of the first rung, each further one has `factor` times as many; no trial ends before",
+    )
+    factor: Integer = Field(3, ge=2, description="at a rung of asha or moasha one in so many trials continues")
 
     @model_validator(mode="before")
     @classmethod

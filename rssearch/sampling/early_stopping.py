@@ -23,6 +23,7 @@ RULES = {
     "none": "every trial trains to its last epoch",
     "asha": "asynchronous successive halving by the one objective that epochs report",
     "moasha": "the same by non-dominated sorting of all objectives, such as accuracy so far against MACs",
+    "front": "trials end once they could add next to nothing to the front, by the gains of those that finished",
 }
 
 
@@ -189,7 +190,7 @@ def stopping_objectives(
     """The objectives that a rule judges by.
 
     Args:
-        rule: ``asha`` or ``moasha``.
+        rule: ``asha``, ``moasha`` or ``front``.
         objectives: of the study.
         reported: what the trial's module reports in every epoch (its `EPOCH_METRICS`).
         module: its name, for the message.
@@ -204,7 +205,7 @@ def stopping_objectives(
             f"search.early_stopping: {rule} needs an objective that trials report in every epoch, and none of "
             f"{', '.join(objectives)} is one; {shown}"
         )
-    if rule == "moasha":
+    if rule in ("moasha", "front"):
         return dict(objectives)
     if len(by_epoch) > 1:
         raise InputError(

@@ -21,6 +21,8 @@ from rssearch.trial.session import Session
 
 __all__ = ["Plan", "plan"]
 
+FEW = 100  # trials below which successive halving leaves too few for a front, see benchmarks/early_stopping.py
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -96,7 +98,15 @@ class Plan:
             f"resources  {self.trial}{at_once}",
             f"compute    {hours}",
             *([f"training   {_outlay(self.outlay)}"] if self.outlay else []),
+            *self._on_early_stopping(),
         ]
+
+    def _on_early_stopping(self) -> list[str]:
+        rule = self.resolved["search"]["early_stopping"]["rule"]
+        if rule not in ("asha", "moasha") or self.trials >= FEW:
+            return []
+        better = "take none, or `front`, which saves less and keeps it"
+        return [f"stopping   {rule} leaves few of {self.trials} trials for a front: {better}"]
 
 
 def plan(config: StudyConfig) -> Plan:

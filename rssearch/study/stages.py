@@ -23,7 +23,7 @@ from rssearch.storage import shared_folder, uris
 from rssearch.storage.records import Status, TrialRecord
 from rssearch.study import devices
 from rssearch.study.definition import StudyDefinition
-from rssearch.study.early_stopping import EarlyStopping
+from rssearch.study.early_stopping import early_stopping
 from rssearch.study.recorder import BASELINE_FAILED, Recorder
 from rssearch.study.unpruned import unpruned
 from rssearch.trial.jobs import Job, Outcome
@@ -165,7 +165,7 @@ class Stages:
                 ended(job, Outcome(Status.FAILED, reason=f"{BASELINE_FAILED}: {reason}"))
             return None
 
-        rule = EarlyStopping(self.definition, self.recorder, self._cost) if early else None
+        rule = early_stopping(self.definition, self.recorder, self._cost)
         counts = Counter(record.status for record in known)
         self.recorder.display.start(
             "trials",
@@ -192,7 +192,8 @@ class Stages:
         if outcome.status is Status.INFEASIBLE:  # as its worker found out before the training
             return replace(outcome, metrics=metrics)
         rule = self.config.search.early_stopping.rule
-        reason = f"{rule}: not among the best after epoch {self.recorder.step(job.key, metrics)}"
+        why = "could add nothing to the front" if rule == "front" else "not among the best"
+        reason = f"{rule}: {why} after epoch {self.recorder.step(job.key, metrics)}"
         return replace(outcome, metrics=metrics, reason=reason)
 
     def _told(self, proposer: Proposer, job: Job, outcome: Outcome) -> Outcome:

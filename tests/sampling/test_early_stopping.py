@@ -178,7 +178,7 @@ def test_the_yaml_names_a_rule_or_spells_it_out(written: Any, expected: dict[str
     [
         (
             "ahsa",
-            "search.early_stopping.rule: 'ahsa' is not allowed. Did you mean 'asha'? Allowed: none, asha, moasha.",
+            "rule: 'ahsa' is not allowed. Did you mean 'asha'? Allowed: none, asha, moasha, front.",
         ),
         ({"rule": "asha", "factor": 1}, "search.early_stopping.factor: 1 is not allowed"),
         ({"rule": "asha", "last": 9}, "search.early_stopping.last: unknown key"),

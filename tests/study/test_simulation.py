@@ -149,7 +149,7 @@ def test_a_study_that_is_widened_calls_its_trials_what_it_called_them() -> None:
 
 def test_decisions_after_a_resume_know_every_trial_of_before(tmp_path: Path) -> None:
     """The rungs of a study that is made again from its journal are those that it had, also of trials under way."""
-    from rssearch.study.early_stopping import EarlyStopping
+    from rssearch.study.early_stopping import AmongTheBest
 
     rungs: list[Any] = []
     config = make(tmp_path, "moasha")
@@ -166,7 +166,7 @@ def test_decisions_after_a_resume_know_every_trial_of_before(tmp_path: Path) -> 
                     definition = StudyDefinition(config)
                     journal = Journal(definition.folder / "trials.jsonl")
                     again = Recorder(definition, journal, rule.recorder.tracker, rule.recorder.display)
-                    made = EarlyStopping(definition, again, definition.cost).halving
+                    made = AmongTheBest(definition, again, definition.cost).halving
                     rungs.extend(copy.deepcopy([rule.halving._reached, made._reached]))
 
             super().run_jobs(*before, replace(listener, started=started), **more)

@@ -16,7 +16,7 @@ from rssearch.config.settings import Settings
 from rssearch.errors import InputError
 from rssearch.nas.search import Run
 from rssearch.storage.artifacts import Store
-from rssearch.study.early_stopping import EarlyStopping
+from rssearch.study.early_stopping import AmongTheBest
 from rssearch.trial.jobs import Job
 from rssearch.trial.session import Context, Session
 from rssearch.trials import prune, results
@@ -99,7 +99,7 @@ def test_early_stopping_compares_a_control_with_its_like(settings: Settings) -> 
     recorder: Any = SimpleNamespace(
         interrupted={}, records={}, step=lambda _, metrics: metrics["epoch"], record_rung=lambda *_: None
     )
-    rule = EarlyStopping(definition, recorder, lambda _: {})
+    rule = AmongTheBest(definition, recorder, lambda _: {})
 
     def goes_on(method: str, accuracy: float) -> bool:
         return rule.should_continue(Job(method, POINT | {"method": method}), {"epoch": 1, "val_accuracy": accuracy})
