@@ -141,6 +141,13 @@ def test_a_package_says_what_it_offers(package: str) -> None:
         exec(f"from {package} import {name}", {})  # also of lazy names, and of modules
 
 
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_module_takes_the_place_of_what_its_package_offers(package: str) -> None:
+    """A submodule is an attribute of its package once anybody has imported it."""
+    lazy = getattr(import_module(package), "_MODULES", {})
+    assert not lazy.keys() & {name.removeprefix(f"{package}.") for name in modules()}
+
+
 def test_a_circle_would_be_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of two files that import each other, one in a function and one for its types."""
     package = tmp_path / "rssearch"

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rssearch.errors import InputError
-from rssearch.front.layers import Layers
+from rssearch.front.incremental import Layers
 from rssearch.front.pareto import Direction, layers
 
 RULES = {

@@ -1,11 +1,11 @@
-"""rssearch.front.layers: the layers of non-dominated sorting, one point after another."""
+"""rssearch.front.incremental: the layers of non-dominated sorting, one point after another."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from rssearch.front.layers import Layers
+from rssearch.front.incremental import Layers
 from rssearch.front.pareto import layers
 
 
