@@ -323,5 +323,6 @@ def test_what_a_command_imports(arguments: list[str], allowed: set[str], tmp_pat
     done = subprocess.run(
         [sys.executable, "-c", IMPORTED, *arguments], capture_output=True, text=True, cwd=tmp_path, check=False
     )
+    assert done.returncode == (2 if "nothing-there" in arguments else 0), done.stderr
     imported = set(ast.literal_eval(done.stderr.splitlines()[-1]))
     assert imported & HEAVY <= allowed, done.stderr
