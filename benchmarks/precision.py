@@ -34,7 +34,12 @@ EUROSAT = {
 CELLS: dict[tuple[str, str], dict[str, Any]] = {  # dataset and network -> settings; small enough for a CPU
     ("eurosat", "resnet20"): EUROSAT | {"input_size": 16},
     ("eurosat", "resnet18"): EUROSAT | {"input_size": 16},
-    ("eurosat", "mobilenet_v2"): EUROSAT | {"input_size": 32},
+    ("eurosat", "mobilenet_v2"): EUROSAT
+    | {
+        "input_size": 32,
+        "train": EUROSAT["train"] | {"epochs": 24, "lr": 0.02},
+        "finetune": EUROSAT["finetune"] | {"lr": 0.01},
+    },
     ("dubai", "unet"): {
         "split": {"train": 0.6, "val": 0.15, "test": 0.25},
         "patches": {"size": 64},

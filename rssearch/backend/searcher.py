@@ -7,14 +7,14 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from rssearch.trial.jobs import Job
+from rssearch.trial.jobs import LATER, Job
 
 
 class Bridge(Searcher):
     """Gives Ray Tune one job after another.
 
     Args:
-        ask: the next job; None: nothing more.
+        ask: the next job; LATER: it has to wait for one that runs; None: nothing more.
     """
 
     def __init__(self, ask: Callable[[], Job | None]) -> None:
@@ -28,6 +28,8 @@ class Bridge(Searcher):
     def suggest(self, trial_id: str) -> Any:  # noqa: ARG002
         """The next configuration, as Ray Tune asks for it."""
         job = self._ask()
+        if job is LATER:
+            return None  # Tune asks again
         return Searcher.FINISHED if job is None else job._asdict()
 
     def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:

@@ -46,6 +46,8 @@ def supervised(config: dict[str, Any], *, target: str, context: Context) -> None
     last: dict[str, Any] = {}
     try:
         imports.install(context.sources)
+        if (other := config.get("function")) is not None:
+            target = f"{target.partition(':')[0]}:{other}"
         function = loaded(target) if context.workers == 1 else partial(_on_workers, target)
         use_cpus(context.cpus)
         session = Session(

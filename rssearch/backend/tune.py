@@ -215,8 +215,8 @@ def run_jobs(
     on from its checkpoint.
 
     Args:
-        ask: the next job; called whenever a slot is free.
-        target: import string of the function that does a job.
+        ask: the next job; called whenever a slot is free. LATER where none can start before another has ended.
+        target: import string of the function that does a job, unless the job names another of the same module.
         context: what all jobs share.
         resources: what each takes, and how many at once.
         listener: hears what happens.
@@ -348,7 +348,7 @@ class _Events(tune.Callback):
 
 
 def _job(trial: Any) -> Job:
-    return Job(trial.config["key"], trial.config["point"])
+    return Job(**{name: trial.config[name] for name in Job._fields})
 
 
 def _failed(reason: str) -> Outcome:

@@ -25,6 +25,7 @@ class Display:
         self.hypervolume: float | None = None
         self._began, self._done_before, self._last_line = time.monotonic(), 0, -math.inf
         self._running: dict[str, str] = {}
+        self._earlier: set[str] = set()  # of the running jobs: of the phase before
         self._shares: dict[str, tuple[float, float]] = {}  # of a running job: done before this session, and now
         self._live: Live | None = None
         self._reading = ""
@@ -41,13 +42,13 @@ class Display:
             self._live = None
 
     def start(self, phase: str, total: int, done: int = 0, infeasible: int = 0, stopped: int = 0) -> None:
-        """Begin a phase of `total` jobs, of which some ended in earlier sessions."""
+        """Begin a phase of `total` jobs, of which some ended in earlier sessions; jobs that run belong to the last."""
         self.phase, self.total, self.done = phase, total, done
         self.failed, self.infeasible, self.stopped = 0, infeasible, stopped
         self._done_before = done + stopped
         self._began = time.monotonic()
-        self._running.clear()
         self._shares.clear()
+        self._earlier = set(self._running)
 
     def reading(self, name: str, done: int, total: int) -> None:
         """Images of a dataset are being decoded."""
@@ -64,7 +65,7 @@ class Display:
     def running(self, key: str, title: str, detail: str = "", epoch: int = 0, epochs: int | None = None) -> None:
         """A job is under way, and an epoch of so many has ended."""
         self._running[key] = f"{title}  {detail}".rstrip()
-        if epoch and epochs:
+        if epoch and epochs and key not in self._earlier:
             began = self._shares.get(key, ((epoch - 1) / epochs, 0.0))[0]
             self._shares[key] = began, min(1.0, epoch / epochs)
         self._tick()
@@ -73,6 +74,9 @@ class Display:
         """A job ended."""
         self._running.pop(key, None)
         self._shares.pop(key, None)
+        if key in self._earlier:
+            self._earlier.remove(key)
+            return
         self.done += status == "finished"
         self.stopped += status == "stopped"
         self.failed += status == "failed"

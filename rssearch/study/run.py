@@ -1,4 +1,4 @@
-"""The way of a study, from top to bottom: plan, prepare, search, measure, report."""
+"""The way of a study, from top to bottom: plan, search, measure, report."""
 
 from __future__ import annotations
 
@@ -102,7 +102,6 @@ def search(
         status = "FINISHED"
         try:
             session.pack(node_resources(), gpu_memories)
-            session.prepare()
             session.search()
             session.measure_on_devices(measuring)
             session.measure()

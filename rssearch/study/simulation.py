@@ -29,7 +29,7 @@ from rssearch.study.stages import Stages
 from rssearch.tracking.client import Tracker
 from rssearch.trial.hooks import resolve
 from rssearch.trial.interface import Metrics
-from rssearch.trial.jobs import Job, Outcome
+from rssearch.trial.jobs import LATER, Job, Outcome
 from rssearch.trial.session import Context, Session
 from rssearch.trial.worker import call
 
@@ -63,7 +63,7 @@ class Simulator:
         The first slots to be free get the next jobs. Nothing happens at the same time: events of one moment keep the
         order in which their epochs began.
         """
-        function, _ = resolve(target)
+        module = target.partition(":")[0]
         slots = min(self.slots, resources.max_concurrent or self.slots)
         events: list[tuple[float, int, Job, list[Metrics], Outcome]] = []  # when an epoch ends, and what follows
         number, more = count(), True
@@ -76,10 +76,11 @@ class Simulator:
         while True:
             while more and len(events) < slots:
                 job = ask()
-                if job is None:
-                    more = False
+                if job is None or job is LATER:
+                    more = job is LATER
                     break
                 listener.started(job)
+                function, _ = resolve(target if job.function is None else f"{module}:{job.function}")
                 wait(job, *_called(function, context, job))
             if not events:
                 return
@@ -141,7 +142,6 @@ def simulate(config: StudyConfig, simulator: Simulator, tracker: Tracker | None 
     display = Display(Console(file=io.StringIO()))
     recorder = Recorder(definition, Journal(definition.folder / "trials.jsonl"), tracker or Untracked(), display)
     stages = Stages(definition, recorder, {}, None, Stop(), simulator.run_jobs)
-    stages.prepare()
     stages.search()
     stages.measure()
     return recorder

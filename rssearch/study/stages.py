@@ -1,4 +1,4 @@
-"""The stages of one session of a study: pack, prepare, search, measure."""
+"""The stages of one session of a study: pack, search, measure."""
 
 from __future__ import annotations
 
@@ -24,9 +24,11 @@ from rssearch.storage.records import Status, TrialRecord
 from rssearch.study import devices
 from rssearch.study.definition import StudyDefinition
 from rssearch.study.early_stopping import early_stopping
+from rssearch.study.job_queue import JobQueue
 from rssearch.study.recorder import BASELINE_FAILED, Recorder
 from rssearch.study.unpruned import unpruned
-from rssearch.trial.jobs import Job, Outcome
+from rssearch.trial.interface import Preparation
+from rssearch.trial.jobs import LATER, Job, Outcome
 
 if TYPE_CHECKING:
     from rssearch.backend.stop import Stop
@@ -36,6 +38,8 @@ __all__ = ["Stages"]
 _log = logging.getLogger(__name__)
 
 _ALIVE_SECONDS = 3.0  # between two looks at a storage that may be deleted
+_INDEPENDENT = ("grid", "random", "qmc")  # their proposals are the same, whatever is known
+_WAITING, _WAITING_GUESSES = 1000, 10  # trials that are asked for while they wait for a baseline
 
 
 class Stages:
@@ -108,35 +112,21 @@ class Stages:
         self.resources = self.resources.model_copy(update={"gpus": share})
         self.recorder.display.say(gpu_sharing.describe_share(share, taken, memories))
 
-    def prepare(self) -> None:
-        """Make what is missing of the baselines and scores.
+    def preparations(self) -> dict[str, Preparation]:
+        """What is missing of the baselines and scores, by key.
 
         Of a sampled space there may be more of them than there will be trials, or they depend on what is sampled from
         a range: then each trial makes what it needs.
         """
-        todo = [p for p in self.definition.sure_preparations() if not p.done]
+        todo = {p.key: p for p in self.definition.sure_preparations() if not p.done}
         few = self.config.search.sampler != "grid" and len(todo) > self.config.search.trials
-        if few or not todo:
-            return
-        self.recorder.display.start("baselines and scores", len(todo))
-        titles = {p.key: p.title for p in todo}
-        epochs = {p.key: p.epochs for p in todo}
-
-        def title(job: Job) -> str:
-            return titles[job.key]
-
-        def ended(job: Job, outcome: Outcome) -> None:
-            if outcome.status is not Status.FINISHED:
-                self.failed_baselines[job.key] = str(outcome.reason)
-            self.recorder.baseline_ended(job, title(job), outcome)
-
-        jobs = _one_by_one(Job(p.key, dict(p.point)) for p in todo)
-        self._run(jobs, "prepare", title, ended, epochs=lambda job: epochs[job.key])
+        return {} if few else todo
 
     def search(self) -> None:
-        """Run the trials that the sampler proposes.
+        """Make what is missing of the baselines and scores, and run the trials that the sampler proposes.
 
-        Failed trials are tried again; stopped ones are trained to their end once nothing is stopped early any more.
+        A trial starts as soon as what it needs is there. Failed trials are tried again; stopped ones are trained to
+        their end once nothing is stopped early any more.
         """
         self.recorder.fix_references(unpruned(self.definition, self.recorder.references))
         early = bool(self.definition.early_stopping_objectives)
@@ -152,37 +142,60 @@ class Stages:
                 Job(record.key, record.point), Outcome(Status.INFEASIBLE, record.metrics)
             ),
         )
+        counts = Counter(record.status for record in known)
+        preparing = self.preparations()
+        first = [Job(p.key, dict(p.point), "prepare") for p in preparing.values()]
+        most = _WAITING if self.config.search.sampler in _INDEPENDENT else _WAITING_GUESSES
+        queue = JobQueue(first, lambda: Job(*found) if (found := proposer.ask()) else None, self._needs, most)
+        rule = early_stopping(self.definition, self.recorder, self._cost)
+
+        def title(job: Job) -> str:
+            return preparing[job.key].title if job.key in preparing else self._title(job)
 
         def ended(job: Job, outcome: Outcome) -> None:
-            self.recorder.trial_ended(job, self._told(proposer, job, self._completed(job, outcome)))
+            if job.key not in preparing:
+                self.recorder.trial_ended(job, self._told(proposer, job, self._completed(job, outcome)))
+                return
+            if outcome.status is not Status.FINISHED:
+                self.failed_baselines[job.key] = str(outcome.reason)
+            queue.prepared(job.key)
+            self.recorder.baseline_ended(job, title(job), outcome)
+
+        begun = False
+
+        def begin() -> None:
+            nonlocal begun
+            begun = True
+            stopped = counts[Status.STOPPED]
+            finished, infeasible = counts[Status.FINISHED], counts[Status.INFEASIBLE]
+            self.recorder.display.start("trials", proposer.total, finished, infeasible=infeasible, stopped=stopped)
+            self.recorder.look_at_front(now=True)
 
         def ask() -> Job | None:
-            while (proposed := proposer.ask()) is not None:
-                job = Job(*proposed)
-                reason = self._failed_baseline(job)
-                if reason is None:
+            while (job := queue.next()) is not None and job is not LATER and job.key not in preparing:
+                if not begun:
+                    begin()
+                if (reason := self._failed_baseline(job)) is None:
                     return job
                 ended(job, Outcome(Status.FAILED, reason=f"{BASELINE_FAILED}: {reason}"))
-            return None
+            return job
 
-        rule = early_stopping(self.definition, self.recorder, self._cost)
-        counts = Counter(record.status for record in known)
-        self.recorder.display.start(
-            "trials",
-            proposer.total,
-            counts[Status.FINISHED],
-            infeasible=counts[Status.INFEASIBLE],
-            stopped=counts[Status.STOPPED],
-        )
-        self.recorder.look_at_front(now=True)
-        self._run(
-            ask,
-            self.config.trial.partition(":")[2],
-            self._title,
-            ended,
-            should_continue=rule.should_continue if rule else None,
-            epochs=lambda job: self.definition.epochs(job.point),
-        )
+        def epochs(job: Job) -> int | None:
+            return preparing[job.key].epochs if job.key in preparing else self.definition.epochs(job.point)
+
+        def should_continue(job: Job, metrics: dict[str, Any]) -> bool:
+            return rule is None or job.key in preparing or rule.should_continue(job, metrics)
+
+        if first:
+            self.recorder.display.start("baselines and scores", len(first))
+        else:
+            begin()
+        trial = self.config.trial.partition(":")[2]
+        self._run(ask, trial, title, ended, should_continue=should_continue if rule else None, epochs=epochs)
+
+    def _needs(self, job: Job) -> set[str]:
+        """Keys of the preparations that a trial needs."""
+        return {p.key for p in self.definition.preparations([job.point])}
 
     def _completed(self, job: Job, outcome: Outcome) -> Outcome:
         """A trial that ended before its end reports what is known of its cost, too."""
@@ -208,8 +221,8 @@ class Stages:
 
     def _failed_baseline(self, job: Job) -> str | None:
         """Why a baseline that a trial needs is not there."""
-        needs = self.definition.preparations([job.point]) if self.failed_baselines else []
-        return next((self.failed_baselines[p.key] for p in needs if p.key in self.failed_baselines), None)
+        needs = self._needs(job) if self.failed_baselines else set()
+        return next((why for key, why in self.failed_baselines.items() if key in needs), None)
 
     def _title(self, job: Job) -> str:
         return self.definition.title(job.point)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from rssearch.storage.records import Status
 
-__all__ = ["Job", "Outcome"]
+__all__ = ["LATER", "Job", "Outcome"]
 
 
 class Job(NamedTuple):
@@ -17,10 +17,15 @@ class Job(NamedTuple):
     Attributes:
         key: its content key.
         point: what the function gets.
+        function: of the trial's module; None: the trial's own.
     """
 
     key: str
     point: dict[str, Any]
+    function: str | None = None
+
+
+LATER = Job("", {})  # stands for a next job while none can start before another has ended
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from rssearch.errors import InputError
 from rssearch.front.constraints import violations
 from rssearch.sampling.sampler import CAPABILITIES, Proposer, check_sampler
 from rssearch.storage.records import Status, TrialRecord
-from rssearch.trial.jobs import Job
+from rssearch.trial.jobs import LATER, Job
 
 COUNTABLE: dict[str, Dimension] = {
     "method": Choice(("l1", "lfp")),
@@ -323,7 +323,9 @@ def test_stopped_trials_are_told_as_each_sampler_can_use_them(sampler: str, obje
 
 
 def test_bridge_hands_over_proposals_and_then_finishes() -> None:
-    jobs = iter([Job("k1", {"rate": 0.1}), None])
+    jobs = iter([Job("k1", {"rate": 0.1}), LATER, Job("k2", {}, "prepare"), None])
     bridge = Bridge(lambda: next(jobs))
-    assert bridge.suggest("t1") == {"key": "k1", "point": {"rate": 0.1}}
-    assert bridge.suggest("t2") == Bridge.FINISHED
+    assert bridge.suggest("t1") == {"key": "k1", "point": {"rate": 0.1}, "function": None}
+    assert bridge.suggest("t2") is None  # Tune asks again
+    assert bridge.suggest("t3") == {"key": "k2", "point": {}, "function": "prepare"}
+    assert bridge.suggest("t4") == Bridge.FINISHED

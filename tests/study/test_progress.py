@@ -88,6 +88,24 @@ def test_epochs_of_an_earlier_session_do_not_count_for_the_pace(monkeypatch: pyt
     assert display.seconds_left() == pytest.approx(20)
 
 
+def test_a_job_of_the_phase_before_counts_for_that_phase(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    display, _ = plain(monkeypatch)
+    display.start("baselines and scores", 2)
+    display.running("a", "baseline", "epoch 1/8", 1, 8)
+    display.start("trials", 3)
+    now[0] += 10
+    display.running("a", "baseline", "epoch 5/8", 5, 8)
+    assert display.seconds_left() is None
+    assert "1 running" in display._summary()
+    display.ended("a", "finished")
+    assert (display.done, display.left) == (0, 3)
+    display.running("b", "l1")
+    display.ended("b", "finished")
+    assert (display.done, display.left, display.seconds_left()) == (1, 2, 20.0)
+
+
 def test_a_terminal_shows_a_bar_and_the_running_trials() -> None:
     text = StringIO()
     console = Console(file=text, width=100, force_terminal=True)

@@ -6,7 +6,7 @@ import copy
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -18,12 +18,15 @@ from rssearch.backend.stop import Stop
 from rssearch.backend.tune import Listener
 from rssearch.config.loading import parse_study
 from rssearch.config.schema import Resources, StudyConfig
+from rssearch.errors import TrialFailed
 from rssearch.front.pareto import hypervolume
 from rssearch.storage.journal import Journal
 from rssearch.storage.location import write_atomic
+from rssearch.study import stages
 from rssearch.study.definition import StudyDefinition
 from rssearch.study.recorder import MODELS, Recorder
 from rssearch.study.simulation import Simulator, simulate
+from rssearch.trial.interface import Preparation
 from rssearch.trial.jobs import Job
 from rssearch.trials import curves
 
@@ -147,18 +150,25 @@ def test_a_study_that_is_widened_calls_its_trials_what_it_called_them() -> None:
     assert narrow.title(point) == wide.title(point) == "rate=0.5 a lr=0.1"
 
 
-def test_decisions_after_a_resume_know_every_trial_of_before(tmp_path: Path) -> None:
+def test_decisions_after_a_resume_know_every_trial_of_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The rungs of a study that is made again from its journal are those that it had, also of trials under way."""
-    from rssearch.study.early_stopping import AmongTheBest
+    from rssearch.study.early_stopping import AmongTheBest, early_stopping
 
+    rules: list[Any] = []
     rungs: list[Any] = []
+
+    def kept(*arguments: Any) -> Any:
+        rules.append(early_stopping(*arguments))
+        return rules[-1]
+
+    monkeypatch.setattr(stages, "early_stopping", kept)
     config = make(tmp_path, "moasha")
 
     class Watched(Simulator):
         def run_jobs(self, *arguments: Any, **more: Any) -> None:
             *before, listener = arguments
             seen = iter(range(1, 41))
-            rule = listener.should_continue.__self__
+            (rule,) = rules
 
             def started(*about: Any) -> None:
                 listener.started(*about)
@@ -281,3 +291,52 @@ def test_weights_stay_that_another_study_may_have_on_its_front(tmp_path: Path) -
         store.put(MODELS, key, {"model.safetensors": b"weights"})
     one.close("FINISHED")
     assert {*store.keys(MODELS)} == {*one.front_candidates()} | shared != {*one.records}
+
+
+def test_trials_start_beside_the_baselines_that_they_do_not_need(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two slots, two methods, of which one has a baseline that takes as long as its trials together."""
+
+    def preparations(points: Iterable[Any], *_: Any) -> list[Preparation]:
+        needed = any(point["method"] == "b" for point in points)
+        point = {"method": "b", "rate": 0.0, "lr": 0.1}
+        return [Preparation("baseline", "the baseline", point, done=False, epochs=EPOCHS)] if needed else []
+
+    monkeypatch.setattr(curves, "preparations", preparations, raising=False)
+    monkeypatch.setattr(curves, "prepare", curves.synthetic, raising=False)
+    started: dict[str, float] = {}
+
+    class Watched(Simulator):
+        def run_jobs(self, *arguments: Any, **more: Any) -> None:
+            *before, listener = arguments
+
+            def start(job: Job) -> None:
+                started[job.key if job.function else f"{job.point['method']}{job.point['rate']}"] = self.now
+                listener.started(job)
+
+            super().run_jobs(*before, replace(listener, started=start), **more)
+
+    simulator = Watched(2)
+    space = {"rate": [0.1, 0.2], "method": ["b", "a"], "lr": [0.1]}
+    recorder = simulate(make(tmp_path, sampler="grid", space=space), simulator)
+    assert [record.status for record in recorder.records.values()] == ["finished"] * 4
+    assert [started["baseline"], started["a0.1"]] == [0, 0]
+    assert min(started["b0.1"], started["b0.2"]) >= simulator.now / 3 - 1e-9  # once the baseline is there
+    assert simulator.busy == pytest.approx(2 * simulator.now, rel=0.2)
+    baseline = recorder.journal.records["baseline"]
+    assert (baseline.kind, baseline.title, len(baseline.history)) == ("baseline", "the baseline", EPOCHS)
+
+
+def test_trials_whose_baseline_failed_fail_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def prepare(*_: Any) -> Any:
+        raise TrialFailed("no network")
+
+    point = {"method": "b", "rate": 0.0, "lr": 0.1}
+    needed = [Preparation("baseline", "the baseline", point, done=False)]
+    monkeypatch.setattr(curves, "preparations", lambda points, *_: needed * (points[0]["method"] == "b"), raising=False)
+    monkeypatch.setattr(curves, "prepare", prepare, raising=False)
+    space = {"method": ["b", "a"], "rate": [0.1, 0.2], "lr": [0.1]}
+    recorder = simulate(make(tmp_path, sampler="grid", space=space), Simulator(2))
+    ended = {(r.point["method"], r.status, r.reason) for r in recorder.records.values()}
+    assert ended == {("a", "finished", None), ("b", "failed", "its baseline failed: no network")}
