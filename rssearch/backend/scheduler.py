@@ -18,7 +18,7 @@ class TuneScheduler(FIFOScheduler):
         reported: the metrics of an epoch in a result of Ray Tune; None for another result, such as a trial's last.
 
     Attributes:
-        stopped: keys of the trials that were stopped.
+        stopped: names of the jobs that were stopped.
     """
 
     def __init__(
@@ -39,5 +39,5 @@ class TuneScheduler(FIFOScheduler):
         job, metrics = Job(**{name: trial.config[name] for name in Job._fields}), self._reported(result)
         if metrics is None or self._should_continue(job, metrics):
             return str(TrialScheduler.CONTINUE)
-        self.stopped.add(job.key)
+        self.stopped.add(job.name)
         return str(TrialScheduler.STOP)

@@ -300,25 +300,25 @@ class _Events(tune.Callback):
         **info: Any,  # noqa: ARG002
     ) -> None:
         job = _job(trial)
-        if job.key in self._ended:
+        if job.name in self._ended:
             return
         match result.get("event"):
             case "end":
                 self._end(job, Outcome.from_report(result), plain=result.get("metrics") is None)
             case "unshared":  # every trial that this node gets would fail
-                self._ended.add(job.key)
+                self._ended.add(job.name)
                 self._refusal = InputError(result["reason"])
             case event:
                 metrics = _reported(result) or {}
                 if event is None:
-                    self._last[job.key] = {name: value for name, value in metrics.items() if name in result}
+                    self._last[job.name] = {name: value for name, value in metrics.items() if name in result}
                 self._listener.epoch(job, metrics)
-                if job.key in self._stopped:
+                if job.name in self._stopped:
                     self._end(job, Outcome(Status.STOPPED, metrics))
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
         job, why = _job(trial), cause(_error(trial))
-        if job.key not in self._ended and self._retries.again(job.key, why):
+        if job.name not in self._ended and self._retries.again(job.name, why):
             if why is Cause.MEMORY:
                 trial.config["micro_batches"] = 2 * trial.config.get("micro_batches", 1)
             self._listener.retried(job, _reason(trial))
@@ -338,10 +338,10 @@ class _Events(tune.Callback):
 
         A `plain` trainable returns nothing: its last report counts.
         """
-        if job.key in self._ended:
+        if job.name in self._ended:
             return
-        self._ended.add(job.key)
-        last = self._last.pop(job.key, {})
+        self._ended.add(job.name)
+        last = self._last.pop(job.name, {})
         if plain and outcome.status is Status.FINISHED:
             outcome = replace(outcome, metrics=last)
         self._listener.ended(job, outcome)

@@ -1,9 +1,9 @@
-"""Which job of a study is next: what trials need comes first, and a trial waits for what it needs alone."""
+"""Which job of a study is next: what trials need, trials as soon as that is there, and what has to run alone."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from rssearch.trial.jobs import LATER, Job
 
@@ -17,10 +17,8 @@ class JobQueue:
         preparations: start first, in this order.
         ask: the next trial; None: nothing more.
         needs: keys of the preparations that a trial needs.
-        most: trials that are asked for, at most, while they cannot start; the samplers know nothing of each other's.
-
-    Attributes:
-        missing: keys of the preparations that have not ended.
+        most: so many trials are asked for, at most, that cannot start yet; a sampler that learns knows no more of them.
+        alone: called once all else has ended, for the jobs that run one after another.
     """
 
     def __init__(
@@ -29,25 +27,44 @@ class JobQueue:
         ask: Callable[[], Job | None],
         needs: Callable[[Job], set[str]],
         most: int,
+        alone: Callable[[], Iterable[Job]] = tuple,
     ) -> None:
         self._preparations, self._ask, self._needs, self._most = deque(preparations), ask, needs, most
-        self.missing = {job.key for job in self._preparations}
+        self._missing = {job.key for job in self._preparations}
         self._waiting: list[tuple[Job, set[str]]] = []
+        self._running: set[str] = set()
+        self._alone = alone
+        self._more = True  # trials
+        self._left: Iterator[Job] | None = None
 
     def next(self) -> Job | None:
-        """The next job; LATER where each that is left waits for a preparation; None: there are no more."""
+        """The next job; LATER where those that are left wait for one that runs; None: there are no more."""
+        job = self._next()
+        if job is not None and job is not LATER:
+            self._running.add(job.name)
+        return job
+
+    def _next(self) -> Job | None:
         if self._preparations:
             return self._preparations.popleft()
         for number, (job, needs) in enumerate(self._waiting):
-            if self.missing.isdisjoint(needs):
+            if self._missing.isdisjoint(needs):
                 del self._waiting[number]
                 return job
-        while len(self._waiting) < self._most and (found := self._ask()) is not None:
-            if not self.missing or self.missing.isdisjoint(needs := self._needs(found)):
+        while self._more and len(self._waiting) < self._most:
+            if (found := self._ask()) is None:
+                self._more = False
+            elif not self._missing or self._missing.isdisjoint(needs := self._needs(found)):
                 return found
-            self._waiting.append((found, needs))
-        return LATER if self._waiting else None
+            else:
+                self._waiting.append((found, needs))
+        if self._waiting or self._running:
+            return LATER
+        if self._left is None:
+            self._left = iter(self._alone())
+        return next(self._left, None)
 
-    def prepared(self, key: str) -> None:
-        """A preparation ended, well or not."""
-        self.missing.discard(key)
+    def ended(self, job: Job) -> None:
+        """A job ended, well or not."""
+        self._running.discard(job.name)
+        self._missing.discard(job.key)

@@ -8,7 +8,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from rssearch.agent.desk import Ended
@@ -42,6 +42,23 @@ _INDEPENDENT = ("grid", "random", "qmc")  # their proposals are the same, whatev
 _WAITING, _WAITING_GUESSES = 1000, 10  # trials that are asked for while they wait for a baseline
 
 
+@dataclass(frozen=True)
+class Kind:
+    """What is done for the jobs of one function.
+
+    Attributes:
+        title: of a job.
+        ended: it ended.
+        epochs: how many it reports; None: not known.
+        should_continue: whether it may continue after an epoch; None: always.
+    """
+
+    title: Callable[[Job], str]
+    ended: Callable[[Job, Outcome], None]
+    epochs: Callable[[Job], int | None] = lambda _: None
+    should_continue: Callable[[Job, dict[str, Any]], bool] | None = None
+
+
 class Stages:
     """The stages of one session of a study.
 
@@ -68,6 +85,7 @@ class Stages:
         self.failed_baselines: dict[str, str] = {}
         self.uris = uris.within(self.config.resolved())
         self.resources = self.config.resources
+        self._tried: set[str] = set()  # to be measured in this session
         self._last_check = -math.inf
 
     def pack(self, nodes: Sequence[Mapping[str, float]], gpu_memories: Callable[[], list[int]]) -> None:
@@ -94,7 +112,7 @@ class Stages:
         alone = self.resources.model_copy(update={"gpus": 1.0})
         points = self.definition.peak_memory_points() if memories else {}
         store = self.definition.store
-        todo = [Job(key, point) for key, point in points.items() if not store.has(FOOTPRINTS, key)]
+        todo = [Job(key, point, "footprint") for key, point in points.items() if not store.has(FOOTPRINTS, key)]
 
         def title(job: Job) -> str:
             return f"memory of {self.definition.title(job.point)}"
@@ -106,7 +124,7 @@ class Stages:
 
         if todo:
             self.recorder.display.start("measuring memory", len(todo))
-            self._run(_one_by_one(todo), "footprint", title, ended, resources=alone)
+            self._run(_one_by_one(todo), {"footprint": Kind(title, ended)}, resources=alone)
         taken = gpu_sharing.recorded(store, points)
         share = 0.0 if not memories else 1.0 if taken is None else gpu_sharing.fraction(taken, min(memories))
         self.resources = self.resources.model_copy(update={"gpus": share})
@@ -123,10 +141,11 @@ class Stages:
         return {} if few else todo
 
     def search(self) -> None:
-        """Make what is missing of the baselines and scores, and run the trials that the sampler proposes.
+        """Make what is missing of the baselines and scores, run the trials of the sampler, measure the front.
 
         A trial starts as soon as what it needs is there. Failed trials are tried again; stopped ones are trained to
-        their end once nothing is stopped early any more.
+        their end once nothing is stopped early any more. All this runs on the same workers, as far as it can: each
+        takes seconds to start.
         """
         self.recorder.fix_references(unpruned(self.definition, self.recorder.references))
         early = bool(self.definition.early_stopping_objectives)
@@ -146,33 +165,37 @@ class Stages:
         preparing = self.preparations()
         first = [Job(p.key, dict(p.point), "prepare") for p in preparing.values()]
         most = _WAITING if self.config.search.sampler in _INDEPENDENT else _WAITING_GUESSES
-        queue = JobQueue(first, lambda: Job(*found) if (found := proposer.ask()) else None, self._needs, most)
         rule = early_stopping(self.definition, self.recorder, self._cost)
-
-        def title(job: Job) -> str:
-            return preparing[job.key].title if job.key in preparing else self._title(job)
+        # A worker whose trial was stopped may be busy for another epoch, and those of a trial of several are reserved.
+        alone = self._unmeasured if rule is None and self.resources.workers == 1 else tuple
+        queue = JobQueue(first, lambda: Job(*found) if (found := proposer.ask()) else None, self._needs, most, alone)
 
         def ended(job: Job, outcome: Outcome) -> None:
-            if job.key not in preparing:
-                self.recorder.trial_ended(job, self._told(proposer, job, self._completed(job, outcome)))
-                return
+            queue.ended(job)
+            self.recorder.trial_ended(job, self._told(proposer, job, self._completed(job, outcome)))
+
+        def prepared(job: Job, outcome: Outcome) -> None:
+            queue.ended(job)
             if outcome.status is not Status.FINISHED:
                 self.failed_baselines[job.key] = str(outcome.reason)
-            queue.prepared(job.key)
-            self.recorder.baseline_ended(job, title(job), outcome)
+            self.recorder.baseline_ended(job, preparing[job.key].title, outcome)
 
-        begun = False
+        def measured(job: Job, outcome: Outcome) -> None:
+            queue.ended(job)
+            self.recorder.measured(job, outcome)
+
+        display, begun = self.recorder.display, False
 
         def begin() -> None:
             nonlocal begun
             begun = True
             stopped = counts[Status.STOPPED]
             finished, infeasible = counts[Status.FINISHED], counts[Status.INFEASIBLE]
-            self.recorder.display.start("trials", proposer.total, finished, infeasible=infeasible, stopped=stopped)
+            display.start("trials", proposer.total, finished, infeasible=infeasible, stopped=stopped)
             self.recorder.look_at_front(now=True)
 
         def ask() -> Job | None:
-            while (job := queue.next()) is not None and job is not LATER and job.key not in preparing:
+            while (job := queue.next()) is not None and job is not LATER and job.function is None:
                 if not begun:
                     begin()
                 if (reason := self._failed_baseline(job)) is None:
@@ -180,18 +203,21 @@ class Stages:
                 ended(job, Outcome(Status.FAILED, reason=f"{BASELINE_FAILED}: {reason}"))
             return job
 
-        def epochs(job: Job) -> int | None:
-            return preparing[job.key].epochs if job.key in preparing else self.definition.epochs(job.point)
-
-        def should_continue(job: Job, metrics: dict[str, Any]) -> bool:
-            return rule is None or job.key in preparing or rule.should_continue(job, metrics)
-
         if first:
-            self.recorder.display.start("baselines and scores", len(first))
+            display.start("baselines and scores", len(first))
         else:
             begin()
-        trial = self.config.trial.partition(":")[2]
-        self._run(ask, trial, title, ended, should_continue=should_continue if rule else None, epochs=epochs)
+        kinds = {
+            "prepare": Kind(lambda job: preparing[job.key].title, prepared, lambda job: preparing[job.key].epochs),
+            None: Kind(
+                self._title,
+                ended,
+                lambda job: self.definition.epochs(job.point),
+                rule.should_continue if rule else None,
+            ),
+            "measure": Kind(self._title, measured),
+        }
+        self._run(ask, kinds)
 
     def _needs(self, job: Job) -> set[str]:
         """Keys of the preparations that a trial needs."""
@@ -237,10 +263,10 @@ class Stages:
     def measure_on_devices(self, found: devices.Devices) -> None:
         """Have the devices measure what waits for them; what they do not get to waits for the next session."""
         recorder, display = self.recorder, self.recorder.display
-        todo = [Job(record.key, record.point) for record in found.lacking(recorder.records.values())]
+        todo = [Job(record.key, record.point, "deploy") for record in found.lacking(recorder.records.values())]
         if todo:
             display.start("exporting for devices", len(todo))
-            self._run(_one_by_one(todo), "deploy", self._title, self._deployed)
+            self._run(_one_by_one(todo), {"deploy": Kind(self._title, self._deployed)})
 
         def done(device: str, key: str, ended: Ended) -> None:
             title = recorder.records[key].title
@@ -271,16 +297,22 @@ class Stages:
         self.recorder.probe_ended(job, self._title(job), outcome)
 
     def measure(self) -> None:
-        """What only the front's members are worth, one after another with the machine to themselves."""
+        """What only the front's members are worth, as far as that is missing, one after another."""
+        if todo := self._unmeasured():
+            alone = self.resources.model_copy(update={"max_concurrent": 1, "workers": 1})
+            self._run(_one_by_one(todo), {"measure": Kind(self._title, self.recorder.measured)}, resources=alone)
+
+    def _unmeasured(self) -> list[Job]:
+        """The members of the front that are to be measured; the console says that it begins."""
         if self.definition.hook("measure") is None:
-            return
+            return []
         members = [self.recorder.records[key] for key in self.recorder.front_candidates()]
-        todo = [Job(record.key, record.point) for record in members if self._lacks(record)]
-        if not todo:
-            return
-        self.recorder.display.start("measuring the front", len(todo))
-        alone = self.resources.model_copy(update={"max_concurrent": 1, "workers": 1})
-        self._run(_one_by_one(todo), "measure", self._title, self.recorder.measured, resources=alone)
+        wanting = [record for record in members if record.key not in self._tried and self._lacks(record)]
+        todo = [Job(record.key, record.point, "measure") for record in wanting]
+        self._tried.update(job.key for job in todo)
+        if todo:
+            self.recorder.display.start("measuring the front", len(todo))
+        return todo
 
     def _lacks(self, record: TrialRecord) -> bool:
         """Whether a member of the front has not been measured, or lacks a latency that is listed by now.
@@ -307,12 +339,8 @@ class Stages:
     def _run(
         self,
         ask: Callable[[], Job | None],
-        function: str,
-        title: Callable[[Job], str],
-        ended: Callable[[Job, Outcome], None],
+        kinds: Mapping[str | None, Kind],
         resources: Resources | None = None,
-        should_continue: Callable[[Job, dict[str, Any]], bool] | None = None,
-        epochs: Callable[[Job], int | None] = lambda _: None,
     ) -> None:
         from rssearch.backend.tune import Listener
 
@@ -321,9 +349,16 @@ class Stages:
         def clean(said: Any) -> Any:  # reasons and notes quote what libraries say
             return uris.hidden_in(said, *self.uris)
 
+        def title(job: Job) -> str:
+            return kinds[job.function].title(job)
+
+        def epoch(job: Job, metrics: dict[str, Any]) -> None:
+            epochs = kinds[job.function].epochs(job)
+            recorder.epoch(job.key, title(job), definition.params(job.point), clean(metrics), epochs)
+
         def recorded(job: Job, outcome: Outcome) -> None:
             self._check_there()
-            ended(
+            kinds[job.function].ended(
                 job,
                 replace(
                     outcome,
@@ -334,19 +369,20 @@ class Stages:
                 ),
             )
 
+        def should_continue(job: Job, metrics: dict[str, Any]) -> bool:
+            rule = kinds[job.function].should_continue
+            return rule is None or rule(job, metrics)
+
         listener = Listener(
             started=lambda job: recorder.begin(job.key, title(job)),
-            epoch=lambda job, metrics: recorder.epoch(
-                job.key, title(job), definition.params(job.point), clean(metrics), epochs(job)
-            ),
+            epoch=epoch,
             retried=lambda job, reason: recorder.retried(title(job), clean(reason)),
             ended=recorded,
-            should_continue=should_continue,
+            should_continue=should_continue if any(kind.should_continue for kind in kinds.values()) else None,
             alive=self._check_now_and_then,
         )
-        target = f"{self.config.trial.partition(':')[0]}:{function}"
         context, verbose = definition.context(self.shared, self.token, resources), recorder.display.verbose
-        self.run_jobs(ask, target, context, resources, listener, stop=self.stop, verbose=verbose)
+        self.run_jobs(ask, self.config.trial, context, resources, listener, stop=self.stop, verbose=verbose)
 
 
 def _one_by_one(jobs: Iterable[Job]) -> Callable[[], Job | None]:

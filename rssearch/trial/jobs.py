@@ -24,6 +24,11 @@ class Job(NamedTuple):
     point: dict[str, Any]
     function: str | None = None
 
+    @property
+    def name(self) -> str:
+        """What tells it from all others of a study: a trial and its measurement have one key."""
+        return self.key if self.function is None else f"{self.function} {self.key}"
+
 
 LATER = Job("", {})  # stands for a next job while none can start before another has ended
 

@@ -32,11 +32,15 @@ def test_what_trials_need_comes_first_and_they_start_as_soon_as_it_is_there() ->
     jobs = queue("A1 B1 A2 B2 C1", 9, A, B)
     assert taken(jobs) == ["A", "B", "C1"]
     assert jobs.next() is LATER
-    jobs.prepared("B")
+    jobs.ended(B)
     assert taken(jobs) == ["B1", "B2"]
     assert jobs.next() is LATER
-    jobs.prepared("A")
+    jobs.ended(A)
     assert taken(jobs) == ["A1", "A2"]
+    for name in ("A1", "A2", "B1", "B2"):
+        assert jobs.next() is LATER
+        jobs.ended(trial(name))
+    jobs.ended(trial("C1"))
     assert jobs.next() is None
 
 
@@ -46,21 +50,47 @@ def test_without_preparations_nobody_is_asked_what_a_trial_needs() -> None:
 
     jobs = iter([trial("A1")])
     empty = JobQueue([], lambda: next(jobs, None), needs, 9)
-    assert (empty.next(), empty.next()) == (trial("A1"), None)
+    assert empty.next() == trial("A1")
 
 
 def test_only_so_many_trials_are_asked_for_while_they_wait() -> None:
     jobs = queue("A1 A2 B1", 2, A)
     assert taken(jobs) == ["A"]
     assert jobs.next() is LATER  # B1, which could start, is not asked for
-    jobs.prepared("A")
+    jobs.ended(A)
     assert taken(jobs) == ["A1", "A2", "B1"]
 
 
-def test_the_last_trials_wait_for_the_last_preparation() -> None:
+def test_nobody_is_asked_again_once_there_are_no_more_trials() -> None:
     jobs = queue("A1", 9, A)
     assert jobs.next() == A
+    assert [jobs.next(), jobs.next()] == [LATER, LATER]
+    jobs.ended(A)
+    assert jobs.next() == trial("A1")
     assert jobs.next() is LATER
+    jobs.ended(trial("A1"))
+    assert jobs.next() is None
+
+
+def test_what_runs_alone_comes_last_one_after_another() -> None:
+    """A measurement has the key of its trial."""
+    looked = []
+
+    def alone() -> list[Job]:
+        looked.append(True)
+        return [trial("A1")._replace(function="measure"), trial("A2")._replace(function="measure")]
+
+    names = iter([trial("A1"), trial("A2")])
+    jobs = JobQueue([], lambda: next(names, None), lambda _: set(), 9, alone)
+    assert taken(jobs) == ["A1", "A2"]
+    jobs.ended(trial("A2"))
     assert jobs.next() is LATER
-    jobs.prepared("A")
-    assert (jobs.next(), jobs.next()) == (trial("A1"), None)
+    assert not looked
+    jobs.ended(trial("A1"))
+    for number in (1, 2):
+        job = jobs.next()
+        assert job == Job(f"A{number}", {"needs": "A"}, "measure")
+        assert jobs.next() is LATER
+        jobs.ended(job)
+    assert jobs.next() is None
+    assert len(looked) == 1
