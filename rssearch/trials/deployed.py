@@ -2,9 +2,9 @@
 
 Trials that differ in their precision alone share their fine-tuning. ``fp16``, ``bf16`` and ``int8`` convert the
 network; ``int8_qat`` first trains it a little further while weights and maps are rounded, see
-`rssearch.train.quantisation`. Quantised are weights and activations (static, QDQ, a scale for each channel of the
-weights), with batch normalisation folded. The ranges of the activations come from training images, by the way that has
-the lowest loss on the validation split.
+`rssearch.train.quantisation`, unless its loss on the validation split is lower without. Quantised are weights and
+activations (static, QDQ, a scale for each channel of the weights), with batch normalisation folded. The ranges of the
+activations come from training images, by the way that has the lowest loss on the validation split.
 """
 
 from __future__ import annotations
@@ -59,12 +59,15 @@ def run(trial: PruningTrial, on_shape: OnShape) -> Metrics:
         results.keep(trial, tuned.model, tuned.spec)
         return before
     model, work = tuned.model, list[Work]()
+    content, about, found = _converted(trial, model)
     if precision == "int8_qat":
-        model, work = _trained_in_8_bits(trial, tuned)
-    content, about = _converted(trial, model)
+        trained, work = _trained_in_8_bits(trial, tuned)
+        converted = _converted(trial, trained)
+        if helped := converted[2]["val_loss"] <= found["val_loss"]:
+            model, (content, about, found) = trained, converted
+        about["qat_epochs"] = trial.settings.qat.epochs if helped else 0
     on_shape(OnnxNetwork(content))
     results.keep(trial, model, tuned.spec, {CONVERTED: content})
-    found = _validated(trial, content)
     was = {f"fp32_{name}": before[name] for name in found if not name.endswith(PER_CLASS)}
     size = {results.BYTES: len(content)}
     return before | was | found | about | size | trial.session.static_metrics | spending.added(before, work)
@@ -108,17 +111,18 @@ def _trained_in_8_bits(trial: PruningTrial, tuned: FineTuned) -> tuple[nn.Module
     return model.eval(), [*spending.training(trial, macs, recipe), *taught]
 
 
-def _converted(trial: PruningTrial, model: nn.Module) -> tuple[bytes, Metrics]:
-    """The ONNX model that is deployed, and how it was quantised."""
+def _converted(trial: PruningTrial, model: nn.Module) -> tuple[bytes, Metrics, Metrics]:
+    """The ONNX model that is deployed, how it was quantised, and what it reaches on the validation split."""
     content = to_onnx(model, trial.images.input_shape)
     if trial.point.precision in ("fp16", "bf16"):
         from rssearch.cost.onnx_variants import to_bf16, to_fp16
 
-        return (to_fp16 if trial.point.precision == "fp16" else to_bf16)(content), {}
+        content = (to_fp16 if trial.point.precision == "fp16" else to_bf16)(content)
+        return content, {}, _validated(trial, content)
     made = {how: to_int8(content, _calibration(trial), how) for how in CALIBRATIONS}
-    losses = {how: _validated(trial, found)["val_loss"] for how, found in made.items()}
-    best = min(losses, key=lambda how: losses[how])
-    return made[best], {"calibration": best}
+    found = {how: _validated(trial, each) for how, each in made.items()}
+    best = min(found, key=lambda how: found[how]["val_loss"])
+    return made[best], {"calibration": best}, found[best]
 
 
 def _calibration(trial: PruningTrial) -> Iterator[Tensor]:

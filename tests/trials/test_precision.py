@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from onnx import numpy_helper
 from rssearch.config.loading import override_settings
 from rssearch.config.schema import Bound, Search
 from rssearch.config.settings import Settings
+from rssearch.cost.compute import Work
 from rssearch.cost.onnx import OnnxNetwork
 from rssearch.data import loader
 from rssearch.errors import Infeasible, InputError
@@ -26,6 +28,7 @@ from rssearch.trials.point import PruningPoint
 from rssearch.trials.pruning_trial import PruningTrial
 from tests.trials.test_prune import POINT
 
+INT8 = {"precision": "int8"}
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int8_qat")
 
 
@@ -139,6 +142,34 @@ def test_what_is_no_precision_is_refused(settings: Settings) -> None:
         prune.check(POINT | {"precision": "int4"}, settings)
 
 
+@pytest.mark.parametrize("helped", [False, True])
+def test_training_in_8_bits_is_kept_where_it_helps(
+    data_root: Path, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, helped: bool
+) -> None:
+    """The better network on the validation split is deployed, and the training has cost what it cost."""
+
+    def trained(trial: PruningTrial, tuned: Any) -> Any:
+        model = copy.deepcopy(tuned.model)
+        with torch.no_grad():
+            for layer in model.modules():
+                if isinstance(layer, torch.nn.Linear):  # of a network that is worse than chance: less or more sure
+                    layer.weight *= 0 if helped else 10
+        return model, [Work(1000, 10)]
+
+    plain = prune.run(POINT | INT8, opened(tmp_path, data_root, settings, POINT | INT8, []))
+    monkeypatch.setattr(deployed, "_trained_in_8_bits", trained)
+    point = POINT | {"precision": "int8_qat"}
+    session = opened(tmp_path, data_root, settings, point, [])
+    found = prune.run(point, session)
+    assert found["compute"] == plain["compute"] + 10_000
+    assert (found["val_loss"] < plain["val_loss"], found["qat_epochs"]) == (helped, 2 * helped)
+    network = OnnxNetwork(session.store.get(results.MODELS, session.key)[CONVERTED])
+    val = PruningTrial.open(point, session).images.split("val")
+    assert found["val_loss"] == pytest.approx(evaluate(network, val, batch_size=7, device=torch.device("cpu"))["loss"])
+    if not helped:
+        assert found["val_loss"] == plain["val_loss"]
+
+
 def test_an_interrupted_quantisation_aware_training_resumes(
     data_root: Path, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,7 +187,8 @@ def test_an_interrupted_quantisation_aware_training_resumes(
         prune.run(point, Session(context, "int8_qat-key", point, stop))
     monkeypatch.setattr(deployed, "prune_and_finetune", lambda *_: pytest.fail("fine-tuned again"))
     resumed = prune.run(point, Session(context, "int8_qat-key", point, reports.append))
-    assert resumed["val_loss"] == whole["val_loss"]
+    assert {resumed[name] == whole[name] for name in ("val_loss", "qat_epochs", "compute")} == {True}
+    assert len(reports) == 4
     assert Store(str(tmp_path / "b")).has(FINETUNED, Keys(PruningPoint(point, local), data_root).finetuned)
 
 
