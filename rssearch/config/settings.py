@@ -294,7 +294,7 @@ class QuantisationAware(Section):
     """How a fine-tuned network is trained further while its weights and maps are rounded to 8 bits."""
 
     epochs: Integer = Field(2, ge=1, description="passes over the training split, after the fine-tuning")
-    lr: Real = Field(0.005, gt=0, description="learning rate at their start; cosine to 0")
+    lr: Real = Field(0.001, gt=0, description="learning rate at their start; cosine to 0")
     distill: Share = Field(0.5, description="weight of the distillation from the network in float32")
 
 
