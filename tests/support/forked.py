@@ -6,15 +6,21 @@ streams. `tests/tracking/test_client.py` has tests of the real command, and so h
 
 `rssearch` itself takes as long to import Ray Tune and torch. It is forked where one is killed twenty times, where eight
 run at once, and where the commands of a how-to are run: there a script of that name stands for it (`script`).
+
+Workers of Ray import Ray twice, and torch: four seconds of CPU, and each study has its own. A Ray that is started by a
+process of the tests, or by a forked command, forks them: it calls `tests/support/ray_worker.py`, which has the process
+forked that does what Ray's own script does, and waits for it.
 """
 
 from __future__ import annotations
 
 import atexit
+import gc
 import importlib
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -31,6 +37,8 @@ from typing import IO, Any, NoReturn
 PROJECT = Path(__file__).parents[2]
 WRITER, COMMAND = "rssearch.tracking.writer", "tests.support.forked_command"
 WRITERS, COMMANDS = "FORKED_WRITERS", "FORKED_COMMANDS"  # variables with the descriptor of a source
+RAY_WORKER, RAY_WORKERS = "tests.support.forked_ray_worker", "FORKED_RAY_WORKERS"  # a variable with the path of one
+_DOOR = "door:"  # before the descriptor of a socket that others connect to
 # What they import when they are at work.
 WRITER_IMPORTS = (
     WRITER,
@@ -50,6 +58,17 @@ COMMAND_IMPORTS = (
     "rssearch.bundle.exporting",
     "rssearch.report.files",
     "rssearch.study.run",
+    "rssearch.trials.prune",
+    "torchvision",
+)
+RAY_WORKER_IMPORTS = (
+    RAY_WORKER,
+    "ray._private.workers.default_worker",
+    "ray.tune",
+    "ray.train.torch",
+    "rssearch.backend.trainable",
+    "rssearch.study.run",
+    "rssearch.trials.channel_nas",
     "rssearch.trials.prune",
     "torchvision",
 )
@@ -134,17 +153,31 @@ class Source:
         self._control, self._asking = control, threading.Lock()
 
     @classmethod
-    def start(cls, imports: Sequence[str], *known: Source) -> Source:
+    def start(
+        cls, imports: Sequence[str], *known: Source, also: Sequence[int] = (), more: Mapping[str, str] | None = None
+    ) -> Source:
         """A new one that imports modules first; what it forks can ask those that are known."""
         # A request is one message: several processes may ask.
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             command = [sys.executable, "-m", __name__, str(theirs.fileno()), *imports]
-            given = [theirs.fileno(), *(each.number for each in known)]
-            process = subprocess.Popen(command, pass_fds=given, cwd=PROJECT, start_new_session=True)
+            given = [theirs.fileno(), *(each.number for each in known), *also]
+            environment = {**os.environ, **(more or {})}
+            process = subprocess.Popen(command, pass_fds=given, cwd=PROJECT, env=environment, start_new_session=True)
         atexit.register(process.wait)
         atexit.register(ours.close)  # first
         return cls(ours)
+
+    @classmethod
+    def open_to_all(cls, imports: Sequence[str], path: Path) -> Source:
+        """A new one that whoever knows the path of its socket can ask, see `tests/support/ray_worker.py`."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as door:
+            door.bind(str(path))
+            door.listen(64)
+            os.set_inheritable(door.fileno(), True)
+            # Ray's own code reads them when it is imported: no job yet, and whose end a worker is to look out for.
+            more = {"RAY_JOB_ID": "f" * 8, "RAY_RAYLET_PID": str(os.getpid())}
+            return cls.start([f"{_DOOR}{door.fileno()}", *imports], also=[door.fileno()], more=more)
 
     @classmethod
     def inherited(cls, number: str) -> Source:
@@ -173,6 +206,36 @@ def commands() -> Source:
     return Source.start(COMMAND_IMPORTS, writers())
 
 
+@cache
+def ray_workers() -> str:
+    """Where this process's source of Ray's workers can be asked."""
+    folder = tempfile.mkdtemp(prefix="rssearch-forked-")
+    atexit.register(shutil.rmtree, folder)
+    path = Path(folder) / "workers"
+    Source.open_to_all(RAY_WORKER_IMPORTS, path)
+    return str(path)
+
+
+@cache
+def fork_ray_workers(path: str) -> None:
+    """Let each Ray that this process starts from now on fork its workers.
+
+    Args:
+        path: from `ray_workers`.
+    """
+    from ray._private.parameter import RayParams
+
+    os.environ[RAY_WORKERS] = path
+    update = RayParams.update_if_absent
+
+    def changed(self: RayParams, **given: Any) -> None:
+        if "setup_worker_path" in given:
+            given["setup_worker_path"] = str(PROJECT / "tests" / "support" / "ray_worker.py")
+        update(self, **given)
+
+    RayParams.update_if_absent = changed  # type: ignore[method-assign]
+
+
 def start_writer(study: str, place: str, errors: IO[str]) -> ForkedWriter:
     """In place of `rssearch.tracking.client.start_writer`."""
     return ForkedWriter(writers(), study, place, errors)
@@ -182,7 +245,7 @@ def start_driver(arguments: Sequence[str], console: IO[bytes]) -> Forked:
     """`rssearch search` with these arguments, in the project's folder."""
     with open(os.devnull) as nothing:
         streams = [nothing.fileno(), console.fileno(), console.fileno()]
-        more = {WRITERS: str(writers().number)}
+        more = {WRITERS: str(writers().number), RAY_WORKERS: ray_workers()}
         return Forked(commands(), COMMAND, ["search", *arguments], streams, cwd=str(PROJECT), more=more)
 
 
@@ -205,27 +268,38 @@ def script(folder: Path) -> tuple[dict[str, str], list[int]]:
     path.write_text(_SCRIPT)
     path.chmod(0o755)
     numbers = {WRITERS: writers().number, COMMANDS: commands().number}
-    return {name: str(number) for name, number in numbers.items()}, list(numbers.values())
+    found = {name: str(number) for name, number in numbers.items()} | {RAY_WORKERS: ray_workers()}
+    return found, list(numbers.values())
 
 
-def _serve(control: socket.socket) -> None:
+def _serve(control: socket.socket, door: socket.socket | None) -> None:
     """Fork a process for each request, until nobody can ask any more."""
     assert threading.active_count() == 1, threading.enumerate()  # a fork has none of the others
+    gc.collect()
+    gc.freeze()  # so that the pages stay shared
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the system forgets those that have ended
     while True:
-        text, descriptors, *_ = socket.recv_fds(control, 2**20, 4)
-        if not text:
-            return
-        about = json.loads(text)
-        if os.fork() == 0:
-            control.close()
-            _keep(about, descriptors)
+        asking, *_ = select.select([control, *([door] if door else [])], [], [])
+        own = [each for each in (control, door) if each]
+        if control in asking:
+            text, descriptors, *_ = socket.recv_fds(control, 2**20, 4)
+            if not text:
+                return
+        else:
+            assert door is not None
+            asked, _ = door.accept()
+            text, descriptors, *_ = socket.recv_fds(asked, 2**20, 4)
+            descriptors.append(asked.detach())
+        if text and os.fork() == 0:
+            for each in own:
+                each.close()
+            _keep(json.loads(text), descriptors)
         for descriptor in descriptors:
             os.close(descriptor)
 
 
 def _keep(about: dict[str, Any], descriptors: list[int]) -> NoReturn:
-    """Fork the process, say its number, and how it ended."""
+    """Fork the process, say its number, and how it ended. One that is `bound` ends with who asked for it."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     status = descriptors.pop()
     pid = os.fork()
@@ -236,6 +310,10 @@ def _keep(about: dict[str, Any], descriptors: list[int]) -> NoReturn:
         os.close(descriptor)
     with suppress(OSError):  # who asked is gone
         os.write(status, pid.to_bytes(4, "big"))
+        if about.get("bound"):
+            watched = os.pidfd_open(pid)
+            if watched not in select.select([watched, status], [], [])[0]:
+                os.kill(pid, signal.SIGKILL)
         _, ended = os.waitpid(pid, 0)
         os.write(status, os.waitstatus_to_exitcode(ended).to_bytes(4, "big", signed=True))
     os._exit(0)
@@ -247,7 +325,9 @@ def _become(about: dict[str, Any], descriptors: list[int]) -> NoReturn:
     for number, descriptor in enumerate(descriptors):
         os.dup2(descriptor, number)
         os.close(descriptor)
-    sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w", buffering=1)  # noqa: SIM115
+    # As those of a new process they stay open when others take their place.
+    sys.stdin, sys.stdout = open(0, closefd=False), open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
     os.chdir(about["cwd"])
     os.environ.clear()
     os.environ.update(about["environment"])
@@ -272,6 +352,10 @@ def _ended(main: Callable[[], None]) -> int:
 
 
 if __name__ == "__main__":
+    open_door = None
     for name in sys.argv[2:]:
-        importlib.import_module(name)
-    _serve(socket.socket(fileno=int(sys.argv[1])))
+        if name.startswith(_DOOR):
+            open_door = socket.socket(fileno=int(name.removeprefix(_DOOR)))
+        else:
+            importlib.import_module(name)
+    _serve(socket.socket(fileno=int(sys.argv[1])), open_door)

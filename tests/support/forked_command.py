@@ -1,4 +1,4 @@
-"""`rssearch` in a process that `tests.support.forked` has forked; its writer of MLflow's record is forked, too."""
+"""`rssearch` in a process that `tests.support.forked` has forked, as its writer and Ray's workers are."""
 
 from __future__ import annotations
 
@@ -16,4 +16,5 @@ def main() -> None:
         sys.path.remove(str(forked.PROJECT))
     writers = forked.Source.inherited(os.environ.pop(forked.WRITERS))
     client.start_writer = lambda *arguments: forked.ForkedWriter(writers, *arguments)  # type: ignore[assignment]
+    forked.fork_ray_workers(os.environ[forked.RAY_WORKERS])
     cli.main(sys.argv[1:])

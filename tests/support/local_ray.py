@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support import forked
+
 
 def _end() -> None:
     if "ray" in sys.modules:
@@ -19,7 +21,9 @@ def _end() -> None:
 @pytest.fixture(autouse=True, scope="module")
 def _no_other_ray(request: pytest.FixtureRequest) -> Iterator[None]:
     """Ray ends with the module that started it, and the shared one before a module that does not share it."""
-    own = (item for item in request.session.items if getattr(item, "module", None) is request.module)
+    own = [item for item in request.session.items if getattr(item, "module", None) is request.module]
+    if any(item.get_closest_marker("ray") for item in own):
+        forked.fork_ray_workers(forked.ray_workers())
     if any("local_ray" in getattr(item, "fixturenames", ()) for item in own):
         yield
         return
