@@ -12,6 +12,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partialmethod
 
 MODE = "RAY_AUTH_MODE"
 TOKENS = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
@@ -53,27 +54,36 @@ def _answers(address: str) -> bool:
 
 
 @contextmanager
-def closed() -> Iterator[None]:
+def closed(*, logs: bool = True) -> Iterator[None]:
     """A Ray that is started in this block asks for a token that only its own processes know, and is on loopback.
 
     All of it is handed on in the environment, which other users cannot read. What the user has set wins: another mode,
     a token of their own; ``~/.ray/auth_token`` is neither read nor written.
+
+    Such a Ray never grows, so it has no autoscaler: half a second of CPU at its start.
+
+    Args:
+        logs: start the process, of half a second, too, that brings what workers print to the driver (`log_to_driver`).
     """
     from ray._private import ray_constants
+    from ray._private.parameter import RayParams
 
     wanted = {CLUSTERS: "0", GLOO: "lo0" if sys.platform == "darwin" else "lo", MODE: "token"}
     if os.environ.get(MODE, "token").lower() == "token" and not any(map(os.environ.get, TOKENS)):
         wanted[TOKENS[0]] = secrets.token_hex(32)
     new = {name: value for name, value in wanted.items() if not os.environ.get(name)}
-    clusters = ray_constants.ENABLE_RAY_CLUSTER
+    clusters, parameters = ray_constants.ENABLE_RAY_CLUSTER, RayParams.__init__
     os.environ.update(new)
     _read_again()
     if CLUSTERS in new:  # Ray has read it when it was imported
         ray_constants.ENABLE_RAY_CLUSTER = False
+    fewer = partialmethod(parameters, no_monitor=True, include_log_monitor=logs)
+    RayParams.__init__ = fewer  # type: ignore[assignment, method-assign]
     try:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = clusters
+        RayParams.__init__ = parameters  # type: ignore[method-assign]
         for name in new:
             os.environ.pop(name, None)
         _read_again()

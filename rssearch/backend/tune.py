@@ -97,7 +97,7 @@ def _initialized(address: str | None, verbose: bool) -> Iterator[None]:
         own = False
         try:
             if own := local_ray.starts(address):
-                stack.enter_context(local_ray.closed())
+                stack.enter_context(local_ray.closed(logs=verbose))
             stack.callback(ray.shutdown)
             ray.init(
                 address="local" if own else address,

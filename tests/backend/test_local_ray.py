@@ -129,6 +129,14 @@ def family() -> list[psutil.Process]:
     return [me, *me.children(recursive=True)]
 
 
+@pytest.mark.ray
+@pytest.mark.usefixtures("token")
+def test_what_only_a_cluster_needs_is_not_started() -> None:
+    commands = " ".join(part for process in family() for part in process.cmdline())
+    assert "raylet" in commands
+    assert "monitor.py" not in commands  # of the autoscaler, and of what workers print
+
+
 def listening() -> Listening:
     """Where this process and what it has started take connections."""
     found: Listening = {}
