@@ -36,7 +36,7 @@ class TuneScheduler(FIFOScheduler):
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:  # noqa: ARG002
         """The decision, before Tune's callbacks see the result."""
-        job, metrics = Job(**{name: trial.config[name] for name in Job._fields}), self._reported(result)
+        job, metrics = Job.given(trial.config), self._reported(result)
         if metrics is None or self._should_continue(job, metrics):
             return str(TrialScheduler.CONTINUE)
         self.stopped.add(job.name)

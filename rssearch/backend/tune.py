@@ -288,7 +288,7 @@ class _Events(tune.Callback):
         self._listener.alive()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
-        if (job := _job(trial)).key not in self._ended:
+        if (job := _job(trial)).name not in self._ended:
             self._listener.started(job)
 
     def on_trial_result(
@@ -348,7 +348,7 @@ class _Events(tune.Callback):
 
 
 def _job(trial: Any) -> Job:
-    return Job(**{name: trial.config[name] for name in Job._fields})
+    return Job.given(trial.config)
 
 
 def _failed(reason: str) -> Outcome:

@@ -24,6 +24,11 @@ class Job(NamedTuple):
     point: dict[str, Any]
     function: str | None = None
 
+    @classmethod
+    def given(cls, config: Mapping[str, Any]) -> Job:
+        """The job in a worker's configuration, `Job._asdict` and what a retry added."""
+        return cls(config["key"], config["point"], config["function"])
+
     @property
     def name(self) -> str:
         """What tells it from all others of a study: a trial and its measurement have one key."""

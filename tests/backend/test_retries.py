@@ -53,7 +53,7 @@ class FakeTrial:
     """What Ray Tune hands to callbacks, with the file of its errors."""
 
     def __init__(self, folder: Path) -> None:
-        self.config: dict[str, Any] = {"key": "k", "point": {"rate": 0.5}}
+        self.config: dict[str, Any] = {"key": "k", "point": {"rate": 0.5}, "function": None}
         self.max_failures, self.local_path = -1, str(folder)
         self.run_metadata = SimpleNamespace(error_filename="error.txt")
         self.failures = 0

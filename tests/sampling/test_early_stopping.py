@@ -216,7 +216,7 @@ def test_tune_is_told_to_stop_and_hears_of_nothing_but_epochs() -> None:
         return metrics["val_accuracy"] > 0.5
 
     scheduler = TuneScheduler(should_continue, lambda result: result.get("metrics"))
-    trial = SimpleNamespace(config={"key": "k", "point": {"rate": 0.5}})
+    trial = SimpleNamespace(config={"key": "k", "point": {"rate": 0.5}, "function": None})
     assert scheduler.on_trial_result(None, trial, {"metrics": {"val_accuracy": 0.6}}) == "CONTINUE"
     assert scheduler.on_trial_result(None, trial, {"event": "end"}) == "CONTINUE"
     assert not scheduler.stopped
