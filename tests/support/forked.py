@@ -310,13 +310,20 @@ def _keep(about: dict[str, Any], descriptors: list[int]) -> NoReturn:
         os.close(descriptor)
     with suppress(OSError):  # who asked is gone
         os.write(status, pid.to_bytes(4, "big"))
-        if about.get("bound"):
-            watched = os.pidfd_open(pid)
-            if watched not in select.select([watched, status], [], [])[0]:
-                os.kill(pid, signal.SIGKILL)
+        watched = _watched(pid) if about.get("bound") else None
+        if watched is not None and watched not in select.select([watched, status], [], [])[0]:
+            os.kill(pid, signal.SIGKILL)
         _, ended = os.waitpid(pid, 0)
         os.write(status, os.waitstatus_to_exitcode(ended).to_bytes(4, "big", signed=True))
     os._exit(0)
+
+
+def _watched(pid: int) -> int | None:
+    """A descriptor that can be read once a child has ended; None where the system has none."""
+    try:
+        return os.pidfd_open(pid)
+    except OSError:
+        return None
 
 
 def _become(about: dict[str, Any], descriptors: list[int]) -> NoReturn:
