@@ -206,6 +206,14 @@ def test_hooks_are_called_on_their_way(tmp_path: Path) -> None:
     assert not (tmp_path / "s" / "predictions").exists()
 
 
+def test_baselines_trials_and_measurements_share_their_worker(tmp_path: Path) -> None:
+    log = tmp_path / "signed"
+    assert run(make(tmp_path, "grouped", GROUPED, settings={"options": {"signed": str(log)}}))[0] == 0
+    called = [line.split() for line in log.read_text().splitlines()]
+    assert [function for function, _ in called] == ["prepare"] * 2 + ["grouped"] * 4 + ["measure"] * 4
+    assert len({process for _, process in called}) == 1
+
+
 def test_pictures_of_the_front_are_kept_embedded_and_attached(tmp_path: Path) -> None:
     from mlflow.artifacts import load_text
 
