@@ -28,6 +28,7 @@ from rssearch.study.recorder import MODELS, Recorder
 from rssearch.study.simulation import Simulator, simulate
 from rssearch.trial.interface import Preparation
 from rssearch.trial.jobs import Job
+from rssearch.trial.session import Session
 from rssearch.trials import curves
 
 EPOCHS = 27
@@ -340,3 +341,19 @@ def test_trials_whose_baseline_failed_fail_with_it(tmp_path: Path, monkeypatch: 
     recorder = simulate(make(tmp_path, sampler="grid", space=space), Simulator(2))
     ended = {(r.point["method"], r.status, r.reason) for r in recorder.records.values()}
     assert ended == {("a", "finished", None), ("b", "failed", "its baseline failed: no network")}
+
+
+def test_a_measurement_that_fails_is_tried_once_in_a_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[str] = []
+
+    def measure(_: Any, session: Session) -> Any:
+        tried.append(session.key)
+        raise TrialFailed("the disk is full")
+
+    monkeypatch.setattr(curves, "measure", measure, raising=False)
+    config = make(tmp_path, sampler="grid", space={"rate": [0.1, 0.5], "method": ["a"], "lr": [0.1]})
+    recorder = simulate(config, Simulator(2))
+    members = {row["key"] for row in recorder.front()}
+    assert (set(tried), len(tried)) == (members, len(members))
+    simulate(config, Simulator(2))  # the next session tries again
+    assert len(tried) == 2 * len(members)

@@ -170,6 +170,21 @@ def test_training_in_8_bits_is_kept_where_it_helps(
         assert found["val_loss"] == plain["val_loss"]
 
 
+def test_training_in_8_bits_leaves_the_statistics_of_batch_normalisation(
+    data_root: Path, settings: Settings, tmp_path: Path
+) -> None:
+    point, local = POINT | {"precision": "int8_qat"}, override_settings(settings, {"qat.epochs": 1})
+    trial = PruningTrial.open(point, opened(tmp_path, data_root, local, point, []))
+    tuned = deployed._tuned(trial)
+    before = {name: tensor.clone() for name, tensor in tuned.model.state_dict().items()}
+    trained, _ = deployed._trained_in_8_bits(trial, tuned)
+    statistics = {name for name in before if "running" in name or "num_batches" in name}
+    changed = {name for name, tensor in trained.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert statistics
+    assert changed == {name for name, _ in tuned.model.named_parameters()}
+    assert all(torch.equal(tensor, before[name]) for name, tensor in tuned.model.state_dict().items())
+
+
 def test_an_interrupted_quantisation_aware_training_resumes(
     data_root: Path, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
