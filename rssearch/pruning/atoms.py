@@ -201,14 +201,19 @@ def _same(of_layer: Indices, labels: Indices) -> tuple[Indices, Indices]:
 
 
 def _connected(edges: Sequence[tuple[Indices, Indices]], total: int) -> Indices:
-    """The component of each of so many numbers [total]."""
-    from scipy.sparse import coo_array  # only here: both take long to import
-    from scipy.sparse.csgraph import connected_components
+    """The component of each of so many numbers [total]; components are numbered by their smallest member.
 
-    rows = np.concatenate([edge[0] for edge in edges] or [np.zeros(0, np.int64)])
-    columns = np.concatenate([edge[1] for edge in edges] or [np.zeros(0, np.int64)])
-    links = coo_array((np.ones(len(rows), bool), (rows, columns)), shape=(total, total))
-    components: Indices = connected_components(links, directed=False)[1]
+    Larger labels are hooked to smaller ones that they share an edge with, and chains of labels made short, until no
+    edge joins two labels. SciPy's function is faster by hundredths of a second, but takes a quarter of one to import.
+    """
+    ends = [np.concatenate([edge[side] for edge in edges] or [np.zeros(0, np.int64)]) for side in (0, 1)]
+    labels = np.arange(total)
+    while (apart := np.flatnonzero((one := labels[ends[0]]) != (other := labels[ends[1]]))).size:
+        one, other = one[apart], other[apart]
+        np.minimum.at(labels, np.maximum(one, other), np.minimum(one, other))
+        while not np.array_equal(shorter := labels[labels], labels):
+            labels = shorter
+    components: Indices = np.unique(labels, return_inverse=True)[1]
     return components
 
 

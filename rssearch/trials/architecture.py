@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -77,17 +76,17 @@ def _seconds_per_image(network: Architecture, batch_size: int, device: str, thre
     if models.task_of(network.model) == "segmentation":  # a part of a large scene says enough, and takes no minutes
         height, width = min(height, _PROBED), min(width, _PROBED)
     model = place(network.build(), torch.device(device), (channels, height, width)).train()
-    x = to_memory_format(torch.randn(batch_size, channels, height, width, device=device), model)
     times = []
-    for _ in range(4):
+    for size in (min(2, batch_size), batch_size, batch_size):  # a small batch warms up; the first large one meets new shapes
+        x = to_memory_format(torch.randn(size, channels, height, width, device=device), model)
         begin = time.perf_counter()
         logits = model(x)
-        targets = torch.randint(network.classes, (batch_size, *logits.shape[2:]), device=device)
+        targets = torch.randint(network.classes, (size, *logits.shape[2:]), device=device)
         nn.functional.cross_entropy(logits, targets).backward()  # type: ignore[no-untyped-call]
         if device == "cuda":
             torch.cuda.synchronize()
         times.append(time.perf_counter() - begin)
-    return float(np.median(times[1:])) / batch_size * (whole[1] * whole[2]) / (height * width)
+    return min(times[1:]) / batch_size * (whole[1] * whole[2]) / (height * width)
 
 
 @lru_cache(maxsize=32)
