@@ -84,7 +84,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 
 
 _held = {"bytes": 0}  # by this process, when memory was given back last
-_GROWN = 300 * 2**20
+_GROWN = 60 * 2**20
 
 
 @pytest.fixture(autouse=True)

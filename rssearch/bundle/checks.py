@@ -16,7 +16,8 @@ from rssearch import data
 from rssearch.bundle.preprocessing import bands_of, ends_of, normalised
 from rssearch.config.settings import Settings
 from rssearch.cost.latency import measure
-from rssearch.cost.onnx import TOLERANCE, OnnxNetwork, difference, to_int8
+from rssearch.cost.int8 import to_int8
+from rssearch.cost.onnx import TOLERANCE, OnnxNetwork, difference
 from rssearch.data import AnyDataset, AnySet, PatchDataset
 from rssearch.data.imageset import normalise
 from rssearch.data.listing import Files
@@ -166,7 +167,7 @@ def calibrated(content: bytes, source: AnySet) -> tuple[bytes, int]:
         for images in source.stream(np.array_split(chosen, -(-len(chosen) // 32))):
             yield normalise(images, source)
 
-    return to_int8(content, batches()), len(chosen)
+    return to_int8(content, batches())["minmax"], len(chosen)
 
 
 def counted(split: AnyDataset) -> tuple[int, str]:

@@ -1,4 +1,4 @@
-"""A network as an ONNX file with a batch of any size, in float32 or int8; and such a file as a network of torch.
+"""A network as an ONNX file with a batch of any size; and such a file as a network of torch.
 
 onnx and onnxruntime are imported where a file is made or run: most of what imports this module trains or plans.
 """
@@ -9,7 +9,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from rssearch.cost.counting import duplicate
 from rssearch.errors import InputError, cut
-from rssearch.storage import scratch
 
 OPSET = 20  # what torch's exporter writes without conversion; onnxruntime reads it since 1.17
 INPUT, OUTPUT = "image", "logits"
@@ -61,7 +60,7 @@ def to_onnx_of_any_size(model: nn.Module, input_shape: tuple[int, int, int]) -> 
 def _export(model: nn.Module, input_shape: tuple[int, int, int], free: Mapping[int, Any]) -> bytes:
     twin = duplicate(model).float().cpu().eval()
     images = torch.zeros(2, *input_shape)  # a batch of one would be taken for a constant
-    with _quiet("torch.onnx"), contextlib.redirect_stdout(io.StringIO()):
+    with quiet("torch.onnx"), contextlib.redirect_stdout(io.StringIO()):
         program = torch.onnx.export(
             twin,
             (images,),
@@ -119,55 +118,8 @@ def difference(model: nn.Module, content: bytes, images: Tensor) -> tuple[float,
     return (found - expected).abs().max().item(), expected.abs().max().item()
 
 
-CALIBRATIONS = ("minmax", "percentile", "entropy")  # how a range follows from values
-
-
-def to_int8(content: bytes, calibration: Iterable[Tensor], how: str = "minmax") -> bytes:
-    """Quantise weights and activations to 8 bits (static; QDQ nodes; a scale for each channel of the weights).
-
-    Activations are unsigned, over the range that the calibration images give them. Weights use 7 of their 8 bits: x86
-    processors without VNNI add two products in 16 bits, which 8 bits each would overflow.
-
-    Args:
-        content: the float32 model, as `to_onnx` writes it.
-        calibration: batches float32 [B, C, H, W] of training images, normalised, not augmented.
-        how: ``minmax``: the range is that of all values; ``percentile``: of all but one in 100,000; ``entropy``: the
-            one whose quantised distribution is nearest to the real one.
-
-    Returns:
-        The ONNX model, with the same input and output.
-    """
-    import onnx
-    from onnxruntime import quantization
-
-    method = quantization.CalibrationMethod
-    methods = {"minmax": method.MinMax, "percentile": method.Percentile, "entropy": method.Entropy}
-
-    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self.batches = ({INPUT: images.numpy()} for images in calibration)
-
-        def get_next(self) -> dict[str, Any] | None:
-            return next(self.batches, None)
-
-    with scratch.folder("rssearch-int8-") as folder, _quiet(), contextlib.redirect_stdout(io.StringIO()):
-        target = folder / "int8.onnx"
-        quantization.quantize_static(
-            onnx.load_from_string(content),
-            target,
-            Reader(),
-            quant_format=quantization.QuantFormat.QDQ,
-            per_channel=True,
-            reduce_range=True,
-            activation_type=quantization.QuantType.QUInt8,
-            weight_type=quantization.QuantType.QInt8,
-            calibrate_method=methods[how],
-        )
-        return target.read_bytes()
-
-
 @contextlib.contextmanager
-def _quiet(name: str | None = None) -> Iterator[None]:
+def quiet(name: str | None = None) -> Iterator[None]:
     """Without the messages of a logger about itself; errors are raised."""
     logger, handler = logging.getLogger(name), logging.NullHandler()
     level = logger.level

@@ -2,9 +2,9 @@
 
 Trials that differ in their precision alone share their fine-tuning. ``fp16``, ``bf16`` and ``int8`` convert the
 network; ``int8_qat`` first trains it a little further while weights and maps are rounded, see
-`rssearch.train.quantisation`, unless its loss on the validation split is lower without. Quantised are weights and
-activations (static, QDQ, a scale for each channel of the weights), with batch normalisation folded. The ranges of the
-activations come from training images, by the way that has the lowest loss on the validation split.
+`rssearch.train.quantisation`, unless its loss on the validation split is lower without. How a network gets into 8 bits is
+in `rssearch.cost.int8`. The ranges of the activations come from training images, by the way that has the lowest loss on the
+validation split.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from torch import Tensor, nn
 
 from rssearch import pruning
 from rssearch.cost.compute import Work
-from rssearch.cost.onnx import CALIBRATIONS, OnnxNetwork, to_int8, to_onnx
+from rssearch.cost.int8 import CALIBRATIONS, to_int8
+from rssearch.cost.onnx import OnnxNetwork, to_onnx
 from rssearch.cost.precision import FP32
 from rssearch.data import loader
 from rssearch.models.weights import to_bytes
@@ -62,7 +63,7 @@ def run(trial: PruningTrial, on_shape: OnShape) -> Metrics:
     content, about, found = _converted(trial, model)
     if precision == "int8_qat":
         trained, work = _trained_in_8_bits(trial, tuned)
-        converted = _converted(trial, trained)
+        converted = _converted(trial, trained, learned=True)
         if helped := converted[2]["val_loss"] <= found["val_loss"]:
             model, (content, about, found) = trained, converted
         about["qat_epochs"] = trial.settings.qat.epochs if helped else 0
@@ -111,7 +112,7 @@ def _trained_in_8_bits(trial: PruningTrial, tuned: FineTuned) -> tuple[nn.Module
     return model.eval(), [*spending.training(trial, macs, recipe), *taught]
 
 
-def _converted(trial: PruningTrial, model: nn.Module) -> tuple[bytes, Metrics, Metrics]:
+def _converted(trial: PruningTrial, model: nn.Module, *, learned: bool = False) -> tuple[bytes, Metrics, Metrics]:
     """The ONNX model that is deployed, how it was quantised, and what it reaches on the validation split."""
     content = to_onnx(model, trial.images.input_shape)
     if trial.point.precision in ("fp16", "bf16"):
@@ -119,7 +120,7 @@ def _converted(trial: PruningTrial, model: nn.Module) -> tuple[bytes, Metrics, M
 
         content = (to_fp16 if trial.point.precision == "fp16" else to_bf16)(content)
         return content, {}, _validated(trial, content)
-    made = {how: to_int8(content, _calibration(trial), how) for how in CALIBRATIONS}
+    made = to_int8(content, _calibration(trial), CALIBRATIONS, learned=learned)
     found = {how: _validated(trial, each) for how, each in made.items()}
     best = min(found, key=lambda how: found[how]["val_loss"])
     return made[best], {"calibration": best}, found[best]

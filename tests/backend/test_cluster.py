@@ -118,6 +118,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         done = up.ray("up", "--yes")
         assert done.returncode == 0, done.stdout
         deadline = time.monotonic() + 300
+        while up.run(*running.ssh(WORKER, "ps -A -o args | grep -q [r]aylet/raylet")).returncode:  # asks no Python
+            assert time.monotonic() < deadline, done.stdout
+            time.sleep(0.5)
         while "2 local.cluster.node" not in (status := up.ray("exec", "ray status").stdout):
             assert time.monotonic() < deadline, status
         yield up

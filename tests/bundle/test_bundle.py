@@ -17,7 +17,8 @@ from safetensors.torch import load as load_tensors
 from rssearch import bundle, models, pruning
 from rssearch.bundle import exporting, predict
 from rssearch.bundle.card import card, wilson
-from rssearch.cost.onnx import OnnxNetwork, to_int8, to_onnx
+from rssearch.cost.int8 import to_int8
+from rssearch.cost.onnx import OnnxNetwork, to_onnx
 from rssearch.cost.onnx_variants import to_bf16, to_fp16
 from rssearch.errors import InputError
 from rssearch.imaging.pixels import decode
@@ -425,7 +426,7 @@ def test_a_network_that_was_measured_in_fewer_bits_is_exported_as_it_was(
     assert stored is not None
     generator = torch.Generator().manual_seed(0)
     if precision == "int8":
-        converted = to_int8(onnx_model(), [torch.randn(4, 3, 32, 32, generator=generator)])
+        converted = to_int8(onnx_model(), [torch.randn(4, 3, 32, 32, generator=generator)])["minmax"]
     else:
         converted = {"bf16": to_bf16, "fp16": to_fp16}[precision](onnx_model())
     store.put("models", KEY, {**stored, CONVERTED: converted})

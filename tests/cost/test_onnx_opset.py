@@ -11,7 +11,8 @@ from onnx import defs, helper, numpy_helper
 from torch import nn
 
 from rssearch import models
-from rssearch.cost.onnx import OPSET, difference, to_int8, to_onnx
+from rssearch.cost.int8 import to_int8
+from rssearch.cost.onnx import OPSET, difference, to_onnx
 from rssearch.cost.onnx_opset import OPSETS, lowered
 from rssearch.errors import InputError
 
@@ -72,7 +73,7 @@ def test_newer_operators_by_older_ones() -> None:
 
 def test_eight_bits_are_the_same_numbers() -> None:
     torch.manual_seed(0)
-    content = to_int8(to_onnx(models.create("resnet20", 6).eval(), (3, 32, 32)), [torch.randn(8, 3, 32, 32)])
+    content = to_int8(to_onnx(models.create("resnet20", 6).eval(), (3, 32, 32)), [torch.randn(8, 3, 32, 32)])["minmax"]
     found = lowered(content, 17)
     kinds(found)
     images = torch.randn(2, 3, 32, 32).numpy()
