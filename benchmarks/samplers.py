@@ -3,9 +3,10 @@
     python benchmarks/samplers.py
 
 Studies in virtual time on drawn accuracies (`rssearch.trials.curves`) over accuracy and MACs, two trials at a time: the
-real path of proposals, without Ray. *three* has a rate, a method and a learning rate; *five* has two more dimensions that
-change nothing but the noise, as a real space has. The hypervolume is relative: accuracy above chance, MACs in units of
-the unpruned network's. `tpe together` is `tpe` with a model of all dimensions together, which is no option of a study; `gp` takes minutes a study.
+real path of proposals, without Ray. *three* has a rate, a method and a learning rate; *five* has two more dimensions
+that change nothing but the noise, as a real space has. The hypervolume is relative: accuracy above chance, MACs in
+units of the unpruned network's. `tpe together` is `tpe` with a model of all dimensions together, which is no option of
+a study; `gp` takes minutes a study.
 A row is a study; differences are to `nsga2`, seed by seed, with their 95 % intervals (Student's t). Rows go to
 benchmarks/samplers-<device>.csv.
 """
@@ -44,7 +45,7 @@ def study(folder: str, space: str, sampler: str, seed: int, trials: int) -> Stud
             "trial": "trials.curves:synthetic",
             "space": SPACES[space],
             "settings": {"train": {"epochs": EPOCHS}},
-            "search": {"sampler": sampler.split()[0], "trials": trials, "seed": seed},
+            "search": {"sampler": sampler.split(maxsplit=1)[0], "trials": trials, "seed": seed},
             "storage": folder,
         }
     )
@@ -53,8 +54,9 @@ def study(folder: str, space: str, sampler: str, seed: int, trials: int) -> Stud
 def measure(space: str, sampler: str, seed: int, trials: int) -> dict[str, Any]:
     """One study, as a row."""
     begin = time.process_time()
-    with tempfile.TemporaryDirectory() as folder, mock.patch.object(
-        optuna_study, "_is_multivariate", lambda _: sampler == TOGETHER
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        mock.patch.object(optuna_study, "_is_multivariate", return_value=sampler == TOGETHER),
     ):
         journal = simulate(study(folder, space, sampler, seed, trials), Simulator(SLOTS))
         found = relative(list(journal.records.values()), curves.MACS)

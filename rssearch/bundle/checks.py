@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from rssearch import data
 from rssearch.bundle.preprocessing import bands_of, ends_of, normalised
 from rssearch.config.settings import Settings
-from rssearch.cost.latency import measure
 from rssearch.cost.int8 import to_int8
+from rssearch.cost.latency import measure
 from rssearch.cost.onnx import TOLERANCE, OnnxNetwork, difference
 from rssearch.data import AnyDataset, AnySet, PatchDataset
 from rssearch.data.imageset import normalise

@@ -1,8 +1,8 @@
 """The shift that rounded weights give to the mean of each channel, which the bias of the layer takes back.
 
 Nagel et al., ICCV 2019, "Data-Free Quantization Through Weight Equalization and Bias Correction", section 4.2: rounding
-moves the weights of a filter by errors whose sum over many inputs is not 0, so the mean of its output moves. Here the mean
-inputs are measured on images, not derived from batch normalisation.
+moves the weights of a filter by errors whose sum over many inputs is not 0, so the mean of its output moves. Here the
+mean inputs are measured on images, not derived from batch normalisation.
 """
 
 from __future__ import annotations
@@ -66,4 +66,5 @@ def _outputs(model: Any, node: Any, inputs: Array, weight: Array) -> Array:
     layer = onnx.helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
     session = onnxruntime.InferenceSession(layer.SerializeToString(), providers=["CPUExecutionProvider"])
     (added,) = session.run(None, {"x": inputs.astype(np.float32)})
-    return np.asarray(added, np.float64).reshape(*added.shape[:2], -1).mean((0, 2))
+    shift: Array = np.asarray(added, np.float64).reshape(*added.shape[:2], -1).mean((0, 2))
+    return shift

@@ -1,8 +1,8 @@
 """A network in 8 bits: static quantisation of its ONNX model, after training.
 
-onnxruntime rounds weights to the nearest and measures the ranges of the maps. Weights are then rounded once more, so that
-the outputs of their layer change least (`rssearch.cost.weight_rounding`), and biases take back what is left of the change
-in the mean (`rssearch.cost.bias_correction`). A network that has learned to be rounded to the nearest stays as it is.
+onnxruntime rounds weights to the nearest and measures the ranges of the maps. Weights are then rounded once more, so
+that the outputs of their layer change least (`rssearch.cost.weight_rounding`), and biases take back what is left of the
+change in the mean (`rssearch.cost.bias_correction`). A network that has learned to be rounded to the nearest stays.
 """
 
 from __future__ import annotations
@@ -89,9 +89,9 @@ def _adjusted(content: bytes, made: dict[str, bytes], batches: list[Tensor]) -> 
     whole = onnx.load_from_string(content)
     models = {way: onnx.load_from_string(each) for way, each in made.items()}
     layers = layers_of(whole, next(iter(models.values())))
-    weights = {layer.node.name: layer.rounded for layer in layers} | rounded_by_output(whole, layers, batches)
+    weights = {layer.rounded_name: layer.rounded for layer in layers} | rounded_by_output(whole, layers, batches)
     errors = {
-        layer.node.name: dequantised(weights[layer.node.name], layer.scale, layer.axis) - layer.weight
+        layer.node.name: dequantised(weights[layer.rounded_name], layer.scale, layer.axis) - layer.weight
         for layer in layers
     }
     shifts = mean_shifts(whole, layers, errors, batches)
@@ -102,7 +102,7 @@ def _adjusted(content: bytes, made: dict[str, bytes], batches: list[Tensor]) -> 
             constants[name].CopyFrom(onnx.numpy_helper.from_array(values, name))
 
         for layer in layers_of(whole, model):
-            put(layer.rounded_name, weights[layer.node.name])
+            put(layer.rounded_name, weights[layer.rounded_name])
             if layer.bias is not None:
                 steps = np.rint(shifts[layer.node.name] / layer.bias.scale)
                 corrected = layer.bias.rounded.astype(np.float64) - steps

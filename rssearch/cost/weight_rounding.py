@@ -1,9 +1,9 @@
 """Weights rounded so that the outputs of their layer change least, instead of each to the nearest.
 
-Frantar and Alistarh, NeurIPS 2022, "Optimal Brain Compression", in the order of the columns that "GPTQ" (Frantar et al.,
-ICLR 2023, algorithm 1) takes: the weights of all filters are rounded input by input, and those that are not yet rounded
-take over what the error does to the outputs, as far as their inputs go together. What an output loses follows from the
-second moments of the inputs, which are measured on images.
+Frantar and Alistarh, NeurIPS 2022, "Optimal Brain Compression", in the form of "GPTQ" (Frantar et al., ICLR 2023,
+algorithm 1): the weights of all filters are rounded input by input, and those that are not yet rounded take over what
+the error does to the outputs, as far as their inputs go together. What an output loses follows from the second moments
+of the inputs, which are measured on images.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _DAMPING = 0.01  # of the mean second moment, as in GPTQ
 
 
 def rounded_by_output(model: Any, layers: Sequence[Layer], images: Iterable[Tensor]) -> dict[str, Array]:
-    """The weights of layers in whole steps, by the name of the layer.
+    """The weights of layers in whole steps, by the name of the constant, which layers may share.
 
     Args:
         model: the float32 ONNX model.
@@ -39,16 +39,16 @@ def rounded_by_output(model: Any, layers: Sequence[Layer], images: Iterable[Tens
     moments: dict[str, Tensor] = {}
     for found in inputs_of(model, own, images):
         for layer in own:
-            name, read = layer.node.name, torch.from_numpy(found[layer.node.input[0]])
+            name, read = layer.rounded_name, torch.from_numpy(found[layer.node.input[0]])
             moments[name] = moments.get(name, torch.zeros(())) + _second_moments(layer, read)
-    result = {}
-    for layer in own:
+    result: dict[str, Array] = {}
+    for layer in {each.rounded_name: each for each in own}.values():
         groups, filters = _groups(layer), len(layer.weight)
         weight = torch.from_numpy(layer.weight.copy()).reshape(groups, filters // groups, -1)
         scale = torch.from_numpy(layer.scale.copy()).expand(filters).reshape(groups, -1)
         most = int(np.abs(layer.rounded).max())
-        steps = round_by_output(weight, scale, moments[layer.node.name], most)
-        result[layer.node.name] = steps.reshape(layer.weight.shape).numpy().astype(layer.rounded.dtype)
+        steps = round_by_output(weight, scale, moments[layer.rounded_name], most)
+        result[layer.rounded_name] = steps.reshape(layer.weight.shape).numpy().astype(layer.rounded.dtype)
     return result
 
 
@@ -99,7 +99,7 @@ def _second_moments(layer: Layer, read: Tensor) -> Tensor:
     groups, inputs = _groups(layer), layer.weight[0].size
     size = max(1, _VALUES // (groups * inputs * read.shape[2] * read.shape[3]))
     found = torch.zeros(groups, inputs, inputs, dtype=torch.float64)
-    for part in read.split(size):
+    for part in torch.split(read, size):
         columns = functional.unfold(
             part,
             tuple(layer.weight.shape[2:]),
@@ -107,7 +107,7 @@ def _second_moments(layer: Layer, read: Tensor) -> Tensor:
             stride=tuple(_attribute(layer, "strides", [1, 1])),
         )
         every = max(1, len(read) * columns.shape[2] // _POSITIONS)
-        columns = columns[:, :, ::every].unflatten(1, (groups, inputs)).double()
+        columns = columns[:, :, ::every].reshape(len(part), groups, inputs, -1).double()
         found += torch.einsum("bgnl,bgml->gnm", columns, columns)
     return found
 

@@ -2,9 +2,9 @@
 
 Trials that differ in their precision alone share their fine-tuning. ``fp16``, ``bf16`` and ``int8`` convert the
 network; ``int8_qat`` first trains it a little further while weights and maps are rounded, see
-`rssearch.train.quantisation`, unless its loss on the validation split is lower without. How a network gets into 8 bits is
-in `rssearch.cost.int8`. The ranges of the activations come from training images, by the way that has the lowest loss on the
-validation split.
+`rssearch.train.quantisation`, unless its loss on the validation split is lower without. How a network gets into 8 bits
+is in `rssearch.cost.int8`. The ranges of the activations come from training images, by the way that has the lowest loss
+on the validation split.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Biases that take back what rounded weights do to the mean of a channel."""
+"""Networks in 8 bits: weights rounded by the outputs of their layer, and biases that take back the mean shift."""
 
 from __future__ import annotations
 
@@ -11,18 +11,22 @@ import torch
 from torch import Tensor, nn
 
 from rssearch import models
-from rssearch.cost.bias_correction import bias_corrected
-from rssearch.cost.onnx import OnnxNetwork, _rounded, to_int8, to_onnx
+from rssearch.cost.int8 import CALIBRATIONS, _static, to_int8
+from rssearch.cost.int8_layers import Layer, dequantised, inputs_of, layers_of
+from rssearch.cost.onnx import OnnxNetwork, to_onnx
+from rssearch.cost.weight_rounding import _second_moments, round_by_output
 
 
-def images(count: int, *, seed: int = 0, channels: int = 4) -> Tensor:
-    return torch.rand(count, channels, 12, 12, generator=torch.Generator().manual_seed(seed)) + 0.5
+def images(count: int, *, seed: int = 0) -> Tensor:
+    return torch.rand(count, 4, 12, 12, generator=torch.Generator().manual_seed(seed)) + 0.5
+
+
+def layers(content: bytes, quantised: bytes) -> list[Layer]:
+    return layers_of(onnx.load_from_string(content), onnx.load_from_string(quantised))
 
 
 def constants(content: bytes) -> dict[str, np.ndarray[Any, Any]]:
-    return {
-        each.name: onnx.numpy_helper.to_array(each) for each in onnx.load_from_string(content).graph.initializer
-    }
+    return {each.name: onnx.numpy_helper.to_array(each) for each in onnx.load_from_string(content).graph.initializer}
 
 
 class Head(nn.Module):
@@ -59,40 +63,75 @@ LAYERS = {
 def test_a_bias_moves_by_what_the_error_of_the_weights_adds_in_the_mean(name: str) -> None:
     torch.manual_seed(0)
     network = LAYERS[name]().eval()
-    content = to_onnx(network, (4, 12, 12))
-    quantised = _rounded(content, [images(8)], "minmax")
-    corrected = bias_corrected(content, quantised, [images(5), images(3, seed=1)])
-    before, after = constants(quantised), constants(corrected)
-    (bias,) = (each for each in before if each.endswith("bias_quantized"))
-    assert {each for each in before if not np.array_equal(before[each], after[each])} == {bias}
+    content, seen = to_onnx(network, (4, 12, 12)), [images(5), images(3, seed=1)]
+    plain, adjusted = _static(content, seen, "minmax"), to_int8(content, seen)["minmax"]
+    (before,), (after,) = layers(content, plain), layers(content, adjusted)
+    assert before.bias is not None
+    assert after.bias is not None
+    changed = {
+        each for each, values in constants(plain).items() if not np.array_equal(values, constants(adjusted)[each])
+    }
+    assert before.bias.name in changed
+    assert changed <= {before.bias.name, before.rounded_name}
+    assert np.abs(after.rounded).max() <= 64  # 7 bits
 
     def mean(weight: np.ndarray[Any, Any]) -> Tensor:
         layer = network.layer
         assert isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)
-        known = layer.weight.detach().clone()
         layer.weight.data = torch.from_numpy(weight.copy())
         with torch.no_grad():
-            given = network(torch.cat([images(5), images(3, seed=1)])).double()
-        layer.weight.data = known
+            given = network(torch.cat(seen)).double()
         return given.mean([dim for dim in range(given.dim()) if dim != 1])
 
-    exact = onnx.numpy_helper.to_array(
-        next(each for each in onnx.load_from_string(content).graph.initializer if each.name.endswith("weight"))
-    )
-    weight = next(each.removesuffix("_quantized") for each in before if each.endswith("weight_quantized"))
-    axis = 1 if name == "transposed" else 0
-    scale = before[f"{weight}_scale"].reshape([-1 if dim == axis else 1 for dim in range(exact.ndim)])
-    as_rounded = (before[f"{weight}_quantized"] * scale).astype(np.float32)
-    if as_rounded.shape != network.layer.weight.shape:
-        as_rounded, exact = as_rounded.T, exact.T
-    shift = (mean(as_rounded) - mean(exact)).numpy()
-    step = before[f"{bias}_scale"]
-    moved = (after[bias].astype(np.int64) - before[bias]) * step
-    assert np.abs(shift).max() > 3 * step.max()  # there is something to correct
-    assert np.abs(moved + shift).max() <= 0.51 * step.max()
+    shift = (mean(dequantised(after.rounded, after.scale, after.axis)) - mean(after.weight)).numpy()
+    moved = (after.bias.rounded.astype(np.int64) - before.bias.rounded) * before.bias.scale
+    assert np.abs(shift).max() > before.bias.scale.max()  # there is something to correct
+    assert np.abs(moved + shift).max() <= 0.51 * before.bias.scale.max()
 
 
-def test_the_means_of_a_deep_networks_logits_come_back() -> None:
+@pytest.mark.parametrize("name", [name for name in LAYERS if name != "transposed"])
+def test_second_moments_say_what_the_squares_of_the_outputs_are(name: str) -> None:
+    torch.manual_seed(0)
+    network = LAYERS[name]().eval()
+    layer = network.layer
+    assert isinstance(layer, nn.Conv2d | nn.Linear)
+    content, x = to_onnx(network, (4, 12, 12)), images(3)
+    (found,) = layers(content, _static(content, [x], "minmax"))
+    read = x.mean((2, 3)) if name == "linear" else x
+    moments = _second_moments(found, read)
+    filters = layer.weight.detach().double().reshape(len(moments), -1, moments.shape[1])
+    with torch.no_grad():
+        outputs = layer(read) - layer.bias.reshape(-1, *[1] * (read.dim() - 2))
+    squares = outputs.double().square().sum([dim for dim in range(outputs.dim()) if dim != 1]).reshape(len(moments), -1)
+    torch.testing.assert_close(torch.einsum("gkn,gnm,gkm->gk", filters, moments, filters), squares, rtol=1e-4, atol=0)
+
+
+def test_inputs_that_go_together_share_the_error_and_others_are_rounded_to_the_nearest() -> None:
+    weight, scale = torch.tensor([[[0.4, 0.4, 0.4]]]), torch.ones(1, 1)
+    assert round_by_output(weight, scale, torch.eye(3)[None], 63).tolist() == [[[0, 0, 0]]]
+    together = torch.ones(1, 3, 3)  # the sum of the weights alone matters: 1.2
+    assert round_by_output(weight, scale, together, 63).sum() == 1
+    assert round_by_output(100 * weight, scale, together, 63).max() == 40
+    assert round_by_output(200 * weight, scale, together, 63).max() == 63
+    assert round_by_output(weight, scale, torch.zeros(1, 3, 3), 63).tolist() == [
+        [[0, 0, 0]]
+    ]  # inputs that are always 0
+
+
+def test_the_error_of_the_outputs_is_less_than_that_of_rounding_to_the_nearest() -> None:
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(2, 400, 5, generator=generator) @ torch.randn(2, 5, 20, generator=generator)
+    inputs += 0.3 * torch.randn(2, 400, 20, generator=generator)
+    weight, scale = torch.randn(2, 8, 20, generator=generator), torch.full((2, 8), 0.1)
+    steps = round_by_output(weight, scale, inputs.mT @ inputs, 63)
+
+    def error(rounded: Tensor) -> float:
+        return float(((rounded * 0.1 - weight) @ inputs.double().mT).square().mean())
+
+    assert error(steps) < error((weight / 0.1).round().double()) / 3
+
+
+def test_a_deep_network_is_nearer_to_itself() -> None:
     generator = torch.Generator().manual_seed(0)
     network = models.create("resnet20", 6)
     for module in network.modules():
@@ -103,13 +142,25 @@ def test_the_means_of_a_deep_networks_logits_come_back() -> None:
     network.eval()
     content = to_onnx(network, (3, 32, 32))
     seen, others = torch.randn(32, 3, 32, 32, generator=generator), torch.randn(64, 3, 32, 32, generator=generator)
-    quantised = _rounded(content, [seen], "minmax")
     exact = OnnxNetwork(content)(others)
 
-    def shift(converted: bytes) -> float:
-        return float((OnnxNetwork(converted)(others) - exact).mean(0).abs().max())
+    def error(converted: bytes) -> Tensor:
+        return OnnxNetwork(converted)(others) - exact
 
-    assert shift(to_int8(content, [seen])) < shift(quantised) / 4
+    plain, adjusted = error(to_int8(content, [seen], learned=True)["minmax"]), error(to_int8(content, [seen])["minmax"])
+    assert adjusted.mean(0).abs().max() < plain.mean(0).abs().max() / 4
+    assert adjusted.square().mean() < plain.square().mean() / 4
+
+
+def test_what_has_learned_to_be_rounded_stays_and_weights_are_those_of_each_calibration() -> None:
+    torch.manual_seed(0)
+    content, seen = to_onnx(Without().eval(), (4, 12, 12)), [images(8)]
+    learned, adjusted = to_int8(content, seen, CALIBRATIONS, learned=True), to_int8(content, seen, CALIBRATIONS)
+    for way in CALIBRATIONS:
+        assert learned[way] == _static(content, seen, way)
+        alone = to_int8(content, seen, [way])[way]
+        one, other = constants(alone), constants(adjusted[way])
+        assert all(np.array_equal(one[name], other[name]) for name in one)
 
 
 class Without(nn.Module):
@@ -125,11 +176,22 @@ class Without(nn.Module):
         return maps
 
 
-def test_a_layer_without_a_bias_stays_and_one_that_is_called_twice_has_two() -> None:
+def test_a_layer_that_is_called_twice_keeps_one_weight_and_has_two_biases() -> None:
     torch.manual_seed(0)
-    content = to_onnx(Without().eval(), (4, 12, 12))
-    quantised = _rounded(content, [images(8)], "minmax")
-    before, after = constants(quantised), constants(bias_corrected(content, quantised, [images(8)]))
-    moved = {name for name in before if not np.array_equal(before[name], after[name])}
-    assert moved == {name for name in before if name.endswith("_quantized") and "bias" in name}
-    assert len(moved) == 2
+    content, seen = to_onnx(Without().eval(), (4, 12, 12)), [images(8)]
+    plain, adjusted = constants(_static(content, seen, "minmax")), constants(to_int8(content, seen)["minmax"])
+    moved = {name for name in plain if not np.array_equal(plain[name], adjusted[name])}
+    assert {name for name in moved if "bias" in name} == {"twice.bias_quantized", "twice.bias0_quantized"}
+    assert moved <= {name for name in plain if name.endswith("_quantized")}
+    model = onnx.load_from_string(content)
+    _, *twice = layers(content, to_int8(content, seen)["minmax"])
+    _, *before = layers(content, _static(content, seen, "minmax"))
+    (inputs,) = inputs_of(model, twice, seen)
+    for layer, old in zip(twice, before, strict=True):
+        assert layer.bias is not None
+        assert old.bias is not None
+        error = torch.from_numpy(dequantised(layer.rounded, layer.scale, layer.axis) - layer.weight)
+        read = torch.from_numpy(inputs[layer.node.input[0]])
+        shift = nn.functional.conv2d(read, error, padding=1).double().mean((0, 2, 3)).numpy()
+        moved = (layer.bias.rounded.astype(np.int64) - old.bias.rounded) * old.bias.scale
+        assert np.abs(moved + shift).max() <= 0.51 * old.bias.scale.max()

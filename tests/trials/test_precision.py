@@ -158,10 +158,18 @@ def test_training_in_8_bits_is_kept_where_it_helps(
 
     plain = prune.run(POINT | INT8, opened(tmp_path, data_root, settings, POINT | INT8, []))
     monkeypatch.setattr(deployed, "_trained_in_8_bits", trained)
+    converted, convert = list[bool](), deployed.to_int8
+
+    def to_int8(*args: Any, learned: bool) -> dict[str, bytes]:
+        converted.append(learned)
+        return convert(*args, learned=learned)
+
+    monkeypatch.setattr(deployed, "to_int8", to_int8)
     point = POINT | {"precision": "int8_qat"}
     session = opened(tmp_path, data_root, settings, point, [])
     found = prune.run(point, session)
     assert found["compute"] == plain["compute"] + 10_000
+    assert converted == [False, True]  # what has learned to be rounded to the nearest is rounded so
     assert (found["val_loss"] < plain["val_loss"], found["qat_epochs"]) == (helped, 2 * helped)
     network = OnnxNetwork(session.store.get(results.MODELS, session.key)[CONVERTED])
     val = PruningTrial.open(point, session).images.split("val")
