@@ -77,11 +77,7 @@ def _seconds_per_image(network: Architecture, batch_size: int, device: str, thre
         height, width = min(height, _PROBED), min(width, _PROBED)
     model = place(network.build(), torch.device(device), (channels, height, width)).train()
     times = []
-    for size in (
-        min(2, batch_size),
-        batch_size,
-        batch_size,
-    ):  # a small batch warms up; the first large one meets new shapes
+    for size in (min(2, batch_size), batch_size, batch_size):  # the first warms up, the second meets new shapes
         x = to_memory_format(torch.randn(size, channels, height, width, device=device), model)
         begin = time.perf_counter()
         logits = model(x)
