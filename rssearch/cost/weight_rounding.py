@@ -21,8 +21,9 @@ from rssearch.cost.int8_layers import Array, Layer, inputs_of
 __all__ = ["round_by_output", "rounded_by_output"]
 
 _INPUTS = 2304  # of a filter at most: of more the inverse takes a minute, and the errors of so many average out
-_POSITIONS = 8192  # of the maps of a batch that are read
+_POSITIONS = 2048  # of the maps of a batch that are read, and at least two for each weight of a filter
 _VALUES = 2**24  # that are unfolded at once
+_BLOCK = 64
 _DAMPING = 0.01  # of the mean second moment, as in GPTQ
 
 
@@ -71,10 +72,14 @@ def round_by_output(weight: Tensor, scale: Tensor, moments: Tensor, most: int) -
     factor = torch.linalg.cholesky(inverse, upper=True)
     steps = torch.zeros_like(weight)
     rest = weight.clone()
-    for n in range(weight.shape[2]):
-        steps[..., n] = (rest[..., n] / scale).round().clamp(-most, most)
-        error = (rest[..., n] - steps[..., n] * scale) / factor[:, n, n, None]
-        rest[..., n:] -= error[..., None] * factor[:, n, n:].unsqueeze(1)
+    for start in range(0, weight.shape[2], _BLOCK):  # inputs behind a block take over its errors at once
+        stop = min(start + _BLOCK, weight.shape[2])
+        errors = torch.zeros_like(weight[..., start:stop])
+        for n in range(start, stop):
+            steps[..., n] = (rest[..., n] / scale).round().clamp(-most, most)
+            error = errors[..., n - start] = (rest[..., n] - steps[..., n] * scale) / factor[:, n, n, None]
+            rest[..., n:stop] -= error[..., None] * factor[:, n, n:stop].unsqueeze(1)
+        rest[..., stop:] -= errors @ factor[:, start:stop, stop:]
     return steps
 
 
@@ -106,8 +111,8 @@ def _second_moments(layer: Layer, read: Tensor) -> Tensor:
             dilation=tuple(_attribute(layer, "dilations", [1, 1])),
             stride=tuple(_attribute(layer, "strides", [1, 1])),
         )
-        every = max(1, len(read) * columns.shape[2] // _POSITIONS)
-        columns = columns[:, :, ::every].reshape(len(part), groups, inputs, -1).double()
+        every = max(1, len(read) * columns.shape[2] // max(_POSITIONS, 2 * inputs))
+        columns = columns[:, :, ::every].reshape(len(part), groups, inputs, -1)
         found += torch.einsum("bgnl,bgml->gnm", columns, columns)
     return found
 

@@ -131,6 +131,21 @@ def test_the_error_of_the_outputs_is_less_than_that_of_rounding_to_the_nearest()
     assert error(steps) < error((weight / 0.1).round().double()) / 3
 
 
+def test_inputs_are_rounded_in_order_and_those_behind_a_block_take_over_its_errors() -> None:
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(300, 150, generator=generator, dtype=torch.float64)
+    moments = inputs.T @ inputs
+    weight, step = torch.randn(3, 150, generator=generator, dtype=torch.float64), 0.2
+    damped = moments + 0.01 * moments.diagonal().mean() * torch.eye(150)
+    factor = torch.linalg.cholesky(torch.linalg.inv(damped), upper=True)
+    rest, expected = weight.clone(), torch.zeros_like(weight)
+    for n in range(150):
+        expected[:, n] = (rest[:, n] / step).round().clamp(-63, 63)
+        rest -= ((rest[:, n] - expected[:, n] * step) / factor[n, n])[:, None] * factor[n]
+    found = round_by_output(weight[None], torch.full((1, 3), step), moments[None], 63)
+    assert torch.equal(found[0], expected)
+
+
 def test_a_deep_network_is_nearer_to_itself() -> None:
     generator = torch.Generator().manual_seed(0)
     network = models.create("resnet20", 6)
@@ -161,6 +176,16 @@ def test_what_has_learned_to_be_rounded_stays_and_weights_are_those_of_each_cali
         alone = to_int8(content, seen, [way])[way]
         one, other = constants(alone), constants(adjusted[way])
         assert all(np.array_equal(one[name], other[name]) for name in one)
+
+
+def test_a_transposed_convolution_in_groups_stays_in_float32() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(4, 8, 3), nn.ReLU(), nn.ConvTranspose2d(8, 8, 2, stride=2, groups=4)).eval()
+    content, x = to_onnx(network, (4, 12, 12)), images(8)
+    converted = to_int8(content, [x])["minmax"]
+    (first,) = layers(content, converted)
+    assert first.node.op_type == "Conv"
+    assert (OnnxNetwork(converted)(x) - OnnxNetwork(content)(x)).abs().max() < 0.05
 
 
 class Without(nn.Module):
