@@ -55,8 +55,8 @@ class Clock(tune.Callback):
         self.last = time.time()
 
 
-def plain(trials: int, folder: Path) -> tuple[float, float, float]:
-    """Times of the first trial's start, the last one's end and the return, with Ray Tune alone."""
+def plain(trials: int, folder: Path) -> tuple[float, float, float, int]:
+    """Times of the first trial's start, the last one's end and the return, and the workers, with Ray Tune alone."""
     clock = Clock()
     results = tune.Tuner(
         tune.with_resources(toy.noop, {"cpu": 1}),
@@ -71,10 +71,11 @@ def plain(trials: int, folder: Path) -> tuple[float, float, float]:
     returned = time.time()
     if len(results) != trials or results.num_errors:
         raise RuntimeError(f"{len(results)} trials ran, {results.num_errors} failed")
-    return clock.first, clock.last, returned
+    workers = {result.metrics["worker"] for result in results if result.metrics}
+    return clock.first, clock.last, returned, len(workers)
 
 
-def ours(sampler: str, trials: int, folder: Path) -> tuple[float, float, float]:
+def ours(sampler: str, trials: int, folder: Path) -> tuple[float, float, float, int]:
     """The same for a recorded study."""
     config = parse_study(
         {
@@ -92,7 +93,8 @@ def ours(sampler: str, trials: int, folder: Path) -> tuple[float, float, float]:
     kept = runs(f"sqlite:///{folder}/mlflow.db", trials + 1)
     if status or len(records) != trials or kept != trials + 1:
         raise RuntimeError(f"status {status}: {len(records)} records and {kept} finished runs, the summary's included")
-    return min(r.started for r in records), max(r.ended for r in records), returned
+    workers = {r.metrics["worker"] for r in records}
+    return min(r.started for r in records), max(r.ended for r in records), returned, len(workers)
 
 
 def runs(uri: str, most: int) -> int:
@@ -106,16 +108,30 @@ def runs(uri: str, most: int) -> int:
     return len(found)
 
 
+def wait_for_slots() -> None:
+    """Until the actors of the run before have ended.
+
+    Even so Tune may use one slot of two: a trial whose actor still starts gets the first actor that is free, and its
+    own is ended. Trials that take less than the start of an actor then run one after the other (column `workers`).
+    """
+    deadline = time.monotonic() + 60
+    while ray.available_resources().get("CPU", 0) < CONCURRENT:
+        if time.monotonic() > deadline:
+            raise RuntimeError("the CPUs of the run before have not become free")
+        time.sleep(0.1)
+
+
 def measure(variant: str, trials: int, repeat: int) -> dict[str, Any]:
     """One run of a variant, as a row without its ratios."""
+    wait_for_slots()
     with tempfile.TemporaryDirectory() as folder:
         busy, begin = load(), time.time()
         run = plain(trials, Path(folder)) if variant == "plain" else ours(variant, trials, Path(folder))
-    first, last, returned = run
+    first, last, returned, workers = run
     return {
         "variant": variant, "repeat": repeat, "trials": trials, "concurrent": CONCURRENT, "seconds": last - first,
         "seconds_per_trial": (last - first) / trials, "total_seconds": returned - first,
-        "wall_seconds": returned - begin, "load_average": busy,
+        "wall_seconds": returned - begin, "workers": workers, "load_average": busy,
     }  # fmt: skip
 
 
@@ -143,7 +159,7 @@ def main() -> None:
                      for name, part in (("ratio", ""), ("total_ratio", "total_"))}  # fmt: skip
             print(
                 f"{repeat}  {variant:8} {1000 * line['seconds_per_trial']:7.1f} ms a trial, "
-                f"{line['ratio']:5.2f} of plain; "
+                f"{line['ratio']:5.2f} of plain, {line['workers']} workers; "
                 f"until it returns {line['total_seconds']:6.1f} s, {line['total_ratio']:5.2f} of plain",
                 flush=True,
             )

@@ -55,7 +55,7 @@ def layers_of(whole: Any, quantised: Any) -> list[Layer]:
     found = {node.name: node for node in quantised.graph.node if node.op_type in _KINDS}
     layers = []
     for node in whole.graph.node:
-        if node.name not in found or node.input[1] not in floats:
+        if node.name not in found or node.input[1] not in floats or node.input[0] in floats:
             continue
         weight, bias = (made.get(name) for name in (*found[node.name].input, "")[1:3])
         if weight is None or weight.input[0] not in constants:

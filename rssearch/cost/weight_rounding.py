@@ -103,7 +103,7 @@ def _second_moments(layer: Layer, read: Tensor) -> Tensor:
     read = functional.pad(read, (left, right, top, bottom))
     groups, inputs = _groups(layer), layer.weight[0].size
     size = max(1, _VALUES // (groups * inputs * read.shape[2] * read.shape[3]))
-    found = torch.zeros(groups, inputs, inputs, dtype=torch.float64)
+    found, generator = torch.zeros(groups, inputs, inputs, dtype=torch.float64), torch.Generator().manual_seed(0)
     for part in torch.split(read, size):
         columns = functional.unfold(
             part,
@@ -111,8 +111,9 @@ def _second_moments(layer: Layer, read: Tensor) -> Tensor:
             dilation=tuple(_attribute(layer, "dilations", [1, 1])),
             stride=tuple(_attribute(layer, "strides", [1, 1])),
         )
-        every = max(1, len(read) * columns.shape[2] // max(_POSITIONS, 2 * inputs))
-        columns = columns[:, :, ::every].reshape(len(part), groups, inputs, -1)
+        number = max(1, min(columns.shape[2], max(_POSITIONS, 2 * inputs) // len(read)))
+        drawn = torch.randperm(columns.shape[2], generator=generator)[:number]  # steps would meet one edge of the maps
+        columns = columns[:, :, drawn].reshape(len(part), groups, inputs, -1)
         found += torch.einsum("bgnl,bgml->gnm", columns, columns)
     return found
 

@@ -106,6 +106,20 @@ def test_second_moments_say_what_the_squares_of_the_outputs_are(name: str) -> No
     torch.testing.assert_close(torch.einsum("gkn,gnm,gkm->gk", filters, moments, filters), squares, rtol=1e-4, atol=0)
 
 
+def test_of_large_maps_positions_are_drawn_from_everywhere() -> None:
+    """As many as steps of a row's length would read: then all would be on the left edge, beside the padding."""
+    torch.manual_seed(0)
+    network = Alone(nn.Conv2d(4, 6, 3, padding=1)).eval()
+    content = to_onnx(network, (4, 12, 12))
+    (found,) = layers(content, _static(content, [images(8)], "minmax"))
+    x = torch.ones(32, 4, 64, 64)
+    moments = _second_moments(found, x).reshape(4, 3, 3, 4, 3, 3)[0, :, :, 0, :, :]
+    seen = moments[1, 1, 1, 1]  # the weight in the middle of a filter reads no padding
+    assert seen == 2048
+    for row, column in ((0, 1), (1, 0), (1, 2), (2, 1)):  # those at an edge read it in one of 64 positions
+        assert 0.94 * seen < moments[row, column, row, column] < seen
+
+
 def test_inputs_that_go_together_share_the_error_and_others_are_rounded_to_the_nearest() -> None:
     weight, scale = torch.tensor([[[0.4, 0.4, 0.4]]]), torch.ones(1, 1)
     assert round_by_output(weight, scale, torch.eye(3)[None], 63).tolist() == [[[0, 0, 0]]]
