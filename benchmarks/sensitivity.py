@@ -48,10 +48,10 @@ STUDIES: dict[tuple[str, str], dict[str, Any]] = {  # dataset, network -> settin
         "train": {"epochs": 8, "lr": 0.05, "batch_size": 64},
         "finetune": {"epochs": 2, "lr": 0.01, "batch_size": 64, "recalibrate_batches": 10},
     },
-    ("eurosat", "mobilenet_v2"): {
+    ("eurosat", "mobilenet_v2"): {  # with less training it stays at 32 %, and its random cuts at chance
         "input_size": 32,
-        "split": {"train": 0.11, "val": 0.1, "test": 0.79},
-        "train": {"epochs": 12, "lr": 0.05, "batch_size": 64},
+        "split": {"train": 0.35, "val": 0.1, "test": 0.55},
+        "train": {"epochs": 24, "lr": 0.02, "warmup_epochs": 1, "batch_size": 64},
         "finetune": {"epochs": 2, "lr": 0.01, "batch_size": 64, "recalibrate_batches": 10},
     },
     ("dubai", "unet"): {
