@@ -2,8 +2,9 @@
 
 A network is trained, and the loss increases of its groups are measured (`rssearch.pruning.sensitivity`). Then
 
-* ``order``: random cuts, each group to a share of U(0.1, 1), with batch normalisation recalibrated and no fine-tuning.
-  Kendall's tau says how well the sum of the increases ranks their quality on the validation split.
+* ``order``: random cuts, each group to a share of U(0.1, 1), or from another least share on, with batch normalisation
+  recalibrated and no fine-tuning. Kendall's tau says how well the sum of the increases ranks their quality on the
+  validation split.
 * ``trials``: the same MACs by the allocations uniform, global_mean and sensitivity, fine-tuned equally.
 * ``seconds``: of finding the widths for other budgets from curves that are there.
 
@@ -101,7 +102,7 @@ def _order(args: argparse.Namespace, dataset: str, model: str, seed: int) -> Non
             continue
         rng = np.random.default_rng([seed, cut])
         widths = {
-            name: max(curve.widths[0], round(curve.widths[-1] * rng.uniform(min(SHARES), 1)))
+            name: max(curve.widths[0], round(curve.widths[-1] * rng.uniform(args.least, 1)))
             for name, curve in curves.items()
         }
         kept = {
@@ -197,6 +198,7 @@ if __name__ == "__main__":
     running.add_argument("--work", type=Path, required=True)
     running.add_argument("--method", default="l1")
     running.add_argument("--models", nargs="+", default=[model for _, model in STUDIES])
+    running.add_argument("--least", type=float, default=min(SHARES), help="share of a group that random cuts keep")
     running.add_argument("--order", nargs="+", default=["resnet18", "mobilenet_v2"], help="networks of the random cuts")
     running.add_argument("--seeds", type=int, nargs="+", default=[0])
     running.add_argument("--ratio", type=float, default=0.25)
