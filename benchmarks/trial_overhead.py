@@ -71,7 +71,8 @@ def plain(trials: int, folder: Path) -> tuple[float, float, float, int]:
     returned = time.time()
     if len(results) != trials or results.num_errors:
         raise RuntimeError(f"{len(results)} trials ran, {results.num_errors} failed")
-    workers = {result.metrics["worker"] for result in results if result.metrics}
+    found = [results[i].metrics for i in range(trials)]
+    workers = {metrics["worker"] for metrics in found if metrics}
     return clock.first, clock.last, returned, len(workers)
 
 
@@ -115,7 +116,7 @@ def wait_for_slots() -> None:
     own is ended. Trials that take less than the start of an actor then run one after the other (column `workers`).
     """
     deadline = time.monotonic() + 60
-    while ray.available_resources().get("CPU", 0) < CONCURRENT:
+    while ray.available_resources().get("CPU", 0) < CONCURRENT:  # type: ignore[no-untyped-call]
         if time.monotonic() > deadline:
             raise RuntimeError("the CPUs of the run before have not become free")
         time.sleep(0.1)

@@ -43,6 +43,7 @@ _log = logging.getLogger(__name__)
 for _module in (actor_manager, tune_controller):
     setattr(_module, "RayActorError", (RayActorError, OutOfMemoryError))  # noqa: B010  # mypy knows it as a class
 
+_PENDING = "TUNE_MAX_PENDING_TRIALS_PG"  # how many trials may wait for their workers
 _TUNE_KEYS = {*AUTO_RESULT_KEYS, "done", "trial_id", "experiment_tag", "training_iteration", "timestamp"}
 
 
@@ -186,12 +187,37 @@ def _gpu_memory() -> int:
 def _at_once(resources: Resources) -> int | None:
     """How many trials Tune may start; None: as many as it finds resources for.
 
-    Ray Train reserves the workers of a trial, all or none, once the trial has begun: Tune cannot count them.
+    Ray Train reserves the workers of a trial, all or none, once the trial has begun: Tune cannot count them. A Ray that
+    this process has started has no other jobs and no nodes to come, so that its slots are counted.
     """
-    if resources.workers == 1 or _may_grow():
+    if _may_grow() or (resources.workers == 1 and not _is_own()):
         return resources.max_concurrent
     room = slots(node_resources(), resources.cpus, resources.share, resources.workers)
     return min(resources.max_concurrent or room, room)
+
+
+def _is_own() -> bool:
+    """Whether this process has started the Ray that it is connected to."""
+    node = ray._private.worker._global_node
+    return node is not None and bool(node.head)
+
+
+@contextmanager
+def _actors_side_by_side(slots: int | None) -> Iterator[None]:
+    """Let the workers of all slots start at once.
+
+    Tune has one trial wait for a worker at a time where trials are proposed one by one, so that they would not be
+    proposed too early: the last of many slots would be used minutes later. Where slots are counted, as many trials are
+    proposed as run.
+    """
+    if slots is None or _PENDING in os.environ:
+        yield
+        return
+    os.environ[_PENDING] = str(slots)
+    try:
+        yield
+    finally:
+        del os.environ[_PENDING]
 
 
 def _may_grow() -> bool:
@@ -228,7 +254,9 @@ def run_jobs(
     needs = own if resources.workers == 1 else {"cpu": 0.0, "memory": 1.0}
     trainable = tune.with_resources(tune.with_parameters(supervised, target=target, context=context), needs)
     scheduler = TuneScheduler(listener.should_continue or (lambda *_: True), _reported)
-    with scratch.folder("rssearch-study-") as folder, stop.carefully(), _uncounted():
+    at_once = _at_once(resources)
+    side_by_side = _actors_side_by_side(at_once if resources.workers == 1 else None)
+    with scratch.folder("rssearch-study-") as folder, stop.carefully(), _uncounted(), side_by_side:
         tune.Tuner(
             trainable,
             tune_config=tune.TuneConfig(
@@ -236,7 +264,7 @@ def run_jobs(
                 scheduler=scheduler,
                 num_samples=-1,
                 reuse_actors=True,
-                max_concurrent_trials=_at_once(resources),
+                max_concurrent_trials=at_once,
                 trial_dirname_creator=lambda trial: trial.trial_id,
             ),
             run_config=tune.RunConfig(

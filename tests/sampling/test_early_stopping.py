@@ -223,3 +223,12 @@ def test_tune_is_told_to_stop_and_hears_of_nothing_but_epochs() -> None:
     assert scheduler.on_trial_result(None, trial, {"metrics": {"val_accuracy": 0.4}}) == "STOP"
     assert scheduler.stopped == {"k"}
     assert [metrics["val_accuracy"] for _, metrics in heard] == [0.6, 0.4]
+
+
+def test_a_trial_that_waits_for_its_worker_is_not_given_another_one() -> None:
+    scheduler = TuneScheduler(lambda *_: True, lambda _: None)
+    trials = [SimpleNamespace(trial_id=name, status="PENDING") for name in ("t_02", "t_01", "t_03")]
+    controller = SimpleNamespace(get_live_trials=lambda: trials)
+    assert [scheduler.choose_trial_to_run(controller) for _ in range(4)] == [trials[1], trials[0], trials[2], None]
+    trials += [SimpleNamespace(trial_id="t_04", status="RUNNING"), SimpleNamespace(trial_id="t_05", status="PENDING")]
+    assert [scheduler.choose_trial_to_run(controller) for _ in range(2)] == [trials[4], None]
