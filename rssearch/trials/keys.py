@@ -25,6 +25,7 @@ _CUT_AS_BEFORE = {"uniform", "joint"}  # what cut 2 changed nothing of: it is ab
 # The same, in the keys of those trials alone that need it.
 SENSITIVITY_CODE = 1
 SLIMMABLE_CODE = 1
+INT8_CODE = 2
 
 
 _AFTERWARDS = {"qat", "latency", "keep_models", "memory_share", "download"}  # settings that training knows nothing of
@@ -169,10 +170,16 @@ class Keys:
         """Of the fine-tuned network that trials share which differ in their precision alone."""
         values = {name: value for name, value in self.point.values.items() if name != "precision"}
         settings = self.point.settings.model_dump(mode="json", exclude=_AFTERWARDS)
-        return content_key({"point": values, "settings": settings, "more": self.identity()})
+        return content_key({"point": values, "settings": settings, "more": self._before_deployment})
 
     def identity(self) -> dict[str, Any]:
         """What determines a trial besides its point and settings."""
+        rounded = self.point.precision in ("int8", "int8_qat")
+        return self._before_deployment | ({"int8_code": INT8_CODE} if rounded else {})
+
+    @property
+    def _before_deployment(self) -> dict[str, Any]:
+        """The same of the network before it is converted to another precision."""
         own = user_code(self.point.model, self.point.method_name)
         point = self.point
         as_before = point.method is None or point.allocation in _CUT_AS_BEFORE

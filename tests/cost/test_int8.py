@@ -202,6 +202,19 @@ def test_a_transposed_convolution_in_groups_stays_in_float32() -> None:
     assert (OnnxNetwork(converted)(x) - OnnxNetwork(content)(x)).abs().max() < 0.05
 
 
+def test_a_filter_of_zeros_stays_so() -> None:
+    torch.manual_seed(0)
+    network = Alone(nn.Conv2d(4, 6, 3, padding=1)).eval()
+    assert isinstance(network.layer, nn.Conv2d)
+    with torch.no_grad():
+        network.layer.weight[2] = 0
+    content, x = to_onnx(network, (4, 12, 12)), images(8)
+    converted = to_int8(content, [x])["minmax"]
+    (layer,) = layers(content, converted)
+    assert not layer.rounded[2].any()
+    assert (OnnxNetwork(converted)(x) - OnnxNetwork(content)(x)).abs().max() < 0.05
+
+
 class Without(nn.Module):
     """A layer without a bias, and one that is called twice."""
 

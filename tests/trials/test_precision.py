@@ -22,7 +22,7 @@ from rssearch.storage.artifacts import Store
 from rssearch.train import evaluate
 from rssearch.trial.interface import CONVERTED
 from rssearch.trial.session import Context, Session
-from rssearch.trials import deployed, network_trial, prune, results
+from rssearch.trials import deployed, keys, network_trial, prune, results
 from rssearch.trials.keys import FINETUNED, Keys
 from rssearch.trials.point import PruningPoint
 from rssearch.trials.pruning_trial import PruningTrial
@@ -133,8 +133,24 @@ def test_a_point_without_precision_is_the_trial_that_it_was(settings: Settings, 
     plain, other = Keys(PruningPoint(POINT, settings), data_root), settings.model_copy()
     assert plain.identity() == Keys(PruningPoint(POINT, other), data_root).identity()
     for precision in PRECISIONS:
-        keys = Keys(PruningPoint(POINT | {"precision": precision}, settings), data_root)
-        assert (keys.baseline, keys.scores, keys.finetuned) == (plain.baseline, plain.scores, plain.finetuned)
+        same = Keys(PruningPoint(POINT | {"precision": precision}, settings), data_root)
+        assert (same.baseline, same.scores, same.finetuned) == (plain.baseline, plain.scores, plain.finetuned)
+
+
+def test_how_networks_are_rounded_is_a_part_of_the_trials_in_8_bits_alone(
+    settings: Settings, data_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an earlier release has rounded is not reused; its fine-tuning is."""
+
+    def found(precision: str) -> tuple[Any, str]:
+        known = Keys(PruningPoint(POINT | {"precision": precision}, settings), data_root)
+        return known.identity(), known.finetuned
+
+    before = {precision: found(precision) for precision in PRECISIONS}
+    monkeypatch.setattr(keys, "INT8_CODE", keys.INT8_CODE + 1)
+    after = {precision: found(precision) for precision in PRECISIONS}
+    assert {name for name in PRECISIONS if before[name][0] != after[name][0]} == {"int8", "int8_qat"}
+    assert len({tuned for _, tuned in [*before.values(), *after.values()]}) == 1
 
 
 def test_what_is_no_precision_is_refused(settings: Settings) -> None:
